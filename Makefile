@@ -1,0 +1,53 @@
+# `make` or `make help` lists what can be done. Every target installs what it needs first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# Tests and tools use one thread each: two on shared cores are slower, not faster.
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+
+help:  ## Show this list.
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+install: $(INSTALLED)  ## Create .venv with everything that the other targets need.
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "skipserve needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+serve: install  ## Serve the demo model on 127.0.0.1:8000; make serve ARGS="--port 9000".
+	env -u OMP_NUM_THREADS $(BIN)/skipserve serve --model demo $(ARGS)
+
+test: install  ## Run the whole test suite.
+	$(BIN)/pytest $(ARGS)
+
+check: install  ## Lint, types and the fast tests: before each commit.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -m fast -q $(ARGS)
+
+format: install  ## Format the code and mend what the linter can mend.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install  ## Time us against transformers in one run; writes benchmarks/results/.
+	$(BIN)/python benchmarks/end_to_end.py $(ARGS)
+
+evaluate: install  ## Measure every policy of the catalog on the demo model's held-out questions.
+	env -u OMP_NUM_THREADS $(BIN)/skipserve evaluate --data demo --policies all $(ARGS)
+
+train-demo: install  ## Train the demo model anew into runs/demo: hours on 2 cores, resumable.
+	env -u OMP_NUM_THREADS $(BIN)/skipserve train demo --out runs/demo $(ARGS)
+
+clean:  ## Remove .venv, caches and runs.
+	rm -rf $(VENV) runs dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.PHONY: help install serve test check format bench evaluate train-demo clean

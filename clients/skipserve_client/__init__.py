@@ -1,0 +1,52 @@
+"""The client of a skipserve server. Never imports torch."""
+
+from skipserve_client.calls import ChatOptions
+from skipserve_client.client import (
+    AnswerStream,
+    AsyncAnswerStream,
+    AsyncSkipserveClient,
+    SkipserveClient,
+)
+from skipserve_client.errors import (
+    ApiError,
+    ClientError,
+    ConnectionFailedError,
+    PictureError,
+    ProtocolError,
+)
+from skipserve_client.messages import ImageSource, Message, image_data_uri, question_messages
+from skipserve_client.replies import (
+    Answer,
+    ModelInfo,
+    PolicyInfo,
+    SkipReport,
+    Timings,
+    TokenLogprob,
+    TopLogprob,
+    Usage,
+)
+
+__all__ = [
+    "Answer",
+    "AnswerStream",
+    "ApiError",
+    "AsyncAnswerStream",
+    "AsyncSkipserveClient",
+    "ChatOptions",
+    "ClientError",
+    "ConnectionFailedError",
+    "ImageSource",
+    "Message",
+    "ModelInfo",
+    "PictureError",
+    "PolicyInfo",
+    "ProtocolError",
+    "SkipReport",
+    "SkipserveClient",
+    "Timings",
+    "TokenLogprob",
+    "TopLogprob",
+    "Usage",
+    "image_data_uri",
+    "question_messages",
+]

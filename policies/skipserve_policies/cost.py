@@ -1,0 +1,157 @@
+"""What a policy costs and saves, beside the full model: for replies, lists and the command line."""
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from skipserve_policies.flops import Request, RequestFlops, Segments, prompt_classes, request_flops
+from skipserve_policies.plan import Plan, TokenClass, trim
+from skipserve_policies.resolve import ResolvedPolicy
+from skipserve_policies.sizes import ModelSizes
+
+# Far over any context; a prompt is spelt out row by row.
+MAX_ROWS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Saving:
+    """What a request costs under a plan, and what the same rows cost under the full model.
+
+    Both are counted exactly and trimmed, so that the full model saves nothing.
+    """
+
+    planned_flops: int
+    full_flops: int
+
+    @property
+    def saved_ratio(self) -> float:
+        """The share of the full model's FLOPs that is saved."""
+        return 1 - self.planned_flops / self.full_flops
+
+
+def saving(sizes: ModelSizes, plan: Plan, request: Request) -> Saving:
+    """Return what a request costs under a trimmed plan and under the trimmed full one."""
+    full = trim(Plan.full(plan.num_layers))
+    return Saving(
+        planned_flops=request_flops(sizes, plan, request).total,
+        full_flops=request_flops(sizes, full, request).total,
+    )
+
+
+@dataclass(frozen=True)
+class Trimming:
+    """A cost by the rules as they stand, and with what nobody needs left out."""
+
+    untrimmed: RequestFlops
+    trimmed: RequestFlops
+
+
+@dataclass(frozen=True)
+class Counting:
+    """A cost with the causal pairs alone, and with all pairs of a forward pass."""
+
+    exact: Trimming
+    dense: Trimming
+
+
+@dataclass(frozen=True)
+class PolicyCost:
+    """A request's cost under a policy and under the full model, counted in all ways."""
+
+    policy: Counting
+    full: Counting
+
+    @property
+    def saved_ratio(self) -> float:
+        """The share of the full model's FLOPs that is saved: exact and trimmed."""
+        return Saving(self.policy.exact.trimmed.total, self.full.exact.trimmed.total).saved_ratio
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the form that `skipserve flops --json` prints."""
+        return {
+            "policy": _counting_json(self.policy),
+            "full": _counting_json(self.full),
+            "saved_ratio": self.saved_ratio,
+        }
+
+
+def _counting_json(counting: Counting) -> dict[str, Any]:
+    return {
+        name: {
+            "untrimmed": _flops_json(trimming.untrimmed),
+            "trimmed": _flops_json(trimming.trimmed),
+        }
+        for name, trimming in (("exact", counting.exact), ("dense", counting.dense))
+    }
+
+
+def _flops_json(flops: RequestFlops) -> dict[str, int]:
+    return {**asdict(flops), "total": flops.total}
+
+
+def compare(sizes: ModelSizes, resolved: ResolvedPolicy, request: Request) -> PolicyCost:
+    """Count a request's cost under a policy and under the full model, in all ways."""
+    full = Plan.full(sizes.decoder.num_layers)
+    return PolicyCost(
+        policy=_count(sizes, resolved.untrimmed, resolved.plan, request),
+        full=_count(sizes, full, trim(full), request),
+    )
+
+
+def _count(sizes: ModelSizes, untrimmed: Plan, trimmed: Plan, request: Request) -> Counting:
+    exact, dense = (
+        Trimming(
+            untrimmed=request_flops(sizes, untrimmed, request, dense=is_dense, trimmed=False),
+            trimmed=request_flops(sizes, trimmed, request, dense=is_dense),
+        )
+        for is_dense in (False, True)
+    )
+    return Counting(exact=exact, dense=dense)
+
+
+def standard_request(sizes: ModelSizes) -> Request:
+    """Return the request that a policy's saving is quoted for where no request is at hand.
+
+    35 text rows, one image, 25 text rows, 10 generated tokens: a short question to LLaVA-1.5.
+    """
+    return make_request(
+        [
+            (TokenClass.TEXT, 35),
+            (TokenClass.VISUAL, sizes.vision.num_tokens),
+            (TokenClass.TEXT, 25),
+        ],
+        num_generated=10,
+    )
+
+
+def parse_prompt(notation: str) -> Segments:
+    """Read a prompt's shape, such as "35+576+25": rows of text, of an image, of text, and so on.
+
+    A zero leaves a part out: "0+576+25" begins with the image.
+
+    Raises:
+        ValueError: the notation is not of that form.
+    """
+    if not re.fullmatch(r"[0-9]{1,9}(\+[0-9]{1,9})*", notation):
+        raise ValueError(
+            f"{notation!r} is not a prompt's shape: write rows of text and of images in turn, "
+            'text first, such as "35+576+25"'
+        )
+    counts = [int(part) for part in notation.split("+")]
+    if not 1 <= sum(counts) <= MAX_ROWS:
+        raise ValueError(f"a prompt has 1 to {MAX_ROWS} rows, not {sum(counts)}")
+    return [
+        (TokenClass.VISUAL if index % 2 else TokenClass.TEXT, count)
+        for index, count in enumerate(counts)
+    ]
+
+
+def make_request(segments: Segments, num_generated: int) -> Request:
+    """Return the shape of a request with nothing cached: each run of visual rows is an image."""
+    return Request(
+        prompt=prompt_classes(segments),
+        num_generated=num_generated,
+        num_images=sum(
+            token_class is TokenClass.VISUAL and count > 0 for token_class, count in segments
+        ),
+    )

@@ -1,0 +1,166 @@
+"""A plan: the table over layers and token classes of what is computed. Knows no policy's name."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from functools import cached_property
+from typing import Self
+
+
+class TokenClass(IntEnum):
+    """What a position is; it keeps its class for the life of the request.
+
+    LAST is the last row of the prompt, whatever it shows: it emits the first answer token.
+    """
+
+    TEXT = 0
+    VISUAL = 1
+    LAST = 2
+    GENERATED = 3
+
+
+# Text and visual rows can follow each other, for there may be several images.
+CAN_FOLLOW: dict[TokenClass, tuple[TokenClass, ...]] = {
+    TokenClass.TEXT: tuple(TokenClass),
+    TokenClass.VISUAL: tuple(TokenClass),
+    TokenClass.LAST: (TokenClass.LAST, TokenClass.GENERATED),
+    TokenClass.GENERATED: (TokenClass.GENERATED,),
+}
+
+# The rows whose final hidden state gives a token.
+ANSWER_CLASSES = frozenset({TokenClass.LAST, TokenClass.GENERATED})
+
+
+class Ffn(StrEnum):
+    """Whether a row runs the FFN, and what it is fed.
+
+    SERIAL: the sum of the block's input and the attention. PARALLEL: the block's input through the
+    FFN's own norm. PARALLEL_SHARED: the block's input through the attention's norm.
+    """
+
+    NONE = "none"
+    SERIAL = "serial"
+    PARALLEL = "parallel"
+    PARALLEL_SHARED = "parallel_shared"
+
+
+class Pair(StrEnum):
+    """The place of a block in a pair of blocks that run side by side, or NONE."""
+
+    NONE = "none"
+    FIRST = "first"
+    SECOND = "second"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What the rows of one class do in one block, their K/V projection aside.
+
+    Without attention `parallel` is `serial`, so it is stored as that.
+    """
+
+    attention: bool = True
+    ffn: Ffn = Ffn.SERIAL
+    pair: Pair = Pair.NONE
+
+    def __post_init__(self) -> None:
+        """Store the one canonical form of cells that compute the same."""
+        if not self.attention and self.ffn is Ffn.PARALLEL:
+            object.__setattr__(self, "ffn", Ffn.SERIAL)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether a row passes the block unchanged."""
+        return not self.attention and self.ffn is Ffn.NONE
+
+
+def kv_classes(attending: Iterable[TokenClass]) -> frozenset[TokenClass]:
+    """Return the classes whose keys and values are seen, given those that run attention."""
+    seen_by = frozenset(attending)
+    return frozenset(c for c in TokenClass if not seen_by.isdisjoint(CAN_FOLLOW[c]))
+
+
+IDLE = Cell(attention=False, ffn=Ffn.NONE)
+
+Column = tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The table: one column of cells a token class, one cell a layer.
+
+    Attributes:
+        columns: indexed by TokenClass, then by layer.
+    """
+
+    columns: tuple[Column, ...]
+
+    @classmethod
+    def full(cls, num_layers: int) -> Self:
+        """Return the plan in which every class runs every block."""
+        return cls(columns=((Cell(),) * num_layers,) * len(TokenClass))
+
+    @property
+    def num_layers(self) -> int:
+        """The depth that the plan is for."""
+        return len(self.columns[0])
+
+    def cell(self, layer: int, token_class: TokenClass) -> Cell:
+        """Return what rows of a class do in a block."""
+        return self.columns[token_class][layer]
+
+    @cached_property
+    def kv(self) -> tuple[tuple[bool, ...], ...]:
+        """Which classes project keys and values: indexed by TokenClass, then by layer.
+
+        A class does where it, or any class that can come after it, runs attention.
+        """
+        stored = [
+            kv_classes(c for c in TokenClass if self.cell(layer, c).attention)
+            for layer in range(self.num_layers)
+        ]
+        return tuple(tuple(c in classes for classes in stored) for c in TokenClass)
+
+    @cached_property
+    def digest(self) -> str:
+        """A stable name of the whole table: equal iff the tables are equal."""
+        return _digest(self.column_digest(token_class) for token_class in TokenClass)
+
+    def column_digest(self, token_class: TokenClass) -> str:
+        """Return a stable name of what rows of one class compute, K/V included."""
+        return self._column_digests[token_class]
+
+    @cached_property
+    def _column_digests(self) -> tuple[str, ...]:
+        return tuple(
+            _digest(
+                f"{cell.attention:d},{cell.ffn},{cell.pair},{stores_kv:d}"
+                for cell, stores_kv in zip(column, kv_column, strict=True)
+            )
+            for column, kv_column in zip(self.columns, self.kv, strict=True)
+        )
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def trim(plan: Plan) -> Plan:
+    """Leave out what no wanted logit and no later K/V needs: a liveness pass from the top.
+
+    The wanted logits are those of the answer classes; they stay exactly the same. A class keeps a
+    cell only if its state after that cell is needed, which for the first of a pair is the state
+    after the second; its state before a layer is needed if it is needed after it or if the class
+    still projects K/V there.
+    """
+    table = [list(column) for column in plan.columns]
+    needed_after = needed_after_next = ANSWER_CLASSES
+    for layer in reversed(range(plan.num_layers)):
+        for token_class in TokenClass:
+            is_first = table[token_class][layer].pair is Pair.FIRST
+            if token_class not in (needed_after_next if is_first else needed_after):
+                table[token_class][layer] = IDLE
+        stored = kv_classes(c for c in TokenClass if table[c][layer].attention)
+        needed_after, needed_after_next = needed_after | stored, needed_after
+    return Plan(columns=tuple(tuple(column) for column in table))

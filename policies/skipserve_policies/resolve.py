@@ -1,0 +1,219 @@
+"""Turns a policy's rules into a plan for a model of a given depth."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from skipserve_policies.plan import IDLE, Cell, Ffn, Pair, Plan, TokenClass, trim
+from skipserve_policies.schema import (
+    Action,
+    LayerInterval,
+    LayerRange,
+    Layers,
+    Rule,
+    Scope,
+    SkipPolicy,
+)
+
+CLASSES_OF_SCOPE: dict[Scope, tuple[TokenClass, ...]] = {
+    Scope.GENERATED: (TokenClass.GENERATED,),
+    Scope.ANSWER: (TokenClass.LAST, TokenClass.GENERATED),
+    Scope.PROMPT: (TokenClass.TEXT, TokenClass.VISUAL, TokenClass.LAST),
+    Scope.VISUAL: (TokenClass.VISUAL,),
+    Scope.ALL: tuple(TokenClass),
+}
+
+
+class PolicyError(ValueError):
+    """A policy that cannot be run; the message says why and what would be right."""
+
+
+class PolicyMisfitError(PolicyError):
+    """A policy that names layers which the model does not have."""
+
+
+class PolicyContradictionError(PolicyError):
+    """Rules of a policy that want different things of the same cell."""
+
+
+@dataclass(frozen=True)
+class ResolvedPolicy:
+    """A policy made concrete for one depth.
+
+    Attributes:
+        name: what replies and metrics call it.
+        policy: what was asked for.
+        untrimmed: the table as the rules say it.
+        plan: the table that runs: trimmed, with the same logits.
+        layers: for each action, the layers that it touches, ascending.
+    """
+
+    name: str
+    policy: SkipPolicy
+    untrimmed: Plan
+    plan: Plan
+    layers: dict[str, tuple[int, ...]]
+
+    @cached_property
+    def scope(self) -> str | None:
+        """The scopes of the rules, joined with "+"; None where there is no rule."""
+        return "+".join(dict.fromkeys(rule.scope.value for rule in self.policy.rules)) or None
+
+    @property
+    def digest(self) -> str:
+        """The digest of what runs: equal for policies that compute the same."""
+        return self.plan.digest
+
+
+def resolve(name: str, policy: SkipPolicy, num_layers: int) -> ResolvedPolicy:
+    """Resolve a policy for a model of `num_layers` blocks.
+
+    Raises:
+        PolicyMisfitError: a rule touches a layer outside the model, or none in it.
+        PolicyContradictionError: two rules want different things of the same cell.
+    """
+    claims = tuple(_claims(policy, num_layers))
+    untrimmed = _build_plan(policy, claims, num_layers)
+    layers: dict[str, set[int]] = {}
+    for claim in claims:
+        layers.setdefault(policy.rules[claim.rule].action.value, set()).add(claim.layer)
+    return ResolvedPolicy(
+        name=name,
+        policy=policy,
+        untrimmed=untrimmed,
+        plan=trim(untrimmed),
+        layers={action: tuple(sorted(indexes)) for action, indexes in layers.items()},
+    )
+
+
+def layers_of(layers: Layers, num_layers: int) -> tuple[int, ...]:
+    """Return the layer indexes that a rule names, ascending, in a model of `num_layers`.
+
+    Raises:
+        PolicyMisfitError: one of them is outside the model, or there is none.
+    """
+    if isinstance(layers, LayerInterval):
+        return _interval_layers(layers, num_layers)
+    if isinstance(layers, LayerRange):
+        named: tuple[int, ...] = tuple(range(layers.first, layers.last + 1))
+    else:
+        named = tuple(sorted(set(layers)))
+    if named[-1] >= num_layers:
+        raise PolicyMisfitError(
+            f"layer {named[-1]} does not exist: the model has layers 0 to {num_layers - 1}"
+        )
+    return named
+
+
+def _interval_layers(layers: LayerInterval, num_layers: int) -> tuple[int, ...]:
+    intervals = layers.interval
+    found = tuple(
+        layer
+        for layer in range(layers.start + 1, num_layers - 1)
+        if layer % intervals[layer * len(intervals) // num_layers] == 0
+    )
+    if not found:
+        raise PolicyMisfitError(
+            f"start {layers.start} with interval {', '.join(map(str, intervals))} touches none of "
+            f"the model's {num_layers} layers: a multiple of the interval must lie between the "
+            "start and the last layer, both excluded"
+        )
+    return found
+
+
+class _Claim(NamedTuple):
+    """What a rule makes of the cells of one block, in the classes of its scope, if it is alone."""
+
+    rule: int
+    layer: int
+    cell: Cell
+
+
+def _claims(policy: SkipPolicy, num_layers: int) -> Iterator[_Claim]:
+    for index, rule in enumerate(policy.rules):
+        try:
+            for layer, cell in _cells(rule, num_layers):
+                yield _Claim(index, layer, cell)
+        except PolicyMisfitError as error:
+            raise PolicyMisfitError(f"{_describe(policy, index)}: {error}") from None
+
+
+def _cells(rule: Rule, num_layers: int) -> Iterator[tuple[int, Cell]]:
+    for layer in layers_of(rule.layers, num_layers):
+        if rule.action is not Action.PARALLEL_BLOCKS:
+            yield layer, _cell(rule)
+            continue
+        if layer + 1 >= num_layers:
+            raise PolicyMisfitError(
+                f"layer {layer} is the last of the model: there is none to pair it with"
+            )
+        yield layer, Cell(pair=Pair.FIRST)
+        yield layer + 1, Cell(pair=Pair.SECOND)
+
+
+def _cell(rule: Rule) -> Cell:
+    parallel = Ffn.PARALLEL_SHARED if rule.uses_shared_norm else Ffn.PARALLEL
+    match rule.action:
+        case Action.SKIP_BLOCK:
+            return IDLE
+        case Action.SKIP_FFN:
+            return Cell(ffn=Ffn.NONE)
+        case Action.SKIP_ATTENTION:
+            return Cell(attention=False, ffn=parallel)
+        case Action.PARALLEL_FFN_ATTENTION:
+            return Cell(ffn=parallel)
+        case Action.PARALLEL_BLOCKS:
+            raise AssertionError("a pair is two cells")
+
+
+def _build_plan(policy: SkipPolicy, claims: Iterable[_Claim], num_layers: int) -> Plan:
+    """Lay the rules' cells over the full table."""
+    columns = [[Cell()] * num_layers for _ in TokenClass]
+    claimed_by: dict[tuple[TokenClass, int], int] = {}
+    for rule, layer, cell in claims:
+        for token_class in CLASSES_OF_SCOPE[policy.rules[rule].scope]:
+            other = claimed_by.setdefault((token_class, layer), rule)
+            composed = _compose(columns[token_class][layer], cell)
+            if composed is None:
+                raise _contradiction(policy, other, rule, layer)
+            columns[token_class][layer] = composed
+    return Plan(columns=tuple(map(tuple, columns)))
+
+
+def _compose(one: Cell, other: Cell) -> Cell | None:
+    """Return what two rules make of a cell; None if they contradict each other.
+
+    A cell that no rule has touched takes what comes. Plain skips add up. Any other cell stands with
+    its equal alone, and one of a pair with no other.
+    """
+    if one == Cell():
+        return other
+    if _is_plain_skip(one) and _is_plain_skip(other):
+        runs_ffn = one.ffn is other.ffn is Ffn.SERIAL
+        return Cell(
+            attention=one.attention and other.attention, ffn=Ffn.SERIAL if runs_ffn else Ffn.NONE
+        )
+    return one if one == other and one.pair is Pair.NONE else None
+
+
+def _is_plain_skip(cell: Cell) -> bool:
+    return cell.pair is Pair.NONE and cell.ffn in (Ffn.NONE, Ffn.SERIAL)
+
+
+def _contradiction(
+    policy: SkipPolicy, first: int, second: int, layer: int
+) -> PolicyContradictionError:
+    if first == second:
+        return PolicyContradictionError(
+            f"{_describe(policy, first)}: its pairs of blocks overlap at layer {layer}"
+        )
+    return PolicyContradictionError(
+        f"{_describe(policy, first)} and {_describe(policy, second)} "
+        f"contradict each other at layer {layer}"
+    )
+
+
+def _describe(policy: SkipPolicy, index: int) -> str:
+    rule = policy.rules[index]
+    return f"rule {index} ({rule.action.value}, scope {rule.scope.value})"

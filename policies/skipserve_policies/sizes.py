@@ -1,0 +1,193 @@
+"""The sizes of a model that decide what a request costs, from a Hugging Face configuration."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+# What transformers fills in where a configuration is silent. One that says nothing of its tower at
+# all means CLIP-L/14 at 336 pixels.
+_LLAMA_DEFAULTS = {
+    "num_hidden_layers": 32,
+    "hidden_size": 4096,
+    "num_attention_heads": 32,
+    "intermediate_size": 11008,
+    "vocab_size": 32000,
+}
+_CLIP_DEFAULTS = {
+    "num_hidden_layers": 12,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "image_size": 224,
+    "patch_size": 32,
+    "num_channels": 3,
+}
+_CLIP_L_14_336_CONFIG = {
+    "num_hidden_layers": 24,
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "image_size": 336,
+    "patch_size": 14,
+}
+
+
+def _fill_in(config: Mapping[str, Any], defaults: Mapping[str, int]) -> dict[str, Any]:
+    return {**defaults, **{key: value for key, value in config.items() if value is not None}}
+
+
+def _size(values: Mapping[str, Any], name: str) -> int:
+    """Return a size of a configuration.
+
+    Raises:
+        ValueError: it is not a positive whole number.
+    """
+    value = values[name]
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{name} must be a positive whole number, not {value!r}")
+    return value
+
+
+@dataclass(frozen=True)
+class DecoderSizes:
+    """A LLaMA-type decoder. `is_gated`: the FFN has a gate beside its up projection."""
+
+    num_layers: int
+    hidden_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    ffn_size: int
+    vocab_size: int
+    is_gated: bool = True
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Read the `text_config` of a LLaVA configuration.
+
+        Raises:
+            ValueError: a size is not a positive whole number.
+        """
+        values = _fill_in(config, _LLAMA_DEFAULTS)
+        num_heads, hidden_size = _size(values, "num_attention_heads"), _size(values, "hidden_size")
+        values.setdefault("num_key_value_heads", num_heads)
+        values.setdefault("head_dim", hidden_size // num_heads)
+        return cls(
+            num_layers=_size(values, "num_hidden_layers"),
+            hidden_size=hidden_size,
+            num_heads=num_heads,
+            num_kv_heads=_size(values, "num_key_value_heads"),
+            head_dim=_size(values, "head_dim"),
+            ffn_size=_size(values, "intermediate_size"),
+            vocab_size=_size(values, "vocab_size"),
+        )
+
+
+@dataclass(frozen=True)
+class VisionSizes:
+    """A CLIP-type vision tower.
+
+    Attributes:
+        num_layers: the depth of the tower as published.
+        num_layers_used: the depth at which the features are taken; the rest need not run.
+        keeps_cls: whether the class token is among the visual tokens.
+        num_feature_layers: how many layers' outputs are concatenated for the projector.
+    """
+
+    num_layers: int
+    num_layers_used: int
+    hidden_size: int
+    ffn_size: int
+    image_size: int
+    patch_size: int
+    num_channels: int
+    keeps_cls: bool
+    num_feature_layers: int = 1
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of one image."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def num_tokens(self) -> int:
+        """Visual tokens that one image gives to the decoder."""
+        return self.num_patches + self.keeps_cls
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Read a LLaVA configuration (the whole of it: the feature layer stands outside).
+
+        Raises:
+            ValueError: a size is not a positive whole number, or there is no such feature layer.
+        """
+        tower = config.get("vision_config")
+        values = _fill_in(_CLIP_L_14_336_CONFIG if tower is None else tower, _CLIP_DEFAULTS)
+        num_layers = _size(values, "num_hidden_layers")
+        feature_layer = config.get("vision_feature_layer", -2)
+        return cls(
+            num_layers=num_layers,
+            num_layers_used=num_layers_used(feature_layer, num_layers),
+            hidden_size=_size(values, "hidden_size"),
+            ffn_size=_size(values, "intermediate_size"),
+            image_size=_size(values, "image_size"),
+            patch_size=_size(values, "patch_size"),
+            num_channels=_size(values, "num_channels"),
+            keeps_cls=config.get("vision_feature_select_strategy", "default") == "full",
+            num_feature_layers=len(feature_layer) if isinstance(feature_layer, list) else 1,
+        )
+
+
+def num_layers_used(feature_layer: int | list[int], num_layers: int) -> int:
+    """Return how many layers must run for `hidden_states[feature_layer]` to be there.
+
+    hidden_states[0] are the embeddings, so -1 needs all layers and -2 all but one. A list takes
+    the deepest.
+
+    Raises:
+        ValueError: the tower has no such layer.
+    """
+    layers = feature_layer if isinstance(feature_layer, list) else [feature_layer]
+    known = range(-num_layers - 1, num_layers + 1)
+    if not layers or not all(type(layer) is int and layer in known for layer in layers):
+        raise ValueError(
+            f"vision_feature_layer {feature_layer!r} is not in a tower of {num_layers} layers"
+        )
+    return max(layer if layer >= 0 else num_layers + 1 + layer for layer in layers)
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """A LLaVA-1.5 style model: vision tower, two-layer projector, decoder."""
+
+    decoder: DecoderSizes
+    vision: VisionSizes
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Read a LLaVA `config.json`."""
+        return cls(
+            decoder=DecoderSizes.from_config(config.get("text_config") or {}),
+            vision=VisionSizes.from_config(config),
+        )
+
+
+_CLIP_L_14_336 = VisionSizes(
+    num_layers=24,
+    num_layers_used=23,
+    hidden_size=1024,
+    ffn_size=4096,
+    image_size=336,
+    patch_size=14,
+    num_channels=3,
+    keeps_cls=False,
+)
+
+# The published models whose costs can be asked for without their files. The vocabulary is the
+# published one of 32000; the Hugging Face ports pad it to 32064.
+KNOWN_MODELS: dict[str, ModelSizes] = {
+    "llava-1.5-7b": ModelSizes(
+        decoder=DecoderSizes(32, 4096, 32, 32, 128, 11008, 32000), vision=_CLIP_L_14_336
+    ),
+    "llava-1.5-13b": ModelSizes(
+        decoder=DecoderSizes(40, 5120, 40, 40, 128, 13824, 32000), vision=_CLIP_L_14_336
+    ),
+}

@@ -1,0 +1,109 @@
+"""The one tree of errors that a client can be told of.
+
+SkipserveError                  500  server_error
+ +- InvalidRequestError         400  invalid_request_error
+ |   +- PolicyFitError          400  invalid_request_error
+ +- AuthenticationError         401  authentication_error
+ +- FeatureOffError             403  permission_error
+ +- NotFoundError               404  not_found_error
+ +- MethodNotAllowedError       405  invalid_request_error
+ +- BodyTooLargeError           413  invalid_request_error
+ +- UnsupportedBodyError        415  invalid_request_error
+ +- UnusableImageError          422  invalid_request_error
+ +- UnavailableError            503  overloaded_error   (Retry-After)
+ +- EngineError                 500  server_error
+"""
+
+from typing import ClassVar
+
+
+class SkipserveError(Exception):
+    """An error with a message that is safe to show to a client.
+
+    Args:
+        message: what is wrong, the offending value, what would be right; no paths, no addresses.
+        param: the field of the request that is at fault, where there is one.
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+
+class InvalidRequestError(SkipserveError):
+    """A field is missing, misspelt, out of range or not supported."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class PolicyFitError(InvalidRequestError):
+    """A skip policy contradicts itself or does not fit the loaded model."""
+
+
+class AuthenticationError(SkipserveError):
+    """The API key is missing or wrong."""
+
+    status = 401
+    type = "authentication_error"
+
+
+class FeatureOffError(SkipserveError):
+    """The operator has not switched on what was asked for."""
+
+    status = 403
+    type = "permission_error"
+
+
+class NotFoundError(SkipserveError):
+    """No such route, model or skip policy."""
+
+    status = 404
+    type = "not_found_error"
+
+
+class MethodNotAllowedError(SkipserveError):
+    """The route exists, for another method."""
+
+    status = 405
+    type = "invalid_request_error"
+
+
+class BodyTooLargeError(SkipserveError):
+    """The request body is over the limit."""
+
+    status = 413
+    type = "invalid_request_error"
+
+
+class UnsupportedBodyError(SkipserveError):
+    """The request body is not JSON."""
+
+    status = 415
+    type = "invalid_request_error"
+
+
+class UnusableImageError(SkipserveError):
+    """An image cannot be fetched or decoded, or is over a limit."""
+
+    status = 422
+    type = "invalid_request_error"
+
+
+class UnavailableError(SkipserveError):
+    """The server is loading, draining or full; `retry_after_seconds` says when to come back."""
+
+    status = 503
+    type = "overloaded_error"
+
+    def __init__(self, message: str, retry_after_seconds: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class EngineError(SkipserveError):
+    """The engine failed or died while it ran the request."""

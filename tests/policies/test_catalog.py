@@ -1,0 +1,250 @@
+"""The policies that ship, and what an operator's file may add."""
+
+from pathlib import Path
+
+import pytest
+
+from skipserve_policies.catalog import load_catalog, nearest_names
+from skipserve_policies.plan import Cell, Ffn, TokenClass
+from skipserve_policies.resolve import PolicyError, PolicyMisfitError, resolve
+from skipserve_policies.schema import SkipPolicy
+
+pytestmark = pytest.mark.fast
+
+LATE_HALF = tuple(range(16, 32))
+EVERY_THIRD = (18, 21, 24, 27, 30)
+SHORTV = (31, 29, 30, 28, 0, 26, 27, 25, 24, 22, 23, 21, 2, 3, 20, 18, 17, 12, 19)
+PAIRS = tuple(sorted(block for layer in EVERY_THIRD for block in (layer, layer + 1)))
+
+# What the catalog holds: the scope of each policy and the layers that it touches of 32.
+EXPECTED: dict[str, tuple[str | None, dict[str, tuple[int, ...]]]] = {
+    "full": (None, {}),
+    **{
+        name + suffix: (scope, {action: layers})
+        for name, action, layers in (
+            ("skip-block-every-3-from-16", "skip_block", EVERY_THIRD),
+            ("skip-ffn-every-3-from-16", "skip_ffn", EVERY_THIRD),
+            ("skip-attention-every-3-from-16", "skip_attention", EVERY_THIRD),
+            ("parallel-ffn-attention-every-3-from-16", "parallel_ffn_attention", EVERY_THIRD),
+            ("parallel-blocks-every-3-from-16", "parallel_blocks", PAIRS),
+            ("skip-block-every-3-from-0", "skip_block", tuple(range(3, 31, 3))),
+            ("skip-block-every-2-from-0", "skip_block", tuple(range(2, 31, 2))),
+        )
+        for suffix, scope in (("", "generated"), ("-all", "all"))
+    },
+    "visual-freeze-from-16": ("visual", {"skip_block": LATE_HALF}),
+    "visual-ffn-skip-from-16": ("visual", {"skip_ffn": LATE_HALF}),
+    "visual-attention-skip-from-16": ("visual", {"skip_attention": LATE_HALF}),
+    "shortv-7b": ("visual", {"skip_block": tuple(sorted(SHORTV))}),
+    "opskip-7b-20": (
+        "visual",
+        {
+            "skip_ffn": (2,),
+            "skip_attention": (0, 3, 5, *range(16, 24)),
+            "skip_block": tuple(range(24, 32)),
+        },
+    ),
+    "opskip-7b-28": (
+        "visual",
+        {
+            "skip_ffn": (2,),
+            "skip_attention": (0, 1, *range(3, 9), 11, 12, 13, *range(16, 24)),
+            "skip_block": tuple(range(24, 32)),
+        },
+    ),
+    "exit-after-24": ("all", {"skip_block": tuple(range(25, 32))}),
+    "keep-block-every-4-from-16": (
+        "all",
+        {"skip_block": tuple(layer for layer in LATE_HALF if layer not in (16, 20, 24, 28))},
+    ),
+    "skip-ffn-from-16-all": ("all", {"skip_ffn": LATE_HALF}),
+    "skip-attention-from-16-all": ("all", {"skip_attention": LATE_HALF}),
+}
+
+
+@pytest.fixture(scope="module")
+def catalog() -> dict[str, SkipPolicy]:
+    return load_catalog()
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "policies.yaml"
+    path.write_text(text)
+    return path
+
+
+def refusal(folder: Path, text: str) -> str:
+    """Return why a file is refused, without its name, which must lead the message."""
+    path = written(folder, text)
+    with pytest.raises(PolicyError) as caught:
+        load_catalog(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    return message.removeprefix(f"{path}: ")
+
+
+# --- what ships
+
+
+def test_the_catalog_holds_exactly_these(catalog: dict[str, SkipPolicy]) -> None:
+    assert set(catalog) == set(EXPECTED)
+    assert next(iter(catalog)) == "full"
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_scope_and_layers_of_a_shipped_policy(name: str, catalog: dict[str, SkipPolicy]) -> None:
+    policy = resolve(name, catalog[name], 32)
+    assert (policy.scope, policy.layers) == EXPECTED[name]
+
+
+def test_all_shipped_policies_differ(catalog: dict[str, SkipPolicy]) -> None:
+    digests = {name: resolve(name, policy, 32).digest for name, policy in catalog.items()}
+    assert len(set(digests.values())) == len(digests)
+
+
+def test_every_shipped_policy_says_what_it_does(catalog: dict[str, SkipPolicy]) -> None:
+    for name, policy in catalog.items():
+        assert policy.description.endswith("."), name
+        assert policy.source or name == "full"
+        assert all(quality.source for quality in policy.quality)
+
+
+def test_published_quality(catalog: dict[str, SkipPolicy]) -> None:
+    measured = {q.dataset: (q.value, q.full) for q in catalog["shortv-7b"].quality}
+    assert measured["mean of 9 benchmarks"] == (97.73, 100)
+    assert measured["GQA"] == (60.9, 61.9)
+    assert [name for name, policy in catalog.items() if policy.quality] == ["shortv-7b"]
+
+
+def test_the_norm_of_the_parallel_form_is_the_papers(catalog: dict[str, SkipPolicy]) -> None:
+    name = "parallel-ffn-attention-every-3-from-16"
+    plan = resolve(name, catalog[name], 32).plan
+    assert plan.cell(18, TokenClass.GENERATED) == Cell(ffn=Ffn.PARALLEL_SHARED)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_layers"),
+    [("exit-after-24", 24), ("exit-after-24", 31), ("shortv-7b", 24), ("opskip-7b-20", 4)],
+)
+def test_a_policy_for_32_layers_does_not_fit_fewer(
+    name: str, num_layers: int, catalog: dict[str, SkipPolicy]
+) -> None:
+    with pytest.raises(PolicyMisfitError, match=f"layers 0 to {num_layers - 1}"):
+        resolve(name, catalog[name], num_layers)
+
+
+def test_the_interval_rule_follows_the_depth(catalog: dict[str, SkipPolicy]) -> None:
+    name = "skip-block-every-3-from-16"
+    assert resolve(name, catalog[name], 40).layers == {"skip_block": tuple(range(18, 37, 3))}
+    with pytest.raises(PolicyMisfitError):
+        resolve(name, catalog[name], 16)
+
+
+# --- an operator's file
+
+
+def test_an_operator_adds_policies(tmp_path: Path, catalog: dict[str, SkipPolicy]) -> None:
+    path = written(
+        tmp_path,
+        """
+        ours:
+          description: The last block but one.
+          rules: [{action: skip_block, layers: [30], scope: answer}]
+        also.ours-2: {}
+        """,
+    )
+    loaded = load_catalog(path)
+    assert list(loaded) == [*catalog, "ours", "also.ours-2"]
+    assert resolve("ours", loaded["ours"], 32).layers == {"skip_block": (30,)}
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "{}"])
+def test_an_empty_file_adds_nothing(
+    tmp_path: Path, text: str, catalog: dict[str, SkipPolicy]
+) -> None:
+    assert load_catalog(written(tmp_path, text)) == catalog
+
+
+def test_a_shipped_name_is_taken(tmp_path: Path) -> None:
+    message = refusal(tmp_path, "shortv-7b: {}\nours: {}\nfull: {}\n")
+    assert message.startswith("full, shortv-7b: the name is taken")
+
+
+@pytest.mark.parametrize(
+    "name", ["demo@full", "Ours", "-ours", ".ours", "o" * 65, "a b", "a_b", "a/b", '""', '"a\\n"']
+)
+def test_names_that_are_refused(tmp_path: Path, name: str) -> None:
+    assert "cannot name a policy: a name is up to 64" in refusal(tmp_path, f"{name}: {{}}")
+
+
+@pytest.mark.parametrize("name", ["1", "true", "on", "null", "2026-01-01", "[a]"])
+def test_names_that_yaml_does_not_read_as_text(tmp_path: Path, name: str) -> None:
+    assert refusal(tmp_path, f"{name}: {{}}")
+
+
+def test_inline_is_reserved(tmp_path: Path) -> None:
+    assert "'inline' is reserved" in refusal(tmp_path, "inline: {}")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: {rulez: []}", "policy 'a': rulez: Extra inputs are not permitted"),
+        ("a:", "policy 'a': Input should be"),
+        ("a: {rules: [{action: skip_block}]}", "policy 'a': rules.0.layers: Field required"),
+        (
+            "a: {rules: [{action: jump, layers: [1]}]}",
+            "policy 'a': rules.0.action: Input should be 'skip_block'",
+        ),
+        (
+            "a: {rules: [{action: skip_ffn, layers: {from: 2, to: 1}}]}",
+            "policy 'a': rules.0.layers.range: Value error, the range from 2 to 1 holds no layer",
+        ),
+        ("a: {quality: [{value: .nan}], x: 1}", "quality.0.model: Field required; "),
+        ("- a\n- b", "must be a mapping from names to policies"),
+        ("just text", "must be a mapping from names to policies"),
+        ("a: [", "is not valid YAML"),
+        ("a: {}\nb: {}\na: {}", "'a' stands twice"),
+        ("a: {rules: [], rules: []}", "'rules' stands twice"),
+        ("a: !!python/object/apply:os.getcwd []", "is not valid YAML"),
+        ("? {a: 1}\n: {}", "is not valid YAML"),
+        ("a: 2026-99-99", "is not valid YAML"),
+        ("a: &x [*x]", "policy 'a': Input should be"),
+    ],
+)
+def test_a_faulty_file_is_refused_in_plain_words(tmp_path: Path, text: str, message: str) -> None:
+    assert message in refusal(tmp_path, text)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    for path in (tmp_path / "missing.yaml", tmp_path):
+        with pytest.raises(PolicyError, match="cannot be read"):
+            load_catalog(path)
+    latin = tmp_path / "latin.yaml"
+    latin.write_bytes("a: {description: \xe9t\xe9}".encode("latin-1"))
+    with pytest.raises(PolicyError, match="is not UTF-8 text"):
+        load_catalog(latin)
+
+
+# --- near misses
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("skip-block-every-3-from16", "skip-block-every-3-from-16"),
+        ("shortv", "shortv-7b"),
+        ("SHORTV-7B", "shortv-7b"),
+        ("exit-after-12", "exit-after-24"),
+        ("ful", "full"),
+    ],
+)
+def test_nearest_names(name: str, nearest: str) -> None:
+    found = nearest_names(name, EXPECTED)
+    assert found[0] == nearest
+    assert len(found) <= 3
+
+
+def test_nothing_is_near_to_nonsense() -> None:
+    assert nearest_names("zzzzzz", EXPECTED) == []
+    assert nearest_names("", EXPECTED) == []

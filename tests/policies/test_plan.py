@@ -1,0 +1,228 @@
+"""The table: which K/V it stores, what trimming leaves, and what its digests tell apart."""
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from plan_strategies import plans
+
+from skipserve_policies.plan import Cell, Column, Ffn, Pair, Plan, TokenClass, trim
+
+pytestmark = pytest.mark.fast
+
+TEXT, VISUAL, LAST, GENERATED = TokenClass
+IDLE = Cell(attention=False, ffn=Ffn.NONE)
+ANY_PLAN = st.integers(1, 6).flatmap(plans)
+
+# A value that a forward computes: what it is, of which row, at which layer.
+Node = tuple[str, int, int]
+
+
+def column(*cells: Cell, num_layers: int = 4) -> Column:
+    return (*cells, *(Cell(),) * (num_layers - len(cells)))
+
+
+def plan_of(**columns: Column) -> Plan:
+    """Return a plan of four layers that is full but for the columns of some classes."""
+    return Plan(tuple(columns.get(c.name.lower(), column()) for c in TokenClass))
+
+
+# --- an independent oracle of trimming: which values the wanted logits depend on, row by row
+
+
+def long_prompt(num_layers: int) -> list[TokenClass]:
+    """Return rows in which every class sees every class that it can, as often as layers allow."""
+    return [TEXT, VISUAL] * (num_layers + 2) + [LAST] + [GENERATED] * 3
+
+
+def sources(plan: Plan, classes: list[TokenClass], node: Node) -> Iterator[Node]:
+    """Yield the values from which a value is computed, by the formulas of the actions."""
+    kind, row, layer = node
+    if kind == "state":
+        yield from _state_sources(plan, classes[row], row, layer)
+        return
+    # All three read the state before the block, which in the second of a pair is still the input
+    # of the pair: the first one's result is set aside.
+    yield "state", row, layer
+    if kind == "attention":
+        yield from (("kv", earlier, layer) for earlier in range(row + 1))
+    cell = plan.cell(layer, classes[row])
+    if kind == "ffn" and cell.ffn is Ffn.SERIAL and cell.attention:
+        yield "attention", row, layer
+
+
+def _state_sources(plan: Plan, token_class: TokenClass, row: int, layer: int) -> Iterator[Node]:
+    if layer == 0:
+        return
+    yield "state", row, layer - 1
+    place = plan.cell(layer - 1, token_class).pair
+    blocks = {Pair.NONE: (layer - 1,), Pair.FIRST: (), Pair.SECOND: (layer - 2, layer - 1)}[place]
+    for block in blocks:
+        cell = plan.cell(block, token_class)
+        if cell.attention:
+            yield "attention", row, block
+        if cell.ffn is not Ffn.NONE:
+            yield "ffn", row, block
+
+
+def needed(plan: Plan) -> set[tuple[str, TokenClass, int]]:
+    """Return (kind, class, layer) of all sublayers that some wanted logit depends on."""
+    classes = long_prompt(plan.num_layers)
+    waiting = [
+        ("state", row, plan.num_layers) for row, c in enumerate(classes) if c in (LAST, GENERATED)
+    ]
+    reached = set(waiting)
+    while waiting:
+        found = set(sources(plan, classes, waiting.pop())) - reached
+        reached |= found
+        waiting.extend(found)
+    return {(kind, classes[row], layer) for kind, row, layer in reached if kind != "state"}
+
+
+def computed(plan: Plan) -> set[tuple[str, TokenClass, int]]:
+    """Return (kind, class, layer) of all sublayers that a plan computes."""
+    return {
+        (kind, c, layer)
+        for c in TokenClass
+        for layer in range(plan.num_layers)
+        for kind, runs in (
+            ("attention", plan.cell(layer, c).attention),
+            ("ffn", plan.cell(layer, c).ffn is not Ffn.NONE),
+            ("kv", plan.kv[c][layer]),
+        )
+        if runs
+    }
+
+
+@given(ANY_PLAN)
+def test_trimming_leaves_exactly_what_the_wanted_logits_depend_on(plan: Plan) -> None:
+    assert computed(trim(plan)) == needed(plan)
+
+
+@given(ANY_PLAN)
+def test_an_untrimmed_plan_computes_all_that_is_needed(plan: Plan) -> None:
+    assert needed(plan) <= computed(plan)
+
+
+@given(ANY_PLAN)
+def test_trimming_only_idles_cells(plan: Plan) -> None:
+    trimmed = trim(plan)
+    for before, after in zip(plan.columns, trimmed.columns, strict=True):
+        assert all(new in (old, IDLE) for old, new in zip(before, after, strict=True))
+
+
+@given(ANY_PLAN)
+def test_trimming_twice_changes_nothing_more(plan: Plan) -> None:
+    assert trim(trim(plan)) == trim(plan)
+
+
+def test_the_full_model_trims_to_one_row_in_the_last_layer() -> None:
+    trimmed = trim(Plan.full(4))
+    assert trimmed.columns[TEXT] == trimmed.columns[VISUAL] == (*(Cell(),) * 3, IDLE)
+    assert trimmed.columns[LAST] == trimmed.columns[GENERATED] == (Cell(),) * 4
+    assert all(all(stored) for stored in trimmed.kv)
+
+
+def test_rows_that_nobody_reads_any_more_are_dropped() -> None:
+    no_attention = Cell(attention=False)
+    late = column(Cell(), Cell(), no_attention, no_attention)
+    trimmed = trim(Plan((late,) * 4))
+    assert trimmed.columns[TEXT] == (Cell(), IDLE, IDLE, IDLE)
+    assert trimmed.kv[TEXT] == (True, True, False, False)
+    assert trimmed.columns[LAST] == late
+
+
+def test_a_pair_at_the_top_frees_the_block_below() -> None:
+    pair = column(Cell(), Cell(), Cell(pair=Pair.FIRST), Cell(pair=Pair.SECOND))
+    trimmed = trim(Plan((pair,) * 4))
+    assert trimmed.columns[TEXT] == (Cell(), Cell(), IDLE, IDLE)
+    assert trimmed.kv[TEXT] == (True,) * 4
+    assert trimmed.columns[GENERATED] == pair
+
+
+# --- K/V
+
+
+@pytest.mark.parametrize(
+    ("attending", "stored"),
+    [
+        ((), ()),
+        ((TEXT,), (TEXT, VISUAL)),
+        ((VISUAL,), (TEXT, VISUAL)),
+        ((LAST,), (TEXT, VISUAL, LAST)),
+        ((GENERATED,), (TEXT, VISUAL, LAST, GENERATED)),
+    ],
+)
+def test_a_class_stores_what_a_class_at_or_after_it_attends_to(
+    attending: tuple[TokenClass, ...], stored: tuple[TokenClass, ...]
+) -> None:
+    plan = Plan(tuple((Cell(attention=c in attending),) for c in TokenClass))
+    assert [c for c in TokenClass if plan.kv[c][0]] == list(stored)
+
+
+def test_a_frozen_row_still_stores_its_keys_and_values() -> None:
+    plan = plan_of(visual=(IDLE,) * 4)
+    assert plan.kv[VISUAL] == (True,) * 4
+
+
+def test_a_row_that_skips_the_generated_tokens_block_is_not_stored_there() -> None:
+    plan = plan_of(generated=column(IDLE))
+    assert [plan.kv[c][0] for c in TokenClass] == [True, True, True, False]
+
+
+# --- cells and digests
+
+
+def test_without_attention_parallel_is_serial() -> None:
+    assert Cell(attention=False, ffn=Ffn.PARALLEL) == Cell(attention=False, ffn=Ffn.SERIAL)
+    assert Cell(attention=False, ffn=Ffn.PARALLEL_SHARED).ffn is Ffn.PARALLEL_SHARED
+
+
+def test_only_a_cell_without_attention_and_ffn_is_idle() -> None:
+    assert IDLE.is_idle
+    assert not Cell(attention=False).is_idle
+    assert not Cell(ffn=Ffn.NONE).is_idle
+
+
+def test_digests_are_stable() -> None:
+    """Stored pages and logs of other versions name plans by these."""
+    assert Plan.full(4).digest == "916faba51ff6ab42"
+    assert trim(Plan.full(32)).digest == "91254c3383e3156d"
+    assert Plan.full(4).column_digest(TEXT) == "27617d1b63648adf"
+
+
+@given(st.tuples(plans(2), plans(2)))
+def test_digests_are_equal_iff_the_tables_are(both: tuple[Plan, Plan]) -> None:
+    one, other = both
+    assert (one.digest == other.digest) == (one == other)
+    for c in TokenClass:
+        is_same = one.columns[c] == other.columns[c] and one.kv[c] == other.kv[c]
+        assert (one.column_digest(c) == other.column_digest(c)) == is_same
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        IDLE,
+        Cell(attention=False),
+        Cell(ffn=Ffn.NONE),
+        Cell(ffn=Ffn.PARALLEL),
+        Cell(ffn=Ffn.PARALLEL_SHARED),
+        Cell(attention=False, ffn=Ffn.PARALLEL_SHARED),
+    ],
+)
+def test_one_changed_cell_changes_the_digest_of_its_column_and_of_the_plan(cell: Cell) -> None:
+    changed = plan_of(generated=column(Cell(), cell))
+    full = Plan.full(4)
+    assert changed.digest != full.digest
+    assert changed.column_digest(GENERATED) != full.column_digest(GENERATED)
+    assert changed.column_digest(TEXT) == full.column_digest(TEXT)
+
+
+def test_plans_of_another_depth_have_another_digest() -> None:
+    assert len({Plan.full(depth).digest for depth in range(1, 9)}) == 8
+
+
+def test_plans_are_hashable_and_equal_by_content() -> None:
+    assert len({Plan.full(4), Plan.full(4), trim(Plan.full(4))}) == 2

@@ -1,0 +1,1 @@
+"""Recipes that make models for skipserve; nothing of the server imports this package."""
