@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 from skipserve_policies.flops import Request, RequestFlops, Segments, prompt_classes, request_flops
@@ -31,11 +32,17 @@ class Saving:
 
 def saving(sizes: ModelSizes, plan: Plan, request: Request) -> Saving:
     """Return what a request costs under a trimmed plan and under the trimmed full one."""
-    full = trim(Plan.full(plan.num_layers))
+    full = _trimmed_full(plan.num_layers)
     return Saving(
         planned_flops=request_flops(sizes, plan, request).total,
         full_flops=request_flops(sizes, full, request).total,
     )
+
+
+@lru_cache(maxsize=16)
+def _trimmed_full(num_layers: int) -> Plan:
+    """Return the trimmed full plan; kept, for every reply of a server asks for it."""
+    return trim(Plan.full(num_layers))
 
 
 @dataclass(frozen=True)

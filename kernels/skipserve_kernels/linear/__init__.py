@@ -1,0 +1,1 @@
+"""A matrix product with packed weights, alone or added to a residual."""

@@ -1,0 +1,56 @@
+"""Linear layers on the CPU: weights that oneDNN has reordered, where that gains.
+
+A reordered weight reads a bf16 row about twice as fast as `F.linear` does, and many float32 rows
+too. The operators are torch's own, but under a private name, so whether they work is asked first.
+"""
+
+from functools import cache
+from typing import cast
+
+import torch
+from torch import Tensor
+
+# A call of oneDNN costs about 10 us more than one of MKL, and slows down what runs around it: a
+# decoder layer of hidden size 128 takes 0.12 ms with float32 weights as they are, 0.26 ms with
+# reordered bf16 ones.
+_LEAST_REORDERED_FLOAT32 = 512 * 512
+_LARGEST_WIDENED_HIDDEN_SIZE = 256
+
+
+def arithmetic_dtype(dtype: torch.dtype, hidden_size: int) -> torch.dtype:
+    """Return float32 for small models, whose 16-bit products cost more in calls than in work."""
+    return torch.float32 if hidden_size <= _LARGEST_WIDENED_HIDDEN_SIZE else dtype
+
+
+def gains_from_packing(weight: Tensor) -> bool:
+    """Return whether a weight [M, N] is worth reordering, and can be."""
+    is_small = weight.dtype is torch.float32 and weight.numel() < _LEAST_REORDERED_FLOAT32
+    return not is_small and _can_pack(weight.dtype)
+
+
+@cache
+def _can_pack(dtype: torch.dtype) -> bool:
+    """Return whether this torch on this CPU multiplies with reordered weights of a type."""
+    try:
+        weight = torch.ones(8, 8, dtype=dtype)
+        product = linear_add(weight[:1], pack(weight), None, weight[:1])
+    except (AttributeError, RuntimeError):
+        return False
+    return bool((product == 9).all())
+
+
+def pack(weight: Tensor) -> Tensor:
+    """Reorder a weight [M, N]; the result is opaque."""
+    return cast(Tensor, torch.ops.mkldnn._reorder_linear_weight(weight.contiguous()))
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return x @ weight.T + bias."""
+    product = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
+    return cast(Tensor, product)
+
+
+def linear_add(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor) -> Tensor:
+    """Return residual + x @ weight.T + bias, rounded once."""
+    product = torch.ops.mkldnn._linear_pointwise.binary(x, residual, weight, bias, "add")
+    return cast(Tensor, product)

@@ -1,0 +1,19 @@
+"""Random inputs of the normalisation, for its test and its benchmark."""
+
+import torch
+from torch import Tensor
+
+
+def make_inputs(
+    num_rows: int,
+    width: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Return x [T, D] with rows of very different sizes, and gain [D]."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = torch.logspace(-2, 2, num_rows)[:, None]
+    x = torch.randn(num_rows, width, generator=generator) * sizes
+    gain = 1 + 0.1 * torch.randn(width, generator=generator)
+    return x.to(dtype), gain.to(dtype)

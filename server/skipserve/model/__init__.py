@@ -1,0 +1,1 @@
+"""The LLaVA model: configuration, weights, vision tower, decoder. Knows no request."""

@@ -1,0 +1,175 @@
+"""What a checkpoint folder says of its model, from its JSON files alone: no torch, no weights."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
+
+from skipserve_policies.sizes import ModelSizes
+
+# What transformers fills in where a LLaVA configuration says nothing of its vision tower at all.
+_CLIP_L_14_336 = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "patch_size": 14,
+    "image_size": 336,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+}
+_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+# Rotary factors that depend on the position alone; others change with the sequence's length.
+_ROPE_TYPES = ("default", "linear", "dynamic", "llama3", "yarn")
+
+
+class ModelFilesError(Exception):
+    """A checkpoint folder is incomplete, damaged or of a kind that is not supported."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A LLaVA-1.5 style checkpoint.
+
+    Attributes:
+        sizes: what decides the cost of a request.
+        max_positions: the longest context.
+        image_token_id: the token that stands for a visual row.
+        eos_token_ids: tokens that end an answer.
+        rms_norm_epsilon: of the decoder's normalisations.
+        dtype: the type that the checkpoint declares, as torch names it; None if it does not.
+        feature_layers: indexes into the vision tower's hidden states, 0 the embeddings; their
+            features are concatenated.
+        projector_activation: as transformers names it.
+        projector_bias: whether the projector's two layers have one.
+        ties_head: whether the head is the embedding.
+        image_mean: subtracted from pixels in [0, 1], by channel.
+        image_std: that they are then divided by.
+        text: the `text_config` as it stands in the file.
+        vision: the `vision_config` as it stands in the file, or the default of a silent one.
+    """
+
+    sizes: ModelSizes
+    max_positions: int
+    image_token_id: int
+    eos_token_ids: tuple[int, ...]
+    rms_norm_epsilon: float
+    dtype: str | None
+    feature_layers: tuple[int, ...]
+    projector_activation: str
+    projector_bias: bool
+    ties_head: bool
+    image_mean: tuple[float, ...]
+    image_std: tuple[float, ...]
+    text: Mapping[str, Any]
+    vision: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        """Refuse what no model can be."""
+        decoder = self.sizes.decoder
+        if decoder.num_heads % decoder.num_kv_heads:
+            raise ValueError(
+                f"{decoder.num_heads} query heads cannot share {decoder.num_kv_heads} key heads"
+            )
+        if self.sizes.vision.num_layers_used == 0:
+            raise ValueError("vision_feature_layer asks for no layer of the vision tower at all")
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Self:
+        """Read `config.json` and what stands beside it.
+
+        Raises:
+            ModelFilesError: a file is missing or unreadable, or the model is not supported.
+        """
+        if not (folder / "config.json").is_file():
+            raise ModelFilesError(f"there is no config.json in {folder}")
+        config = _read_json(folder / "config.json")
+        text = config.get("text_config") or {}
+        vision = config.get("vision_config") or _CLIP_L_14_336
+        try:
+            _check_is_supported(config, text, vision)
+            return cls(
+                sizes=ModelSizes.from_config({**config, "vision_config": vision}),
+                max_positions=text.get("max_position_embeddings", 2048),
+                image_token_id=config.get("image_token_index", config.get("image_token_id", 32000)),
+                eos_token_ids=_eos_token_ids(folder, config, text),
+                rms_norm_epsilon=text.get("rms_norm_eps", 1e-6),
+                dtype=_dtype(config) or _dtype(text),
+                feature_layers=_feature_layers(config, vision),
+                projector_activation=config.get("projector_hidden_act", "gelu"),
+                projector_bias=config.get("multimodal_projector_bias", True),
+                ties_head=bool(
+                    config.get("tie_word_embeddings") or text.get("tie_word_embeddings")
+                ),
+                image_mean=_normalisation(folder, "image_mean", _CLIP_MEAN),
+                image_std=_normalisation(folder, "image_std", _CLIP_STD),
+                text=MappingProxyType(text),
+                vision=MappingProxyType(vision),
+            )
+        except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+            raise ModelFilesError(f"the configuration in {folder} is not valid: {error}") from error
+
+
+def _check_is_supported(
+    config: Mapping[str, Any], text: Mapping[str, Any], vision: Mapping[str, Any]
+) -> None:
+    _check_value("model_type", config.get("model_type"), ("llava",))
+    _check_value("text_config.model_type", text.get("model_type", "llama"), ("llama",))
+    _check_value("text_config.hidden_act", text.get("hidden_act", "silu"), ("silu",))
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    rope_type = rope.get("rope_type", rope.get("type", "default"))
+    _check_value("the type of rotary embedding", rope_type, _ROPE_TYPES)
+    vision_type = vision.get("model_type", "clip_vision_model")
+    _check_value("vision_config.model_type", vision_type, ("clip_vision_model",))
+    _check_value("vision_config.num_channels", vision.get("num_channels", 3), (3,))
+    strategy = config.get("vision_feature_select_strategy", "default")
+    _check_value("vision_feature_select_strategy", strategy, ("default", "full"))
+
+
+def _check_value(name: str, value: object, supported: tuple[object, ...]) -> None:
+    if value not in supported:
+        raise ModelFilesError(f"{name} is {value!r}; supported: {', '.join(map(str, supported))}")
+
+
+def _feature_layers(config: Mapping[str, Any], vision: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the feature layers counted from the front: -2 of 24 layers is 23."""
+    layer = config.get("vision_feature_layer", -2)
+    num_states = vision.get("num_hidden_layers", 12) + 1
+    chosen = layer if isinstance(layer, list) else [layer]
+    return tuple(index if index >= 0 else index + num_states for index in chosen)
+
+
+def _eos_token_ids(
+    folder: Path, config: Mapping[str, Any], text: Mapping[str, Any]
+) -> tuple[int, ...]:
+    sources = (_read_json(folder / "generation_config.json"), config, text)
+    found = (source.get("eos_token_id") for source in sources)
+    eos = next((value for value in found if value is not None), 2)
+    return tuple(eos) if isinstance(eos, list) else (eos,)
+
+
+def _dtype(config: Mapping[str, Any]) -> str | None:
+    dtype = config.get("dtype") or config.get("torch_dtype")
+    return None if dtype is None else str(dtype)
+
+
+def _normalisation(folder: Path, name: str, default: tuple[float, ...]) -> tuple[float, ...]:
+    """Return a constant of the image processor, whichever file the checkpoint keeps it in."""
+    old = _read_json(folder / "preprocessor_config.json")
+    new = _read_json(folder / "processor_config.json").get("image_processor") or {}
+    return tuple(float(value) for value in old.get(name) or new.get(name) or default)
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """Return the object in a file; nothing if there is no such file."""
+    if not file.is_file():
+        return {}
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelFilesError(f"{file} cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ModelFilesError(f"{file} does not hold a JSON object")
+    return value

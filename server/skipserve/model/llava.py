@@ -1,0 +1,77 @@
+"""A LLaVA model: pictures and rows in, logits out. Ties the parts together, knows no request."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from skipserve.model.batch import Batch
+from skipserve.model.config import ModelConfig
+from skipserve.model.decoder import Decoder, KVCache
+from skipserve.model.vision import VisionEncoder
+from skipserve.model.weights import Weights, weights_digest
+from skipserve_kernels.linear.op import arithmetic_dtype
+
+
+@dataclass(frozen=True)
+class Llava:
+    """A loaded model.
+
+    Attributes:
+        config: what the checkpoint says of itself.
+        device: where the model runs.
+        dtype: what its weights are rounded to; a small model on the CPU computes in float32.
+        weights_digest: sha256 of the weight files, hexadecimal.
+    """
+
+    config: ModelConfig
+    device: torch.device
+    dtype: torch.dtype
+    weights_digest: str
+    _vision: VisionEncoder
+    _decoder: Decoder
+
+    @classmethod
+    @torch.inference_mode()
+    def load(
+        cls,
+        folder: Path,
+        device: torch.device,
+        dtype: torch.dtype,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Self:
+        """Load a checkpoint, tensor by tensor.
+
+        Args:
+            folder: a LLaVA-1.5 checkpoint in Hugging Face's format, in safetensors.
+            device: where the model is to run.
+            dtype: what its weights are cast to.
+            on_progress: called with the number of tensors read and of all, after each.
+
+        Raises:
+            ModelFilesError: a file is missing, damaged, or of a model that is not supported.
+        """
+        config = ModelConfig.from_folder(folder)
+        arithmetic = arithmetic_dtype(device, dtype, config.sizes.decoder.hidden_size)
+        with Weights(folder, device, dtype, arithmetic, on_progress) as weights:
+            vision = VisionEncoder(config, weights, device, arithmetic)
+            decoder = Decoder.load(config, weights)
+            weights.check_all_read()
+        return cls(config, device, dtype, weights_digest(folder), vision, decoder)
+
+    @torch.inference_mode()
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """Turn pictures, uint8 [N, S, S, 3] on the device, into visual rows [N, P, D]."""
+        return self._vision(pixels)
+
+    def new_cache(self, num_slots: int) -> KVCache:
+        """Return room for the keys and values of so many positions, of any sequences."""
+        return self._decoder.new_cache(num_slots)
+
+    @torch.inference_mode()
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+        """Run one batch: store its keys and values, return the wanted logits [B, V] float32."""
+        return self._decoder(batch, cache)

@@ -1,0 +1,84 @@
+"""Pictures to visual rows: transformers' CLIP tower, cut where its output is used, and projector.
+
+Knows nothing about token ids and positions.
+"""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPVisionConfig, CLIPVisionModel
+from transformers.activations import ACT2FN
+
+from skipserve.model.config import ModelConfig, ModelFilesError
+from skipserve.model.weights import Weights, take_linear
+from skipserve_kernels.linear.op import PackedLinear, linear
+
+
+class VisionEncoder:
+    """The tower and the projector.
+
+    Args:
+        config: the model.
+        weights: what to read the tensors from.
+        device: where they are.
+        dtype: what they are.
+    """
+
+    def __init__(
+        self, config: ModelConfig, weights: Weights, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self._config = config
+        self._dtype = dtype
+        self._tower = _load_tower(config, weights, device)
+        self._activation = _activation(config.projector_activation)
+        self._linear_1, self._linear_2 = _load_projector(config, weights)
+        self._mean = torch.tensor(config.image_mean, device=device).view(3, 1, 1)
+        self._std = torch.tensor(config.image_std, device=device).view(3, 1, 1)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Encode pictures: uint8 [N, S, S, 3] to [N, P, D]."""
+        channels_first = pixels.permute(0, 3, 1, 2).float() / 255
+        normalised = ((channels_first - self._mean) / self._std).to(self._dtype)
+        states = self._tower(pixel_values=normalised, output_hidden_states=True).hidden_states
+        features = torch.cat([states[layer] for layer in self._config.feature_layers], dim=-1)
+        if not self._config.sizes.vision.keeps_cls:
+            features = features[:, 1:]
+        return linear(self._activation(linear(features, self._linear_1)), self._linear_2)
+
+
+def _load_tower(config: ModelConfig, weights: Weights, device: torch.device) -> Any:
+    sizes = config.sizes.vision
+    settings = {**config.vision, "num_hidden_layers": sizes.num_layers_used}
+    with torch.device("meta"):
+        tower: Any = CLIPVisionModel(CLIPVisionConfig(**settings))
+    # Its output goes to the pooled state alone, which nobody reads.
+    tower.post_layernorm = nn.Identity()
+    weights.leave(r"vision\.post_layernorm\..*")
+    for layer in range(sizes.num_layers_used, sizes.num_layers):
+        weights.leave(rf"vision\.encoder\.layers\.{layer}\..*")
+    state = {
+        name: weights.take(f"vision.{name}", *parameter.shape)
+        for name, parameter in tower.named_parameters()
+    }
+    tower.load_state_dict(state, assign=True)
+    num_positions = sizes.num_patches + 1
+    tower.embeddings.position_ids = torch.arange(num_positions, device=device).unsqueeze(0)
+    return tower.eval().requires_grad_(requires_grad=False)
+
+
+def _activation(name: str) -> Callable[[Tensor], Tensor]:
+    if name not in ACT2FN:
+        raise ModelFilesError(f"projector_hidden_act is {name!r}, which transformers does not know")
+    return cast(Callable[[Tensor], Tensor], ACT2FN[name])
+
+
+def _load_projector(config: ModelConfig, weights: Weights) -> tuple[PackedLinear, PackedLinear]:
+    sizes, has_bias = config.sizes, config.projector_bias
+    width = sizes.vision.hidden_size * sizes.vision.num_feature_layers
+    hidden = sizes.decoder.hidden_size
+    return (
+        take_linear(weights, {"projector.linear_1": hidden}, width, has_bias=has_bias),
+        take_linear(weights, {"projector.linear_2": hidden}, hidden, has_bias=has_bias),
+    )

@@ -1,0 +1,207 @@
+"""The tensors of a checkpoint by one set of names, read one at a time. Knows no layer's meaning."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from skipserve.model.config import ModelFilesError
+from skipserve_kernels.linear.op import PackedLinear, pack
+from skipserve_kernels.rms_norm.op import Gain, pack_gain
+
+# Published checkpoints, those that transformers 5 writes, and older ones between: what each calls
+# a part, and what it is called here. The first that matches counts.
+_NAMES = (
+    (re.compile(r"^(model\.)?language_model\.lm_head\."), "head."),
+    (re.compile(r"^lm_head\."), "head."),
+    (re.compile(r"^(model\.)?language_model\.(model\.)?"), "decoder."),
+    (re.compile(r"^(model\.)?vision_tower\.(vision_model\.)?"), "vision."),
+    (re.compile(r"^(model\.)?multi_modal_projector\."), "projector."),
+)
+
+# Tables that older transformers stored beside the weights; they follow from the configuration.
+_DERIVED = re.compile(r"(rotary_emb\.inv_freq|embeddings\.position_ids)$")
+
+Progress = Callable[[int, int], None]
+
+
+class Weights:
+    """The safetensors files of a folder; a context manager.
+
+    Names are `decoder.layers.0.mlp.up_proj.weight`, `head.weight`, `vision.encoder. ...`,
+    `projector.linear_1.weight`, whatever the checkpoint calls them.
+
+    Args:
+        folder: the checkpoint.
+        device: where tensors go.
+        dtype: what they are rounded to, one by one.
+        arithmetic: the type that they then come in.
+        on_progress: called with the number of tensors read and of all, after each.
+
+    Raises:
+        ModelFilesError: there is no readable safetensors file, or a name is not known.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        device: torch.device,
+        dtype: torch.dtype,
+        arithmetic: torch.dtype,
+        on_progress: Progress | None = None,
+    ) -> None:
+        self._device = device
+        self._dtype = dtype
+        self._arithmetic = arithmetic
+        self._on_progress = on_progress or (lambda _done, _all: None)
+        self._files = {file: _open(file) for file in weight_files(folder)}
+        self._places = self._find()
+        self._unread = set(self._places)
+
+    def __enter__(self) -> Self:
+        """Return the weights themselves."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Let the files go."""
+        self._files.clear()
+
+    def take(self, name: str, *shape: int) -> Tensor:
+        """Read one tensor.
+
+        Raises:
+            ModelFilesError: it is missing or has another shape.
+        """
+        if name not in self._places:
+            raise ModelFilesError(f"the checkpoint has no tensor {name} of shape {list(shape)}")
+        file, key = self._places[name]
+        stored = tuple(self._files[file].get_slice(key).get_shape())
+        if stored != shape:
+            raise ModelFilesError(
+                f"the tensor {key} has the shape {list(stored)}; "
+                f"the configuration asks for {list(shape)}"
+            )
+        tensor = self._files[file].get_tensor(key).to(self._device, self._dtype)
+        self._unread.discard(name)
+        self._on_progress(len(self._places) - len(self._unread), len(self._places))
+        return cast(Tensor, tensor.to(self._arithmetic))
+
+    def leave(self, pattern: str) -> None:
+        """Give up tensors that need not be read: those whose whole name matches a pattern."""
+        self._unread -= {name for name in self._unread if re.fullmatch(pattern, name)}
+
+    def check_all_read(self) -> None:
+        """Make sure that the checkpoint holds nothing that was neither read nor left.
+
+        Raises:
+            ModelFilesError: it does, so it is another model than its configuration says.
+        """
+        if self._unread:
+            keys = sorted(self._places[name][1] for name in self._unread)
+            shown = ", ".join(keys[:5]) + (", ..." if len(keys) > 5 else "")
+            raise ModelFilesError(
+                f"the checkpoint has {len(keys)} tensors that the configuration has no use for: "
+                f"{shown}"
+            )
+
+    def _find(self) -> dict[str, tuple[Path, str]]:
+        places: dict[str, tuple[Path, str]] = {}
+        for file, opened in self._files.items():
+            for key in opened.keys():  # noqa: SIM118  (the file is no mapping)
+                if _DERIVED.search(key):
+                    continue
+                name = _canonical(key)
+                if name in places:
+                    raise ModelFilesError(f"the tensors {places[name][1]} and {key} are the same")
+                places[name] = (file, key)
+        return places
+
+
+def take_linear(
+    weights: Weights, parts: Mapping[str, int], num_inputs: int, *, has_bias: bool
+) -> PackedLinear:
+    """Read linear layers of one input and pack them as one.
+
+    Args:
+        weights: what to read from.
+        parts: the layers by name, with the number of outputs of each; their outputs follow each
+            other in this order.
+        num_inputs: of each.
+        has_bias: whether each has a bias.
+    """
+    weight = torch.cat([weights.take(f"{n}.weight", size, num_inputs) for n, size in parts.items()])
+    if not has_bias:
+        return pack(weight)
+    return pack(weight, torch.cat([weights.take(f"{n}.bias", size) for n, size in parts.items()]))
+
+
+def take_gain(weights: Weights, name: str, width: int, epsilon: float) -> Gain:
+    """Read the gain of a normalisation."""
+    return pack_gain(weights.take(f"{name}.weight", width), epsilon)
+
+
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """Return the weight files of a checkpoint: those of its index, or the only one.
+
+    Raises:
+        ModelFilesError: there is none, or one is missing.
+    """
+    index = folder / "model.safetensors.index.json"
+    names = _indexed_names(index) if index.is_file() else ["model.safetensors"]
+    files = tuple(folder / name for name in names)
+    missing = [file.name for file in files if not file.is_file()]
+    if not missing:
+        return files
+    if any(folder.glob("*.bin")):
+        raise ModelFilesError(
+            f"{folder} has weights in PyTorch's pickle format, which can run code when it is "
+            "read; convert them to safetensors"
+        )
+    raise ModelFilesError(f"there is no {missing[0]} in {folder}")
+
+
+def weights_digest(folder: Path) -> str:
+    """Return the sha256 of the weight files' bytes in the order of their names, hexadecimal."""
+    digest = hashlib.sha256()
+    for file in weight_files(folder):
+        with file.open("rb") as opened:
+            while block := opened.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _indexed_names(index: Path) -> list[str]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ModelFilesError(f"{index} cannot be read: {error!r}") from error
+    if any(Path(name).name != name for name in names):
+        raise ModelFilesError(f"{index} names files outside its folder")
+    return names
+
+
+def _open(file: Path) -> Any:
+    try:
+        return safe_open(file, framework="pt")
+    except (OSError, SafetensorError) as error:
+        raise ModelFilesError(f"{file} cannot be read as safetensors: {error}") from error
+
+
+def _canonical(key: str) -> str:
+    for pattern, name in _NAMES:
+        canonical, count = pattern.subn(name, key)
+        if count:
+            return canonical
+    raise ModelFilesError(f"the tensor {key} is of no part of a LLaVA model")

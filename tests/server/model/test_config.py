@@ -1,0 +1,114 @@
+"""Configurations of checkpoints, whole and broken."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_llava import make_checkpoint
+from transformers import LlavaConfig
+
+from skipserve.model.config import ModelConfig, ModelFilesError
+from skipserve_policies.sizes import ModelSizes
+
+pytestmark = pytest.mark.fast
+
+
+def write_config(folder: Path, **config: Any) -> Path:
+    (folder / "config.json").write_text(json.dumps({"model_type": "llava"} | config))
+    return folder
+
+
+def test_a_complete_configuration_is_read(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path, num_kv_heads=2, feature_layer=(-2, 1), max_positions=99, tie=True)
+    config = ModelConfig.from_folder(tmp_path)
+    assert config.sizes.decoder.num_kv_heads == 2
+    assert config.sizes.vision.num_layers_used == 2
+    assert config.max_positions == 99
+    assert config.image_token_id == 4
+    assert config.eos_token_ids == (2,)
+    assert config.feature_layers == (2, 1)
+    assert config.ties_head
+    assert config.dtype == "float32"
+    assert config.image_mean == (0.48145466, 0.4578275, 0.40821073)
+
+
+def test_a_silent_configuration_means_what_it_means_to_transformers(tmp_path: Path) -> None:
+    config = ModelConfig.from_folder(write_config(tmp_path))
+    oracle = LlavaConfig()
+    assert config.sizes == ModelSizes.from_config(oracle.to_dict())
+    assert config.max_positions == oracle.text_config.max_position_embeddings
+    assert config.image_token_id == oracle.image_token_index
+    assert config.rms_norm_epsilon == oracle.text_config.rms_norm_eps
+    assert config.eos_token_ids == (oracle.text_config.eos_token_id,)
+    assert config.projector_activation == oracle.projector_hidden_act
+    assert config.feature_layers == (23,)
+    assert not config.ties_head
+
+
+def test_the_published_7b_is_read(tmp_path: Path) -> None:
+    """Its text_config leaves out most of what LLaMA's defaults say."""
+    text = {"model_type": "llama", "max_position_embeddings": 4096, "vocab_size": 32064}
+    text |= {"rms_norm_eps": 1e-5, "torch_dtype": "float16"}
+    config = ModelConfig.from_folder(write_config(tmp_path, text_config=text))
+    assert config.sizes.decoder.num_layers == 32
+    assert config.sizes.decoder.ffn_size == 11008
+    assert config.sizes.decoder.vocab_size == 32064
+    assert config.sizes.vision.num_tokens == 576
+    assert config.dtype == "float16"
+
+
+def test_the_generation_config_says_which_tokens_end_an_answer(tmp_path: Path) -> None:
+    write_config(tmp_path, eos_token_id=7)
+    assert ModelConfig.from_folder(tmp_path).eos_token_ids == (7,)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [5, 6]}')
+    assert ModelConfig.from_folder(tmp_path).eos_token_ids == (5, 6)
+
+
+@pytest.mark.parametrize("file", ["preprocessor_config.json", "processor_config.json"])
+def test_both_kinds_of_processor_files_are_read(tmp_path: Path, file: str) -> None:
+    write_config(tmp_path)
+    values: dict[str, Any] = {"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 2, 3]}
+    nested = values if file == "preprocessor_config.json" else {"image_processor": values}
+    (tmp_path / file).write_text(json.dumps(nested))
+    config = ModelConfig.from_folder(tmp_path)
+    assert config.image_mean == (0.1, 0.2, 0.3)
+    assert config.image_std == (1.0, 2.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_type": "llava_next"}, "model_type is 'llava_next'"),
+        ({"text_config": {"model_type": "mistral"}}, "text_config.model_type is 'mistral'"),
+        ({"text_config": {"hidden_act": "gelu"}}, "hidden_act is 'gelu'; supported: silu"),
+        ({"vision_config": {"model_type": "siglip_vision_model"}}, "siglip_vision_model"),
+        ({"vision_config": {"num_channels": 1}}, "num_channels is 1"),
+        ({"vision_feature_select_strategy": "some"}, "'some'"),
+        ({"vision_feature_layer": 0}, "no layer of the vision tower"),
+        ({"vision_feature_layer": 99}, "vision_feature_layer 99"),
+        ({"text_config": {"rope_scaling": {"type": "longrope"}}}, "'longrope'"),
+        ({"text_config": {"rope_parameters": {"rope_type": "su"}}}, "'su'"),
+        ({"text_config": {"num_attention_heads": 0}}, "not valid"),
+        ({"text_config": {"num_attention_heads": 6, "num_key_value_heads": 4}}, "6 query heads"),
+        ({"text_config": "llama"}, "not valid"),
+    ],
+)
+def test_what_is_not_supported_is_refused(
+    tmp_path: Path, config: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ModelFilesError) as refused:
+        ModelConfig.from_folder(write_config(tmp_path, **config))
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", ""])
+def test_a_damaged_file_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ModelFilesError, match=r"config\.json"):
+        ModelConfig.from_folder(tmp_path)
+
+
+def test_a_folder_without_configuration_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelFilesError, match=r"no config\.json"):
+        ModelConfig.from_folder(tmp_path)

@@ -1,0 +1,200 @@
+"""Every plan against the formulas: whole sequences, in pieces, in mixed batches; and its cost."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from model_batches import Piece, Rows, build_batch, poisoned_cache, run_in_pieces, run_whole
+from plan_strategies import plans
+from reference_llava import ReferenceDecoder, steps_of_plan, steps_of_policy
+from tiny_llava import make_checkpoint
+from torch import Tensor
+
+from skipserve.model.llava import Llava
+from skipserve_policies.catalog import load_catalog
+from skipserve_policies.plan import ANSWER_CLASSES, Plan, TokenClass, trim
+from skipserve_policies.resolve import resolve
+from skipserve_policies.schema import Rule, Scope, SkipPolicy
+
+FEW_LAYERS = 6
+HIDDEN = 32
+CATALOG = load_catalog()
+OF_SCOPE_GENERATED = [
+    name
+    for name, policy in CATALOG.items()
+    if policy.rules and all(rule.scope is Scope.GENERATED for rule in policy.rules)
+]
+
+
+class Subject:
+    """A tiny checkpoint, in the product and in the reference."""
+
+    def __init__(self, folder: Path, num_layers: int) -> None:
+        make_checkpoint(
+            folder, num_layers=num_layers, hidden=HIDDEN, num_heads=4, num_kv_heads=2, ffn=48
+        )
+        self.llava = Llava.load(folder, torch.device("cpu"), torch.float32)
+        self.reference = ReferenceDecoder(folder, num_heads=4, num_kv_heads=2)
+
+
+@pytest.fixture(scope="module")
+def shallow(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    return Subject(tmp_path_factory.mktemp("models") / "shallow", FEW_LAYERS)
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    return Subject(tmp_path_factory.mktemp("models") / "deep", 32)
+
+
+def make_rows(prompt: str, num_generated: int, seed: int = 0) -> Rows:
+    """Draw rows for a prompt written as t (text) and v (visual); its last row is LAST."""
+    generator = torch.Generator().manual_seed(seed)
+    kinds = {"t": TokenClass.TEXT, "v": TokenClass.VISUAL}
+    classes = [kinds[letter] for letter in prompt]
+    classes[-1] = TokenClass.LAST
+    is_visual = torch.tensor([letter == "v" for letter in prompt] + [False] * num_generated)
+    return Rows(
+        ids=torch.randint(5, 300, (len(prompt) + num_generated,), generator=generator),
+        classes=(*classes, *[TokenClass.GENERATED] * num_generated),
+        features=torch.randn(prompt.count("v"), HIDDEN, generator=generator),
+        is_visual=is_visual,
+    )
+
+
+def answer_rows(rows: Rows) -> list[int]:
+    return [index for index, c in enumerate(rows.classes) if c in ANSWER_CLASSES]
+
+
+def assert_close(actual: Tensor, expected: Tensor) -> None:
+    """Compare to 1e-4 of the expected logits' scale."""
+    assert not actual.isnan().any()
+    difference = (actual - expected).abs().max().item()
+    assert difference <= 1e-4 * expected.abs().max().item()
+
+
+def reference_logits(subject: Subject, rows: Rows, untrimmed: Plan) -> Tensor:
+    embedded = subject.reference.embed(rows.ids, rows.is_visual, rows.features)
+    return subject.reference.logits(embedded, rows.classes, steps_of_plan(untrimmed))
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_a_policy_of_the_catalog_follows_its_formula(deep: Subject, name: str) -> None:
+    resolved = resolve(name, CATALOG[name], num_layers=32)
+    rows = make_rows("ttvvvvtt", num_generated=3)
+    embedded = deep.reference.embed(rows.ids, rows.is_visual, rows.features)
+    steps = steps_of_policy(CATALOG[name], num_layers=32)
+    expected = deep.reference.logits(embedded, rows.classes, steps)[answer_rows(rows)]
+    assert_close(run_whole(deep.llava, rows, resolved.plan, answer_rows(rows)), expected)
+    assert_close(run_in_pieces(deep.llava, rows, resolved.plan, [8, 9, 10]), expected)
+
+
+ACTIONS = (
+    {"action": "skip_block"},
+    {"action": "skip_ffn"},
+    {"action": "skip_attention"},
+    {"action": "skip_attention", "shared_norm": True},
+    {"action": "parallel_ffn_attention", "shared_norm": True},
+    {"action": "parallel_ffn_attention", "shared_norm": False},
+    {"action": "parallel_blocks"},
+)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("scope", Scope)
+@pytest.mark.parametrize("action", ACTIONS, ids=lambda action: "-".join(map(str, action.values())))
+def test_an_action_follows_its_formula(
+    shallow: Subject, action: dict[str, object], scope: Scope
+) -> None:
+    policy = SkipPolicy(rules=(Rule(**action, layers=[1, 4], scope=scope),))
+    resolved = resolve("one rule", policy, FEW_LAYERS)
+    rows = make_rows("vvtttv", num_generated=2)
+    embedded = shallow.reference.embed(rows.ids, rows.is_visual, rows.features)
+    steps = steps_of_policy(policy, FEW_LAYERS)
+    expected = shallow.reference.logits(embedded, rows.classes, steps)
+    wanted = answer_rows(rows)
+    assert_close(run_whole(shallow.llava, rows, resolved.plan, wanted), expected[wanted])
+    untrimmed = run_whole(shallow.llava, rows, resolved.untrimmed, range(len(rows)))
+    assert_close(untrimmed, expected)
+
+
+def test_rules_compose(shallow: Subject) -> None:
+    rules = (
+        Rule(action="skip_attention", layers=[0, 2], scope="visual"),
+        Rule(action="skip_ffn", layers=[2, 3], scope="visual"),
+        Rule(action="parallel_ffn_attention", layers=[1], scope="answer", shared_norm=False),
+        Rule(action="parallel_blocks", layers=[3], scope="generated"),
+        Rule(action="skip_block", layers=[5], scope="prompt"),
+    )
+    policy = SkipPolicy(rules=rules)
+    rows = make_rows("tvvtvt", num_generated=2)
+    embedded = shallow.reference.embed(rows.ids, rows.is_visual, rows.features)
+    steps = steps_of_policy(policy, FEW_LAYERS)
+    wanted = answer_rows(rows)
+    expected = shallow.reference.logits(embedded, rows.classes, steps)[wanted]
+    plan = resolve("several rules", policy, FEW_LAYERS).plan
+    assert_close(run_whole(shallow.llava, rows, plan, wanted), expected)
+
+
+prompts = st.text(alphabet="tv", min_size=1, max_size=9)
+
+
+@settings(max_examples=60)
+@given(plan=plans(FEW_LAYERS), prompt=prompts, num_generated=st.integers(0, 3), data=st.data())
+def test_any_plan_whole_and_in_pieces_equals_the_formulas(
+    shallow: Subject, plan: Plan, prompt: str, num_generated: int, data: st.DataObject
+) -> None:
+    rows = make_rows(prompt, num_generated, seed=len(prompt))
+    wanted = answer_rows(rows)
+    chunks = data.draw(st.sets(st.integers(1, max(1, len(prompt) - 1)))) - {len(prompt)}
+    cuts = sorted(chunks | set(range(len(prompt), len(rows))))
+    expected = reference_logits(shallow, rows, plan)[wanted]
+    assert_close(run_whole(shallow.llava, rows, trim(plan), wanted), expected)
+    in_pieces = run_in_pieces(shallow.llava, rows, trim(plan), cuts)[-len(wanted) :]
+    assert_close(in_pieces, expected)
+
+
+@pytest.mark.fast
+@settings(max_examples=15)
+@given(plan=plans(FEW_LAYERS))
+def test_trimming_changes_no_wanted_logit(shallow: Subject, plan: Plan) -> None:
+    rows = make_rows("tvvt", num_generated=2)
+    wanted = answer_rows(rows)
+    untrimmed = run_whole(shallow.llava, rows, plan, wanted)
+    assert_close(run_whole(shallow.llava, rows, trim(plan), wanted), untrimmed)
+
+
+@settings(max_examples=25)
+@given(some=st.lists(st.tuples(plans(FEW_LAYERS), prompts), min_size=2, max_size=3))
+def test_sequences_of_several_plans_share_a_forward(
+    shallow: Subject, some: list[tuple[Plan, str]]
+) -> None:
+    solo, prefill, decode = [], [], []
+    slot = 0
+    for seed, (plan, prompt) in enumerate(some):
+        rows = make_rows(prompt, num_generated=1, seed=seed)
+        solo.append(run_whole(shallow.llava, rows, trim(plan), answer_rows(rows)))
+        prefill.append(Piece(rows, trim(plan), 0, len(prompt), first_slot=slot))
+        decode.append(Piece(rows, trim(plan), len(prompt), len(rows), first_slot=slot))
+        slot += len(rows)
+    cache = poisoned_cache(shallow.llava, slot)
+    # A step of decode rows and of a prefill together: the first sequence is a step ahead.
+    first = shallow.llava.forward(build_batch(prefill[:1], [prefill[0].stop - 1]), cache)
+    mixed = [decode[0], *prefill[1:]]
+    ends = torch.tensor([piece.stop - piece.start for piece in mixed]).cumsum(0) - 1
+    second = shallow.llava.forward(build_batch(mixed, ends.tolist()), cache)
+    third = shallow.llava.forward(build_batch(decode[1:], range(len(decode) - 1)), cache)
+    assert_close(torch.cat((first, second[:1])), solo[0])
+    for index in range(1, len(some)):
+        assert_close(torch.stack((second[index], third[index - 1])), solo[index])
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", OF_SCOPE_GENERATED)
+def test_in_scope_generated_the_first_token_is_the_full_models(deep: Subject, name: str) -> None:
+    plan = resolve(name, CATALOG[name], num_layers=32).plan
+    rows = make_rows("ttvvt", num_generated=0)
+    full = run_whole(deep.llava, rows, trim(Plan.full(32)), [4])
+    assert torch.equal(run_whole(deep.llava, rows, plan, [4]), full)

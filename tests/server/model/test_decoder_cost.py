@@ -1,0 +1,170 @@
+"""What a forward really launches: as many FLOPs as are counted, and nothing for an idle layer."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from model_batches import Piece, Rows, build_batch
+from tiny_llava import make_checkpoint
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from skipserve.model.llava import Llava
+from skipserve_policies.catalog import load_catalog
+from skipserve_policies.flops import count_rows, decoder_flops, head_flops
+from skipserve_policies.plan import Plan, TokenClass, trim
+from skipserve_policies.resolve import resolve
+
+NUM_LAYERS = 32
+CATALOG = load_catalog()
+LINEAR_OPERATIONS = (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.linear)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Llava:
+    folder = tmp_path_factory.mktemp("models") / "grouped"
+    make_checkpoint(folder, num_layers=NUM_LAYERS, hidden=32, ffn=48, num_heads=4, num_kv_heads=2)
+    return Llava.load(folder, torch.device("cpu"), torch.float32)
+
+
+def make_rows(num_visual: int, num_generated: int) -> Rows:
+    classes = [TokenClass.TEXT] * 3 + [TokenClass.VISUAL] * num_visual + [TokenClass.TEXT] * 2
+    classes += [TokenClass.LAST] + [TokenClass.GENERATED] * num_generated
+    return Rows(
+        ids=torch.arange(5, 5 + len(classes)),
+        classes=tuple(classes),
+        features=torch.randn(num_visual, 32),
+        is_visual=torch.tensor([c is TokenClass.VISUAL for c in classes]),
+    )
+
+
+class PairCounter(TorchDispatchMode):
+    """Counts the (query, key) pairs of each head that attention is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_pairs = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Look at attention; run everything."""
+        kwargs = kwargs or {}
+        if func is torch.ops.aten.scaled_dot_product_attention.default:
+            mask, _, is_causal = (*args[3:], *(None, 0.0, False)[len(args) - 3 :])
+            self.num_pairs += _pairs(args[0].shape[2], args[1].shape[2], mask, is_causal)
+        return func(*args, **kwargs)
+
+
+def _pairs(num_queries: int, num_keys: int, mask: torch.Tensor | None, is_causal: bool) -> int:
+    if is_causal:
+        assert num_queries == num_keys
+        return num_queries * (num_queries + 1) // 2
+    if mask is None:
+        assert num_queries == 1
+        return num_keys
+    return int(mask.sum())
+
+
+def executed_flops(model: Llava, rows: Rows, plan: Plan, start: int, stop: int) -> int:
+    """Run rows and count: products of matrices as torch counts them, attention by its pairs."""
+    sizes = model.config.sizes.decoder
+    batch = build_batch([Piece(rows, plan, start, stop)], [stop - start - 1])
+    cache = model.new_cache(len(rows))
+    with FlopCounterMode(display=False) as flops, PairCounter() as pairs:
+        model.forward(batch, cache)
+    by_operation = flops.get_flop_counts()["Global"]
+    products = sum(by_operation[op] for op in by_operation if op in LINEAR_OPERATIONS)
+    return products + 4 * sizes.num_heads * sizes.head_dim * pairs.num_pairs
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_a_forward_executes_what_is_counted(model: Llava, name: str) -> None:
+    sizes = model.config.sizes.decoder
+    resolved = resolve(name, CATALOG[name], NUM_LAYERS)
+    rows = make_rows(num_visual=9, num_generated=1)
+    num_prompt = len(rows) - 1
+    for plan, start, stop in (
+        (resolved.untrimmed, 0, num_prompt),
+        (resolved.plan, 5, num_prompt),
+        (resolved.plan, num_prompt, len(rows)),
+    ):
+        counted = count_rows(rows.classes[start:stop], first_position=start)
+        expected = decoder_flops(sizes, plan, counted) + head_flops(sizes, 1)
+        assert executed_flops(model, rows, plan, start, stop) == expected
+
+
+@pytest.mark.fast
+def test_the_full_model_executes_what_is_counted(model: Llava) -> None:
+    sizes = model.config.sizes.decoder
+    rows = make_rows(num_visual=4, num_generated=0)
+    plan = trim(Plan.full(NUM_LAYERS))
+    expected = decoder_flops(sizes, plan, count_rows(rows.classes)) + head_flops(sizes, 1)
+    assert executed_flops(model, rows, plan, 0, len(rows)) == expected
+
+
+class Touched(TorchDispatchMode):
+    """Remembers the memory of all tensors that operations are given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: set[int] = set()
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Note the tensors; run everything."""
+        self.addresses |= {a.untyped_storage().data_ptr() for a in _tensors(args)}
+        return func(*args, **(kwargs or {}))
+
+
+def _tensors(values: Any) -> list[torch.Tensor]:
+    if isinstance(values, torch.Tensor):
+        return [values]
+    return [t for v in values for t in _tensors(v)] if isinstance(values, (list, tuple)) else []
+
+
+def addresses_of_block(model: Llava, layer: int) -> set[int]:
+    block = model._decoder.blocks[layer]
+    packed = (block.query, block.key_value, block.output, block.gate_up, block.down)
+    tensors = [linear.weight for linear in packed]
+    tensors += [block.attention_norm.scaled, block.ffn_norm.scaled]
+    return {tensor.untyped_storage().data_ptr() for tensor in tensors}
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("name", "idle_in_prefill", "idle_in_decode"),
+    [
+        ("full", set(), set()),
+        ("skip-block-every-3-from-16", set(), {18, 21, 24, 27, 30}),
+        ("skip-block-every-3-from-16-all", {18, 21, 24, 27, 30}, {18, 21, 24, 27, 30}),
+        ("exit-after-24", set(range(25, 32)), set(range(25, 32))),
+    ],
+)
+def test_a_layer_that_no_row_needs_is_not_launched(
+    model: Llava, name: str, idle_in_prefill: set[int], idle_in_decode: set[int]
+) -> None:
+    plan = resolve(name, CATALOG[name], NUM_LAYERS).plan
+    rows = make_rows(num_visual=4, num_generated=1)
+    cache = model.new_cache(len(rows))
+    last = len(rows) - 1
+    for start, stop, idle in ((0, last, idle_in_prefill), (last, len(rows), idle_in_decode)):
+        batch = build_batch([Piece(rows, plan, start, stop)], [stop - start - 1])
+        with Touched() as touched:
+            model.forward(batch, cache)
+        launched = {
+            layer
+            for layer in range(NUM_LAYERS)
+            if addresses_of_block(model, layer) & touched.addresses
+        }
+        assert launched == set(range(NUM_LAYERS)) - idle

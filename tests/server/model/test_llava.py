@@ -1,0 +1,260 @@
+"""The full model against transformers' LlavaForConditionalGeneration, on random checkpoints."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from model_batches import Piece, Rows, build_batch, poisoned_cache, run_whole
+from safetensors.torch import load_file
+from tiny_llava import Naming, make_checkpoint
+from torch import Tensor
+from transformers import LlavaForConditionalGeneration
+
+from skipserve.model.config import ModelFilesError
+from skipserve.model.llava import Llava
+from skipserve_policies.plan import Plan, TokenClass, trim
+
+CPU = torch.device("cpu")
+IMAGE = 4
+GREEDY_STEPS = 32
+
+# A shape and a prompt: t is text, i an image.
+CASES: dict[str, tuple[dict[str, Any], str]] = {
+    "4 layers, image in the middle": ({}, "ttit"),
+    "image first, without BOS": ({"seed": 1}, "itt"),
+    "image last": ({"seed": 2}, "tti"),
+    "two images": ({"num_layers": 6, "num_kv_heads": 2}, "titi"),
+    "two images side by side": ({"seed": 3}, "tiit"),
+    "no image": ({"num_layers": 8, "num_kv_heads": 1}, "ttttt"),
+    "40 layers": ({"num_layers": 40, "hidden": 32, "ffn": 48, "num_kv_heads": 2}, "tit"),
+    "grouped queries, wide heads": (
+        {"num_layers": 5, "num_heads": 8, "num_kv_heads": 2, "head_dim": 16},
+        "tittt",
+    ),
+    "one row": ({}, "t"),
+    "wide enough for reordered weights": (
+        {"num_layers": 2, "hidden": 512, "num_heads": 8, "num_kv_heads": 8, "ffn": 1408},
+        "tit",
+    ),
+    "names of transformers 5": ({"naming": Naming.VERSION_5}, "tit"),
+    "three files": ({"num_shards": 3}, "tit"),
+    "tied head": ({"tie": True}, "tit"),
+    "last vision layer": ({"feature_layer": -1}, "tit"),
+    "first vision layer, class token kept": (
+        {"feature_layer": 1, "select_strategy": "full"},
+        "tit",
+    ),
+    "several vision layers": ({"feature_layer": (-2, 1), "select_strategy": "full"}, "tit"),
+    "projector without bias": ({"projector_bias": False}, "tit"),
+    "scaled rotary embedding": (
+        {"text_config": (("rope_scaling", {"rope_type": "linear", "factor": 4.0}),)},
+        "tit",
+    ),
+    "rotary embedding of llama 3": (
+        {
+            "text_config": (
+                (
+                    "rope_parameters",
+                    {
+                        "rope_type": "llama3",
+                        "rope_theta": 500000.0,
+                        "factor": 8.0,
+                        "low_freq_factor": 1.0,
+                        "high_freq_factor": 4.0,
+                        "original_max_position_embeddings": 32,
+                    },
+                ),
+                ("rope_theta", None),
+            )
+        },
+        "tit",
+    ),
+    "rotary parameters of transformers 5": (
+        {
+            "text_config": (
+                ("rope_parameters", {"rope_type": "default", "rope_theta": 500.0}),
+                ("rope_theta", None),
+            )
+        },
+        "tit",
+    ),
+}
+
+
+class Pictured:
+    """A prompt with random ids and pictures, as the oracle and as the product take it."""
+
+    def __init__(self, model: Llava, prompt: str) -> None:
+        generator = torch.Generator().manual_seed(len(prompt))
+        num_visual = model.config.sizes.vision.num_tokens
+        ids: list[int] = []
+        for letter in prompt:
+            word = torch.randint(5, 300, (3,), generator=generator).tolist()
+            ids += [IMAGE] * num_visual if letter == "i" else word
+        ids = ids[:1] if prompt == "t" else ids
+        size = model.config.sizes.vision.image_size
+        shape = (prompt.count("i"), size, size, 3)
+        self.pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        self.ids = torch.tensor(ids)
+        self.is_visual = self.ids == IMAGE
+
+    def rows(self, model: Llava, generated: tuple[int, ...] = ()) -> Rows:
+        classes = [TokenClass.VISUAL if v else TokenClass.TEXT for v in self.is_visual]
+        classes[-1] = TokenClass.LAST
+        ids = torch.cat((self.ids, torch.tensor(generated, dtype=torch.int64)))
+        features = torch.zeros(0, model.config.sizes.decoder.hidden_size)
+        if len(self.pixels):
+            features = model.encode_images(self.pixels).flatten(0, 1)
+        is_visual = torch.zeros(len(ids), dtype=torch.bool)
+        is_visual[: len(self.ids)] = self.is_visual
+        return Rows(ids, (*classes, *[TokenClass.GENERATED] * len(generated)), features, is_visual)
+
+    def inputs(self, model: Llava) -> dict[str, Tensor]:
+        """Return the oracle's arguments."""
+        ids = self.ids.unsqueeze(0)
+        arguments = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if len(self.pixels):
+            mean = torch.tensor(model.config.image_mean)
+            std = torch.tensor(model.config.image_std)
+            normalised = (self.pixels / 255 - mean) / std
+            arguments["pixel_values"] = normalised.permute(0, 3, 1, 2)
+        return arguments
+
+
+def load_both(folder: Path, shape: dict[str, Any]) -> tuple[Llava, LlavaForConditionalGeneration]:
+    make_checkpoint(folder, **shape)
+    oracle = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    return Llava.load(folder, CPU, torch.float32), oracle.eval()
+
+
+def check_logits(model: Llava, oracle: LlavaForConditionalGeneration, pictured: Pictured) -> None:
+    """Compare the logits of every row, untrimmed, and of the last one, trimmed."""
+    with torch.inference_mode():
+        expected = oracle(**pictured.inputs(model)).logits[0]
+    rows = pictured.rows(model)
+    full = Plan.full(model.config.sizes.decoder.num_layers)
+    scale = expected.abs().max()
+    actual = run_whole(model, rows, full, range(len(rows)))
+    assert (actual - expected).abs().max() <= 1e-4 * scale
+    last = run_whole(model, rows, trim(full), [len(rows) - 1])
+    assert (last[0] - expected[-1]).abs().max() <= 1e-4 * scale
+
+
+def check_greedy(model: Llava, oracle: LlavaForConditionalGeneration, pictured: Pictured) -> int:
+    """Compare greedy tokens until the oracle's best two are too near; return how many."""
+    oracle.generation_config.eos_token_id = None
+    generated = oracle.generate(
+        **pictured.inputs(model),
+        max_new_tokens=GREEDY_STEPS,
+        do_sample=False,
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
+    tokens = generated.sequences[0, -GREEDY_STEPS:].tolist()
+    plan = trim(Plan.full(model.config.sizes.decoder.num_layers))
+    cache = poisoned_cache(model, len(pictured.ids) + GREEDY_STEPS)
+    rows = pictured.rows(model, tuple(tokens))
+    start, stop = 0, len(pictured.ids)
+    for step, (token, oracle_logits) in enumerate(zip(tokens, generated.logits, strict=True)):
+        logits = model.forward(
+            build_batch([Piece(rows, plan, start, stop)], [stop - start - 1]), cache
+        )
+        expected = oracle_logits[0]
+        tolerance = 1e-4 * expected.abs().max()
+        assert (logits[0] - expected).abs().max() <= tolerance
+        best, second = expected.topk(2).values
+        if best - second < tolerance:
+            return step
+        assert logits[0].argmax() == token
+        start, stop = stop, stop + 1
+    return GREEDY_STEPS
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_full_model_equals_transformers(tmp_path: Path, case: str) -> None:
+    shape, prompt = CASES[case]
+    model, oracle = load_both(tmp_path, shape)
+    pictured = Pictured(model, prompt)
+    check_logits(model, oracle, pictured)
+    assert check_greedy(model, oracle, pictured) >= 8
+
+
+@pytest.mark.fast
+def test_one_small_model_equals_transformers(tmp_path: Path) -> None:
+    model, oracle = load_both(tmp_path, {})
+    check_logits(model, oracle, Pictured(model, "tit"))
+
+
+def test_biases_of_the_decoder_are_used(tmp_path: Path) -> None:
+    oracle_folder = tmp_path / "biased"
+    make_checkpoint(
+        tmp_path, text_config=(("attention_bias", True), ("mlp_bias", True)), num_layers=2
+    )
+    with pytest.raises(ModelFilesError, match=r"q_proj\.bias"):
+        Llava.load(tmp_path, CPU, torch.float32)
+    # transformers makes up the missing biases; as zeros, so they are set here.
+    oracle = LlavaForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.float32)
+    for name, parameter in oracle.named_parameters():
+        if name.endswith("bias") and "language_model" in name:
+            torch.nn.init.normal_(parameter)
+    oracle.save_pretrained(oracle_folder)
+    model = Llava.load(oracle_folder, CPU, torch.float32)
+    check_logits(model, oracle.eval(), Pictured(model, "tit"))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("hidden", [64, 320])
+def test_16_bit_models_are_near_the_float32_one(
+    tmp_path: Path, dtype: torch.dtype, hidden: int
+) -> None:
+    make_checkpoint(tmp_path, hidden=hidden, num_heads=4, dtype=dtype)
+    exact, rounded = (Llava.load(tmp_path, CPU, d) for d in (torch.float32, dtype))
+    assert rounded.dtype is dtype
+    plan = trim(Plan.full(4))
+    pictured = Pictured(exact, "titt")
+    last = len(pictured.ids) - 1
+    expected = run_whole(exact, pictured.rows(exact), plan, [last])
+    actual = run_whole(rounded, pictured.rows(rounded), plan, [last])
+    assert actual.dtype is torch.float32
+    assert (actual - expected).abs().max() <= 0.05 * expected.abs().max()
+
+
+def test_weights_are_rounded_to_the_type_that_is_asked_for(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / "wide", dtype=torch.float32)
+    make_checkpoint(tmp_path / "narrow", dtype=torch.bfloat16)
+    wide, narrow = (Llava.load(tmp_path / name, CPU, torch.bfloat16) for name in ("wide", "narrow"))
+    pictured = Pictured(wide, "tit")
+    plan = Plan.full(4)
+    assert torch.equal(
+        run_whole(wide, pictured.rows(wide), plan, [5]),
+        run_whole(narrow, pictured.rows(narrow), plan, [5]),
+    )
+
+
+@pytest.mark.fast
+def test_an_id_at_a_visual_row_is_not_looked_up(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path)
+    model = Llava.load(tmp_path, CPU, torch.float32)
+    rows = Pictured(model, "tit").rows(model)
+    outside = torch.where(rows.is_visual, 10**6, rows.ids)
+    plan = Plan.full(4)
+    expected = run_whole(model, rows, plan, [len(rows) - 1])
+    assert torch.equal(
+        run_whole(model, replace(rows, ids=outside), plan, [len(rows) - 1]), expected
+    )
+
+
+@pytest.mark.fast
+def test_loading_reports_progress_and_a_digest(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path)
+    seen: list[tuple[int, int]] = []
+    model = Llava.load(
+        tmp_path, CPU, torch.float32, on_progress=lambda done, total: seen.append((done, total))
+    )
+    counts = [done for done, _ in seen]
+    assert counts == sorted(counts)
+    assert seen[-1][0] <= seen[-1][1] == len(load_file(tmp_path / "model.safetensors"))
+    assert len(model.weights_digest) == 64
+    assert model.device == CPU

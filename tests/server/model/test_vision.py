@@ -1,0 +1,53 @@
+"""The vision tower and the projector against transformers'."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_llava import make_checkpoint
+from transformers import LlavaForConditionalGeneration
+
+from skipserve.model.config import ModelFilesError
+from skipserve.model.llava import Llava
+
+pytestmark = pytest.mark.fast
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {},
+        {"feature_layer": -1},
+        {"feature_layer": 2, "select_strategy": "full"},
+        {"feature_layer": (1, -2, -1)},
+        {"projector_bias": False, "vision_layers": 5},
+    ],
+    ids=str,
+)
+def test_pictures_are_encoded_as_transformers_does(tmp_path: Path, shape: dict[str, Any]) -> None:
+    make_checkpoint(tmp_path, **shape)
+    model = Llava.load(tmp_path, CPU, torch.float32)
+    oracle = LlavaForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    pixels = torch.randint(0, 256, (2, 28, 28, 3), dtype=torch.uint8)
+    mean, std = torch.tensor(model.config.image_mean), torch.tensor(model.config.image_std)
+    normalised = ((pixels / 255 - mean) / std).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        features = torch.stack(oracle.get_image_features(normalised).pooler_output)
+    encoded = model.encode_images(pixels)
+    assert encoded.shape == (2, model.config.sizes.vision.num_tokens, 64)
+    assert (encoded - features).abs().max() <= 1e-4 * features.abs().max()
+
+
+def test_only_the_layers_that_are_used_run(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path, vision_layers=6, feature_layer=-4)
+    model = Llava.load(tmp_path, CPU, torch.float32)
+    assert len(model._vision._tower.encoder.layers) == 3
+
+
+def test_an_unknown_activation_is_refused(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path, top_config=(("projector_hidden_act", "swoosh"),))
+    with pytest.raises(ModelFilesError, match="swoosh"):
+        Llava.load(tmp_path, CPU, torch.float32)

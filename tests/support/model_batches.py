@@ -1,0 +1,129 @@
+"""Builds batches by hand from plans and token classes, and runs sequences through a model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from skipserve.model.batch import Batch, Every, LayerRows, RowSet, Span
+from skipserve.model.decoder import KVCache
+from skipserve.model.llava import Llava
+from skipserve_policies.plan import Ffn, Pair, Plan, TokenClass
+
+NO_ROWS = torch.empty(0, dtype=torch.int64)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """All rows of one sequence: prompt and what was generated.
+
+    Attributes:
+        ids: [T] int64.
+        classes: of each row.
+        features: [N, D], one for each row of `is_visual`, in order.
+        is_visual: [T] bool.
+    """
+
+    ids: Tensor
+    classes: tuple[TokenClass, ...]
+    features: Tensor
+    is_visual: Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows `start` to `stop` of a sequence under a plan, whose K/V live from a slot on."""
+
+    rows: Rows
+    plan: Plan
+    start: int
+    stop: int
+    first_slot: int = 0
+
+    def row_does(self, layer: int) -> list[dict[str, bool]]:
+        """Say of each row what it does in a layer, by the names of LayerRows."""
+        return [_does(self.plan, layer, c) for c in self.rows.classes[self.start : self.stop]]
+
+
+def _does(plan: Plan, layer: int, token_class: TokenClass) -> dict[str, bool]:
+    cell = plan.cell(layer, token_class)
+    return {
+        "attention": cell.attention,
+        "kv": plan.kv[token_class][layer],
+        "ffn": cell.ffn is not Ffn.NONE,
+        "parallel": cell.ffn is Ffn.PARALLEL,
+        "parallel_shared": cell.ffn is Ffn.PARALLEL_SHARED,
+        "pair_first": cell.pair is Pair.FIRST,
+        "pair_second": cell.pair is Pair.SECOND,
+    }
+
+
+def row_set(flags: Sequence[bool]) -> RowSet:
+    """Return the rows whose flag is set."""
+    if all(flags):
+        return Every.ALL
+    return torch.tensor(flags).nonzero()[:, 0] if any(flags) else Every.NONE
+
+
+def build_batch(pieces: Sequence[Piece], logit_rows: Sequence[int]) -> Batch:
+    """Put pieces of sequences into one batch; `logit_rows` counts in the batch."""
+    layers = []
+    for layer in range(pieces[0].plan.num_layers):
+        does = [row for piece in pieces for row in piece.row_does(layer)]
+        names = [field.name for field in fields(LayerRows)]
+        layers.append(LayerRows(**{name: row_set([row[name] for row in does]) for name in names}))
+    spans = []
+    for piece in pieces:
+        begin = spans[-1].stop if spans else 0
+        length = piece.stop - piece.start
+        spans.append(Span(begin, begin + length, piece.start, piece.first_slot))
+    positions = torch.cat([torch.arange(p.start, p.stop) for p in pieces])
+    is_visual = torch.cat([p.rows.is_visual[p.start : p.stop] for p in pieces])
+    features = torch.cat([_features(p) for p in pieces])
+    return Batch(
+        token_ids=torch.cat([p.rows.ids[p.start : p.stop] for p in pieces]),
+        positions=positions,
+        slots=torch.cat([torch.arange(p.start, p.stop) + p.first_slot for p in pieces]),
+        visual_rows=is_visual.nonzero()[:, 0],
+        visual_features=features if len(features) else None,
+        spans=tuple(spans),
+        layers=tuple(layers),
+        logit_rows=torch.tensor(logit_rows),
+    )
+
+
+def _features(piece: Piece) -> Tensor:
+    before = int(piece.rows.is_visual[: piece.start].sum())
+    here = int(piece.rows.is_visual[piece.start : piece.stop].sum())
+    return piece.rows.features[before : before + here]
+
+
+def poisoned_cache(model: Llava, num_slots: int) -> KVCache:
+    """Return a cache in which a slot that was never written shows as NaN."""
+    cache = model.new_cache(num_slots)
+    for layer in cache.layers:
+        layer.keys.fill_(torch.nan)
+        layer.values.fill_(torch.nan)
+    return cache
+
+
+def run_whole(model: Llava, rows: Rows, plan: Plan, logit_rows: Sequence[int]) -> Tensor:
+    """Return the logits of some rows, all rows computed in one forward."""
+    batch = build_batch([Piece(rows, plan, 0, len(rows))], logit_rows)
+    return model.forward(batch, poisoned_cache(model, len(rows)))
+
+
+def run_in_pieces(model: Llava, rows: Rows, plan: Plan, cuts: Sequence[int]) -> Tensor:
+    """Return the logits of the last row before each cut and of the last row of all."""
+    cache = poisoned_cache(model, len(rows) + 3)
+    bounds = [0, *cuts, len(rows)]
+    logits = []
+    for start, stop in pairwise(bounds):
+        piece = Piece(rows, plan, start, stop, first_slot=3)
+        logits.append(model.forward(build_batch([piece], [stop - start - 1]), cache))
+    return torch.cat(logits)

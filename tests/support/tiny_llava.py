@@ -1,0 +1,291 @@
+"""Writes small random LLaVA checkpoints in Hugging Face's format, complete with a tokenizer."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from torch import Tensor
+
+SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
+MERGES = (("Ġ", "t"), ("h", "e"), ("Ġt", "he"), ("i", "n"), ("r", "e"))
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message['role']|upper }}: "
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] if part['type'] == 'image' %}{{ '<image>\\n' }}{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
+    "{% endif %}{% if message['role'] == 'assistant' %}{{ '</s>' }}{% else %}{{ ' ' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+
+
+class Naming(StrEnum):
+    """How the tensors are called: as published, or as transformers 5 writes them."""
+
+    PUBLISHED = "published"
+    VERSION_5 = "version_5"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a checkpoint looks like; the same fields as keywords of `make_checkpoint`.
+
+    Attributes:
+        tie: leave out the head: it is the embedding.
+        num_shards: files that the weights are spread over, with an index if more than one.
+        text_config, top_config: entries that are set besides, or removed where None.
+    """
+
+    num_layers: int = 4
+    num_heads: int = 4
+    num_kv_heads: int = 4
+    hidden: int = 64
+    head_dim: int | None = None
+    ffn: int = 176
+    vocab: int = 320
+    max_positions: int = 512
+    image_size: int = 28
+    patch_size: int = 7
+    vision_layers: int = 3
+    vision_hidden: int = 32
+    vision_heads: int = 2
+    vision_ffn: int = 64
+    feature_layer: int | tuple[int, ...] = -2
+    select_strategy: str = "default"
+    projector_bias: bool = True
+    tie: bool = False
+    seed: int = 0
+    dtype: torch.dtype = torch.float32
+    naming: Naming = Naming.PUBLISHED
+    num_shards: int = 1
+    text_config: tuple[tuple[str, Any], ...] = ()
+    top_config: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def head_size(self) -> int:
+        """Size of one attention head."""
+        return self.head_dim or self.hidden // self.num_heads
+
+
+def make_checkpoint(folder: Path, **shape: Any) -> Path:
+    """Write a complete checkpoint into a folder, which is made if it is missing.
+
+    Args:
+        folder: where to.
+        shape: fields of `Shape`.
+
+    Returns:
+        The folder.
+    """
+    chosen = Shape(**shape)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_weights(folder, chosen)
+    _write_json(folder / "config.json", _config(chosen))
+    _write_json(folder / "generation_config.json", {"bos_token_id": 1, "eos_token_id": 2})
+    _write_tokenizer(folder, chosen)
+    _write_processor(folder, chosen)
+    return folder
+
+
+def make_tokenizer() -> Tokenizer:
+    """Return a byte-level BPE of 256 bytes, five special tokens and five merges."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = [*SPECIAL_TOKENS, *alphabet, *("".join(pair) for pair in MERGES)]
+    model = models.BPE(
+        vocab={word: index for index, word in enumerate(words)},
+        merges=list(MERGES),
+        unk_token="<unk>",
+    )
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(t, normalized=False) for t in SPECIAL_TOKENS])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 1)]
+    )
+    return tokenizer
+
+
+def _config(shape: Shape) -> dict[str, Any]:
+    text = {
+        "model_type": "llama",
+        "hidden_size": shape.hidden,
+        "intermediate_size": shape.ffn,
+        "num_hidden_layers": shape.num_layers,
+        "num_attention_heads": shape.num_heads,
+        "num_key_value_heads": shape.num_kv_heads,
+        "head_dim": shape.head_size,
+        "max_position_embeddings": shape.max_positions,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "vocab_size": shape.vocab,
+        "tie_word_embeddings": shape.tie,
+    } | dict(shape.text_config)
+    vision = {
+        "model_type": "clip_vision_model",
+        "hidden_size": shape.vision_hidden,
+        "image_size": shape.image_size,
+        "intermediate_size": shape.vision_ffn,
+        "num_attention_heads": shape.vision_heads,
+        "num_hidden_layers": shape.vision_layers,
+        "patch_size": shape.patch_size,
+        "projection_dim": shape.vision_hidden,
+    }
+    layer = shape.feature_layer
+    config = {
+        "architectures": ["LlavaForConditionalGeneration"],
+        "model_type": "llava",
+        "dtype": str(shape.dtype).removeprefix("torch."),
+        "image_token_index": SPECIAL_TOKENS.index("<image>"),
+        "image_seq_length": (shape.image_size // shape.patch_size) ** 2,
+        "multimodal_projector_bias": shape.projector_bias,
+        "projector_hidden_act": "gelu",
+        "tie_word_embeddings": shape.tie,
+        "text_config": {key: value for key, value in text.items() if value is not None},
+        "vision_config": vision,
+        "vision_feature_layer": layer if isinstance(layer, int) else list(layer),
+        "vision_feature_select_strategy": shape.select_strategy,
+    } | dict(shape.top_config)
+    return {key: value for key, value in config.items() if value is not None}
+
+
+def _write_weights(folder: Path, shape: Shape) -> None:
+    generator = torch.Generator().manual_seed(shape.seed)
+    tensors = {
+        _rename(name, shape.naming): _random(name, size, generator).to(shape.dtype)
+        for name, size in _tensor_sizes(shape)
+    }
+    if shape.num_shards == 1:
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        return
+    file_of = {
+        name: f"model-{index % shape.num_shards + 1:05d}-of-{shape.num_shards:05d}.safetensors"
+        for index, name in enumerate(tensors)
+    }
+    for file in sorted(set(file_of.values())):
+        shard = {name: tensor for name, tensor in tensors.items() if file_of[name] == file}
+        save_file(shard, folder / file, metadata={"format": "pt"})
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    index = {"metadata": {"total_size": total}, "weight_map": file_of}
+    _write_json(folder / "model.safetensors.index.json", index)
+
+
+def _tensor_sizes(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield the published names with their sizes."""
+    if not shape.tie:
+        yield "language_model.lm_head.weight", (shape.vocab, shape.hidden)
+    yield "language_model.model.embed_tokens.weight", (shape.vocab, shape.hidden)
+    yield "language_model.model.norm.weight", (shape.hidden,)
+    for layer in range(shape.num_layers):
+        for name, size in _decoder_layer_sizes(shape):
+            yield f"language_model.model.layers.{layer}.{name}.weight", size
+    for name, size in _vision_sizes(shape):
+        yield f"vision_tower.vision_model.{name}", size
+    num_features = 1 if isinstance(shape.feature_layer, int) else len(shape.feature_layer)
+    for name, width in (
+        ("linear_1", num_features * shape.vision_hidden),
+        ("linear_2", shape.hidden),
+    ):
+        yield f"multi_modal_projector.{name}.weight", (shape.hidden, width)
+        if shape.projector_bias:
+            yield f"multi_modal_projector.{name}.bias", (shape.hidden,)
+
+
+def _decoder_layer_sizes(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
+    hidden, ffn = shape.hidden, shape.ffn
+    yield "input_layernorm", (hidden,)
+    yield "post_attention_layernorm", (hidden,)
+    yield "self_attn.q_proj", (shape.num_heads * shape.head_size, hidden)
+    yield "self_attn.k_proj", (shape.num_kv_heads * shape.head_size, hidden)
+    yield "self_attn.v_proj", (shape.num_kv_heads * shape.head_size, hidden)
+    yield "self_attn.o_proj", (hidden, shape.num_heads * shape.head_size)
+    yield "mlp.gate_proj", (ffn, hidden)
+    yield "mlp.up_proj", (ffn, hidden)
+    yield "mlp.down_proj", (hidden, ffn)
+
+
+def _vision_sizes(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
+    width, ffn, patch = shape.vision_hidden, shape.vision_ffn, shape.patch_size
+    num_positions = (shape.image_size // patch) ** 2 + 1
+    yield "embeddings.class_embedding", (width,)
+    yield "embeddings.patch_embedding.weight", (width, 3, patch, patch)
+    yield "embeddings.position_embedding.weight", (num_positions, width)
+    for norm in ("pre_layrnorm", "post_layernorm"):
+        yield f"{norm}.weight", (width,)
+        yield f"{norm}.bias", (width,)
+    linears = {f"self_attn.{name}_proj": (width, width) for name in ("q", "k", "v", "out")}
+    linears |= {"mlp.fc1": (ffn, width), "mlp.fc2": (width, ffn)}
+    for layer in range(shape.vision_layers):
+        for norm in ("layer_norm1", "layer_norm2"):
+            yield f"encoder.layers.{layer}.{norm}.weight", (width,)
+            yield f"encoder.layers.{layer}.{norm}.bias", (width,)
+        for name, size in linears.items():
+            yield f"encoder.layers.{layer}.{name}.weight", size
+            yield f"encoder.layers.{layer}.{name}.bias", size[:1]
+
+
+def _random(name: str, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Draw weights under which every part of the model shows in the logits."""
+    draw = torch.randn(size, generator=generator)
+    if len(size) > 1:
+        return draw * draw[0].numel() ** -0.5
+    return draw * 0.1 + 1.0 if "norm" in name and name.endswith("weight") else draw * 0.1
+
+
+def _rename(name: str, naming: Naming) -> str:
+    if naming is Naming.PUBLISHED:
+        return name
+    name = name.replace("language_model.lm_head", "lm_head")
+    name = name.replace("language_model.model.", "model.language_model.")
+    name = name.replace("vision_tower.vision_model.", "model.vision_tower.")
+    return name.replace("multi_modal_projector", "model.multi_modal_projector")
+
+
+def _write_tokenizer(folder: Path, shape: Shape) -> None:
+    make_tokenizer().save(str(folder / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "pad_token": "<pad>",
+        "unk_token": "<unk>",
+        "model_max_length": shape.max_positions,
+        "processor_class": "LlavaProcessor",
+    }
+    _write_json(folder / "tokenizer_config.json", config)
+    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+
+
+def _write_processor(folder: Path, shape: Shape) -> None:
+    image_processor = {
+        "image_processor_type": "CLIPImageProcessor",
+        "crop_size": {"height": shape.image_size, "width": shape.image_size},
+        "size": {"shortest_edge": shape.image_size},
+        "do_center_crop": True,
+        "do_convert_rgb": True,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "resample": 3,
+        "rescale_factor": 1 / 255,
+    }
+    config = {
+        "processor_class": "LlavaProcessor",
+        "image_processor": image_processor,
+        "image_token": "<image>",
+        "num_additional_image_tokens": 1,
+        "patch_size": shape.patch_size,
+        "vision_feature_select_strategy": shape.select_strategy,
+    }
+    _write_json(folder / "processor_config.json", config)
+
+
+def _write_json(file: Path, value: Any) -> None:
+    file.write_text(json.dumps(value, indent=2))
