@@ -1,0 +1,1 @@
+"""Runs requests: scheduling, batches, sampling, the engine process. Knows no HTTP."""

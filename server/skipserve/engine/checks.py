@@ -1,0 +1,91 @@
+"""Refuses a request that the model cannot run, before it could hurt others."""
+
+import math
+
+from skipserve.engine.types import Request, SamplingParams
+from skipserve.errors import InvalidRequestError
+from skipserve.model.config import ModelConfig
+from skipserve_policies.plan import TokenClass
+
+
+def check_request(request: Request, config: ModelConfig) -> None:
+    """Check all that a forward relies on.
+
+    Raises:
+        InvalidRequestError: what is wrong with the request.
+    """
+    _check_length(request, config.max_positions)
+    _check_sampling(request.sampling)
+    _check_plan(request, config.sizes.decoder.num_layers)
+    _check_classes(request.token_classes, request.num_prompt)
+    _check_tokens(request, config)
+    _check_images(request, config)
+
+
+def _require(is_met: bool, message: str) -> None:
+    if not is_met:
+        raise InvalidRequestError(message)
+
+
+def _check_length(request: Request, max_positions: int) -> None:
+    num_prompt, max_tokens = request.num_prompt, request.sampling.max_tokens
+    _require(num_prompt >= 1, "the prompt is empty")
+    _require(max_tokens >= 1, f"max_tokens is {max_tokens}, it must be at least 1")
+    _require(
+        num_prompt + max_tokens <= max_positions,
+        f"the prompt has {num_prompt} tokens, with {max_tokens} to generate that is over the "
+        f"context of {max_positions}",
+    )
+
+
+def _check_sampling(sampling: SamplingParams) -> None:
+    is_temperature = math.isfinite(sampling.temperature) and sampling.temperature >= 0
+    _require(is_temperature, f"temperature is {sampling.temperature}, it must be 0 or more")
+    _require(0 < sampling.top_p <= 1, f"top_p is {sampling.top_p}, it must be in (0, 1]")
+    num_top = sampling.num_top_logprobs or 0
+    _require(num_top >= 0, f"top_logprobs is {num_top}, it must be 0 or more")
+
+
+def _check_plan(request: Request, num_layers: int) -> None:
+    _require(
+        request.plan.num_layers == num_layers,
+        f"the plan is for {request.plan.num_layers} layers, the model has {num_layers}",
+    )
+
+
+def _check_classes(classes: tuple[TokenClass, ...], num_prompt: int) -> None:
+    prompt_classes = {TokenClass.TEXT, TokenClass.VISUAL}
+    _require(
+        len(classes) == num_prompt
+        and classes[-1] is TokenClass.LAST
+        and prompt_classes.issuperset(classes[:-1]),
+        "each prompt token needs a class: text or visual, and last for the last one alone",
+    )
+
+
+def _check_tokens(request: Request, config: ModelConfig) -> None:
+    for token_id, token_class in zip(request.prompt_ids, request.token_classes, strict=True):
+        is_image = token_id == config.image_token_id
+        if token_class is not TokenClass.LAST:
+            is_visual = token_class is TokenClass.VISUAL
+            _require(is_image == is_visual, f"token {token_id} is of class {token_class.name}")
+        _require(
+            is_image or 0 <= token_id < config.sizes.decoder.vocab_size,
+            f"token {token_id} is not in the vocabulary of {config.sizes.decoder.vocab_size}",
+        )
+
+
+def _check_images(request: Request, config: ModelConfig) -> None:
+    vision = config.sizes.vision
+    num_rows = request.prompt_ids.count(config.image_token_id)
+    num_wanted = len(request.images) * vision.num_tokens
+    _require(
+        num_rows == num_wanted,
+        f"{len(request.images)} images need {num_wanted} image tokens, the prompt has {num_rows}",
+    )
+    num_bytes = vision.image_size**2 * vision.num_channels
+    for image in request.images:
+        _require(
+            image.size == vision.image_size and len(image.pixels) == num_bytes,
+            f"an image must have {vision.image_size} x {vision.image_size} pixels",
+        )

@@ -1,0 +1,121 @@
+"""The loop of the engine process: messages in, steps, reports out."""
+
+import logging
+import queue
+import socket
+import threading
+
+import torch
+
+from skipserve.engine.engine import Engine
+from skipserve.engine.ipc import FrameError, pack, read_to_engine
+from skipserve.engine.types import (
+    Cancel,
+    Failed,
+    FromEngine,
+    Progress,
+    StepOutput,
+    Submit,
+    ToEngine,
+)
+from skipserve.errors import InvalidRequestError, SkipserveError
+
+logger = logging.getLogger(__name__)
+
+
+class EngineLoop:
+    """Feeds an engine from a socket and reports what it does.
+
+    A report goes out after each step, after messages and, while there is nothing to do, every
+    `sign_seconds`: a step that hangs is silent.
+    """
+
+    def __init__(self, engine: Engine, connection: socket.socket, sign_seconds: float) -> None:
+        self._engine = engine
+        self._connection = connection
+        self._sign_seconds = sign_seconds
+        self._num_steps = 0
+        # None: the other side has closed the socket.
+        self._inbox: queue.SimpleQueue[ToEngine | None] = queue.SimpleQueue()
+
+    def run(self) -> None:
+        """Run until the other side closes the socket."""
+        threading.Thread(target=self._receive, name="receive", daemon=True).start()
+        is_open = True
+        try:
+            while is_open:
+                is_open = self._handle_messages()
+                if self._engine.has_work:
+                    self._step()
+        except ConnectionError:
+            logger.info("the other side is gone")
+
+    def _receive(self) -> None:
+        """Take messages in while steps run, large images among them."""
+        with self._connection.makefile("rb") as stream:
+            message: ToEngine | None
+            try:
+                while (message := read_to_engine(stream)) is not None:
+                    self._inbox.put(message)
+            except (FrameError, ConnectionError):
+                logger.exception("the socket gave no message")
+        self._inbox.put(None)
+
+    def _handle_messages(self) -> bool:
+        """Act on what has come, waiting only if there is nothing else to do.
+
+        Returns:
+            Whether the socket is still open.
+        """
+        messages = self._take_messages()
+        outputs = [output for message in messages if (output := self._apply(message)) is not None]
+        if messages or not self._engine.has_work:
+            self._report(tuple(outputs))
+        return None not in messages
+
+    def _take_messages(self) -> list[ToEngine | None]:
+        messages = []
+        try:
+            messages.append(self._inbox.get(not self._engine.has_work, self._sign_seconds))
+            while True:
+                messages.append(self._inbox.get_nowait())
+        except queue.Empty:
+            return messages
+
+    def _apply(self, message: ToEngine | None) -> StepOutput | None:
+        match message:
+            case Submit(request):
+                try:
+                    self._engine.add(request)
+                except InvalidRequestError as error:
+                    self._send(Failed(request.id, error.message))
+            case Cancel(request_id):
+                return self._engine.cancel(request_id)
+        return None
+
+    def _step(self) -> None:
+        try:
+            outputs = self._engine.step()
+        except torch.AcceleratorError:
+            # The device's context is lost: nothing would run on it any more.
+            raise
+        except Exception as error:
+            logger.exception("a step failed")
+            self._fail_running(error)
+            outputs = []
+        self._num_steps += 1
+        self._report(tuple(outputs))
+
+    def _fail_running(self, error: Exception) -> None:
+        message = "the engine failed while it ran the request"
+        if isinstance(error, SkipserveError):
+            message = error.message
+        for request_id in self._engine.drop_running():
+            self._send(Failed(request_id, message))
+
+    def _report(self, outputs: tuple[StepOutput, ...]) -> None:
+        engine = self._engine
+        self._send(Progress(self._num_steps, engine.num_running, engine.num_waiting, outputs))
+
+    def _send(self, message: FromEngine) -> None:
+        self._connection.sendall(pack(message))

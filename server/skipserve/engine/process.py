@@ -1,0 +1,116 @@
+"""The engine process: loads a model, then runs what comes over its socket. Knows no HTTP.
+
+Started by `skipserve.engine.service` as `python -m skipserve.engine.process FD SPEC`, FD an
+inherited socket and SPEC an EngineSpec as JSON. It lives as long as its parent holds the socket.
+"""
+
+import ctypes
+import logging
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from skipserve.engine.engine import Engine
+from skipserve.engine.ipc import pack, spec_from_json
+from skipserve.engine.loop import EngineLoop
+from skipserve.engine.types import EngineSpec, Failed, Ready
+from skipserve.errors import EngineError
+from skipserve.model.config import ModelConfig, ModelFilesError
+from skipserve.model.llava import Llava
+
+logger = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1
+
+# A sign of life is due several times in the period after which its absence counts as a hang.
+_SIGNS_PER_STALL = 4
+_MAX_SIGN_SECONDS = 1.0
+
+
+def main() -> int:
+    """Run the process; return its exit status."""
+    _live_and_die_with_parent()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    spec = spec_from_json(sys.argv[2])
+    with socket.socket(fileno=int(sys.argv[1])) as connection:
+        try:
+            engine, ready = load(spec)
+        except Exception as error:
+            logger.exception("the model could not be loaded")
+            connection.sendall(pack(Failed(None, describe_failure(error, spec.model))))
+            return 1
+        connection.sendall(pack(ready))
+        sign_seconds = min(_MAX_SIGN_SECONDS, spec.stall_seconds / _SIGNS_PER_STALL)
+        EngineLoop(engine, connection, sign_seconds).run()
+    return 0
+
+
+def load(spec: EngineSpec) -> tuple[Engine, Ready]:
+    """Load the model that a spec names.
+
+    Raises:
+        ModelFilesError: the folder does not hold a model that can be run.
+        EngineError: there is no such device.
+    """
+    started = time.perf_counter()
+    if spec.num_threads is not None:
+        torch.set_num_threads(spec.num_threads)
+    device = resolve_device(spec.device)
+    dtype = resolve_dtype(spec.dtype, device, ModelConfig.from_folder(spec.model).dtype)
+    model = Llava.load(spec.model, device, dtype)
+    ready = Ready(
+        device=str(device),
+        dtype=str(dtype).removeprefix("torch."),
+        weights_digest=model.weights_digest,
+        load_seconds=time.perf_counter() - started,
+    )
+    return Engine(model), ready
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device of a name; "auto" takes a GPU where there is one.
+
+    Raises:
+        EngineError: a GPU is asked for and there is none.
+    """
+    has_gpu = torch.cuda.is_available()
+    device = torch.device(("cuda" if has_gpu else "cpu") if name == "auto" else name)
+    if device.type == "cuda" and not has_gpu:
+        raise EngineError(f"the device is {name}, but this machine has no CUDA device; cpu works")
+    return device
+
+
+def resolve_dtype(name: str, device: torch.device, declared: str | None) -> torch.dtype:
+    """Return the dtype of a name; "auto" takes the one that the checkpoint declares.
+
+    A CPU runs float16 checkpoints in bfloat16: few CPUs compute float16, and it overflows earlier.
+    """
+    if name == "auto":
+        name = declared or "float32"
+        if name == "float16" and device.type == "cpu":
+            name = "bfloat16"
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    return dtypes[name]
+
+
+def describe_failure(error: Exception, folder: Path) -> str:
+    """Say why loading failed, without the place of the folder: clients may see it."""
+    if isinstance(error, (ModelFilesError, EngineError)):
+        return str(error).replace(str(folder), folder.name)
+    return f"the model could not be loaded ({type(error).__name__})"
+
+
+def _live_and_die_with_parent() -> None:
+    """Leave it to the parent when to stop, and be killed with it, even while stopped."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

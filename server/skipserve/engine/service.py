@@ -1,0 +1,284 @@
+"""The engine as the API process sees it: starts its process, streams, watches. Imports no torch."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+
+from skipserve.engine.ipc import FrameError, pack, read_from_engine, spec_to_json
+from skipserve.engine.types import (
+    Cancel,
+    EngineSpec,
+    Failed,
+    FromEngine,
+    Progress,
+    Ready,
+    Request,
+    StepOutput,
+    Submit,
+)
+from skipserve.errors import EngineError, InvalidRequestError, UnavailableError
+from skipserve.metrics.registry import ServerMetrics
+
+logger = logging.getLogger(__name__)
+
+# So many times `stall_seconds` without a sign of life, and the engine is killed.
+_SILENT_PERIODS = 4
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """What the engine says about one request, for the one who waits for it."""
+
+    policy_name: str
+    events: asyncio.Queue[StepOutput | EngineError] = field(default_factory=asyncio.Queue)
+
+
+class EngineService:
+    """An engine in a process of its own.
+
+    Attributes:
+        ready: what was loaded; None until then.
+        failure: why the engine is gone, unless it was closed; None while it lives.
+        pid: of the engine's process; None until `start`.
+
+    Args:
+        spec: how to run the engine.
+        metrics: where its work is counted.
+    """
+
+    def __init__(self, spec: EngineSpec, metrics: ServerMetrics | None = None) -> None:
+        self.ready: Ready | None = None
+        self.failure: EngineError | None = None
+        self.pid: int | None = None
+        self._spec = spec
+        self._metrics = metrics
+        self._writer: asyncio.StreamWriter | None = None
+        self._follower: asyncio.Task[None] | None = None
+        self._is_connected = False
+        self._is_closing = False
+        self._signed_at = time.monotonic()
+        self._num_running = 0
+        # Requests that the engine has not ended yet, those that nobody reads any more among them.
+        self._streams: dict[str, _Stream] = {}
+        self._loaded, self._idle, self._gone = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._idle.set()
+        if metrics is not None:
+            metrics.watch_engine(
+                lambda: self.is_ready, lambda: self.num_running, lambda: self.num_waiting
+            )
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process lives and, once it is loaded, has lately shown progress."""
+        if not self._is_connected:
+            return False
+        stalled_seconds = time.monotonic() - self._signed_at
+        return self.ready is None or stalled_seconds < self._spec.stall_seconds
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes requests."""
+        return self.ready is not None and self.is_alive and not self._is_closing
+
+    @property
+    def num_running(self) -> int:
+        """Requests under way."""
+        return self._num_running
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests that were handed over and have not started."""
+        return max(len(self._streams) - self._num_running, 0)
+
+    async def start(self) -> None:
+        """Start the process and return at once; `ready` says when the model is loaded."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = _start_process(self._spec, theirs)
+        reader, self._writer = await asyncio.open_unix_connection(sock=ours)
+        self.pid = process.pid
+        self._is_connected = True
+        self._follower = asyncio.create_task(self._follow(process, reader))
+
+    async def stream(self, request: Request) -> AsyncGenerator[StepOutput, None]:
+        """Run a request and yield what each step gives it; closing the generator cancels it.
+
+        Raises:
+            UnavailableError: the engine takes no requests now.
+            InvalidRequestError: the request is too large to hand over.
+            EngineError: the engine refused the request, failed at it or died.
+        """
+        assert request.id not in self._streams
+        writer = self._open_writer()
+        frame = _pack_request(request)
+        stream = self._streams[request.id] = _Stream(request.policy_name)
+        self._idle.clear()
+        try:
+            writer.write(frame)
+            # Where the connection breaks, the reason comes as an event.
+            with contextlib.suppress(ConnectionError):
+                await writer.drain()
+            output = None
+            while output is None or output.finish_reason is None:
+                output = _unless_error(await stream.events.get())
+                yield output
+        finally:
+            if request.id in self._streams:
+                writer.write(pack(Cancel(request.id)))
+
+    async def wait_ready(self) -> None:
+        """Return when the model is loaded.
+
+        Raises:
+            EngineError: the engine is gone before that.
+        """
+        await self._loaded.wait()
+        if self.ready is None:
+            raise EngineError(self.failure.message if self.failure else "the engine was closed")
+
+    async def wait_closed(self) -> None:
+        """Return when the process is gone."""
+        await self._gone.wait()
+
+    async def close(self, grace_seconds: float) -> None:
+        """Refuse new requests, let those under way finish within the grace, end the process."""
+        self._is_closing = True
+        if self._writer is None or self._follower is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_seconds):
+                await self._idle.wait()
+        self._writer.close()
+        await self._follower
+
+    def _open_writer(self) -> asyncio.StreamWriter:
+        if self._is_closing:
+            raise UnavailableError("the server is shutting down")
+        if self.failure is not None:
+            raise EngineError(self.failure.message)
+        if self.ready is None or self._writer is None:
+            raise UnavailableError("the model is still loading")
+        return self._writer
+
+    async def _follow(self, process: subprocess.Popen[bytes], reader: asyncio.StreamReader) -> None:
+        """Act on what the engine says until it is gone, then clear up after it."""
+        watchdog = asyncio.create_task(self._watch(process))
+        try:
+            while (message := await read_from_engine(reader)) is not None:
+                self._signed_at = time.monotonic()
+                self._handle(message)
+        except FrameError:
+            logger.exception("the engine sent something that is not a message")
+        finally:
+            watchdog.cancel()
+            self._is_connected = False
+            self._fail_all()
+            process.kill()
+            await asyncio.to_thread(process.wait)
+            self._loaded.set()
+            self._gone.set()
+
+    def _handle(self, message: FromEngine) -> None:
+        match message:
+            case Ready():
+                self.ready = message
+                self._loaded.set()
+            case Progress():
+                self._num_running = message.num_running
+                for output in message.outputs:
+                    self._pass_on(output)
+            case Failed(request_id=None):
+                self.failure = EngineError(message.message)
+            case Failed(request_id=str(request_id)):
+                self._end(request_id, EngineError(message.message))
+
+    def _pass_on(self, output: StepOutput) -> None:
+        stream = self._streams[output.request_id]
+        stream.events.put_nowait(output)
+        if self._metrics is not None:
+            self._metrics.record_step(stream.policy_name, output)
+        if output.finish_reason is not None:
+            self._forget(output.request_id)
+
+    def _end(self, request_id: str, error: EngineError) -> None:
+        self._streams[request_id].events.put_nowait(error)
+        self._forget(request_id)
+
+    def _fail_all(self) -> None:
+        """End all streams, for the engine is gone."""
+        if self.failure is None and not self._is_closing:
+            self.failure = EngineError("the engine has died")
+            logger.error("the engine has died")
+        for request_id in tuple(self._streams):
+            self._end(request_id, EngineError("the engine stopped while it ran the request"))
+        self._num_running = 0
+
+    def _forget(self, request_id: str) -> None:
+        del self._streams[request_id]
+        if not self._streams:
+            self._idle.set()
+
+    async def _watch(self, process: subprocess.Popen[bytes]) -> None:
+        """Kill an engine that does not finish loading, or that hangs beyond doubt.
+
+        `is_alive` is False after one silent period, and True again if a step was only slow, as the
+        prompt of a large model is on a CPU. After several the engine dies, and with it the streams.
+        """
+        try:
+            async with asyncio.timeout(self._spec.load_seconds):
+                await self._loaded.wait()
+            await self._wait_for_silence(_SILENT_PERIODS)
+            self.failure = EngineError("the engine made no progress and was killed")
+        except TimeoutError:
+            self.failure = EngineError(
+                f"the model did not load within {self._spec.load_seconds} seconds"
+            )
+        logger.error(self.failure.message)
+        process.kill()
+
+    async def _wait_for_silence(self, num_periods: int) -> None:
+        """Return after so many periods of `stall_seconds` on end without a sign of life."""
+        num_silent = 0
+        while num_silent < num_periods:
+            last_sign = self._signed_at
+            await asyncio.sleep(self._spec.stall_seconds)
+            num_silent = num_silent + 1 if self._signed_at == last_sign else 0
+
+
+def _start_process(spec: EngineSpec, connection: socket.socket) -> subprocess.Popen[bytes]:
+    """Start an engine that holds one end of a socket, which no other process can find."""
+    environment = dict(os.environ)
+    if spec.num_threads is not None:
+        environment["OMP_NUM_THREADS"] = str(spec.num_threads)
+    # Not asyncio's: its child watcher and its kill() compete for the exit status.
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "skipserve.engine.process"),
+            *(str(connection.fileno()), spec_to_json(spec)),
+        ],
+        stdin=subprocess.DEVNULL,
+        env=environment,
+        pass_fds=(connection.fileno(),),
+        # A Ctrl-C at the terminal is for the parent, which then decides.
+        start_new_session=True,
+    )
+
+
+def _pack_request(request: Request) -> bytes:
+    try:
+        return pack(Submit(request))
+    except FrameError as error:
+        raise InvalidRequestError("the request is too large") from error
+
+
+def _unless_error(event: StepOutput | EngineError) -> StepOutput:
+    if isinstance(event, EngineError):
+        raise event
+    return event

@@ -1,0 +1,379 @@
+"""The engine in a process of its own: answers, cancelling, and all the ways in which it can die."""
+
+import asyncio
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, Coroutine, Iterator
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import torch
+from prometheus_client import CollectorRegistry
+from tiny_llava import make_checkpoint
+
+from skipserve.engine.engine import Engine
+from skipserve.engine.ipc import spec_to_json
+from skipserve.engine.service import EngineService
+from skipserve.engine.types import (
+    EngineSpec,
+    FinishReason,
+    Image,
+    Request,
+    SamplingParams,
+    StepOutput,
+)
+from skipserve.errors import EngineError, InvalidRequestError, UnavailableError
+from skipserve.metrics.registry import ServerMetrics
+from skipserve.model.config import ModelConfig
+from skipserve.model.llava import Llava
+from skipserve_policies.flops import prompt_classes
+from skipserve_policies.plan import Plan, TokenClass, trim
+
+T = TypeVar("T")
+NUM_LAYERS = 4
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("service") / "model", num_layers=NUM_LAYERS)
+
+
+@pytest.fixture(scope="module")
+def spec(folder: Path) -> EngineSpec:
+    return EngineSpec(folder, device="cpu", dtype="float32", num_threads=1)
+
+
+@pytest.fixture(scope="module")
+def config(folder: Path) -> ModelConfig:
+    return ModelConfig.from_folder(folder)
+
+
+class Running:
+    """A service with the event loop that it lives in."""
+
+    def __init__(self, runner: asyncio.Runner, service: EngineService) -> None:
+        self.service = service
+        self._runner = runner
+
+    def run(self, scenario: Coroutine[Any, Any, T]) -> T:
+        async def in_time() -> T:
+            async with asyncio.timeout(60):
+                return await scenario
+
+        return self._runner.run(in_time())
+
+
+@pytest.fixture(scope="module")
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture(scope="module")
+def running(spec: EngineSpec, registry: CollectorRegistry) -> Iterator[Running]:
+    """One healthy engine for all tests that leave it healthy."""
+    with asyncio.Runner() as runner:
+        running = Running(runner, EngineService(spec, ServerMetrics(registry, "tiny", ())))
+        running.run(_start(running.service))
+        yield running
+        running.run(running.service.close(grace_seconds=5))
+
+
+async def _start(service: EngineService) -> None:
+    await service.start()
+    await service.wait_ready()
+
+
+def _request(config: ModelConfig, request_id: str = "r", max_tokens: int = 4) -> Request:
+    vision = config.sizes.vision
+    visual = (config.image_token_id,) * vision.num_tokens
+    segments = [(TokenClass.TEXT, 2), (TokenClass.VISUAL, len(visual)), (TokenClass.TEXT, 3)]
+    return Request(
+        id=request_id,
+        prompt_ids=(1, 20, *visual, 21, 22, 23),
+        token_classes=prompt_classes(segments),
+        images=(Image(bytes(vision.image_size**2 * 3), vision.image_size, b"digest"),),
+        sampling=SamplingParams(max_tokens, temperature=0, ends_at_eos=False),
+        policy_name="full",
+        plan=trim(Plan.full(NUM_LAYERS)),
+    )
+
+
+def _longest(config: ModelConfig, request_id: str = "long") -> Request:
+    request = _request(config, request_id)
+    max_tokens = config.max_positions - request.num_prompt
+    return replace(request, sampling=replace(request.sampling, max_tokens=max_tokens))
+
+
+async def _drain(stream: AsyncGenerator[StepOutput, None]) -> None:
+    async for _ in stream:
+        pass
+
+
+async def _tokens(service: EngineService, request: Request) -> list[int | None]:
+    return [output.token_id async for output in service.stream(request)]
+
+
+def test_an_answer_equals_that_of_the_engine_without_a_process(
+    running: Running, config: ModelConfig, folder: Path
+) -> None:
+    request = _request(config)
+    engine = Engine(Llava.load(folder, torch.device("cpu"), torch.float32))
+    engine.add(request)
+    wanted = []
+    while engine.has_work:
+        wanted += [output.token_id for output in engine.step()]
+    assert running.run(_tokens(running.service, request)) == wanted
+
+
+def test_requests_at_once_get_their_own_answers(running: Running, config: ModelConfig) -> None:
+    async def scenario() -> list[list[int | None]]:
+        requests = [_request(config, str(i), max_tokens=i + 1) for i in range(5)]
+        return await asyncio.gather(*(_tokens(running.service, r) for r in requests))
+
+    answers = running.run(scenario())
+    assert [len(answer) for answer in answers] == [1, 2, 3, 4, 5]
+    assert all(answers[4][: len(answer)] == answer for answer in answers)
+
+
+def test_load_is_reported(running: Running, config: ModelConfig) -> None:
+    service = running.service
+
+    async def scenario() -> None:
+        async with aclosing(service.stream(_longest(config))) as first:
+            await anext(first)
+            waiting = asyncio.create_task(_tokens(service, _request(config)))
+            await asyncio.sleep(0)
+            assert (service.num_running, service.num_waiting) == (1, 1)
+        await waiting
+
+    running.run(scenario())
+    assert (service.num_running, service.num_waiting) == (0, 0)
+
+
+def test_closing_a_stream_cancels_the_request(running: Running, config: ModelConfig) -> None:
+    service = running.service
+
+    async def scenario() -> int:
+        async with aclosing(service.stream(_longest(config))) as stream:
+            await anext(stream)
+        return len(await _tokens(service, _request(config)))
+
+    # The next request is served only once the long one is out of the way.
+    assert running.run(scenario()) == 4
+    assert (service.num_running, service.num_waiting) == (0, 0)
+
+
+def test_clients_that_drop_at_any_point_leave_nothing(
+    running: Running, config: ModelConfig
+) -> None:
+    service = running.service
+
+    async def drop(number: int) -> None:
+        async with aclosing(service.stream(_request(config, str(number), max_tokens=5))) as stream:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.003 * (number % 20)):
+                    await _drain(stream)
+
+    async def scenario() -> list[int | None]:
+        await asyncio.gather(*(drop(number) for number in range(100)))
+        return await _tokens(service, _request(config, "last"))
+
+    alone = running.run(_tokens(service, _request(config)))
+    assert running.run(scenario()) == alone
+    assert (service.num_running, service.num_waiting) == (0, 0)
+
+
+def test_a_refused_request_fails_alone(running: Running, config: ModelConfig) -> None:
+    service = running.service
+    bad = replace(_request(config), images=())
+
+    async def scenario() -> None:
+        with pytest.raises(EngineError, match="0 images need 0 image tokens"):
+            await _tokens(service, bad)
+        assert len(await _tokens(service, _request(config))) == 4
+
+    running.run(scenario())
+
+
+def test_a_request_too_large_to_hand_over_is_invalid(running: Running, config: ModelConfig) -> None:
+    request = _request(config)
+    large = replace(request.images[0], pixels=bytes(65 * 2**20))
+    with pytest.raises(InvalidRequestError, match="too large"):
+        running.run(_tokens(running.service, replace(request, images=(large,))))
+    assert running.service.num_waiting == 0
+
+
+def test_work_is_counted(
+    running: Running, registry: CollectorRegistry, config: ModelConfig
+) -> None:
+    def generated() -> float:
+        labels = {"model": "tiny", "skip_policy": "inline"}
+        return registry.get_sample_value("skipserve_generated_tokens_total", labels) or 0.0
+
+    before = generated()
+    running.run(_tokens(running.service, _request(config, max_tokens=3)))
+    assert generated() - before == 3
+    assert registry.get_sample_value("skipserve_engine_up", {"model": "tiny"}) == 1
+
+
+def test_signals_are_left_to_the_parent(running: Running, config: ModelConfig) -> None:
+    assert running.service.pid is not None
+    os.kill(running.service.pid, signal.SIGINT)
+    os.kill(running.service.pid, signal.SIGTERM)
+    assert len(running.run(_tokens(running.service, _request(config)))) == 4
+
+
+def test_the_socket_is_nowhere_in_the_file_system(running: Running) -> None:
+    """No other user can connect to the engine, and no other process can find it."""
+    links = [os.readlink(fd) for fd in Path(f"/proc/{running.service.pid}/fd").iterdir()]
+    inodes = {link[8:-1] for link in links if link.startswith("socket:[")}
+    # Columns: number, references, protocol, flags, type, state, inode and, if there is one, a path.
+    table = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    names = [row[7:] for row in table if row[6] in inodes]
+    assert names
+    assert not any(names)
+
+
+def _scenario(spec: EngineSpec, scenario: Any) -> EngineService:
+    """Run a scenario on an engine of its own; return the service as it is in the end."""
+
+    async def in_time() -> EngineService:
+        service = EngineService(spec)
+        async with asyncio.timeout(90):
+            try:
+                await service.start()
+                await scenario(service)
+            finally:
+                await service.close(grace_seconds=0)
+        return service
+
+    return asyncio.run(in_time())
+
+
+def test_before_the_model_is_loaded_there_is_no_service(
+    spec: EngineSpec, config: ModelConfig
+) -> None:
+    async def scenario(service: EngineService) -> None:
+        assert service.is_alive
+        assert not service.is_ready
+        with pytest.raises(UnavailableError, match="loading"):
+            await _tokens(service, _request(config))
+
+    service = _scenario(spec, scenario)
+    assert not service.is_alive
+
+
+def test_a_killed_engine_ends_its_streams(spec: EngineSpec, config: ModelConfig) -> None:
+    async def scenario(service: EngineService) -> None:
+        await service.wait_ready()
+        async with aclosing(service.stream(_longest(config))) as stream:
+            await anext(stream)
+            waiting = asyncio.create_task(_tokens(service, _request(config)))
+            await asyncio.sleep(0)
+            killed_at = time.monotonic()
+            assert service.pid is not None
+            os.kill(service.pid, signal.SIGKILL)
+            with pytest.raises(EngineError, match="stopped"):
+                await _drain(stream)
+        with pytest.raises(EngineError, match="stopped"):
+            await waiting
+        assert not service.is_alive
+        assert time.monotonic() - killed_at < 2
+        await service.wait_closed()
+        with pytest.raises(EngineError, match="died"):
+            await _tokens(service, _request(config))
+
+    service = _scenario(spec, scenario)
+    assert service.failure is not None
+    assert (service.num_running, service.num_waiting) == (0, 0)
+
+
+def test_a_hung_engine_is_seen_and_then_killed(spec: EngineSpec, config: ModelConfig) -> None:
+    async def scenario(service: EngineService) -> None:
+        await service.wait_ready()
+        assert service.pid is not None
+        os.kill(service.pid, signal.SIGSTOP)
+        stopped_at = time.monotonic()
+        while service.is_alive:
+            await asyncio.sleep(0.01)
+        assert time.monotonic() - stopped_at < 1.0
+        assert not service.is_ready
+        assert service.failure is None
+        with pytest.raises(EngineError, match="stopped"):
+            await _tokens(service, _request(config))
+        await service.wait_closed()
+
+    service = _scenario(replace(spec, stall_seconds=0.5), scenario)
+    assert service.failure is not None
+    assert "no progress" in service.failure.message
+
+
+def test_a_folder_without_a_model_is_told(spec: EngineSpec, tmp_path: Path) -> None:
+    async def scenario(service: EngineService) -> None:
+        with pytest.raises(EngineError, match=r"config\.json") as raised:
+            await service.wait_ready()
+        assert str(tmp_path) not in raised.value.message
+        await service.wait_closed()
+
+    assert not _scenario(replace(spec, model=tmp_path / "empty"), scenario).is_alive
+
+
+def test_loading_has_a_limit(spec: EngineSpec) -> None:
+    async def scenario(service: EngineService) -> None:
+        with pytest.raises(EngineError, match=r"did not load within 0\.05 seconds"):
+            await service.wait_ready()
+
+    _scenario(replace(spec, load_seconds=0.05), scenario)
+
+
+def test_running_requests_finish_within_the_grace(spec: EngineSpec, config: ModelConfig) -> None:
+    async def scenario(service: EngineService) -> None:
+        await service.wait_ready()
+        stream = service.stream(_request(config, max_tokens=50))
+        await anext(stream)
+        closing = asyncio.create_task(service.close(grace_seconds=30))
+        await asyncio.sleep(0)
+        assert not service.is_ready
+        with pytest.raises(UnavailableError, match="shutting down"):
+            await _tokens(service, _request(config, "late"))
+        outputs = [output async for output in stream]
+        assert outputs[-1].finish_reason is FinishReason.LENGTH
+        await closing
+
+    assert _scenario(spec, scenario).failure is None
+
+
+def test_an_engine_does_not_outlive_its_parent(spec: EngineSpec) -> None:
+    code = f"""
+import asyncio
+import contextlib
+from skipserve.engine.ipc import spec_from_json
+from skipserve.engine.service import EngineService
+
+async def main():
+    service = EngineService(spec_from_json({spec_to_json(spec)!r}))
+    await service.start()
+    await service.wait_ready()
+    print(service.pid, flush=True)
+    await service.wait_closed()
+
+asyncio.run(main())
+"""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        engine = os.pidfd_open(int(parent.stdout.readline()))
+        try:
+            parent.kill()
+            ended, _, _ = select.select([engine], [], [], 5)
+        finally:
+            os.close(engine)
+    assert ended

@@ -1,0 +1,71 @@
+"""What flows through the engine, and whether it survives the way over the socket."""
+
+import msgspec
+import pytest
+from fake_decoder import make_request
+
+from skipserve.engine.types import (
+    Cancel,
+    Executed,
+    Failed,
+    FinishReason,
+    FromEngine,
+    Progress,
+    Ready,
+    Stage,
+    StepOutput,
+    Submit,
+    ToEngine,
+    TokenLogprob,
+)
+
+pytestmark = pytest.mark.fast
+
+
+def _round_trip(message: object, kind: object) -> object:
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(message), type=kind)
+
+
+def test_a_request_survives_the_socket() -> None:
+    request = make_request(num_images=2, seed=2**63, num_top_logprobs=3)
+    # What a plan remembers of itself must not travel.
+    assert request.plan.digest
+    assert _round_trip(Submit(request), ToEngine) == Submit(request)
+
+
+@pytest.mark.parametrize("message", [Cancel("r")])
+def test_messages_to_the_engine_survive(message: object) -> None:
+    assert _round_trip(message, ToEngine) == message
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Ready("cpu", "float32", "ab", 1.5),
+        Progress(3, 1, 2, (StepOutput("r", None, finish_reason=FinishReason.CANCELLED),)),
+        Progress(
+            3,
+            1,
+            0,
+            (
+                StepOutput(
+                    "r",
+                    7,
+                    logprob=-0.5,
+                    top_logprobs=(TokenLogprob(7, -0.5),),
+                    executed=Executed(5, 6, 1, 2, 3, 4),
+                    stage_seconds={Stage.DECODE: 0.5},
+                ),
+            ),
+        ),
+        Failed(None, "no model"),
+        Failed("r", "no"),
+    ],
+)
+def test_messages_from_the_engine_survive(message: object) -> None:
+    assert _round_trip(message, FromEngine) == message
+
+
+def test_executed_adds_up_field_by_field() -> None:
+    total = Executed(1, 2, 3, 4, 5, 6) + Executed(10, 20, 30, 40, 50, 60)
+    assert total == Executed(11, 22, 33, 44, 55, 66)

@@ -1,0 +1,150 @@
+"""The metrics: their names, what feeds them, and that labels come from closed sets only."""
+
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, generate_latest
+
+from skipserve.engine.types import Executed, FinishReason, Stage, StepOutput
+from skipserve.metrics.registry import Rejection, ServerMetrics
+from skipserve_policies.resolve import ResolvedPolicy, resolve
+from skipserve_policies.schema import SkipPolicy
+
+pytestmark = pytest.mark.fast
+
+POLICIES = (
+    resolve("full", SkipPolicy(), 32),
+    resolve(
+        "skip-two",
+        SkipPolicy.model_validate({"rules": [{"action": "skip_block", "layers": [18, 21]}]}),
+        32,
+    ),
+)
+
+
+class Metrics(ServerMetrics):
+    """The metrics with a way to read them."""
+
+    def __init__(self, policies: Iterable[ResolvedPolicy] = POLICIES) -> None:
+        self.registry = CollectorRegistry()
+        super().__init__(self.registry, "tiny", policies)
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(f"skipserve_{name}", {"model": "tiny", **labels})
+
+    def series(self) -> set[tuple[str, tuple[tuple[str, str], ...]]]:
+        return {
+            (sample.name, tuple(sorted(sample.labels.items())))
+            for metric in self.registry.collect()
+            for sample in metric.samples
+        }
+
+
+def test_the_contract_names_are_there() -> None:
+    metrics = Metrics()
+    output = StepOutput("r", 5, executed=Executed(70, 100, 7, 8, 3, 2))
+    metrics.record_request("full", FinishReason.STOP, 0.2)
+    metrics.record_first_token("full", 0.1)
+    metrics.record_inter_token("full", 0.01)
+    metrics.record_step("full", output)
+    for name, value in {
+        "request_duration_seconds_sum": 0.2,
+        "time_to_first_token_seconds_sum": 0.1,
+        "inter_token_latency_seconds_sum": 0.01,
+        "executed_flops_total": 70,
+        "saved_flops_total": 30,
+    }.items():
+        assert metrics.value(name, skip_policy="full") == value
+    assert metrics.value("skipped_sublayers_total", skip_policy="full", kind="attention") == 3
+    assert metrics.value("skipped_sublayers_total", skip_policy="full", kind="ffn") == 2
+    assert metrics.value("executed_sublayers_total", skip_policy="full", kind="attention") == 7
+    assert metrics.value("executed_sublayers_total", skip_policy="full", kind="ffn") == 8
+
+
+def test_steps_count_tokens_and_book_their_time() -> None:
+    metrics = Metrics()
+    seconds = {Stage.QUEUE: 0.5, Stage.PREFILL: 0.25}
+    metrics.record_step("skip-two", StepOutput("r", 5, stage_seconds=seconds))
+    metrics.record_step("skip-two", StepOutput("r", None, finish_reason=FinishReason.CANCELLED))
+    assert metrics.value("generated_tokens_total", skip_policy="skip-two") == 1
+    assert metrics.value("stage_duration_seconds_sum", stage="queue") == 0.5
+    assert metrics.value("stage_duration_seconds_sum", stage="prefill") == 0.25
+
+
+def test_requests_are_counted_by_how_they_ended() -> None:
+    metrics = Metrics()
+    for reason in (FinishReason.STOP, FinishReason.LENGTH, FinishReason.CANCELLED, None):
+        metrics.record_request("full", reason, 1.0)
+    for reason in ("stop", "length", "cancelled", "error"):
+        assert metrics.value("requests_total", skip_policy="full", finish_reason=reason) == 1
+    assert metrics.value("cancellations_total") == 1
+    assert metrics.value("request_duration_seconds_count", skip_policy="full") == 4
+
+
+def test_prompt_rows_errors_and_rejections_are_counted() -> None:
+    metrics = Metrics()
+    metrics.record_prompt_tokens("full", num_text=60, num_image=576)
+    metrics.record_error(404)
+    metrics.record_rejection(Rejection.QUEUE_FULL)
+    assert metrics.value("prompt_tokens_total", skip_policy="full") == 60
+    assert metrics.value("image_tokens_total", skip_policy="full") == 576
+    assert metrics.value("errors_total", code="404") == 1
+    assert metrics.value("rejections_total", reason="queue_full") == 1
+
+
+def test_the_engine_is_asked_when_metrics_are_read() -> None:
+    metrics = Metrics()
+    state = {"up": True, "running": 1, "waiting": 4}
+    metrics.watch_engine(lambda: state["up"], lambda: state["running"], lambda: state["waiting"])
+    assert metrics.value("engine_up") == 1
+    assert metrics.value("requests_running") == 1
+    assert metrics.value("requests_waiting") == 4
+    state.update(up=False, running=0)
+    assert metrics.value("engine_up") == 0
+    assert metrics.value("requests_running") == 0
+
+
+def test_what_runs_is_told() -> None:
+    text = generate_latest(Metrics().registry).decode()
+    assert "skipserve_build_info{" in text
+    digest, scope = POLICIES[1].digest, "generated"
+    wanted = f'digest="{digest}",model="tiny",scope="{scope}",skip_policy="skip-two"'
+    (line,) = [line for line in text.splitlines() if 'skip_policy="skip-two"' in line]
+    assert sorted(line[line.index("{") + 1 : line.index("}")].split(",")) == wanted.split(",")
+
+
+def test_latency_buckets_start_low() -> None:
+    metrics = Metrics()
+    metrics.record_inter_token("full", 0.0009)
+    metrics.record_request("full", FinishReason.STOP, 0.0049)
+    assert metrics.value("inter_token_latency_seconds_bucket", skip_policy="full", le="0.001") == 1
+    assert metrics.value("request_duration_seconds_bucket", skip_policy="full", le="0.005") == 1
+
+
+def _record_all(metrics: ServerMetrics, name: str, code: int) -> None:
+    metrics.record_request(name, FinishReason.STOP, 1.0)
+    metrics.record_first_token(name, 1.0)
+    metrics.record_inter_token(name, 1.0)
+    metrics.record_prompt_tokens(name, 1, 1)
+    metrics.record_step(name, StepOutput("r", 1))
+    metrics.record_error(code)
+
+
+@given(st.text(), st.integers().filter(lambda code: not 400 <= code < 600))
+def test_unknown_policies_and_codes_add_no_series(name: str, code: int) -> None:
+    metrics = Metrics()
+    for known in ("full", "skip-two", "inline"):
+        _record_all(metrics, known, 500)
+    before = metrics.series()
+    _record_all(metrics, name, code)
+    assert metrics.series() == before
+    assert metrics.value("requests_total", skip_policy="inline", finish_reason="stop") == 2
+
+
+@pytest.mark.parametrize("record", ["record_stage", "record_rejection"])
+def test_other_labels_are_closed_sets(record: str) -> None:
+    arguments = ("lunch", 1.0) if record == "record_stage" else ("lunch",)
+    with pytest.raises(ValueError, match="lunch"):
+        getattr(Metrics(), record)(*arguments)

@@ -1,0 +1,120 @@
+"""A small random decoder with the interface of `Llava`, whose answers show which rows ran what."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skipserve.engine.types import Image, Request, SamplingParams
+from skipserve.model.batch import Batch, Every, RowSet
+from skipserve_policies.flops import prompt_classes
+from skipserve_policies.plan import Plan, TokenClass, trim
+from skipserve_policies.sizes import DecoderSizes, ModelSizes, VisionSizes
+
+IMAGE_ID = 3
+EOS_ID = 2
+IMAGE_SIZE = 4
+TOKENS_PER_IMAGE = 4
+NUM_LAYERS = 4
+VOCAB = 64
+HIDDEN = 16
+
+
+@dataclass(frozen=True)
+class FakeConfig:
+    """What the engine asks of a `ModelConfig`."""
+
+    sizes: ModelSizes
+    max_positions: int = 64
+    image_token_id: int = IMAGE_ID
+    eos_token_ids: tuple[int, ...] = (EOS_ID,)
+
+
+CONFIG = FakeConfig(
+    ModelSizes(
+        decoder=DecoderSizes(NUM_LAYERS, HIDDEN, 2, 2, 8, 32, VOCAB),
+        vision=VisionSizes(3, 2, 8, 16, IMAGE_SIZE, 2, 3, keeps_cls=False),
+    )
+)
+
+
+class FakeDecoder:
+    """In each layer a row stores itself, adds the mean of what it sees, and adds a constant."""
+
+    config = CONFIG
+    device = torch.device("cpu")
+    dtype = torch.float32
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.embedding = torch.randn(VOCAB, HIDDEN, generator=generator)
+        self.head = torch.randn(HIDDEN, VOCAB, generator=generator)
+        self.ffn = torch.randn(NUM_LAYERS, HIDDEN, generator=generator)
+        self.seen_pixels: list[Tensor] = []
+
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        self.seen_pixels.append(pixels)
+        brightness = pixels.float().mean(dim=(1, 2, 3)) / 255
+        features = torch.arange(TOKENS_PER_IMAGE * HIDDEN).view(TOKENS_PER_IMAGE, HIDDEN).sin()
+        return brightness[:, None, None] * features
+
+    def new_cache(self, num_slots: int) -> Tensor:
+        return torch.full((NUM_LAYERS, num_slots, HIDDEN), torch.nan)
+
+    def forward(self, batch: Batch, cache: Tensor) -> Tensor:
+        hidden = self.embedding[batch.token_ids % VOCAB]
+        if batch.visual_features is not None:
+            hidden[batch.visual_rows] = batch.visual_features
+        for layer, rows in enumerate(batch.layers):
+            before = hidden.clone()
+            kv = _mask(rows.kv, len(hidden))
+            cache[layer, batch.slots[kv]] = before[kv]
+            attention = _mask(rows.attention, len(hidden))
+            for span in batch.spans:
+                for row in range(span.start, span.stop):
+                    if attention[row]:
+                        stop = span.first_slot + int(batch.positions[row]) + 1
+                        hidden[row] += cache[layer, span.first_slot : stop].mean(dim=0)
+            hidden[_mask(rows.ffn, len(hidden))] += self.ffn[layer]
+        return hidden[batch.logit_rows] @ self.head
+
+
+def _mask(rows: RowSet, num_rows: int) -> Tensor:
+    if isinstance(rows, Every):
+        return torch.full((num_rows,), rows is Every.ALL)
+    return torch.zeros(num_rows, dtype=torch.bool).index_fill(0, rows, True)
+
+
+def make_request(
+    request_id: str = "r",
+    *,
+    num_text: int = 3,
+    num_images: int = 0,
+    max_tokens: int = 4,
+    plan: Plan | None = None,
+    **sampling: Any,
+) -> Request:
+    """Return a request with `num_text` tokens, then images, then two tokens more."""
+    text = [10 + i % 50 for i in range(num_text)]
+    num_visual = num_images * TOKENS_PER_IMAGE
+    classes = prompt_classes(
+        [(TokenClass.TEXT, num_text), (TokenClass.VISUAL, num_visual), (TokenClass.TEXT, 2)]
+    )
+    defaults = {"temperature": 0.0, "ends_at_eos": False}
+    return Request(
+        id=request_id,
+        prompt_ids=(*text, *(IMAGE_ID,) * num_visual, 60, 61),
+        token_classes=classes,
+        images=tuple(make_image(50 * (i + 1)) for i in range(num_images)),
+        sampling=SamplingParams(max_tokens, **{**defaults, **sampling}),
+        policy_name="full",
+        plan=plan or trim(Plan.full(NUM_LAYERS)),
+    )
+
+
+def make_image(brightness: int) -> Image:
+    """Return a picture of one colour."""
+    pixels = bytes([brightness]) * (IMAGE_SIZE**2 * 3)
+    return Image(pixels, IMAGE_SIZE, hashlib.sha256(pixels).digest())
