@@ -1,0 +1,1 @@
+"""The HTTP front end: forms, routes, errors, streaming. Knows no tensor."""

@@ -1,0 +1,140 @@
+"""Steps of the engine to pieces of the answer's text, with log-probabilities, and their tally."""
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from skipserve.api.wire import TokenLogprobs, TopLogprob
+from skipserve.engine.types import FinishReason, Stage, StepOutput
+from skipserve.prompt.detokenize import Detokenizer, StopScanner
+from skipserve.prompt.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a client is shown next.
+
+    Attributes:
+        text: goes on where the last piece ended; may be empty.
+        logprobs: of the tokens that the text comes from.
+        finish_reason: None while more is to come.
+    """
+
+    text: str
+    logprobs: tuple[TokenLogprobs, ...]
+    finish_reason: FinishReason | None
+
+
+class AnswerText:
+    """Puts one answer together.
+
+    Args:
+        tokenizer: the model's.
+        stops: strings that end the answer and are not part of it.
+        has_logprobs: whether the steps carry log-probabilities.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str], has_logprobs: bool) -> None:
+        self._tokenizer = tokenizer
+        self._has_logprobs = has_logprobs
+        self._detokenizer = Detokenizer(tokenizer)
+        self._scanner = StopScanner(stops)
+        self._num_decoded = 0
+        self._num_shown = 0
+        # Tokens whose text is not shown yet, each with the place where its text begins.
+        self._waiting: deque[tuple[int, TokenLogprobs]] = deque()
+
+    def push(self, output: StepOutput) -> Piece:
+        """Take a step and return what it adds; the piece that ends the answer has a reason."""
+        text = self._take_token(output)
+        finish_reason = output.finish_reason
+        if finish_reason is not None:
+            text += self._scan(self._detokenizer.finish())
+            text += self._scanner.finish()
+        if self._scanner.has_stopped:
+            finish_reason = FinishReason.STOP
+        self._num_shown += len(text)
+        return Piece(text, tuple(self._logprobs_shown(finish_reason)), finish_reason)
+
+    def _take_token(self, output: StepOutput) -> str:
+        if output.token_id is None:
+            return ""
+        is_end_token = output.finish_reason is FinishReason.STOP
+        if self._has_logprobs and not is_end_token:
+            self._waiting.append((self._num_decoded, self._logprobs(output, output.token_id)))
+        return self._scan(self._detokenizer.push(output.token_id))
+
+    def _scan(self, text: str) -> str:
+        self._num_decoded += len(text)
+        return self._scanner.push(text)
+
+    def _logprobs_shown(self, finish_reason: FinishReason | None) -> list[TokenLogprobs]:
+        """Let go of the tokens whose text has begun to be shown; at the end, of all."""
+        is_whole = finish_reason is not None and not self._scanner.has_stopped
+        shown = []
+        while self._waiting and (is_whole or self._waiting[0][0] < self._num_shown):
+            shown.append(self._waiting.popleft()[1])
+        return shown
+
+    def _logprobs(self, output: StepOutput, token_id: int) -> TokenLogprobs:
+        chosen = self._top_logprob(token_id, output.logprob or 0.0)
+        top = tuple(self._top_logprob(each.token_id, each.logprob) for each in output.top_logprobs)
+        return TokenLogprobs(
+            token=chosen.token, logprob=chosen.logprob, bytes=chosen.bytes, top_logprobs=top
+        )
+
+    def _top_logprob(self, token_id: int, logprob: float) -> TopLogprob:
+        return TopLogprob(
+            token=self._tokenizer.token_text(token_id),
+            logprob=logprob,
+            bytes=tuple(self._tokenizer.token_bytes(token_id)),
+        )
+
+
+@dataclass
+class Tally:
+    """What is known of a request's course; grows with its steps.
+
+    Attributes:
+        arrived: when the request came; like all times here, on the clock of `perf_counter`.
+        num_generated: tokens sampled, the end token among them.
+        num_cached: leading prompt rows that were not computed.
+        queue_seconds: time spent waiting for the engine.
+        first_token, last_token: when they came.
+    """
+
+    arrived: float = field(default_factory=time.perf_counter)
+    num_generated: int = 0
+    num_cached: int = 0
+    queue_seconds: float = 0.0
+    first_token: float | None = None
+    last_token: float | None = None
+
+    def add(self, output: StepOutput) -> None:
+        """Take a step."""
+        self.queue_seconds += output.stage_seconds.get(Stage.QUEUE, 0.0)
+        self.num_cached = max(self.num_cached, output.num_cached_tokens)
+        if output.token_id is None:
+            return
+        self.num_generated += 1
+        self.last_token = time.perf_counter()
+        if self.first_token is None:
+            self.first_token = self.last_token
+
+    @property
+    def duration_seconds(self) -> float:
+        """Time since the request came."""
+        return time.perf_counter() - self.arrived
+
+    @property
+    def time_to_first_token_seconds(self) -> float | None:
+        """Time from the request's arrival to its first token."""
+        return None if self.first_token is None else self.first_token - self.arrived
+
+    @property
+    def inter_token_latency_seconds(self) -> float | None:
+        """Mean time between two tokens; None with fewer than two."""
+        if self.first_token is None or self.last_token is None or self.num_generated < 2:
+            return None
+        return (self.last_token - self.first_token) / (self.num_generated - 1)

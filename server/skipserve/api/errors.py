@@ -1,0 +1,104 @@
+"""Every error as the one reply form: what a client is told, and nothing of the server's inside."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from skipserve.api.wire import ErrorBody, ErrorReply
+from skipserve.errors import (
+    InvalidRequestError,
+    MethodNotAllowedError,
+    NotFoundError,
+    SkipserveError,
+    UnavailableError,
+)
+
+_MAX_FAULTS = 10
+_MAX_FAULT_LENGTH = 300
+_MAX_MESSAGE_LENGTH = 3000
+
+# What a client may send that this server does not take, and why.
+_REFUSED = {
+    "chat_template": "a request cannot bring its own chat template",
+    "chat_template_kwargs": "a request cannot change the chat template",
+}
+
+
+def to_skipserve_error(error: Exception) -> SkipserveError:
+    """Return the error of our tree that an exception of any kind is told as."""
+    if isinstance(error, SkipserveError):
+        return error
+    if isinstance(error, RequestValidationError):
+        return _from_faults(error.errors())
+    if isinstance(error, HTTPException):
+        return _from_http(error)
+    return SkipserveError(
+        "the server failed to answer; the request id finds it in the server's log"
+    )
+
+
+def error_body(error: SkipserveError) -> str:
+    """Return the JSON text of an error."""
+    body = ErrorBody(
+        message=error.message[:_MAX_MESSAGE_LENGTH],
+        type=error.type,
+        param=error.param,
+        code=error.status,
+    )
+    return ErrorReply(error=body).model_dump_json()
+
+
+def error_response(error: Exception) -> Response:
+    """Return the reply to a request that failed."""
+    told = to_skipserve_error(error)
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    if isinstance(told, UnavailableError):
+        headers["Retry-After"] = str(told.retry_after_seconds)
+    if told.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return Response(error_body(told), told.status, headers, media_type="application/json")
+
+
+async def handle_error(_: Request, error: Exception) -> Response:
+    """Answer for FastAPI's own errors: no such route, wrong method, a form that does not fit."""
+    return error_response(error)
+
+
+def _from_http(error: HTTPException) -> SkipserveError:
+    if error.status_code == 404:
+        return NotFoundError("there is no such route")
+    if error.status_code == 405:
+        return MethodNotAllowedError("the route does not take this method")
+    return InvalidRequestError("the body cannot be read as UTF-8 JSON")
+
+
+def _from_faults(faults: Sequence[Any]) -> InvalidRequestError:
+    """Describe the first faults of a form, without what the client sent."""
+    told = [_describe(fault) for fault in faults[:_MAX_FAULTS]]
+    if len(faults) > _MAX_FAULTS:
+        told.append(f"and {len(faults) - _MAX_FAULTS} more")
+    return InvalidRequestError("; ".join(told), _param(faults[0]["loc"]))
+
+
+def _describe(fault: dict[str, Any]) -> str:
+    place = ".".join(str(part) for part in fault["loc"][1:])
+    message = fault["msg"]
+    if fault["type"] == "json_invalid":
+        return f"the body is not JSON: {message} at character {place}"
+    if fault["type"] == "extra_forbidden":
+        message = _REFUSED.get(str(fault["loc"][-1]), "this field is not known")
+    return f"{json.dumps(place)[1:-1][:_MAX_FAULT_LENGTH]}: {message}"[: 2 * _MAX_FAULT_LENGTH]
+
+
+def _param(place: Sequence[int | str]) -> str | None:
+    """Return the request's field at fault: `stop`, or with an index `messages[3]`."""
+    fields = [part for part in place if part != "body"]
+    if not fields or not isinstance(fields[0], str):
+        return None
+    index = f"[{fields[1]}]" if len(fields) > 1 and isinstance(fields[1], int) else ""
+    return fields[0][:_MAX_FAULT_LENGTH].encode(errors="replace").decode() + index

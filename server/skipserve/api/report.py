@@ -1,0 +1,65 @@
+"""What a reply says about the work: the skip report, token usage and times."""
+
+from dataclasses import dataclass
+
+from skipserve.api.answer import Tally
+from skipserve.api.wire import RequestMetrics, SkipReport, TokenDetails, Usage
+from skipserve.engine.types import Request
+from skipserve_policies import flops
+from skipserve_policies.cost import saving, standard_request
+from skipserve_policies.plan import TokenClass
+from skipserve_policies.resolve import ResolvedPolicy
+from skipserve_policies.sizes import ModelSizes
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """Counts FLOPs for one model; `sizes` are the model's."""
+
+    sizes: ModelSizes
+
+    def saved_ratio(self, policy: ResolvedPolicy) -> float:
+        """Return what a policy saves on the standard request: one image, 10 tokens of answer."""
+        return saving(self.sizes, policy.plan, standard_request(self.sizes)).saved_ratio
+
+    def metrics(self, request: Request, policy: ResolvedPolicy, tally: Tally) -> RequestMetrics:
+        """Return the `metrics` object of a reply."""
+        shape = flops.Request(
+            prompt=request.token_classes,
+            num_generated=tally.num_generated,
+            num_cached=tally.num_cached,
+            num_images=len(request.images),
+        )
+        saved = saving(self.sizes, policy.plan, shape)
+        return RequestMetrics(
+            queue_seconds=tally.queue_seconds,
+            time_to_first_token_seconds=tally.time_to_first_token_seconds,
+            inter_token_latency_seconds=tally.inter_token_latency_seconds,
+            duration_seconds=tally.duration_seconds,
+            skip=SkipReport(
+                policy=policy.name,
+                digest=policy.digest,
+                layers=policy.layers,
+                planned_flops=saved.planned_flops,
+                full_flops=saved.full_flops,
+                saved_ratio=saved.saved_ratio,
+            ),
+        )
+
+
+def usage(request: Request, tally: Tally) -> Usage:
+    """Return the `usage` object of a reply."""
+    return Usage(
+        prompt_tokens=request.num_prompt,
+        completion_tokens=tally.num_generated,
+        total_tokens=request.num_prompt + tally.num_generated,
+        prompt_tokens_details=TokenDetails(
+            cached_tokens=tally.num_cached,
+            multimodal_tokens=num_visual(request),
+        ),
+    )
+
+
+def num_visual(request: Request) -> int:
+    """Return the prompt rows that show an image."""
+    return request.token_classes.count(TokenClass.VISUAL)

@@ -1,0 +1,138 @@
+"""The routes: each reads its request, calls what does the work, and shapes the reply."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from skipserve.api.answer import Tally
+from skipserve.api.chat import Chat
+from skipserve.api.serving import Serving, get_serving
+from skipserve.api.wire import (
+    ChatForm,
+    ChatReply,
+    ErrorReply,
+    Health,
+    ModelEntry,
+    ModelList,
+    PolicyEntry,
+    PolicyList,
+    Version,
+)
+from skipserve.errors import UnavailableError
+
+TheServing = Annotated[Serving, Depends(get_serving)]
+
+
+def _errors(*statuses: int) -> dict[int | str, dict[str, object]]:
+    return {status: {"model": ErrorReply} for status in statuses}
+
+
+router = APIRouter(responses=_errors(401, 405))
+
+
+async def _place(serving: TheServing) -> AsyncIterator[None]:
+    """Hold a place in the server until the reply is sent.
+
+    Not a plain generator: that would be left in a thread, which a cancelled request never awaits.
+    """
+    with serving.admission.admit():
+        yield
+
+
+@router.post(
+    "/v1/chat/completions",
+    response_model=ChatReply,
+    responses={
+        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+        **_errors(400, 403, 404, 413, 415, 422, 500, 503),
+    },
+    dependencies=[Depends(_place)],
+)
+async def chat_completions(
+    form: ChatForm,
+    serving: TheServing,
+    x_skip_policy: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Answer a question about images, under the skip policy that the request names."""
+    tally, created = Tally(), int(time.time())
+    prepared = await asyncio.to_thread(serving.converter.convert, form, x_skip_policy)
+    return await Chat(serving, form, prepared, tally, created).respond()
+
+
+@router.get("/v1/models")
+async def list_models(serving: TheServing) -> ModelList:
+    """List the served model, alone and with each skip policy: NAME@POLICY."""
+    converter, ready = serving.converter, serving.service.ready
+    names = {converter.model_name: converter.default_policy} | {
+        f"{converter.model_name}@{policy}": policy for policy in converter.policies.resolved
+    }
+    entries = (
+        ModelEntry(
+            id=name,
+            created=serving.created,
+            root=converter.model_name,
+            max_model_len=converter.prompts.max_positions,
+            skip_policy=policy,
+            weights_digest=ready.weights_digest if ready else None,
+            dtype=ready.dtype if ready else None,
+            device=ready.device if ready else None,
+        )
+        for name, policy in names.items()
+    )
+    return ModelList(data=tuple(entries))
+
+
+@router.get("/v1/skip_policies")
+async def list_skip_policies(serving: TheServing) -> PolicyList:
+    """List the named skip policies, resolved for the loaded model.
+
+    `saved_ratio` is the share of the full model's FLOPs that is saved on a request with 60 text
+    tokens, one image and an answer of 10 tokens.
+    """
+    entries = (
+        PolicyEntry(
+            name=resolved.name,
+            description=resolved.policy.description,
+            source=resolved.policy.source,
+            digest=resolved.digest,
+            layers=resolved.layers,
+            scope=resolved.scope,
+            saved_ratio=serving.reporter.saved_ratio(resolved),
+            quality=resolved.policy.quality,
+        )
+        for resolved in serving.converter.policies.resolved.values()
+    )
+    return PolicyList(data=tuple(entries))
+
+
+@router.get("/health", responses=_errors(503))
+async def health(serving: TheServing) -> Health:
+    """Say whether the engine lives and makes progress."""
+    if not serving.service.is_alive:
+        raise UnavailableError("the engine is gone or makes no progress")
+    return Health(status="ok")
+
+
+@router.get("/ready", responses=_errors(503))
+async def ready(serving: TheServing) -> Health:
+    """Say whether requests are taken."""
+    if not serving.admission.is_ready:
+        raise UnavailableError("the model is still loading, or the server is shutting down")
+    return Health(status="ready")
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(serving: TheServing) -> Response:
+    """Show the metrics in Prometheus' text format."""
+    return Response(generate_latest(serving.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/version")
+async def show_version() -> Version:
+    """Say which version runs."""
+    return Version(version=version("skipserve"))

@@ -1,0 +1,96 @@
+"""What the routes work with: everything that was built once for the served model."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry
+from starlette.requests import Request as HttpRequest
+
+from skipserve.api.admission import Admission
+from skipserve.api.answer import AnswerText, Piece, Tally
+from skipserve.api.convert import Converter, Prepared
+from skipserve.api.report import Reporter, num_visual
+from skipserve.engine.service import EngineService
+from skipserve.engine.types import FinishReason, Stage, StepOutput
+from skipserve.metrics.registry import ServerMetrics
+
+
+@dataclass(frozen=True)
+class Serving:
+    """The server behind the routes.
+
+    Attributes:
+        service: the engine.
+        converter: forms to requests.
+        reporter: what replies say about the work.
+        admission: who may come in.
+        metrics: where requests are counted.
+        registry: what `/metrics` shows.
+        keep_alive_seconds: between signs of life in a stream.
+        created: when the server started, in seconds since 1970.
+    """
+
+    service: EngineService
+    converter: Converter
+    reporter: Reporter
+    admission: Admission
+    metrics: ServerMetrics
+    registry: CollectorRegistry
+    keep_alive_seconds: float
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    async def answer(self, prepared: Prepared, tally: Tally) -> AsyncGenerator[Piece, None]:
+        """Run a request and yield its answer; closing the generator cancels it.
+
+        Args:
+            prepared: what to run.
+            tally: grows with each step.
+
+        Raises:
+            SkipserveError: the engine refused the request, failed or died.
+        """
+        text = AnswerText(self.converter.prompts.tokenizer, prepared.stops, prepared.has_logprobs)
+        finish_reason: FinishReason | None = None
+        self._record_start(prepared)
+        try:
+            async with contextlib.aclosing(self.service.stream(prepared.request)) as outputs:
+                async for output in outputs:
+                    piece = self._take(output, text, prepared.policy.name, tally)
+                    finish_reason = piece.finish_reason
+                    yield piece
+                    if finish_reason is not None:
+                        break
+        except (asyncio.CancelledError, GeneratorExit):
+            finish_reason = finish_reason or FinishReason.CANCELLED
+            raise
+        finally:
+            self.metrics.record_request(prepared.policy.name, finish_reason, tally.duration_seconds)
+
+    def _record_start(self, prepared: Prepared) -> None:
+        num_image = num_visual(prepared.request)
+        num_text = prepared.request.num_prompt - num_image
+        self.metrics.record_prompt_tokens(prepared.policy.name, num_text, num_image)
+        for stage, seconds in prepared.stage_seconds.items():
+            self.metrics.record_stage(stage, seconds)
+
+    def _take(self, output: StepOutput, text: AnswerText, policy_name: str, tally: Tally) -> Piece:
+        last_token = tally.last_token
+        tally.add(output)
+        if output.token_id is not None and tally.last_token is not None:
+            if last_token is None:
+                self.metrics.record_first_token(policy_name, tally.last_token - tally.arrived)
+            else:
+                self.metrics.record_inter_token(policy_name, tally.last_token - last_token)
+        begun = time.perf_counter()
+        piece = text.push(output)
+        self.metrics.record_stage(Stage.DETOKENIZE, time.perf_counter() - begun)
+        return piece
+
+
+def get_serving(request: HttpRequest) -> Serving:
+    """Return what the app was built with; for FastAPI's `Depends`."""
+    serving: Serving = request.app.state.serving
+    return serving

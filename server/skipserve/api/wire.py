@@ -1,0 +1,377 @@
+"""What goes over HTTP: OpenAI's request and reply forms with the fields that skipserve adds."""
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+    model_validator,
+)
+
+from skipserve_policies.schema import Quality, SkipPolicy
+
+MAX_MESSAGES = 256
+MAX_PARTS = 256
+MAX_TEXT_LENGTH = 2**20
+MAX_STOPS = 4
+MAX_STOP_LENGTH = 256
+MAX_TOP_LOGPROBS = 20
+MAX_CHOICES = 16
+MAX_BIASES = 1024
+MAX_NAME_LENGTH = 200
+_LARGEST_COUNT = 2**31 - 1
+
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Count = Annotated[int, Field(strict=True, ge=1, le=_LARGEST_COUNT)]
+Text = Annotated[str, Field(max_length=MAX_TEXT_LENGTH)]
+Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH)]
+
+
+class _Form(BaseModel):
+    """What a client sends: a field that is not known is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Reply(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Role(StrEnum):
+    """Who speaks."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+class TextContent(_Form):
+    """A piece of text; URLs in it are not looked at."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class ImageUrl(_Form):
+    """Where an image is. `detail` changes nothing: the vision tower has one resolution."""
+
+    url: str = Field(
+        description="A data URI: data:image/png;base64,...",
+        examples=[
+            "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR42mP4z8AA"
+            "AAMBAQAY3Y2wAAAAAElFTkSuQmCC"
+        ],
+    )
+    detail: Literal["auto", "low", "high"] = "auto"
+
+
+class ImageContent(_Form):
+    """An image in a message."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+Content = Annotated[TextContent | ImageContent, Field(discriminator="type")]
+Parts = Annotated[tuple[Content, ...], Field(min_length=1, max_length=MAX_PARTS)]
+
+
+class ChatMessage(_Form):
+    """One turn of a conversation; a field that is null counts as absent."""
+
+    role: Role
+    content: Text | Parts
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: field for key, field in value.items() if field is not None}
+        return value
+
+
+class StreamOptions(_Form):
+    """What a stream carries besides the answer."""
+
+    include_usage: bool = False
+
+
+class ResponseFormatKind(StrEnum):
+    """What shape the answer must have."""
+
+    TEXT = "text"
+    JSON_OBJECT = "json_object"
+    JSON_SCHEMA = "json_schema"
+
+
+class ResponseFormat(_Form):
+    """The shape of the answer; only free text works now."""
+
+    type: ResponseFormatKind = ResponseFormatKind.TEXT
+    json_schema: dict[str, Any] | None = None
+
+
+def _policy_kind(value: object) -> str:
+    return "name" if isinstance(value, str) else "inline"
+
+
+PolicyChoice = Annotated[
+    Annotated[Name, Tag("name")] | Annotated[SkipPolicy, Tag("inline")],
+    Discriminator(_policy_kind),
+]
+
+
+class VllmArguments(_Form):
+    """vLLM's place for arguments that OpenAI's form does not have."""
+
+    skip_policy: PolicyChoice | None = None
+
+
+class ChatForm(_Form):
+    """The body of `POST /v1/chat/completions`."""
+
+    messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1, max_length=MAX_MESSAGES)] = (
+        Field(examples=[[{"role": "user", "content": "How many red squares are there?"}]])
+    )
+    model: Name | None = Field(
+        default=None,
+        description="The served model, or NAME@POLICY to name a skip policy with it.",
+        examples=[None],
+    )
+    skip_policy: PolicyChoice | None = Field(
+        default=None,
+        description="A name from /v1/skip_policies, or a policy spelt out.",
+        examples=["full"],
+    )
+    vllm_xargs: VllmArguments | None = None
+    max_completion_tokens: Count | None = Field(default=None, examples=[16])
+    max_tokens: Count | None = Field(default=None, examples=[16])
+    temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
+    seed: Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)] | None = None
+    stop: (
+        Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
+        | Annotated[
+            tuple[Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)], ...],
+            Field(max_length=MAX_STOPS),
+        ]
+        | None
+    ) = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(strict=True, ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(strict=True, ge=1, le=MAX_CHOICES)] | None = None
+    top_k: Annotated[int, Field(strict=True, ge=-1, le=_LARGEST_COUNT)] | None = None
+    min_p: Annotated[Number, Field(ge=0, le=1)] | None = None
+    presence_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
+    repetition_penalty: Annotated[Number, Field(gt=0, le=10)] | None = None
+    logit_bias: (
+        Annotated[
+            dict[Annotated[str, Field(pattern=r"^[0-9]{1,10}$")], Number],
+            Field(max_length=MAX_BIASES),
+        ]
+        | None
+    ) = None
+    response_format: ResponseFormat | None = None
+
+
+class TokenDetails(_Reply):
+    """Prompt rows that were not computed, and those that show an image."""
+
+    cached_tokens: int
+    multimodal_tokens: int
+
+
+class Usage(_Reply):
+    """Tokens read and written; `completion_tokens` counts the end token too."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: TokenDetails
+
+
+class SkipReport(_Reply):
+    """Which policy ran, and what it computed beside what the full model would have."""
+
+    policy: str
+    digest: str
+    layers: dict[str, tuple[int, ...]]
+    planned_flops: int
+    full_flops: int
+    saved_ratio: float
+
+
+class RequestMetrics(_Reply):
+    """How long a request took; `inter_token_latency_seconds` is the mean, null for one token."""
+
+    queue_seconds: float
+    time_to_first_token_seconds: float | None
+    inter_token_latency_seconds: float | None
+    duration_seconds: float
+    skip: SkipReport
+
+
+class TopLogprob(_Reply):
+    """A token that could have come, with the model's own log-probability."""
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...]
+
+
+class TokenLogprobs(TopLogprob):
+    """A token of the answer and its alternatives."""
+
+    top_logprobs: tuple[TopLogprob, ...]
+
+
+class ChoiceLogprobs(_Reply):
+    """Log-probabilities of the tokens of an answer."""
+
+    content: tuple[TokenLogprobs, ...]
+
+
+class AnswerMessage(_Reply):
+    """The answer."""
+
+    role: Role = Role.ASSISTANT
+    content: str
+
+
+class Choice(_Reply):
+    """The one answer of a reply."""
+
+    index: int = 0
+    message: AnswerMessage
+    logprobs: ChoiceLogprobs | None
+    finish_reason: str
+
+
+class ChatReply(_Reply):
+    """The reply of `POST /v1/chat/completions`."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: tuple[Choice, ...]
+    usage: Usage
+    metrics: RequestMetrics
+
+
+class _Sparse(_Reply):
+    """A reply that leaves out fields which are null."""
+
+    @model_serializer(mode="wrap")
+    def _drop_nulls(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in serialize(self).items() if value is not None}
+
+
+class Delta(_Sparse):
+    """What a chunk adds to the answer."""
+
+    role: Role | None = None
+    content: str | None = None
+
+
+class ChunkChoice(_Reply):
+    """A piece of the one answer."""
+
+    index: int = 0
+    delta: Delta
+    logprobs: ChoiceLogprobs | None = None
+    finish_reason: str | None = None
+
+
+class ChatChunk(_Sparse):
+    """One event of a stream.
+
+    The last chunk before `[DONE]` carries `metrics`: the one with the usage where that is asked
+    for, else the one with the finish reason.
+    """
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: tuple[ChunkChoice, ...]
+    usage: Usage | None = None
+    metrics: RequestMetrics | None = None
+
+
+class ErrorBody(_Reply):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: int
+
+
+class ErrorReply(_Reply):
+    """The one shape of every error."""
+
+    error: ErrorBody
+
+
+class ModelEntry(_Reply):
+    """A name that `model` may have."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: Literal["skipserve"] = "skipserve"
+    root: str
+    max_model_len: int
+    skip_policy: str
+    weights_digest: str | None
+    dtype: str | None
+    device: str | None
+
+
+class ModelList(_Reply):
+    """The reply of `GET /v1/models`."""
+
+    object: Literal["list"] = "list"
+    data: tuple[ModelEntry, ...]
+
+
+class PolicyEntry(_Reply):
+    """A named policy, resolved for the loaded model."""
+
+    name: str
+    description: str
+    source: str
+    digest: str
+    layers: dict[str, tuple[int, ...]]
+    scope: str | None
+    saved_ratio: float
+    quality: tuple[Quality, ...]
+
+
+class PolicyList(_Reply):
+    """The reply of `GET /v1/skip_policies`."""
+
+    object: Literal["list"] = "list"
+    data: tuple[PolicyEntry, ...]
+
+
+class Health(_Reply):
+    """The reply of `GET /health` and `GET /ready`."""
+
+    status: str
+
+
+class Version(_Reply):
+    """The reply of `GET /version`."""
+
+    version: str

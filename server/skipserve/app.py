@@ -1,0 +1,188 @@
+"""Builds the web application from the settings: the one place where the rooms meet."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CollectorRegistry
+from starlette.exceptions import HTTPException
+
+from skipserve.api.admission import Admission
+from skipserve.api.auth import RequireKey
+from skipserve.api.body import ReadBody
+from skipserve.api.convert import Converter, ImageLimits
+from skipserve.api.errors import handle_error
+from skipserve.api.guard import Guard
+from skipserve.api.policies import PolicyRegistry
+from skipserve.api.report import Reporter
+from skipserve.api.routes import router
+from skipserve.api.serving import Serving
+from skipserve.engine.service import EngineService
+from skipserve.engine.types import EngineSpec
+from skipserve.media.decode import PixelLimits
+from skipserve.media.preprocess import ImageFilesError, Preprocessor
+from skipserve.metrics.registry import ServerMetrics
+from skipserve.model.config import ModelConfig, ModelFilesError
+from skipserve.prompt.processor import PromptProcessor
+from skipserve.prompt.tokenizer import TokenizerFilesError
+from skipserve.settings import Settings
+from skipserve_policies.catalog import load_catalog, nearest_names
+from skipserve_policies.resolve import PolicyError
+
+DEMO = "demo"
+
+
+class StartError(Exception):
+    """The settings name something that cannot be served; the message is for the operator."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """An application and what whoever runs it needs to know of.
+
+    Attributes:
+        app: the application; its lifespan starts and closes the engine.
+        serving: what its routes work with.
+        warnings: what the operator should know.
+    """
+
+    app: FastAPI
+    serving: Serving
+    warnings: tuple[str, ...]
+
+
+def build(settings: Settings) -> Built:
+    """Read the model's files, all but the weights, and build the application.
+
+    Raises:
+        StartError: the model, a policy or the policies file cannot be served.
+    """
+    try:
+        serving = _build_serving(settings)
+    except (ModelFilesError, TokenizerFilesError, ImageFilesError, PolicyError) as error:
+        raise StartError(str(error)) from error
+    app = _build_app(settings, serving)
+    return Built(app, serving, tuple(_warnings(settings, serving.converter.policies)))
+
+
+def model_folder(model: str) -> Path:
+    """Return the folder of a model: that of the demo, or the one that is named.
+
+    Raises:
+        StartError: there is no such folder.
+    """
+    folder = Path(str(files("skipserve") / DEMO)) if model == DEMO else Path(model).expanduser()
+    if not folder.is_dir():
+        raise StartError(
+            f"there is no model folder {model}: name {DEMO!r}, or the folder of a LLaVA-1.5 "
+            "checkpoint in Hugging Face format"
+        )
+    return folder.resolve()
+
+
+def _build_serving(settings: Settings) -> Serving:
+    folder = model_folder(settings.model)
+    config = ModelConfig.from_folder(folder)
+    policies = PolicyRegistry(load_catalog(settings.policies), config.sizes.decoder.num_layers)
+    _check_default(settings.default_skip_policy, policies)
+    name = DEMO if settings.model == DEMO else folder.name
+    registry = CollectorRegistry()
+    metrics = ServerMetrics(registry, name, policies.resolved.values())
+    service = EngineService(_engine_spec(settings, folder), metrics)
+    return Serving(
+        service=service,
+        converter=_build_converter(settings, folder, config, policies, name),
+        reporter=Reporter(config.sizes),
+        admission=Admission(service, metrics, settings.max_queued_requests),
+        metrics=metrics,
+        registry=registry,
+        keep_alive_seconds=settings.keep_alive_seconds,
+    )
+
+
+def _engine_spec(settings: Settings, folder: Path) -> EngineSpec:
+    return EngineSpec(
+        model=folder,
+        device=settings.device.value,
+        dtype=settings.dtype.value,
+        num_threads=settings.num_threads,
+        stall_seconds=settings.stall_seconds,
+    )
+
+
+def _build_converter(
+    settings: Settings, folder: Path, config: ModelConfig, policies: PolicyRegistry, name: str
+) -> Converter:
+    image_size = config.sizes.vision.image_size
+    return Converter(
+        model_name=name,
+        prompts=PromptProcessor.from_folder(folder, config),
+        preprocessor=Preprocessor.from_folder(folder, image_size, settings.max_image_pixels),
+        policies=policies,
+        default_policy=settings.default_skip_policy,
+        takes_inline=settings.allow_inline_policies,
+        limits=ImageLimits(
+            num_images=settings.max_images,
+            image_bytes=settings.max_image_bytes,
+            pixels=PixelLimits(settings.max_image_pixels, settings.max_request_pixels),
+        ),
+    )
+
+
+def _check_default(name: str, policies: PolicyRegistry) -> None:
+    if name in policies.misfits:
+        raise StartError(f"the default skip policy {name} does not fit: {policies.misfits[name]}")
+    if name not in policies.resolved:
+        nearest = ", ".join(nearest_names(name, policies.resolved)) or "in `skipserve policies`"
+        raise StartError(f"there is no skip policy {name!r}; the nearest are {nearest}")
+
+
+def _build_app(settings: Settings, serving: Serving) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
+        await serving.service.start()
+        try:
+            yield
+        finally:
+            await serving.service.close(grace_seconds=0)
+
+    app = FastAPI(
+        title="skipserve",
+        summary="A server for multimodal LLMs in which each request chooses what is computed.",
+        version=version("skipserve"),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers={HTTPException: handle_error, RequestValidationError: handle_error},
+    )
+    app.state.serving = serving
+    app.include_router(router)
+    # The last one added is the first to see a request.
+    app.add_middleware(
+        ReadBody,
+        paths={"/v1/chat/completions"},
+        max_bytes=settings.max_body_bytes,
+        timeout_seconds=settings.body_seconds,
+    )
+    app.add_middleware(RequireKey, keys=[key.get_secret_value() for key in settings.api_key])
+    app.add_middleware(Guard, metrics=serving.metrics)
+    return app
+
+
+def _warnings(settings: Settings, policies: PolicyRegistry) -> list[str]:
+    warnings = [
+        f"the skip policy {name} does not fit this model: {reason}"
+        for name, reason in policies.misfits.items()
+    ]
+    if not settings.is_loopback and not settings.api_key:
+        warnings.append(
+            f"anyone who reaches {settings.host}:{settings.port} can use this server: "
+            "set --api-key, or listen on 127.0.0.1"
+        )
+    return warnings

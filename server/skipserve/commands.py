@@ -1,0 +1,279 @@
+"""`skipserve serve`: flags, the process around the server, signals, and the exit code."""
+
+import asyncio
+import contextlib
+import inspect
+import json
+import logging
+import signal
+import socket
+from collections.abc import Awaitable, Generator
+from typing import Annotated, Any
+
+import typer
+import uvicorn
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import SettingsError
+from rich.console import Console
+
+from skipserve.app import Built, StartError, build
+from skipserve.settings import LogFormat, Settings, SettingsFileError
+
+_LOG = logging.getLogger("skipserve")
+_MAX_HEADER_BYTES = 32 * 1024
+# After the engine has died: what open streams get to say so.
+_LAST_WORDS_SECONDS = 2.0
+# After the grace time: what cut-off requests get to end.
+_CUT_OFF_SECONDS = 1
+
+_METAVARS = {
+    "model": "demo|PATH",
+    "config": "FILE",
+    "policies": "FILE",
+    "api_key": "KEY",
+    "default_skip_policy": "NAME",
+}
+_PANELS = {
+    "Model": ("model", "dtype", "device", "num_threads"),
+    "Network": ("host", "port", "api_key"),
+    "Skip policies": ("policies", "default_skip_policy", "allow_inline_policies"),
+    "Limits": (
+        *("max_body_bytes", "max_images", "max_image_bytes", "max_image_pixels"),
+        *("max_request_pixels", "max_queued_requests", "body_seconds"),
+    ),
+}
+
+
+def serve(**flags: Any) -> None:
+    """Serve a model over HTTP.
+
+    Each flag can also be set in the environment (--model as SKIPSERVE_MODEL) or in a file
+    (model: demo). Flags go before the environment, the environment before the file.
+    """
+    settings = _read_settings({name: value for name, value in flags.items() if _is_given(value)})
+    try:
+        built = build(settings)
+        listener = _listen(settings.host, settings.port)
+    except (StartError, OSError) as error:
+        raise _refusal(str(error)) from error
+    _set_up_logging(settings.log_format)
+    for warning in built.warnings:
+        _LOG.warning(warning)
+    raise typer.Exit(asyncio.run(_Process(built, settings, listener).run()))
+
+
+def _is_given(value: Any) -> bool:
+    return value is not None and value != []
+
+
+def _read_settings(flags: dict[str, Any]) -> Settings:
+    try:
+        return Settings(**flags)
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, it['loc']))}: {it['msg']}" for it in error.errors()]
+        raise _refusal("; ".join(faults)) from error
+    except (SettingsFileError, SettingsError) as error:
+        raise _refusal(str(error)) from error
+
+
+def _refusal(message: str) -> typer.Exit:
+    Console(stderr=True).print(message, style="red", markup=False, soft_wrap=True)
+    return typer.Exit(2)
+
+
+def _signature() -> inspect.Signature:
+    """Return the flags of `serve`: one for each setting, so that none is listed twice."""
+    return inspect.Signature(
+        [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_flag(name, field)
+            )
+            for name, field in Settings.model_fields.items()
+        ]
+    )
+
+
+def _flag(name: str, field: FieldInfo) -> Any:
+    words = name.replace("_", "-")
+    kind: Any = list[str] if isinstance(field.default, tuple) else field.annotation
+    option = typer.Option(
+        f"--{words}/--no-{words}" if kind is bool else f"--{words}",
+        help=(field.description or "") + _default_text(field.default),
+        metavar=_METAVARS.get(name),
+        rich_help_panel=next((title for title, of in _PANELS.items() if name in of), "Process"),
+    )
+    return Annotated[kind | None, option]
+
+
+def _default_text(default: Any) -> str:
+    if default is None or default == ():
+        return ""
+    return f" Default: {'yes' if default is True else default}."
+
+
+serve.__signature__ = _signature()  # type: ignore[attr-defined]
+serve.__annotations__ = {
+    name: parameter.annotation for name, parameter in _signature().parameters.items()
+}
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise OSError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+
+
+def _set_up_logging(log_format: LogFormat) -> None:
+    handler = logging.StreamHandler()
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(_JsonFormatter() if log_format is LogFormat.JSON else text)
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    for noisy in ("uvicorn", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+class _JsonFormatter(logging.Formatter):
+    """Writes each record as one JSON object."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line = {
+            "time": self.formatTime(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but signals are ours: it would close the door before /ready could say so."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Leave the signals alone."""
+        yield
+
+
+class _Process:
+    """The life of one server, from the first request to the exit code.
+
+    The first SIGTERM or SIGINT drains: new requests are turned away, running ones finish within
+    the grace time. The second one ends at once. If the engine dies, so does the server.
+
+    Args:
+        built: what is served.
+        settings: how.
+        listener: where, bound already.
+    """
+
+    def __init__(self, built: Built, settings: Settings, listener: socket.socket) -> None:
+        self._serving = built.serving
+        self._settings = settings
+        self._listener = listener
+        self._asked, self._insisted = asyncio.Event(), asyncio.Event()
+        self._http = _Server(
+            uvicorn.Config(
+                built.app,
+                http="h11",
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+                timeout_graceful_shutdown=_CUT_OFF_SECONDS,
+            )
+        )
+
+    async def run(self) -> int:
+        """Serve until told to stop; return the exit code."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._signal)
+        http = asyncio.create_task(self._http.serve(sockets=[self._listener]))
+        announcement = asyncio.create_task(self._announce())
+        await _first_of(self._drain(), self._follow_engine(), asyncio.shield(http))
+        announcement.cancel()
+        self._http.should_exit = True
+        self._http.force_exit = self._insisted.is_set()
+        await http
+        await self._serving.service.close(grace_seconds=0)
+        return 1 if not self._asked.is_set() or self._insisted.is_set() else 0
+
+    def _signal(self) -> None:
+        if self._asked.is_set():
+            self._insisted.set()
+        self._asked.set()
+
+    async def _drain(self) -> None:
+        """Return when it was asked to stop and the running requests are done, or out of time."""
+        await self._asked.wait()
+        self._serving.admission.drain()
+        _LOG.info("stopping: running requests have %g s", self._settings.grace_seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.grace_seconds):
+                await _first_of(self._serving.admission.wait_idle(), self._insisted.wait())
+
+    async def _follow_engine(self) -> None:
+        """Return when the engine is gone and its open streams have said so."""
+        await self._serving.service.wait_closed()
+        failure = self._serving.service.failure
+        if failure is not None:
+            _LOG.error("stopping: %s", failure.message)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                await self._serving.admission.wait_idle()
+
+    async def _announce(self) -> None:
+        """Say what to try, once the model is loaded."""
+        while not self._serving.admission.is_ready:
+            await asyncio.sleep(0.05)
+        console = Console(markup=False, highlight=False, soft_wrap=True)
+        console.print(f"\nskipserve serves {self._model()} on {self._url()}\n", style="bold")
+        for line in _hints(self._url(), has_key=bool(self._settings.api_key)):
+            console.print(line)
+
+    def _model(self) -> str:
+        ready = self._serving.service.ready
+        where = f" ({ready.dtype} on {ready.device})" if ready else ""
+        return self._serving.converter.model_name + where
+
+    def _url(self) -> str:
+        host = self._settings.host
+        shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else host
+        shown = f"[{shown}]" if ":" in shown else shown
+        return f"http://{shown}:{self._listener.getsockname()[1]}"
+
+
+async def _first_of(*waits: Awaitable[object]) -> None:
+    """Return when one of them does; give up the others."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _hints(url: str, *, has_key: bool) -> list[str]:
+    """Return what to try next, to be copied into a shell."""
+    key, header = (' --api-key "$KEY"', ' -H "Authorization: Bearer $KEY"') if has_key else ("", "")
+    content = (
+        '[{"type": "image_url", "image_url": {"url": "data:image/png;base64,\'"$(base64 -w0 '
+        'picture.png)"\'"}}, {"type": "text", "text": "How many red squares are there?"}]'
+    )
+    return [
+        "Try next:",
+        f'  skipserve ask picture.png "How many red squares are there?" --url {url}{key}',
+        f"  skipserve policies --url {url}{key}",
+        f"  curl {url}/v1/chat/completions{header} -H 'Content-Type: application/json' -d "
+        f'\'{{"messages": [{{"role": "user", "content": {content}}}], "temperature": 0, '
+        '"skip_policy": "skip-block-every-3-from-16"}\'',
+        "",
+    ]

@@ -1,0 +1,1 @@
+"""Images from requests: hostile bytes end here."""

@@ -1,0 +1,83 @@
+"""Takes the bytes of an image out of the URL in a request. Fetches nothing."""
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+
+from skipserve.errors import FeatureOffError, InvalidRequestError, UnusableImageError
+
+# What a data URI may declare, and the Pillow plugins that may read it.
+FORMAT_OF_MEDIA_TYPE = {
+    "image/jpeg": "JPEG",
+    "image/jpg": "JPEG",
+    "image/png": "PNG",
+    "image/webp": "WEBP",
+    "image/gif": "GIF",
+    "image/bmp": "BMP",
+    "image/x-ms-bmp": "BMP",
+}
+
+_HEAD = re.compile(r"data:([^;,]{1,100});base64,", re.IGNORECASE)
+_LONGEST_HEAD = 120
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """An image file as it came.
+
+    Attributes:
+        content: its bytes.
+        param: the field of the request that held it.
+    """
+
+    content: bytes
+    param: str
+
+
+def decode_data_uri(url: str, param: str, max_bytes: int) -> EncodedImage:
+    """Return the bytes in a `data:image/...;base64,` URI.
+
+    Args:
+        url: the URI.
+        param: the field that held it, for messages.
+        max_bytes: what the image may weigh; checked before decoding.
+
+    Raises:
+        FeatureOffError: the URL is remote.
+        InvalidRequestError: it is no data URI with base64.
+        UnusableImageError: the declared type is not on the list, or the image is too heavy.
+    """
+    head = _HEAD.match(url[:_LONGEST_HEAD])
+    if head is None:
+        raise _wrong_url(url, param)
+    media_type = head.group(1).strip().lower()
+    if media_type not in FORMAT_OF_MEDIA_TYPE:
+        raise UnusableImageError(
+            "the declared type of an image must be one of " + ", ".join(FORMAT_OF_MEDIA_TYPE),
+            param,
+        )
+    payload = url[head.end() :]
+    if _decoded_length(payload) > max_bytes:
+        raise UnusableImageError(f"an image may hold at most {max_bytes} bytes", param)
+    try:
+        content = base64.b64decode(payload, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidRequestError("the image is not valid base64", param) from error
+    if len(content) != _decoded_length(payload):
+        raise InvalidRequestError("the image is not valid base64: wrong padding", param)
+    return EncodedImage(content, param)
+
+
+def _decoded_length(payload: str) -> int:
+    return len(payload) // 4 * 3 - payload[-2:].count("=")
+
+
+def _wrong_url(url: str, param: str) -> FeatureOffError | InvalidRequestError:
+    if url[:_LONGEST_HEAD].strip().lower().startswith("data:"):
+        return InvalidRequestError(
+            "a data URI must begin with data:image/png;base64, or another allowed image type", param
+        )
+    return FeatureOffError(
+        "images are taken from data URIs only: fetching URLs is switched off on this server", param
+    )

@@ -1,0 +1,99 @@
+"""Hostile image bytes to an RGB picture, under limits that are checked before decoding."""
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from PIL import Image, ImageFile, ImageOps
+
+from skipserve.errors import UnusableImageError
+from skipserve.media.data_uri import FORMAT_OF_MEDIA_TYPE, EncodedImage
+
+_FORMATS = tuple(dict.fromkeys(FORMAT_OF_MEDIA_TYPE.values()))
+
+# What shows through transparent pixels.
+BACKGROUND = (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class PixelLimits:
+    """How much may be decoded.
+
+    Attributes:
+        image_pixels: width times height of one image.
+        request_pixels: the same, over all images of a request.
+    """
+
+    image_pixels: int
+    request_pixels: int
+
+
+def decode_images(images: list[EncodedImage], limits: PixelLimits) -> list[Image.Image]:
+    """Return images as RGB, upright, opaque; of an animation the first frame.
+
+    Raises:
+        UnusableImageError: one is broken, of another format, or over a limit.
+    """
+    budget = limits.request_pixels
+    decoded = []
+    for image in images:
+        allowed = min(limits.image_pixels, budget)
+        picture = _decode(image, allowed)
+        budget -= picture.width * picture.height
+        decoded.append(picture)
+    return decoded
+
+
+def _decode(image: EncodedImage, max_pixels: int) -> Image.Image:
+    with (
+        _refuses_broken(image.param),
+        Image.open(io.BytesIO(image.content), formats=_FORMATS) as picture,
+    ):
+        _check_size(picture, max_pixels, image.param)
+        picture.load()
+        return _flatten(ImageOps.exif_transpose(picture))
+
+
+def refuse_bombs() -> None:
+    """Make Pillow's warning of a decompression bomb an error, for the whole process."""
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+
+@contextmanager
+def _refuses_broken(param: str) -> Iterator[None]:
+    """Turn whatever Pillow raises into our own error, without Pillow's words."""
+    try:
+        yield
+    except UnusableImageError:
+        raise
+    except Exception as error:
+        raise UnusableImageError(
+            "the image cannot be decoded; JPEG, PNG, WebP, GIF and BMP are read", param
+        ) from error
+
+
+def _check_size(picture: ImageFile.ImageFile, max_pixels: int, param: str) -> None:
+    if picture.width * picture.height > max_pixels:
+        raise UnusableImageError(
+            f"the image is {picture.width} x {picture.height} pixels; "
+            f"at most {max_pixels} pixels are left for it",
+            param,
+        )
+
+
+def _flatten(picture: Image.Image) -> Image.Image:
+    """Return a picture as a viewer shows it: 8 bits a channel, on the background."""
+    if picture.mode.startswith("I") or picture.mode == "F":
+        picture = _to_eight_bits(picture)
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        canvas = Image.new("RGBA", picture.size, (*BACKGROUND, 255))
+        picture = Image.alpha_composite(canvas, picture)
+    return picture.convert("RGB")
+
+
+def _to_eight_bits(picture: Image.Image) -> Image.Image:
+    """Return a 16-bit grey picture with its upper 8 bits (Pillow's own conversion clips)."""
+    return picture.convert("I").point(lambda value: value / 256).convert("L")

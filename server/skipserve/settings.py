@@ -1,0 +1,144 @@
+"""What an operator can set, by flag, environment or file. The environment is read here alone."""
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+    YamlConfigSettingsSource,
+)
+
+_PREFIX = "SKIPSERVE_"
+_MIB = 2**20
+_LOOPBACK = {"localhost", "::1"}
+
+
+class SettingsFileError(ValueError):
+    """A settings file that is missing or of a kind that is not read."""
+
+
+class Dtype(StrEnum):
+    """The number type that the model runs in; AUTO takes the checkpoint's."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+class Device(StrEnum):
+    """What the model runs on; AUTO takes a GPU where there is one."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class LogFormat(StrEnum):
+    """How log lines are written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class Settings(BaseSettings):
+    """How to run a server. Flags go before environment, environment before file."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid")
+
+    model: str = Field(
+        "demo", min_length=1, description="The demo model that ships, or a checkpoint's folder."
+    )
+    dtype: Dtype = Field(Dtype.AUTO, description="Number type; auto takes the checkpoint's.")
+    device: Device = Field(Device.AUTO, description="Where the model runs; auto finds a GPU.")
+    num_threads: int | None = Field(
+        None, ge=1, le=1024, description="CPU threads of the engine; torch's choice if not set."
+    )
+    host: str = Field("127.0.0.1", min_length=1, description="The address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="The port; 0 takes a free one.")
+    api_key: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="A key that clients must send; several by repeating or with commas."
+    )
+    policies: Path | None = Field(None, description="A YAML file that adds skip policies.")
+    default_skip_policy: str = Field(
+        "full", description="The skip policy of requests that name none."
+    )
+    allow_inline_policies: bool = Field(
+        True, description="Whether requests may spell a skip policy out."
+    )
+    max_body_bytes: int = Field(32 * _MIB, ge=1024, description="Bytes of a request's body.")
+    max_images: int = Field(8, ge=0, le=256, description="Images of a request.")
+    max_image_bytes: int = Field(20 * _MIB, ge=1, description="Bytes of one image file.")
+    max_image_pixels: int = Field(
+        40_000_000, ge=1, le=89_000_000, description="Width times height of one image."
+    )
+    max_request_pixels: int = Field(
+        80_000_000, ge=1, description="The same, over all images of a request."
+    )
+    max_queued_requests: int = Field(
+        64, ge=1, description="Requests that may wait; more are turned away."
+    )
+    body_seconds: float = Field(60.0, gt=0, description="Time that a client has to send a body.")
+    grace_seconds: float = Field(
+        30.0, ge=0, description="Time that running requests have to finish on SIGTERM."
+    )
+    stall_seconds: float = Field(
+        30.0, gt=0, description="After so long without progress the engine counts as hung."
+    )
+    keep_alive_seconds: float = Field(
+        15.0, gt=0, description="Time between signs of life in a stream."
+    )
+    config: Path | None = Field(None, description="A YAML or TOML file with these settings.")
+    log_format: LogFormat = Field(LogFormat.TEXT, description="How log lines are written.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put the sources in order, the file among them if one is named."""
+        given: dict[str, Any] = init_settings()
+        path = given.get("config") or os.environ.get(_PREFIX + "CONFIG")
+        file = (_file_source(settings_cls, Path(path)),) if path else ()
+        return init_settings, env_settings, *file
+
+    @field_validator("api_key", mode="before")
+    @classmethod
+    def _split_keys(cls, value: Any) -> Any:
+        """Take one text with commas, or several, as keys."""
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, list | tuple):
+            return value
+        return [key.strip() for text in texts for key in str(text).split(",") if key.strip()]
+
+    @model_validator(mode="after")
+    def _check_pixels(self) -> Self:
+        if self.max_request_pixels < self.max_image_pixels:
+            raise ValueError("max_request_pixels must be at least max_image_pixels")
+        return self
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return self.host in _LOOPBACK or self.host.startswith("127.")
+
+
+def _file_source(settings: type[BaseSettings], path: Path) -> PydanticBaseSettingsSource:
+    if not path.is_file():
+        raise SettingsFileError(f"there is no settings file {path}")
+    if path.suffix in {".yaml", ".yml"}:
+        return YamlConfigSettingsSource(settings, yaml_file=path)
+    if path.suffix == ".toml":
+        return TomlConfigSettingsSource(settings, toml_file=path)
+    raise SettingsFileError(f"the settings file {path} must end in .yaml, .yml or .toml")

@@ -1,0 +1,118 @@
+"""Tests of how steps become text."""
+
+import pytest
+from tiny_llava import make_tokenizer
+
+from skipserve.api.answer import AnswerText, Piece, Tally
+from skipserve.engine.types import FinishReason, Stage, StepOutput, TokenLogprob
+from skipserve.prompt.tokenizer import Tokenizer
+
+pytestmark = pytest.mark.fast
+
+THEIRS = make_tokenizer()
+OURS = Tokenizer(THEIRS.to_str())
+EOS = 2
+
+
+def steps(text: str, finish_reason: FinishReason = FinishReason.STOP) -> list[StepOutput]:
+    """Return the steps that answer a text, each with log-probabilities."""
+    ids = THEIRS.encode(text, add_special_tokens=False).ids
+    if finish_reason is FinishReason.STOP:
+        ids.append(EOS)
+    return [
+        StepOutput(
+            "r",
+            token_id,
+            logprob=-float(index),
+            top_logprobs=(TokenLogprob(token_id, -float(index)), TokenLogprob(5, -9.0)),
+            finish_reason=finish_reason if index == len(ids) - 1 else None,
+        )
+        for index, token_id in enumerate(ids)
+    ]
+
+
+def pieces(outputs: list[StepOutput], *stops: str, has_logprobs: bool = True) -> list[Piece]:
+    text, shown = AnswerText(OURS, stops, has_logprobs), []
+    for output in outputs:
+        shown.append(text.push(output))
+        if shown[-1].finish_reason is not None:
+            break
+    return shown
+
+
+def text_of(shown: list[Piece]) -> str:
+    return "".join(piece.text for piece in shown)
+
+
+def tokens_of(shown: list[Piece]) -> str:
+    return "".join(token.token for piece in shown for token in piece.logprobs)
+
+
+@pytest.mark.parametrize("reason", [FinishReason.STOP, FinishReason.LENGTH])
+def test_a_whole_answer(reason: FinishReason) -> None:
+    shown = pieces(steps(" a grey € cat", reason))
+    assert text_of(shown) == "a grey € cat"
+    assert [piece.finish_reason for piece in shown] == [None] * (len(shown) - 1) + [reason]
+
+
+def test_log_probabilities_cover_the_answer_and_not_its_end() -> None:
+    shown = pieces(steps(" the cat"))
+    assert tokens_of(shown) == " the cat"
+    [first, *_] = [token for piece in shown for token in piece.logprobs]
+    assert bytes(first.bytes) == b" the"
+    assert [top.logprob for top in first.top_logprobs] == [0.0, -9.0]
+    assert not tokens_of(pieces(steps(" the cat"), has_logprobs=False))
+
+
+def test_log_probabilities_of_a_character_in_parts() -> None:
+    shown = pieces(steps("€"))
+    bytes_shown = [byte for piece in shown for token in piece.logprobs for byte in token.bytes]
+    assert bytes(bytes_shown).decode() == "€"
+
+
+def test_a_stop_string_across_tokens_is_left_out() -> None:
+    shown = pieces(steps("one, two, three"), "o, t")
+    assert text_of(shown) == "one, tw"
+    assert shown[-1].finish_reason is FinishReason.STOP
+    assert tokens_of(shown) == "one, tw"
+
+
+def test_what_looked_like_a_stop_string_is_shown_at_the_end() -> None:
+    shown = pieces(steps("cats and do"), "dogs")
+    assert text_of(shown) == "cats and do"
+    assert tokens_of(shown) == "cats and do"
+
+
+def test_a_stop_string_completed_by_the_last_token() -> None:
+    shown = pieces(steps("abc", FinishReason.LENGTH), "c")
+    assert (text_of(shown), shown[-1].finish_reason) == ("ab", FinishReason.STOP)
+
+
+def test_an_empty_answer() -> None:
+    [piece] = pieces(steps(""))
+    assert piece == Piece("", (), FinishReason.STOP)
+
+
+def test_an_end_without_a_token() -> None:
+    shown = pieces(
+        [
+            *steps("ab", FinishReason.LENGTH)[:1],
+            StepOutput("r", None, finish_reason=FinishReason.LENGTH),
+        ]
+    )
+    assert text_of(shown) == "a"
+    assert shown[-1].finish_reason is FinishReason.LENGTH
+
+
+def test_the_tally() -> None:
+    tally = Tally()
+    assert tally.time_to_first_token_seconds is None
+    tally.add(StepOutput("r", 7, stage_seconds={Stage.QUEUE: 0.25}, num_cached_tokens=3))
+    assert tally.inter_token_latency_seconds is None
+    tally.add(StepOutput("r", 8))
+    tally.add(StepOutput("r", None))
+    assert (tally.num_generated, tally.num_cached, tally.queue_seconds) == (2, 3, 0.25)
+    first, between = tally.time_to_first_token_seconds, tally.inter_token_latency_seconds
+    assert first is not None
+    assert between is not None
+    assert 0 <= first <= first + between <= tally.duration_seconds

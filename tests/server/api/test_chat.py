@@ -1,0 +1,227 @@
+"""Tests of chat completions, against a whole server."""
+
+import json
+import socket
+from typing import Any
+
+import httpx
+import pytest
+from live_server import LiveServer
+from pictures import question
+
+from skipserve_policies import flops
+from skipserve_policies.plan import Plan, TokenClass, trim
+
+CHAT = "/v1/chat/completions"
+SKIPPING = "skip-block-every-3-from-16-all"
+
+
+def ask(client: httpx.Client, body: dict[str, Any], **headers: str) -> dict[str, Any]:
+    reply = client.post(CHAT, json=body, headers=headers)
+    assert reply.status_code == 200, reply.text
+    return dict(reply.json())
+
+
+def stream(client: httpx.Client, body: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the chunks of a stream; checks how it ends."""
+    with client.stream("POST", CHAT, json=body | {"stream": True}) as reply:
+        assert reply.status_code == 200
+        assert reply.headers["content-type"].startswith("text/event-stream")
+        assert reply.headers["cache-control"] == "no-cache"
+        assert reply.headers["x-accel-buffering"] == "no"
+        events = reply.read().decode().split("\n\n")
+    assert events[-2:] == ["data: [DONE]", ""]
+    return [json.loads(event.removeprefix("data: ")) for event in events[:-2]]
+
+
+def test_a_reply_in_openai_s_form(client: httpx.Client, picture_url: str) -> None:
+    body = question("What?", picture_url, temperature=0, max_tokens=4, model="tiny")
+    reply = ask(client, body)
+    assert reply["object"] == "chat.completion"
+    assert reply["id"].startswith("chatcmpl-")
+    assert reply["model"] == "tiny"
+    [choice] = reply["choices"]
+    assert choice["message"]["role"] == "assistant"
+    assert isinstance(choice["message"]["content"], str)
+    assert choice["finish_reason"] in {"stop", "length"}
+    assert choice["logprobs"] is None
+    usage = reply["usage"]
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+    assert usage["prompt_tokens_details"] == {"cached_tokens": 0, "multimodal_tokens": 16}
+    times = reply["metrics"]
+    assert 0 <= times["queue_seconds"] <= times["time_to_first_token_seconds"]
+    assert times["time_to_first_token_seconds"] <= times["duration_seconds"]
+
+
+def test_the_skip_report_is_the_formula(
+    client: httpx.Client, live: LiveServer, picture_url: str
+) -> None:
+    body = question("What?", picture_url, temperature=0, max_tokens=5, skip_policy=SKIPPING)
+    reply = client.post(CHAT, json=body)
+    assert reply.headers["x-skip-policy"] == SKIPPING
+    report, usage = reply.json()["metrics"]["skip"], reply.json()["usage"]
+    sizes = live.built.serving.reporter.sizes
+    policy = live.built.serving.converter.policies.find(SKIPPING)
+    visual = usage["prompt_tokens_details"]["multimodal_tokens"]
+    # Where the image stands among the text changes no count of full rows, so any place will do
+    # for a policy that treats both alike.
+    segments = [(TokenClass.VISUAL, visual), (TokenClass.TEXT, usage["prompt_tokens"] - visual)]
+    shape = flops.Request(flops.prompt_classes(segments), usage["completion_tokens"], num_images=1)
+    planned = flops.request_flops(sizes, policy.plan, shape).total
+    full = flops.request_flops(sizes, trim(Plan.full(32)), shape).total
+    assert report == {
+        "policy": SKIPPING,
+        "digest": policy.digest,
+        "layers": {"skip_block": [18, 21, 24, 27, 30]},
+        "planned_flops": planned,
+        "full_flops": full,
+        "saved_ratio": 1 - planned / full,
+    }
+    assert 0 < report["saved_ratio"] < 1
+
+
+def test_the_full_model_saves_nothing(client: httpx.Client, picture_url: str) -> None:
+    report = ask(client, question("What?", picture_url))["metrics"]["skip"]
+    assert (report["policy"], report["saved_ratio"], report["layers"]) == ("full", 0, {})
+
+
+def test_a_stream_is_the_reply_in_pieces(client: httpx.Client, picture_url: str) -> None:
+    body = question("Why?", picture_url, temperature=0, max_tokens=12, skip_policy=SKIPPING)
+    body |= {"logprobs": True, "top_logprobs": 2}
+    whole = ask(client, body)
+    chunks = stream(client, body)
+    assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
+    assert len({chunk["id"] for chunk in chunks}) == 1
+    choices = [chunk["choices"][0] for chunk in chunks]
+    assert choices[0]["delta"] == {"role": "assistant", "content": ""}
+    text = "".join(choice["delta"].get("content", "") for choice in choices)
+    assert text == whole["choices"][0]["message"]["content"]
+    logprobs = [
+        token for choice in choices for token in (choice["logprobs"] or {"content": []})["content"]
+    ]
+    assert logprobs == whole["choices"][0]["logprobs"]["content"]
+    reasons = [choice["finish_reason"] for choice in choices]
+    assert reasons == [None] * (len(reasons) - 1) + [whole["choices"][0]["finish_reason"]]
+    assert chunks[-1]["metrics"]["skip"] == whole["metrics"]["skip"]
+    assert not any("metrics" in chunk or "usage" in chunk for chunk in chunks[:-1])
+
+
+def test_a_stream_with_usage(client: httpx.Client) -> None:
+    body = question("Why?", temperature=0)
+    chunks = stream(client, body | {"stream_options": {"include_usage": True}})
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"] == ask(client, body)["usage"]
+    assert chunks[-1]["metrics"]["skip"]["policy"] == "full"
+    assert chunks[-2]["choices"][0]["finish_reason"] is not None
+    assert not any("metrics" in chunk for chunk in chunks[:-1])
+
+
+def test_greedy_answers_and_seeded_ones_repeat(client: httpx.Client, picture_url: str) -> None:
+    for sampling in ({"temperature": 0}, {"temperature": 1.5, "seed": 5}):
+        body = question("Why?", picture_url, max_tokens=10, **sampling)
+        contents = {ask(client, body)["choices"][0]["message"]["content"] for _ in range(2)}
+        assert len(contents) == 1
+    drawn = {
+        ask(client, question("Why?", temperature=2, seed=seed, max_tokens=8))["choices"][0][
+            "message"
+        ]["content"]
+        for seed in range(5)
+    }
+    assert len(drawn) > 1
+
+
+def test_the_policy_and_nothing_else_makes_the_difference(
+    client: httpx.Client, picture_url: str
+) -> None:
+    def logprobs(**fields: object) -> list[float]:
+        body = question("Why?", picture_url, temperature=0, logprobs=True, max_tokens=2, **fields)
+        return [t["logprob"] for t in ask(client, body)["choices"][0]["logprobs"]["content"]]
+
+    in_body = logprobs(skip_policy=SKIPPING)
+    assert in_body != logprobs()
+    assert in_body == logprobs(model=f"tiny@{SKIPPING}")
+    assert in_body == logprobs(vllm_xargs={"skip_policy": SKIPPING})
+    inline = {
+        "rules": [{"action": "skip_block", "layers": {"start": 16, "interval": 3}, "scope": "all"}]
+    }
+    assert in_body == logprobs(skip_policy=inline)
+
+
+def test_the_header_names_a_policy(client: httpx.Client) -> None:
+    reply = ask(client, question("Why?"), **{"X-Skip-Policy": SKIPPING})
+    assert reply["metrics"]["skip"]["policy"] == SKIPPING
+
+
+def test_an_inline_policy_is_called_inline(client: httpx.Client) -> None:
+    rules = [{"action": "skip_ffn", "layers": {"from": 16, "to": 31}, "scope": "all"}]
+    reply = ask(client, question("Why?", skip_policy={"rules": rules}))
+    assert reply["metrics"]["skip"]["policy"] == "inline"
+    assert reply["metrics"]["skip"]["layers"] == {"skip_ffn": list(range(16, 32))}
+
+
+def test_a_stop_string_ends_the_answer(client: httpx.Client) -> None:
+    body = question("Why?", temperature=0, max_tokens=20)
+    text = ask(client, body)["choices"][0]["message"]["content"]
+    assert len(text) > 4
+    stop = text[2:5]
+    cut = ask(client, body | {"stop": stop})
+    assert cut["choices"][0]["message"]["content"] == text[: text.index(stop)]
+    assert cut["choices"][0]["finish_reason"] == "stop"
+    assert cut["usage"]["completion_tokens"] <= 20
+    chunks = stream(client, body | {"stop": [stop, "never"]})
+    shown = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
+    assert shown == text[: text.index(stop)]
+
+
+def test_log_probabilities_are_the_models_own(client: httpx.Client) -> None:
+    body = question("Why?", logprobs=True, top_logprobs=20, max_tokens=2)
+    cold = ask(client, body | {"temperature": 0})["choices"][0]["logprobs"]["content"]
+    hot = ask(client, body | {"temperature": 2, "top_p": 0.1})["choices"][0]["logprobs"]["content"]
+    assert cold[0]["top_logprobs"] == hot[0]["top_logprobs"]
+    assert len(cold[0]["top_logprobs"]) == 20
+    values = [top["logprob"] for top in cold[0]["top_logprobs"]]
+    assert values == sorted(values, reverse=True)
+    assert cold[0]["logprob"] == values[0]
+
+
+def test_a_conversation(client: httpx.Client, picture_url: str) -> None:
+    body = question("And now?", picture_url)
+    body["messages"][:0] = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "Hello"}]},
+        {"role": "assistant", "content": "Hi.", "refusal": None, "tool_calls": None},
+    ]
+    assert ask(client, body)["usage"]["prompt_tokens"] > 40
+
+
+def test_the_answer_fills_what_is_left_of_the_context(client: httpx.Client) -> None:
+    body = question("x" * 200, temperature=0)
+    del body["max_tokens"]
+    usage = ask(client, body)["usage"]
+    assert usage["total_tokens"] <= 256
+
+
+def cancelled(live: LiveServer) -> float:
+    value = live.built.serving.registry.get_sample_value(
+        "skipserve_cancellations_total", {"model": "tiny"}
+    )
+    return value or 0.0
+
+
+@pytest.mark.parametrize("wants_stream", [False, True])
+def test_a_client_that_leaves_frees_the_engine(live: LiveServer, wants_stream: bool) -> None:
+    body = question("Why?", temperature=2, seed=1, max_tokens=200, stream=wants_stream)
+    before = cancelled(live)
+    with live.client() as client:
+        request = client.build_request("POST", CHAT, json=body)
+        head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head += f"Content-Length: {len(request.content)}\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", request.url.port or 0)) as connection:
+            connection.sendall(head.encode() + request.content)
+            # The request is under way once the server has counted it.
+            while live.built.serving.service.num_running == 0:
+                client.get("/health")
+        while cancelled(live) == before or live.built.serving.service.num_running:
+            client.get("/health")
+        assert live.built.serving.service.num_waiting == 0
+        assert ask(client, question("Still there?"))["object"] == "chat.completion"

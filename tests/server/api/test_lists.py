@@ -1,0 +1,86 @@
+"""Tests of the routes that list and show."""
+
+import httpx
+from live_server import LiveServer
+from pictures import question
+
+from skipserve_policies.catalog import load_catalog
+
+
+def test_models(client: httpx.Client, live: LiveServer) -> None:
+    reply = client.get("/v1/models").json()
+    assert reply["object"] == "list"
+    names = [entry["id"] for entry in reply["data"]]
+    assert names == ["tiny", *(f"tiny@{policy}" for policy in load_catalog())]
+    first, *_, last = reply["data"]
+    assert (first["root"], first["skip_policy"], first["max_model_len"]) == ("tiny", "full", 256)
+    assert last["skip_policy"] == last["id"].partition("@")[2]
+    ready = live.built.serving.service.ready
+    assert ready is not None
+    assert first["weights_digest"] == ready.weights_digest
+    assert len(first["weights_digest"]) == 64
+
+
+def test_every_listed_model_answers(client: httpx.Client) -> None:
+    for entry in client.get("/v1/models").json()["data"]:
+        body = question("Hi", model=entry["id"], max_tokens=2)
+        reply = client.post("/v1/chat/completions", json=body)
+        assert reply.status_code == 200
+        assert reply.json()["metrics"]["skip"]["policy"] == entry["skip_policy"]
+
+
+def test_skip_policies(client: httpx.Client) -> None:
+    reply = client.get("/v1/skip_policies").json()
+    assert reply["object"] == "list"
+    entries = {entry["name"]: entry for entry in reply["data"]}
+    assert list(entries) == list(load_catalog())
+    assert {frozenset(entry) for entry in entries.values()} == {
+        frozenset(
+            ("name", "description", "source", "digest", "layers", "scope", "saved_ratio", "quality")
+        )
+    }
+    assert entries["full"]["saved_ratio"] == 0
+    assert entries["full"]["scope"] is None
+    skipping = entries["skip-block-every-3-from-16-all"]
+    assert skipping["layers"] == {"skip_block": [18, 21, 24, 27, 30]}
+    assert skipping["scope"] == "all"
+    assert 0 < entries["skip-block-every-3-from-16"]["saved_ratio"] < skipping["saved_ratio"] < 1
+
+
+def test_health_ready_version(client: httpx.Client) -> None:
+    assert client.get("/health").json() == {"status": "ok"}
+    assert client.get("/ready").json() == {"status": "ready"}
+    assert client.head("/health").status_code in {200, 405}
+
+
+def test_metrics(client: httpx.Client, picture_url: str) -> None:
+    policy = "skip-ffn-from-16-all"
+
+    def value(name: str, **labels: str) -> float:
+        wanted = {"skip_policy": policy, "model": "tiny"} | labels
+        for line in client.get("/metrics").text.splitlines():
+            if line.startswith(name + "{") and all(f'{k}="{v}"' in line for k, v in wanted.items()):
+                return float(line.rpartition(" ")[2])
+        return 0.0
+
+    names = [
+        "skipserve_request_duration_seconds_count",
+        "skipserve_time_to_first_token_seconds_count",
+        "skipserve_inter_token_latency_seconds_count",
+        "skipserve_executed_flops_total",
+        "skipserve_saved_flops_total",
+    ]
+    before = [value(name) for name in names]
+    skipped = value("skipserve_skipped_sublayers_total", kind="ffn")
+    body = question("Hi", picture_url, temperature=0, max_tokens=4, skip_policy=policy)
+    reply = client.post("/v1/chat/completions", json=body).json()
+    grown = [value(name) - old for name, old in zip(names, before, strict=True)]
+    num_tokens = reply["usage"]["completion_tokens"]
+    assert grown[:3] == [1, 1, num_tokens - 1]
+    report = reply["metrics"]["skip"]
+    assert grown[3] == report["planned_flops"]
+    assert grown[3] + grown[4] == report["full_flops"]
+    assert value("skipserve_skipped_sublayers_total", kind="ffn") > skipped
+    text = client.get("/metrics").text
+    for stage in ("decode_image", "preprocess", "tokenize", "prefill", "decode", "detokenize"):
+        assert f'stage="{stage}"' in text

@@ -1,0 +1,107 @@
+"""Tests of server-sent events."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+
+import pytest
+from starlette.types import Message
+
+from skipserve.api.streaming import EventStream
+from skipserve.errors import EngineError
+
+pytestmark = pytest.mark.fast
+
+
+class Source:
+    """Yields some events, then ends in one of several ways."""
+
+    def __init__(self, *events: str, error: Exception | None = None, stays: bool = False) -> None:
+        self._events = events
+        self._error = error
+        self._stays = stays
+        self.is_closed = False
+
+    async def run(self) -> AsyncGenerator[str, None]:
+        try:
+            for event in self._events:
+                yield event
+            if self._stays:
+                await asyncio.Event().wait()
+            if self._error is not None:
+                raise self._error
+        finally:
+            self.is_closed = True
+
+
+def send_all(
+    source: Source, breaks_after: int | None = None, sent: list[Message] | None = None
+) -> list[Message]:
+    """Return what was sent; the client's connection may break after some messages."""
+    sent = [] if sent is None else sent
+
+    async def send(message: Message) -> None:
+        if breaks_after is not None and len(sent) == breaks_after:
+            raise ConnectionResetError
+        sent.append(message)
+
+    async def receive() -> Message:
+        raise NotImplementedError
+
+    async def run() -> None:
+        stream = EventStream(source.run(), {"X-Skip-Policy": "full"}, keep_alive_seconds=0.01)
+        async with asyncio.timeout(0.3):
+            await stream({"type": "http"}, receive, send)
+
+    asyncio.run(run())
+    return sent
+
+
+def text_of(sent: list[Message]) -> str:
+    return b"".join(message.get("body", b"") for message in sent).decode()
+
+
+def test_events_and_their_end() -> None:
+    source = Source('{"a": 1}', '{"b": 2}')
+    sent = send_all(source)
+    assert text_of(sent) == 'data: {"a": 1}\n\ndata: {"b": 2}\n\ndata: [DONE]\n\n'
+    headers = dict(sent[0]["headers"])
+    assert headers[b"content-type"].startswith(b"text/event-stream")
+    assert headers[b"cache-control"] == b"no-cache"
+    assert headers[b"x-accel-buffering"] == b"no"
+    assert headers[b"x-skip-policy"] == b"full"
+    assert b"content-length" not in headers
+    assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
+    assert source.is_closed
+
+
+def test_an_error_after_the_headers() -> None:
+    text = text_of(send_all(Source("{}", error=EngineError("the engine stopped"))))
+    first, error, done, _ = text.split("\n\n")
+    assert (first, done) == ("data: {}", "data: [DONE]")
+    body = json.loads(error.removeprefix("data: "))["error"]
+    assert (body["code"], body["message"]) == (500, "the engine stopped")
+
+
+def test_s13_an_unforeseen_error_tells_nothing() -> None:
+    text = text_of(send_all(Source(error=ValueError("<object at 0x7fc0ffee1234> in /home/me"))))
+    assert "0x" not in text
+    assert "/home" not in text
+    assert '"code":500' in text
+    assert text.endswith("data: [DONE]\n\n")
+
+
+def test_the_source_is_closed_when_the_connection_breaks() -> None:
+    source = Source("{}", "{}", "{}")
+    with pytest.raises(ConnectionResetError):
+        send_all(source, breaks_after=2)
+    assert source.is_closed
+
+
+def test_signs_of_life_while_nothing_happens() -> None:
+    source = Source("{}", stays=True)
+    sent: list[Message] = []
+    with pytest.raises(TimeoutError):
+        send_all(source, sent=sent)
+    assert text_of(sent).startswith("data: {}\n\n: keep-alive\n\n: keep-alive\n\n")
+    assert source.is_closed

@@ -1,0 +1,138 @@
+"""Who gets in: the rows of the security table on keys and paths."""
+
+import asyncio
+import secrets
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from app_client import send
+from fastapi import FastAPI
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
+
+from skipserve.api.auth import PUBLIC_PATHS, RequireKey
+from skipserve.api.routes import router
+from skipserve.app import Built, build
+from skipserve.errors import AuthenticationError
+from skipserve.settings import Settings
+
+KEYS = "first-key,second-key"
+
+
+@pytest.fixture(scope="session")
+def locked(settings: Settings) -> FastAPI:
+    return build(Settings(**settings.model_dump() | {"api_key": KEYS})).app
+
+
+def paths_of(app: FastAPI) -> Iterator[tuple[str, str]]:
+    """Yield method and path of every route."""
+    for route in (*app.routes, *router.routes):
+        if isinstance(route, Route):
+            yield from ((method, route.path) for method in sorted(route.methods or {"GET"}))
+
+
+def test_s32_every_route_is_public_or_locked(locked: FastAPI) -> None:
+    found = list(paths_of(locked))
+    assert len(found) >= 8
+    assert {path for _, path in found} > PUBLIC_PATHS
+    for method, path in found:
+        status = send(locked, method, path).status_code
+        assert (status != 401) == (path in PUBLIC_PATHS), (method, path, status)
+
+
+@pytest.mark.parametrize("path", ["/invocations", "/v1", "/docs", "/openapi.json", "/", "/pause"])
+def test_s32_what_is_no_route_is_locked_too(locked: FastAPI, path: str) -> None:
+    reply = send(locked, "GET", path)
+    assert reply.status_code == 401
+    assert reply.headers["WWW-Authenticate"] == "Bearer"
+    assert reply.json()["error"]["type"] == "authentication_error"
+
+
+@pytest.mark.parametrize("key", ["first-key", "second-key"])
+def test_every_key_opens(locked: FastAPI, key: str) -> None:
+    for scheme in ("Bearer", "bearer", "BEARER"):
+        reply = send(locked, "GET", "/v1/models", headers={"Authorization": f"{scheme} {key}"})
+        assert reply.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("", "Bearer", "Bearer ", "Bearer nope", "first-key", "Basic first-key"),
+        *(
+            "Bearer first-ke",
+            "Bearer first-keyy",
+            "Bearer FIRST-KEY",
+            "Bearer first-key,second-key",
+        ),
+        "Bearer \u00e9",
+    ],
+)
+def test_nothing_else_opens(locked: FastAPI, value: str) -> None:
+    headers = [(b"Authorization", value.encode("latin-1"))]
+    assert send(locked, "GET", "/v1/models", headers=headers).status_code == 401
+
+
+@pytest.mark.parametrize("host", ["x/health?", "x/health#", "a@b", "/health", "x?/ready", ""])
+def test_s30_the_host_header_opens_nothing(locked: FastAPI, host: str) -> None:
+    reply = send(locked, "GET", "/v1/models", headers={"Host": host})
+    assert reply.status_code == 401
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("//health", "/health/", "/health/../v1/models", "/v1%2fmodels", "/V1/models", "/HEALTH"),
+        *("/health%00", "/health;/v1/models", "/ready%2f..%2fv1%2fmodels", "/./v1/models"),
+    ],
+)
+def test_s30_no_spelling_of_a_path_opens(locked: FastAPI, path: str) -> None:
+    assert send(locked, "GET", path).status_code in {401, 404}
+    if send(locked, "GET", path).status_code == 404:
+        assert "%" in path
+
+
+def test_s30_a_root_path_opens_nothing(locked: FastAPI) -> None:
+    async def exchange() -> int:
+        transport = httpx.ASGITransport(locked, root_path="/health")
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            return (await client.get("/v1/models")).status_code
+
+    assert asyncio.run(exchange()) == 401
+
+
+def test_s30_the_scope_s_path_decides() -> None:
+    async def inner(scope: Scope, receive: Receive, send: Send) -> None:
+        raise NotImplementedError
+
+    async def nothing(message: Message | None = None) -> Message:
+        raise NotImplementedError
+
+    app = RequireKey(inner, ["k"])
+    for scope in (
+        {"type": "http", "path": "/v1/models", "raw_path": b"/health", "headers": []},
+        {"type": "websocket", "path": "/v1/models", "headers": []},
+    ):
+        with pytest.raises(AuthenticationError):
+            asyncio.run(app(scope, nothing, nothing))
+
+
+def test_s31_keys_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[bytes, bytes]] = []
+    original = secrets.compare_digest
+
+    def watch(first: bytes, second: bytes) -> bool:
+        compared.append((first, second))
+        return original(first, second)
+
+    monkeypatch.setattr(secrets, "compare_digest", watch)
+    checker = RequireKey(None, ["a", "b", "c"])  # type: ignore[arg-type]
+    assert checker._is_known("a")
+    assert not checker._is_known(None)
+    assert len(compared) == 6
+    assert {len(digest) for pair in compared for digest in pair} == {32}
+
+
+def test_without_keys_all_is_open(idle: Built) -> None:
+    assert send(idle.app, "GET", "/v1/models").status_code == 200

@@ -1,0 +1,35 @@
+"""Throws requests at the server that follow its published schema, and that break it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from live_server import LiveServer
+from pictures import question
+
+
+def fuzz(live: LiveServer, folder: Path, phases: str, num_examples: int) -> None:
+    """Let Schemathesis look for crashes and for replies that the schema does not foresee.
+
+    Bodies that follow the schema may be refused: it cannot say what fits the loaded model.
+    """
+    command = [
+        *(str(Path(sys.executable).with_name("schemathesis")), "run", f"{live.url}/openapi.json"),
+        *("--mode", "all", "--phases", phases, "--max-examples", str(num_examples)),
+        *("--checks", "all", "--exclude-checks", "positive_data_acceptance"),
+        *("--seed", "1", "--no-color"),
+    ]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    with live.client() as client:
+        assert client.post("/v1/chat/completions", json=question("Alive?")).status_code == 200
+
+
+def test_fuzzing(live: LiveServer, tmp_path: Path) -> None:
+    fuzz(live, tmp_path, "examples,fuzzing", num_examples=10)
+
+
+@pytest.mark.slow
+def test_fuzzing_at_length(live: LiveServer, tmp_path: Path) -> None:
+    fuzz(live, tmp_path, "examples,coverage,fuzzing", num_examples=60)

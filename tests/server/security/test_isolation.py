@@ -1,0 +1,82 @@
+"""No request changes another's answer: the rows of the security table on batches and state."""
+
+import json
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+from live_server import LiveServer
+from pictures import data_uri, encode, question, random_picture
+
+CHAT = "/v1/chat/completions"
+POLICIES = ("full", "skip-block-every-3-from-16-all", "exit-after-24", "visual-freeze-from-16")
+
+
+def body_of(index: int) -> dict[str, Any]:
+    """Return a request of its own: text, picture, seed and policy."""
+    url = data_uri(encode(random_picture(30, 30, seed=index)))
+    sampling = {"temperature": index % 2, "seed": index, "logprobs": True}
+    policy = POLICIES[index % len(POLICIES)]
+    return question(f"Secret {index}?", url, skip_policy=policy, max_tokens=6, **sampling)
+
+
+def answer(live: LiveServer, index: int) -> Any:
+    with live.client() as client:
+        reply = client.post(CHAT, json=body_of(index)).json()
+    assert reply["metrics"]["skip"]["policy"] == POLICIES[index % len(POLICIES)]
+    return reply["choices"]
+
+
+def disturb(live: LiveServer, index: int) -> None:
+    """Send something that fails, or that is given up at once."""
+    if index % 2:
+        with live.client() as client:
+            status = client.post(CHAT, json=body_of(index) | {"top_logprobs": 99}).status_code
+        assert status == 400
+        return
+    content = json.dumps(body_of(index) | {"max_tokens": 100, "stream": True}).encode()
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head += f"Content-Length: {len(content)}\r\n\r\n"
+    port = httpx.URL(live.url).port or 0
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(head.encode() + content)
+        connection.recv(1 + index * 50)
+
+
+def test_s49_requests_at_once_do_not_mix(live: LiveServer) -> None:
+    num = 8
+    alone = [answer(live, index) for index in range(num)]
+    with ThreadPoolExecutor(num) as pool:
+        disturbances = [pool.submit(disturb, live, index) for index in range(num)]
+        together = list(pool.map(lambda index: answer(live, index), range(num)))
+        for disturbance in disturbances:
+            disturbance.result()
+    assert together == alone
+
+
+def test_nothing_is_left_behind(live: LiveServer) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda index: disturb(live, index), range(12)))
+    service = live.built.serving.service
+    with live.client() as client:
+        while service.num_running or service.num_waiting:
+            client.get("/health")
+    assert answer(live, 1) == answer(live, 1)
+
+
+def test_overload_turns_some_away_and_serves_the_rest(live: LiveServer) -> None:
+    def ask(index: int) -> httpx.Response:
+        with live.client() as client:
+            return client.post(CHAT, json=body_of(index) | {"max_tokens": 30})
+
+    with ThreadPoolExecutor(48) as pool:
+        replies = list(pool.map(ask, range(48)))
+    served = [reply for reply in replies if reply.status_code == 200]
+    turned_away = [reply for reply in replies if reply.status_code == 503]
+    assert len(served) + len(turned_away) == len(replies)
+    assert len(served) >= 20
+    assert turned_away
+    for reply in turned_away:
+        assert int(reply.headers["Retry-After"]) > 0
+        assert reply.json()["error"]["type"] == "overloaded_error"

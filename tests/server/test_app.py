@@ -1,0 +1,77 @@
+"""Tests of what is built from the settings."""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from app_client import send
+
+from skipserve.app import Built, StartError, build, model_folder
+from skipserve.settings import Settings
+
+
+def with_changes(settings: Settings, **changes: object) -> Settings:
+    return settings.model_copy(update=changes)
+
+
+def test_an_unknown_model(settings: Settings) -> None:
+    with pytest.raises(StartError, match=r"no model folder nowhere/at-all.*'demo'"):
+        build(with_changes(settings, model="nowhere/at-all"))
+
+
+def test_a_folder_that_is_no_checkpoint(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(StartError, match=r"config\.json"):
+        build(with_changes(settings, model=str(tmp_path)))
+
+
+def test_an_unknown_default_policy(settings: Settings) -> None:
+    with pytest.raises(StartError, match=r"'ful'.*full"):
+        build(with_changes(settings, default_skip_policy="ful"))
+
+
+def test_a_default_policy_that_does_not_fit(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("deep: {rules: [{action: skip_ffn, layers: [99]}]}")
+    with pytest.raises(StartError, match=r"deep does not fit.*layer 99"):
+        build(with_changes(settings, policies=tmp_path / "p.yaml", default_skip_policy="deep"))
+
+
+def test_a_broken_policies_file(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("mine: {rulez: []}")
+    with pytest.raises(StartError, match="rulez"):
+        build(with_changes(settings, policies=tmp_path / "p.yaml"))
+
+
+def test_an_operators_policies_are_listed(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(
+        "mine: {rules: [{action: skip_ffn, layers: [5]}]}\n"
+        "deep: {rules: [{action: skip_ffn, layers: [99]}]}\n"
+    )
+    built = build(with_changes(settings, policies=tmp_path / "p.yaml"))
+    assert "mine" in built.serving.converter.policies.resolved
+    assert any("deep does not fit" in warning for warning in built.warnings)
+
+
+def test_reaching_beyond_this_machine_without_a_key_is_warned_of(settings: Settings) -> None:
+    assert not build(settings).warnings
+    assert "--api-key" in build(with_changes(settings, host="0.0.0.0")).warnings[0]
+    keyed = Settings(**settings.model_dump() | {"host": "0.0.0.0", "api_key": "k"})
+    assert not build(keyed).warnings
+
+
+def test_the_demo_is_a_name_and_not_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "demo").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with contextlib.suppress(StartError):
+        assert model_folder("demo") != tmp_path / "demo"
+
+
+def test_before_the_engine_is_there(idle: Built) -> None:
+    ready = send(idle.app, "GET", "/ready")
+    assert (ready.status_code, ready.json()["error"]["type"]) == (503, "overloaded_error")
+    assert send(idle.app, "GET", "/health").status_code == 503
+    body = {"messages": [{"role": "user", "content": "Hi"}]}
+    reply = send(idle.app, "POST", "/v1/chat/completions", json=body)
+    assert reply.status_code == 503
+    assert reply.headers["Retry-After"].isdecimal()
+    assert send(idle.app, "GET", "/version").json().keys() == {"version"}
+    assert len(send(idle.app, "GET", "/v1/skip_policies").json()["data"]) > 20

@@ -1,0 +1,190 @@
+"""Tests of `skipserve serve` as a process: its words, signals and deaths."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import typer
+from pictures import encode, question, random_picture
+from server_process import ServerProcess, is_running
+from typer.testing import CliRunner
+
+from skipserve.commands import serve
+from skipserve.settings import Settings
+
+CHAT = "/v1/chat/completions"
+# Long enough that it is still running when a signal comes.
+LONG = question("Why?", temperature=0, stream=True)
+del LONG["max_tokens"]
+
+
+class Asker(threading.Thread):
+    """Asks in the background; `events` are the stream's data once it has ended."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        super().__init__()
+        self._server = server
+        self.has_begun = threading.Event()
+        self.events: list[str] = []
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            with self._server.client() as client, client.stream("POST", CHAT, json=LONG) as reply:
+                for line in reply.iter_lines():
+                    if line.startswith("data: "):
+                        self.events.append(line.removeprefix("data: "))
+                        # After the first chunk, which only says who speaks, the engine is at work.
+                        if len(self.events) == 2:
+                            self.has_begun.set()
+        except httpx.HTTPError as error:
+            self.error = error
+
+    def last_chunk(self) -> dict[str, Any]:
+        assert self.events[-1] == "[DONE]"
+        chunk: dict[str, Any] = json.loads(self.events[-2])
+        return chunk
+
+
+def begin(server: ServerProcess) -> Asker:
+    asker = Asker(server)
+    asker.start()
+    assert asker.has_begun.wait(60)
+    return asker
+
+
+@pytest.fixture(scope="session")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("pictures") / "picture.png"
+    file.write_bytes(encode(random_picture(30, 30)))
+    return file
+
+
+def test_what_a_ready_server_says_works_and_it_drains(slow_checkpoint: Path, picture: Path) -> None:
+    with ServerProcess(slow_checkpoint, "--log-format", "json") as server:
+        check_hints(server, picture)
+        asker = begin(server)
+        server.signal(signal.SIGTERM)
+        with server.client() as client:
+            while client.get("/ready").status_code != 503:
+                pass
+            refusal = client.post(CHAT, json=question("Too late?"))
+            assert client.get("/health").status_code == 200
+        asker.join()
+        code, output = server.wait()
+    assert refusal.status_code == 503
+    assert int(refusal.headers["Retry-After"]) > 0
+    assert "shutting down" in refusal.json()["error"]["message"]
+    assert asker.last_chunk()["choices"][0]["finish_reason"] in {"stop", "length"}
+    assert code == 0
+    logged = [json.loads(line)["message"] for line in output.splitlines() if line.startswith("{")]
+    assert any("/v1/chat/completions 200" in message for message in logged)
+
+
+def check_hints(server: ServerProcess, picture: Path) -> None:
+    """Copy the line for curl into a shell, as a user would."""
+    hints = [server.read_line()]
+    while "curl" not in hints[-1]:
+        hints.append(server.read_line())
+    assert any("skipserve ask" in hint for hint in hints)
+    command = hints[-1].replace("picture.png", str(picture)).replace("}'", ', "max_tokens": 2}\'')
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["object"] == "chat.completion"
+
+
+@pytest.mark.parametrize("second", [None, signal.SIGINT])
+def test_the_grace_ends(slow_checkpoint: Path, second: signal.Signals | None) -> None:
+    with ServerProcess(
+        slow_checkpoint, "--grace-seconds", "0.2" if second is None else "60"
+    ) as server:
+        asker = begin(server)
+        begun = time.monotonic()
+        server.signal(signal.SIGTERM)
+        if second is not None:
+            server.signal(second)
+        code, _ = server.wait()
+        assert time.monotonic() - begun < 10
+        asker.join()
+    assert code == (0 if second is None else 1)
+
+
+def test_the_engine_dies(slow_checkpoint: Path) -> None:
+    with ServerProcess(slow_checkpoint) as server:
+        asker = begin(server)
+        engine = server.engine_id
+        begun = time.monotonic()
+        os.kill(engine, signal.SIGKILL)
+        asker.join()
+        assert time.monotonic() - begun < 2
+        code, output = server.wait()
+        assert time.monotonic() - begun < 10
+    assert code != 0
+    assert "the engine" in output
+    error = asker.last_chunk()["error"]
+    assert (error["code"], error["type"]) == (500, "server_error")
+
+
+def test_the_engine_hangs(checkpoint: Path) -> None:
+    with ServerProcess(checkpoint, "--stall-seconds", "1") as server:
+        engine = server.engine_id
+        with server.client() as client:
+            assert client.get("/health").status_code == 200
+            begun = time.monotonic()
+            os.kill(engine, signal.SIGSTOP)
+            while client.get("/health").status_code == 200:
+                assert time.monotonic() - begun < 3
+            assert client.get("/ready").status_code == 503
+            assert client.post(CHAT, json=question("Hi")).status_code == 503
+        code, _ = server.wait()
+    assert code != 0
+    assert not is_running(engine)
+
+
+def test_no_engine_outlives_its_server(checkpoint: Path) -> None:
+    with ServerProcess(checkpoint) as server:
+        engine = server.engine_id
+        server.signal(signal.SIGKILL)
+        server.wait()
+        while is_running(engine):
+            pass
+
+
+def refused(capsys: pytest.CaptureFixture[str], **flags: Any) -> str:
+    with pytest.raises(typer.Exit) as caught:
+        serve(**flags)
+    assert caught.value.exit_code == 2
+    return capsys.readouterr().err
+
+
+def test_what_cannot_be_served_is_said(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = str(checkpoint)
+    assert "no model folder gpt-4o" in refused(capsys, model="gpt-4o")
+    assert "port" in refused(capsys, port=70_000)
+    assert "'ful'" in refused(capsys, model=model, default_skip_policy="ful")
+    assert "nothing.yaml" in refused(capsys, model=model, config="nothing.yaml")
+    monkeypatch.setenv("SKIPSERVE_DTYPE", "int3")
+    assert "dtype" in refused(capsys, model=model)
+
+
+def test_a_port_that_is_taken(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"127.0.0.1:{port}" in refused(capsys, model=str(checkpoint), port=port)
+
+
+def test_help_lists_every_setting() -> None:
+    app = typer.Typer()
+    app.command()(serve)
+    shown = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, ["--help"]).output
+    for name in Settings.model_fields:
+        assert f"--{name.replace('_', '-')}" in shown

@@ -1,0 +1,111 @@
+"""Tests of the settings and where they come from."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from skipserve.settings import Device, Dtype, Settings, SettingsFileError
+
+pytestmark = pytest.mark.fast
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"SKIPSERVE_{name.upper()}", raising=False)
+
+
+def test_defaults() -> None:
+    settings = Settings()
+    assert (settings.model, settings.host, settings.port) == ("demo", "127.0.0.1", 8000)
+    assert (settings.dtype, settings.device) == (Dtype.AUTO, Device.AUTO)
+    assert settings.default_skip_policy == "full"
+    assert settings.allow_inline_policies
+    assert settings.api_key == ()
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "yml", "toml"])
+def test_flags_before_environment_before_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    sign = " =" if suffix == "toml" else ":"
+    file = tmp_path / f"settings.{suffix}"
+    file.write_text(
+        "\n".join(f"{name}{sign} {port}" for name, port in [("port", 1), ("max_images", 1)])
+    )
+    file.write_text(file.read_text() + f'\nhost{sign} "::1"\n')
+    monkeypatch.setenv("SKIPSERVE_PORT", "2")
+    monkeypatch.setenv("SKIPSERVE_MAX_IMAGES", "2")
+    settings = Settings(config=file, port=3)
+    assert (settings.port, settings.max_images, settings.host) == (3, 2, "::1")
+
+
+def test_the_file_can_be_named_in_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.yaml").write_text("dtype: bfloat16\napi_key: [a, b]\n")
+    monkeypatch.setenv("SKIPSERVE_CONFIG", str(tmp_path / "a.yaml"))
+    settings = Settings()
+    assert settings.dtype is Dtype.BFLOAT16
+    assert [key.get_secret_value() for key in settings.api_key] == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["none.yaml", "settings.json"])
+def test_a_file_that_is_not_read(tmp_path: Path, name: str) -> None:
+    (tmp_path / "settings.json").write_text("{}")
+    with pytest.raises(SettingsFileError, match=name):
+        Settings(config=tmp_path / name)
+
+
+def test_a_misspelt_setting_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("prot: 1\n")
+    with pytest.raises(ValidationError, match="prot"):
+        Settings(config=tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"port": 70_000},
+        {"dtype": "int4"},
+        {"stall_seconds": 0},
+        {"max_image_pixels": 10, "max_request_pixels": 9},
+        {"model": ""},
+    ],
+)
+def test_values_out_of_range(fields: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Settings(**fields)  # type: ignore[arg-type]
+
+
+def test_keys_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKIPSERVE_API_KEY", "one, two,,")
+    assert [key.get_secret_value() for key in Settings().api_key] == ["one", "two"]
+    keys = Settings(api_key=["a,b", "c"]).api_key  # type: ignore[arg-type]
+    assert [key.get_secret_value() for key in keys] == ["a", "b", "c"]
+
+
+def test_keys_are_not_shown() -> None:
+    assert "hunter2" not in repr(Settings(api_key="hunter2"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("host", "is_loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("localhost", True),
+        ("::1", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.1.2", False),
+    ],
+)
+def test_loopback(host: str, is_loopback: bool) -> None:
+    assert Settings(host=host).is_loopback is is_loopback
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError):
+        Settings().port = 1  # type: ignore[misc]

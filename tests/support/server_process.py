@@ -1,0 +1,89 @@
+"""Runs `skipserve serve` as a user does: as a process of its own."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+_END_SECONDS = 60
+
+
+class ServerProcess:
+    """A server process on a free port; ready when the context is entered.
+
+    Attributes:
+        url: where it listens.
+        output: what it printed until it was ready.
+    """
+
+    def __init__(self, model: Path | str, *flags: str, **environment: str) -> None:
+        command = [sys.executable, "-m", "skipserve_client", "serve", "--model", str(model)]
+        self._command = [*command, "--port", "0", "--num-threads", "1", *flags]
+        self._environment = os.environ | {"PYTHONUNBUFFERED": "1"} | environment
+        self.output = ""
+        self.url = ""
+
+    def __enter__(self) -> "ServerProcess":
+        self._process = subprocess.Popen(
+            self._command,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.output += line
+            if found := re.search(r"serves .* on (http://\S+)", line):
+                self.url = found.group(1)
+                return self
+        raise AssertionError(f"the server ended before it was ready: {self.output}")
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    @property
+    def engine_id(self) -> int:
+        """The process id of the engine."""
+        listing = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(self._process.pid)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return int(listing.stdout.split()[0])
+
+    def client(self) -> httpx.Client:
+        """Return a client of this server."""
+        return httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+
+    def read_line(self) -> str:
+        """Return the next line that it prints."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, "the server has ended"
+        return line
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the server a signal."""
+        self._process.send_signal(number)
+
+    def wait(self) -> tuple[int, str]:
+        """Return the exit code and all that was printed, once the process has ended."""
+        rest, _ = self._process.communicate(timeout=_END_SECONDS)
+        self.output += rest or ""
+        return self._process.returncode, self.output
+
+
+def is_running(process_id: int) -> bool:
+    """Return whether a process exists and is not a mere entry of the process table."""
+    with contextlib.suppress(OSError):
+        state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
+        return state != "Z"
+    return False
