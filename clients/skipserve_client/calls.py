@@ -1,0 +1,202 @@
+"""The calls of the HTTP interface: what is sent and how the reply is read. Sends nothing itself."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypedDict, TypeVar
+
+import httpx
+from httpx_retries import Retry
+from httpx_sse import SSEError
+from pydantic import ValidationError
+
+from skipserve_client.errors import ApiError, ConnectionFailedError, ProtocolError
+from skipserve_client.messages import Message
+from skipserve_client.replies import Answer, ModelInfo, Page, PolicyInfo, StreamedReply
+from skipserve_policies.schema import SkipPolicy
+
+T = TypeVar("T")
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+_CHAT = "/v1/chat/completions"
+_DONE = "[DONE]"
+
+
+class ChatOptions(TypedDict, total=False):
+    """What a chat may set besides its messages; the server fills in what is left out.
+
+    Attributes:
+        model: needed only where the server carries several names.
+        skip_policy: a name, or a policy of one's own where the server allows inline ones.
+        max_tokens: at most so many tokens are answered.
+        temperature: 0 takes the most probable token each time.
+        top_p: keep the smallest set of tokens that holds this much probability.
+        seed: makes sampling repeatable.
+        stop: the answer ends before any of these.
+        logprobs: whether to report the log-probability of each token.
+        top_logprobs: how many alternatives to report with it.
+    """
+
+    model: str
+    skip_policy: str | SkipPolicy | Mapping[str, Any]
+    max_tokens: int
+    temperature: float
+    top_p: float
+    seed: int
+    stop: str | Sequence[str]
+    logprobs: bool
+    top_logprobs: int
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """One call.
+
+    Attributes:
+        read: turns the JSON of the reply into what the caller gets.
+        body: sent as JSON; None for a GET.
+    """
+
+    method: str
+    path: str
+    read: Callable[[Any], T]
+    body: dict[str, Any] | None = None
+
+
+def chat_call(messages: Sequence[Message], options: ChatOptions) -> Call[Answer]:
+    """Return the call that answers a chat in one piece."""
+    return Call(
+        "POST", "/v1/chat/completions", Answer.model_validate, _chat_body(messages, options)
+    )
+
+
+def chat_stream_call(messages: Sequence[Message], options: ChatOptions) -> Call[Answer]:
+    """Return the call that answers a chat as a stream."""
+    body = _chat_body(messages, options)
+    body |= {"stream": True, "stream_options": {"include_usage": True}}
+    return Call("POST", _CHAT, Answer.model_validate, body)
+
+
+def skip_policies_call() -> Call[tuple[PolicyInfo, ...]]:
+    """Return the call that lists the skip policies."""
+    return Call(
+        "GET", "/v1/skip_policies", lambda reply: Page[PolicyInfo].model_validate(reply).data
+    )
+
+
+def models_call() -> Call[tuple[ModelInfo, ...]]:
+    """Return the call that lists the model names."""
+    return Call("GET", "/v1/models", lambda reply: Page[ModelInfo].model_validate(reply).data)
+
+
+def _chat_body(messages: Sequence[Message], options: ChatOptions) -> dict[str, Any]:
+    body: dict[str, Any] = {"messages": list(messages), **options}
+    policy = options.get("skip_policy")
+    if isinstance(policy, SkipPolicy):
+        body["skip_policy"] = policy.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return body
+
+
+def read_reply(call: Call[T], response: httpx.Response) -> T:
+    """Read a complete reply.
+
+    Raises:
+        ApiError: the server answered with an error.
+        ProtocolError: the reply is not in skipserve's form.
+    """
+    if response.is_error:
+        raise ApiError.from_response(response)
+    with _known_form():
+        return call.read(response.json())
+
+
+class StreamReader:
+    """Reads the events of one stream."""
+
+    def __init__(self, call: Call[Answer]) -> None:
+        self._call = call
+        self._reply = StreamedReply()
+        self._is_done = False
+
+    def text_of(self, event: str) -> str:
+        """Return the text that an event brings.
+
+        Raises:
+            ApiError: the event says that the request failed.
+            ProtocolError: the event is not in skipserve's form.
+        """
+        if event == _DONE:
+            self._is_done = True
+            return ""
+        with _known_form():
+            chunk = json.loads(event)
+            if "error" in chunk:
+                raise ApiError.from_body(event, status=500)
+            return self._reply.add(chunk)
+
+    @property
+    def answer(self) -> Answer:
+        """The whole answer, once the stream has been read to its end."""
+        if not self._is_done:
+            raise ConnectionFailedError("the stream has not been read to its end, or broke off")
+        with _known_form():
+            return self._call.read(self._reply.whole())
+
+
+@contextmanager
+def _known_form() -> Iterator[None]:
+    try:
+        yield
+    except (ValidationError, ValueError, TypeError, AttributeError) as error:
+        raise ProtocolError("the reply is not in the form of a skipserve server") from error
+
+
+@contextmanager
+def connection_errors(url: str) -> Iterator[None]:
+    """Turn what httpx raises into the client's own errors."""
+    try:
+        yield
+    except httpx.TimeoutException as error:
+        raise ConnectionFailedError(f"the server at {url} did not answer in time") from error
+    except httpx.ConnectError as error:
+        raise ConnectionFailedError(f"no server answers at {url}") from error
+    except (SSEError, httpx.DecodingError) as error:
+        raise ProtocolError(f"what {url} sends is not a stream of skipserve's") from error
+    except httpx.TransportError as error:
+        raise ConnectionFailedError(f"the connection to {url} failed: {error}") from error
+
+
+def checked_url(url: str) -> str:
+    """Return the address of a server.
+
+    Raises:
+        ConnectionFailedError: it is not an address that HTTP can be sent to.
+    """
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        parsed = httpx.URL("")
+    if parsed.scheme not in {"http", "https"} or not parsed.host:
+        raise ConnectionFailedError(f"{url!r} is not an address such as {DEFAULT_URL}")
+    return url
+
+
+def retry_rule(max_retries: int) -> Retry:
+    """Return which failures are tried again: nothing was computed, or the server asks for it.
+
+    Between attempts it waits as long as `Retry-After` says, else twice as long each time.
+    """
+    return Retry(
+        total=max_retries,
+        allowed_methods=["GET", "POST"],
+        status_forcelist=[429, 503],
+        retry_on_exceptions=[httpx.ConnectError, httpx.ConnectTimeout],
+        backoff_factor=0.25,
+        max_backoff_wait=30.0,
+    )
+
+
+def http_headers(api_key: str | None) -> dict[str, str]:
+    """Return the headers of every call."""
+    return {"Authorization": f"Bearer {api_key}"} if api_key else {}

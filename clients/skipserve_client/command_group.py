@@ -1,0 +1,92 @@
+"""The group of all `skipserve` commands: heavy ones load late, errors are one line."""
+
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from typer.core import TyperGroup
+
+from skipserve_client.errors import ClientError, ConnectionFailedError
+from skipserve_policies.resolve import PolicyError
+
+# The extra that brings what a command needs, where the light client does not have it.
+_EXTRAS = {"train": "train", "evaluate": "evaluate"}
+
+
+class CommandError(Exception):
+    """A command cannot do what was asked; its text is one line that says what would help."""
+
+
+class CommandGroup(TyperGroup):
+    """The commands of this package, and those of the entry-point group `skipserve.commands`.
+
+    The latter are imported when they are invoked or listed. An entry point is a function, which
+    becomes a command, or a `typer.Typer`, which becomes a group of commands.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of all commands, those of entry points last."""
+        return [*super().list_commands(ctx), *sorted(_found())]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command by name, imported where it is an entry point's; None if unknown."""
+        if command := super().get_command(ctx, cmd_name):
+            return command
+        entry_point = _found().get(cmd_name)
+        return _load(entry_point) if entry_point else None
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; an error of the kinds that a user can mend is one red line."""
+        try:
+            return super().invoke(ctx)
+        except ConnectionFailedError as error:
+            _complain(f"{error}; start one with `skipserve serve`, or give its address with --url")
+        except (ClientError, CommandError, PolicyError) as error:
+            _complain(str(error))
+        except ModuleNotFoundError as error:
+            _complain(_missing(ctx.invoked_subcommand or "", error))
+        raise typer.Exit(1)
+
+
+def _found() -> Mapping[str, EntryPoint]:
+    return {found.name: found for found in entry_points(group="skipserve.commands")}
+
+
+def _load(entry_point: EntryPoint) -> Any:
+    try:
+        loaded = entry_point.load()
+    except ModuleNotFoundError as error:
+        return _absent(entry_point.name, _missing(entry_point.name, error))
+    if isinstance(loaded, typer.Typer):
+        group = typer.main.get_group(loaded)
+        group.name = entry_point.name
+        return group
+    app = typer.Typer(add_completion=False)
+    app.command(entry_point.name)(loaded)
+    return typer.main.get_command(app)
+
+
+def _absent(name: str, message: str) -> Any:
+    """Return the stand-in for a command whose packages are not installed; it takes anything."""
+    app = typer.Typer(add_completion=False)
+    anything = {"ignore_unknown_options": True, "allow_extra_args": True}
+
+    @app.command(name, help=escape(f"Not installed: {message}"), context_settings=anything)
+    def absent() -> None:
+        raise CommandError(message)
+
+    return typer.main.get_command(app)
+
+
+def _missing(command: str, error: ModuleNotFoundError) -> str:
+    extra = _EXTRAS.get(command, "server")
+    return f"{command} needs the module {error.name}: run pip install 'skipserve[{extra}]'"
+
+
+def _complain(message: str) -> None:
+    Console(stderr=True).print(
+        f"[bold red]error:[/] [red]{escape(message)}[/]", highlight=False, soft_wrap=True
+    )

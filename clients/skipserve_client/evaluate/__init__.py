@@ -1,0 +1,1 @@
+"""Quality on the demo model's own data: scenes, questions about them, and scoring."""

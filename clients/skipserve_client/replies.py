@@ -1,0 +1,156 @@
+"""What the server answers, as frozen models. Fields that a newer server adds are ignored."""
+
+from typing import Any, Generic, TypeVar
+
+from pydantic import AliasPath, BaseModel, ConfigDict, Field
+
+from skipserve_policies.schema import Quality
+
+T = TypeVar("T")
+
+
+class Reply(BaseModel):
+    """A part of an answer of the server."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class SkipReport(Reply):
+    """What the skip policy meant for one request.
+
+    Attributes:
+        policy: its name; "inline" for one that came with the request.
+        digest: equal for policies that compute the same.
+        layers: for each action, the layers that it touched.
+        planned_flops: what the request costs under the policy.
+        full_flops: what the same request costs under the full model.
+        saved_ratio: 1 - planned_flops / full_flops.
+    """
+
+    policy: str
+    digest: str
+    layers: dict[str, tuple[int, ...]]
+    planned_flops: int
+    full_flops: int
+    saved_ratio: float
+
+
+class Timings(Reply):
+    """How long the server took.
+
+    Attributes:
+        inter_token_latency_seconds: the mean; None for an answer of one token.
+    """
+
+    queue_seconds: float
+    time_to_first_token_seconds: float | None
+    inter_token_latency_seconds: float | None
+    duration_seconds: float
+
+
+def _detail(name: str) -> AliasPath:
+    return AliasPath("prompt_tokens_details", name)
+
+
+class Usage(Reply):
+    """Tokens of a request.
+
+    Attributes:
+        completion_tokens: those of the answer, its end token among them.
+        image_tokens: those of the prompt that stand for pictures.
+        cached_tokens: those of the prompt that were not computed again.
+    """
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    image_tokens: int = Field(0, validation_alias=_detail("multimodal_tokens"))
+    cached_tokens: int = Field(0, validation_alias=_detail("cached_tokens"))
+
+
+class TopLogprob(Reply):
+    """A token that could have come, with the model's own log-probability."""
+
+    token: str
+    logprob: float
+
+
+class TokenLogprob(TopLogprob):
+    """A token of the answer, with the most probable ones at its place, best first."""
+
+    top_logprobs: tuple[TopLogprob, ...] = ()
+
+
+class Answer(Reply):
+    """The answer to one request, read from a reply in OpenAI's form."""
+
+    id: str
+    model: str
+    text: str = Field(validation_alias=AliasPath("choices", 0, "message", "content"))
+    finish_reason: str = Field(validation_alias=AliasPath("choices", 0, "finish_reason"))
+    usage: Usage
+    skip: SkipReport = Field(validation_alias=AliasPath("metrics", "skip"))
+    timings: Timings = Field(validation_alias="metrics")
+    logprobs: tuple[TokenLogprob, ...] = Field(
+        (), validation_alias=AliasPath("choices", 0, "logprobs", "content")
+    )
+
+
+class PolicyInfo(Reply):
+    """A skip policy of the catalog, resolved for the loaded model.
+
+    Attributes:
+        saved_ratio: the share of the full model's FLOPs that it saves on a typical request.
+        quality: what was measured; empty where nothing was.
+    """
+
+    name: str
+    description: str = ""
+    source: str = ""
+    digest: str
+    layers: dict[str, tuple[int, ...]]
+    scope: str | None
+    saved_ratio: float
+    quality: tuple[Quality, ...] = ()
+
+
+class ModelInfo(Reply):
+    """A model name that requests may use; NAME@POLICY names carry a policy."""
+
+    id: str
+
+
+class Page(Reply, Generic[T]):
+    """A list reply."""
+
+    data: tuple[T, ...]
+
+
+class StreamedReply:
+    """Puts the chunks of a stream together to the reply that it would have been in one piece."""
+
+    def __init__(self) -> None:
+        self._text: list[str] = []
+        self._logprobs: list[Any] = []
+        self._finish_reason: str | None = None
+        self._fields: dict[str, Any] = {}
+
+    def add(self, chunk: dict[str, Any]) -> str:
+        """Take one chunk and return the text that it brought."""
+        self._fields |= {key: value for key, value in chunk.items() if value is not None}
+        text = ""
+        for choice in chunk.get("choices", ()):
+            text += choice.get("delta", {}).get("content") or ""
+            self._logprobs += (choice.get("logprobs") or {}).get("content") or ()
+            self._finish_reason = choice.get("finish_reason") or self._finish_reason
+        self._text.append(text)
+        return text
+
+    def whole(self) -> dict[str, Any]:
+        """Return the reply as OpenAI's form has it without streaming."""
+        choice = {
+            "message": {"content": "".join(self._text)},
+            "finish_reason": self._finish_reason,
+            "logprobs": {"content": self._logprobs},
+        }
+        return self._fields | {"choices": [choice]}

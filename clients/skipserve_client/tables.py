@@ -1,0 +1,101 @@
+"""How reports look in a terminal. Prints nothing itself."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from skipserve_client.replies import Answer, PolicyInfo
+from skipserve_policies.cost import PolicyCost
+from skipserve_policies.schema import Quality
+
+_PREFIXES = ("", "K", "M", "G", "T", "P", "E")
+
+
+def format_flops(flops: float) -> str:
+    """Return a count of FLOPs with three digits and a prefix: 8465900000000 is "8.47 T"."""
+    power = 0
+    while flops >= 999.5 and power < len(_PREFIXES) - 1:
+        flops /= 1000
+        power += 1
+    return f"{flops:.3g} {_PREFIXES[power]}".rstrip()
+
+
+def format_share(ratio: float) -> str:
+    """Return a ratio in percent, with the digits that show it is not 0."""
+    percent = 100 * ratio
+    digits = 2 if 0 < abs(percent) < 10 else 1
+    return f"{percent:.{digits}f} %"
+
+
+def format_layers(layers: Mapping[str, Iterable[int]]) -> str:
+    """Return the layers of each action: "skip_ffn 2; skip_block 24-31"."""
+    return "; ".join(f"{action} {_format_runs(indexes)}" for action, indexes in layers.items())
+
+
+def _format_runs(indexes: Iterable[int]) -> str:
+    return ", ".join(
+        str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in _runs(indexes)
+    )
+
+
+def _runs(indexes: Iterable[int]) -> Iterator[list[int]]:
+    """Cut ascending numbers into runs of consecutive ones."""
+    for _, run in groupby(enumerate(indexes), key=lambda pair: pair[1] - pair[0]):
+        yield [number for _, number in run]
+
+
+def answer_table(answer: Answer, total_seconds: float, first_token_seconds: float) -> Table:
+    """Return the report of one answer; the times are those that the user saw."""
+    skip, num_tokens = answer.skip, answer.usage.completion_tokens
+    table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    rows = {
+        "policy": skip.policy,
+        "layers touched": format_layers(skip.layers) or "none",
+        "FLOPs planned": format_flops(skip.planned_flops),
+        "FLOPs of full": format_flops(skip.full_flops),
+        "saved": format_share(skip.saved_ratio),
+        "first token": f"{1000 * first_token_seconds:.0f} ms",
+        "tokens/s": f"{num_tokens / total_seconds:.1f} ({num_tokens} in {total_seconds:.2f} s)",
+    }
+    for name, value in rows.items():
+        table.add_row(name, Text(value))
+    return table
+
+
+def policies_table(policies: Iterable[PolicyInfo]) -> Table:
+    """Return the catalog: a policy's name, and dimly below it what it touches and its quality."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("policy", overflow="fold")
+    table.add_column("scope", no_wrap=True)
+    table.add_column("FLOPs saved", justify="right", no_wrap=True)
+    for policy in policies:
+        details = [format_layers(policy.layers), *map(_format_quality, policy.quality)]
+        lines = [Text(policy.name), *(Text(f"  {line}", "dim") for line in details if line)]
+        table.add_row(Text("\n").join(lines), policy.scope or "", format_share(policy.saved_ratio))
+    return table
+
+
+def _format_quality(quality: Quality) -> str:
+    full = f" of {quality.full:g}" if quality.full is not None else ""
+    return f"{quality.dataset}: {quality.value:g}{full} ({quality.metric}, {quality.model})"
+
+
+def flops_table(cost: PolicyCost) -> Table:
+    """Return what a request costs under a policy beside the full model, part by part."""
+    policy, full = cost.policy.exact.trimmed, cost.full.exact.trimmed
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("FLOPs")
+    for title in ("policy", "full", "saved"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for part in ("vision", "projector", "prefill", "decode", "head", "total"):
+        ours, theirs = getattr(policy, part), getattr(full, part)
+        saved = format_share(1 - ours / theirs) if theirs else ""
+        table.add_row(
+            part, format_flops(ours), format_flops(theirs), saved, end_section=part == "head"
+        )
+    return table

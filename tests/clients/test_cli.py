@@ -1,0 +1,212 @@
+"""The command line: what it prints, what it exits with, and how little it loads."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from scripted_server import Scripted, ScriptedServer, event_stream
+from typer.testing import CliRunner, Result
+
+from skipserve_client.cli import app
+
+pytestmark = pytest.mark.fast
+
+# The golden values are those of the published model: 35 + 576 + 25 prompt rows, 10 answered.
+GOLDEN = ["flops", "--model", "llava-1.5-7b", "--prompt", "35+576+25", "--generate", "10"]
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments), prog_name="skipserve")
+
+
+def error_of(result: Result) -> str:
+    """Return the one line of a failure that a user can mend."""
+    assert result.exit_code == 1
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    return line.removeprefix("error: ")
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> str:
+    path = tmp_path / "picture.png"
+    Image.new("RGB", (4, 4), "red").save(path)
+    return str(path)
+
+
+def test_ask_streams_the_answer_and_shows_the_report(
+    server: ScriptedServer, stream_events: list[Any], picture: str
+) -> None:
+    server.answers(event_stream(stream_events))
+    result = run("ask", picture, "How many?", "--url", server.url, "--skip-policy", "p")
+    assert result.exit_code == 0
+    answer, *report = result.stdout.splitlines()
+    assert answer == "two red"
+    shown = " ".join("\n".join(report).split())
+    for expected in (
+        "policy skip-ffn-from-16-all",
+        "layers touched skip_ffn 16-18",
+        "FLOPs planned 750",
+        "FLOPs of full 1 K",
+        "saved 25.0 %",
+        "first token",
+        "tokens/s",
+    ):
+        assert expected in shown
+    body = server.received[0].body
+    assert (body["skip_policy"], body["temperature"], body["stream"]) == ("p", 0.0, True)
+
+
+def test_ask_json_prints_json_only(
+    server: ScriptedServer, completion: dict[str, Any], picture: str
+) -> None:
+    server.answers(Scripted(completion))
+    result = run(
+        *("ask", picture, "How many?", "--url", server.url, "--json"),
+        *("--max-tokens", "7", "--seed", "3", "--model", "demo"),
+    )
+    answer = json.loads(result.stdout)
+    assert (answer["text"], answer["skip"]["policy"]) == ("two red", "skip-ffn-from-16-all")
+    body = server.received[0].body
+    assert (body["max_tokens"], body["seed"], body["model"]) == (7, 3, "demo")
+
+
+def test_ask_takes_a_policy_of_ones_own(
+    server: ScriptedServer, completion: dict[str, Any], picture: str
+) -> None:
+    server.answers(Scripted(completion))
+    policy = {"rules": [{"action": "skip_ffn", "layers": [2], "scope": "all"}]}
+    flags = ["--url", server.url, "--json", "--skip-policy"]
+    assert run("ask", picture, "?", *flags, json.dumps(policy)).exit_code == 0
+    assert server.received[0].body["skip_policy"] == policy
+    assert "valid JSON" in error_of(run("ask", picture, "?", *flags, "{rules"))
+
+
+def test_ask_reads_address_and_key_from_the_environment(
+    server: ScriptedServer,
+    completion: dict[str, Any],
+    picture: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server.answers(Scripted(completion))
+    monkeypatch.setenv("SKIPSERVE_URL", server.url)
+    monkeypatch.setenv("SKIPSERVE_API_KEY", "secret")
+    assert run("ask", picture, "?", "--json").exit_code == 0
+    assert server.received[0].headers["Authorization"] == "Bearer secret"
+
+
+def test_an_error_of_the_server_is_one_line(server: ScriptedServer, picture: str) -> None:
+    message = "there is no skip policy 'ful'; did you mean full?"
+    error = {"message": message, "type": "t", "param": "skip_policy", "code": 404}
+    server.answers(Scripted({"error": error}, 404))
+    result = run("ask", picture, "?", "--url", server.url, "--skip-policy", "ful")
+    assert error_of(result) == f"{message} (HTTP 404)"
+
+
+def test_no_server_says_how_to_start_one() -> None:
+    assert "`skipserve serve`" in error_of(run("policies", "--url", "http://127.0.0.1:9"))
+
+
+def test_a_missing_picture_is_named() -> None:
+    assert "nothing.png" in error_of(run("ask", "nothing.png", "?"))
+
+
+def test_wrong_use_exits_with_2(picture: str) -> None:
+    assert run("ask", picture).exit_code == 2
+    assert run("flops", "--policy", "full", "--generate", "0").exit_code == 2
+    assert run("no-such-command").exit_code == 2
+
+
+def test_flops_json_has_the_contracts_form_and_the_golden_values() -> None:
+    cost = json.loads(run(*GOLDEN, "--policy", "shortv-7b", "--json").stdout)
+    assert set(cost) == {"policy", "full", "saved_ratio"}
+    parts = {"vision", "projector", "prefill", "decode", "head", "total"}
+    for side in ("policy", "full"):
+        for counting in ("exact", "dense"):
+            for trimming in ("untrimmed", "trimmed"):
+                assert set(cost[side][counting][trimming]) == parts
+    full = cost["full"]["exact"]["untrimmed"]
+    assert full["prefill"] == pytest.approx(8343.7e9, rel=1e-5)
+    assert full["total"] == pytest.approx(8872.0e9, rel=1e-5)
+    trimmed = [cost[side]["exact"]["trimmed"]["total"] for side in ("policy", "full")]
+    assert cost["saved_ratio"] == pytest.approx(1 - trimmed[0] / trimmed[1])
+
+
+def test_flops_shows_a_table() -> None:
+    result = run(*GOLDEN, "--policy", "shortv-7b")
+    assert re.search(r"prefill +4\.57 T +8\.13 T +43\.8 %", result.stdout)
+
+
+def test_flops_says_what_is_wrong(tmp_path: Path) -> None:
+    assert "did you mean shortv-7b?" in error_of(run("flops", "--policy", "shortv"))
+    assert "`skipserve policies`" in error_of(run("flops", "--policy", "qqqqqqq"))
+    assert "35+576+25" in error_of(run("flops", "--policy", "full", "--prompt", "a+3"))
+    assert "llava-1.5-13b" in error_of(run("flops", "--policy", "full", "--model", "none"))
+    (tmp_path / "config.json").write_text("[]")
+    error_of(run("flops", "--policy", "full", "--model", str(tmp_path)))
+
+
+def test_flops_takes_policies_of_an_operator_and_a_models_folder(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("mine: {rules: [{action: skip_block, layers: [1], scope: all}]}")
+    config = {
+        "text_config": {"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128},
+        "vision_config": {"image_size": 28, "patch_size": 14},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    flags = ["--model", str(tmp_path), "--policies", str(file), "--json"]
+    cost = json.loads(run("flops", "--policy", "mine", *flags, "--prompt", "3+4+2").stdout)
+    assert 0 < cost["saved_ratio"] < 1
+    assert "shortv-7b does not fit" in error_of(run("flops", "--policy", "shortv-7b", *flags))
+
+
+def test_policies_are_listed_without_a_server() -> None:
+    listed = json.loads(run("policies", "--model", "llava-1.5-7b", "--json").stdout)
+    assert listed["object"] == "list"
+    by_name = {policy["name"]: policy for policy in listed["data"]}
+    assert by_name["full"]["saved_ratio"] == 0
+    assert by_name["skip-block-every-3-from-16"]["layers"] == {"skip_block": [18, 21, 24, 27, 30]}
+    table = run("policies", "--model", "llava-1.5-7b").stdout
+    assert "skip_block 18, 21, 24, 27, 30" in table
+    assert "GQA: 60.9 of 61.9" in table
+
+
+def test_policies_are_listed_from_a_server(server: ScriptedServer) -> None:
+    policy = {"name": "mine", "digest": "d", "layers": {}, "scope": None, "saved_ratio": 0.5}
+    server.answers(Scripted({"object": "list", "data": [policy]}))
+    listed = json.loads(run("policies", "--url", server.url, "--json").stdout)
+    assert [policy["name"] for policy in listed["data"]] == ["mine"]
+    assert re.search(r"mine +50\.0 %", run("policies", "--url", server.url).stdout)
+
+
+def test_a_policies_file_goes_with_a_model(tmp_path: Path) -> None:
+    assert "--model" in error_of(run("policies", "--policies", str(tmp_path / "mine.yaml")))
+    missing = run("policies", "--model", "llava-1.5-7b", "--policies", str(tmp_path / "mine.yaml"))
+    assert "cannot be read" in error_of(missing)
+
+
+def test_policies_that_do_not_fit_are_named_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": {"num_hidden_layers": 20}}))
+    table = run("policies", "--model", str(tmp_path)).stdout
+    reason = "exit-after-24 does not fit: rule 0 (skip_block, scope all): layer 31 does not exist"
+    assert reason in " ".join(table.split())
+
+
+def test_version() -> None:
+    assert re.fullmatch(r"\d+\.\d+.*\n", run("version").stdout)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["ask", "--help"], ["version"]])
+def test_torch_is_not_loaded(arguments: list[str]) -> None:
+    code = (
+        "import sys; from skipserve_client.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "sys.exit(not {'torch', 'transformers'}.isdisjoint(sys.modules))"
+    )
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, stdout=subprocess.DEVNULL)

@@ -1,0 +1,279 @@
+"""The client against a scripted server on loopback, in both its forms."""
+
+import asyncio
+import base64
+import inspect
+import io
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from scripted_server import Scripted, ScriptedServer, event_stream
+
+from skipserve_client import (
+    Answer,
+    ApiError,
+    AsyncSkipserveClient,
+    ConnectionFailedError,
+    PictureError,
+    ProtocolError,
+    SkipserveClient,
+)
+from skipserve_policies.schema import SkipPolicy
+
+pytestmark = pytest.mark.fast
+
+PICTURE = Image.new("RGB", (4, 4), "red")
+
+# How a test calls a client, whichever form it has: the method's name, then its arguments.
+Caller = Callable[..., Any]
+
+
+class _Sync:
+    def __init__(self, url: str, **settings: Any) -> None:
+        self._client = SkipserveClient(url, **settings)
+
+    def call(self, method: str, *args: Any, **options: Any) -> Any:
+        with self._client as client:
+            return getattr(client, method)(*args, **options)
+
+    def stream(self, *args: Any, **options: Any) -> tuple[list[str], Answer]:
+        with self._client as client, client.stream_ask(*args, **options) as stream:
+            return list(stream), stream.answer
+
+
+class _Async:
+    def __init__(self, url: str, **settings: Any) -> None:
+        self._url, self._settings = url, settings
+
+    def call(self, method: str, *args: Any, **options: Any) -> Any:
+        async def run() -> Any:
+            async with AsyncSkipserveClient(self._url, **self._settings) as client:
+                return await getattr(client, method)(*args, **options)
+
+        return asyncio.run(run())
+
+    def stream(self, *args: Any, **options: Any) -> tuple[list[str], Answer]:
+        async def run() -> tuple[list[str], Answer]:
+            async with (
+                AsyncSkipserveClient(self._url, **self._settings) as client,
+                client.stream_ask(*args, **options) as stream,
+            ):
+                return [piece async for piece in stream], stream.answer
+
+        return asyncio.run(run())
+
+
+@pytest.fixture(params=[_Sync, _Async], ids=["sync", "async"])
+def form(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def _error(status: int, message: str = "no", **fields: Any) -> Scripted:
+    error = {"message": message, "type": "some_error", "param": None, "code": status}
+    return Scripted({"error": error | fields}, status)
+
+
+def test_ask_reads_the_whole_reply(
+    form: Any, server: ScriptedServer, completion: dict[str, Any]
+) -> None:
+    server.answers(Scripted(completion))
+    answer = form(server.url).call("ask", PICTURE, "How many?", logprobs=True)
+    assert (answer.text, answer.finish_reason, answer.model) == ("two red", "stop", "demo")
+    assert (answer.usage.prompt_tokens, answer.usage.image_tokens) == (40, 36)
+    assert answer.skip.layers == {"skip_ffn": (16, 17, 18)}
+    assert answer.skip.saved_ratio == 0.25
+    assert answer.timings.queue_seconds == 0.001
+    assert [token.token for token in answer.logprobs] == ["two", " red"]
+    assert answer.logprobs[0].top_logprobs[0].logprob == -0.1
+
+
+def test_ask_sends_picture_question_and_options(
+    form: Any, server: ScriptedServer, completion: dict[str, Any]
+) -> None:
+    server.answers(Scripted(completion))
+    form(server.url, api_key="secret").call(
+        "ask", PICTURE, "How many?", skip_policy="full", temperature=0.0, stop=["."]
+    )
+    (received,) = server.received
+    assert (received.method, received.path) == ("POST", "/v1/chat/completions")
+    assert received.headers["Authorization"] == "Bearer secret"
+    picture, text = received.body.pop("messages")[0]["content"]
+    assert text == {"type": "text", "text": "How many?"}
+    head, data = picture["image_url"]["url"].split(",")
+    assert head == "data:image/png;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(data))).getpixel((0, 0)) == (255, 0, 0)
+    assert received.body == {"skip_policy": "full", "temperature": 0.0, "stop": ["."]}
+
+
+def test_a_policy_object_is_sent_as_a_stanza(
+    server: ScriptedServer, completion: dict[str, Any]
+) -> None:
+    server.answers(Scripted(completion))
+    stanza = {"rules": [{"action": "skip_block", "layers": {"from": 16, "to": 31}, "scope": "all"}]}
+    policy = SkipPolicy.model_validate(stanza)
+    _Sync(server.url).call("ask", PICTURE, "?", skip_policy=policy)
+    assert server.received[0].body["skip_policy"] == stanza
+
+
+def test_a_reply_without_logprobs_has_none(
+    server: ScriptedServer, completion: dict[str, Any]
+) -> None:
+    completion["choices"][0]["logprobs"] = None
+    server.answers(Scripted(completion))
+    assert _Sync(server.url).call("chat", []).logprobs == ()
+
+
+def test_stream_gives_pieces_then_the_same_answer(
+    form: Any, server: ScriptedServer, completion: dict[str, Any], stream_events: list[Any]
+) -> None:
+    server.answers(event_stream(stream_events))
+    pieces, answer = form(server.url).stream(PICTURE, "How many?")
+    assert pieces == ["two", " red"]
+    assert answer == Answer.model_validate(completion)
+    body = server.received[0].body
+    assert body["stream"] is True
+    assert body["stream_options"] == {"include_usage": True}
+
+
+def test_an_error_inside_a_stream_is_raised(
+    form: Any, server: ScriptedServer, stream_events: list[Any]
+) -> None:
+    failure = {"error": {"message": "the engine died", "type": "server_error", "code": 500}}
+    server.answers(event_stream([*stream_events[:2], failure]))
+    with pytest.raises(ApiError, match="the engine died") as raised:
+        form(server.url).stream(PICTURE, "?")
+    assert raised.value.status == 500
+
+
+def test_a_stream_that_breaks_off_has_no_answer(
+    form: Any, server: ScriptedServer, stream_events: list[Any]
+) -> None:
+    server.answers(event_stream(stream_events[:3], is_done=False))
+    with pytest.raises(ConnectionFailedError, match="broke off"):
+        form(server.url).stream(PICTURE, "?")
+
+
+def test_an_error_reply_to_a_stream_is_raised(form: Any, server: ScriptedServer) -> None:
+    server.answers(_error(404, "no policy ful", param="skip_policy"))
+    with pytest.raises(ApiError, match="no policy ful") as raised:
+        form(server.url).stream(PICTURE, "?")
+    assert raised.value.param == "skip_policy"
+
+
+def test_an_error_carries_what_the_server_says(form: Any, server: ScriptedServer) -> None:
+    server.answers(_error(404, "no policy ful; did you mean full?", param="skip_policy"))
+    with pytest.raises(ApiError) as raised:
+        form(server.url).call("ask", PICTURE, "?", skip_policy="ful")
+    error = raised.value
+    assert (error.status, error.param, error.type) == (404, "skip_policy", "some_error")
+    assert str(error) == "no policy ful; did you mean full? (HTTP 404)"
+    assert len(server.received) == 1
+
+
+def test_an_error_that_is_not_ours_is_shown_as_it_is(server: ScriptedServer) -> None:
+    server.answers(Scripted("<h1>Bad gateway</h1>", 502))
+    with pytest.raises(ApiError, match="Bad gateway") as raised:
+        _Sync(server.url).call("models")
+    assert raised.value.status == 502
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_server_is_asked_again(
+    form: Any, server: ScriptedServer, completion: dict[str, Any], status: int
+) -> None:
+    busy = Scripted(_error(status).body, status, {"Retry-After": "0"})
+    server.answers(busy, Scripted(completion))
+    assert form(server.url).call("ask", PICTURE, "?").text == "two red"
+    assert len(server.received) == 2
+
+
+def test_retry_after_is_waited_for(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, completion: dict[str, Any]
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("httpx_retries.retry.time.sleep", waits.append)
+    server.answers(Scripted(_error(503).body, 503, {"Retry-After": "7"}), Scripted(completion))
+    _Sync(server.url).call("ask", PICTURE, "?")
+    assert waits == [7.0]
+
+
+def test_retries_end(server: ScriptedServer) -> None:
+    server.answers(Scripted(_error(503, "full").body, 503, {"Retry-After": "0"}))
+    with pytest.raises(ApiError) as raised:
+        _Sync(server.url, max_retries=1).call("models")
+    assert (raised.value.status, raised.value.retry_after_seconds) == (503, 0.0)
+    assert len(server.received) == 2
+
+
+def test_no_server_is_a_failed_connection(form: Any) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        with pytest.raises(ConnectionFailedError, match=f"no server answers at {url}"):
+            form(url, max_retries=0).call("models")
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://127.0.0.1", "http://[::1"])
+def test_a_url_that_cannot_be_used_is_a_failed_connection(url: str) -> None:
+    with pytest.raises(ConnectionFailedError):
+        SkipserveClient(url, max_retries=0).models()
+
+
+@pytest.mark.parametrize("body", ["hello", {"choices": []}, [1], {"data": [{"name": 3}]}])
+def test_a_reply_in_another_form_is_a_protocol_error(server: ScriptedServer, body: Any) -> None:
+    server.answers(Scripted(body))
+    for method, arguments in {"skip_policies": (), "chat": ([],)}.items():
+        with pytest.raises(ProtocolError):
+            _Sync(server.url).call(method, *arguments)
+
+
+def test_a_stream_of_something_else_is_a_protocol_error(form: Any, server: ScriptedServer) -> None:
+    server.answers(Scripted("data: hello\n\n", headers={"Content-Type": "text/event-stream"}))
+    with pytest.raises(ProtocolError):
+        form(server.url).stream(PICTURE, "?")
+    server.answers(Scripted("{}"))
+    with pytest.raises(ProtocolError):
+        form(server.url).stream(PICTURE, "?")
+
+
+def test_skip_policies_and_models_are_listed(form: Any, server: ScriptedServer) -> None:
+    policy = {
+        "name": "shortv-7b",
+        "description": "",
+        "source": "",
+        "digest": "d",
+        "layers": {"skip_block": [0, 2]},
+        "scope": "visual",
+        "saved_ratio": 0.4,
+        "quality": [{"model": "m", "dataset": "GQA", "metric": "accuracy", "value": 60.9}],
+    }
+    server.answers(Scripted({"object": "list", "data": [policy]}))
+    (info,) = form(server.url).call("skip_policies")
+    assert (info.name, info.layers["skip_block"], info.quality[0].value) == (
+        "shortv-7b",
+        (0, 2),
+        60.9,
+    )
+    server.answers(Scripted({"object": "list", "data": [{"id": "demo"}, {"id": "demo@full"}]}))
+    assert [model.id for model in form(server.url).call("models")] == ["demo", "demo@full"]
+
+
+def test_a_missing_picture_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PictureError, match=r"nothing\.png"):
+        _Sync("http://127.0.0.1:1").call("ask", tmp_path / "nothing.png", "?")
+
+
+def test_both_clients_offer_the_same() -> None:
+    def offer(client: type) -> dict[str, inspect.Signature]:
+        members = inspect.getmembers(client, inspect.isfunction)
+        return {
+            name: inspect.signature(member).replace(return_annotation=inspect.Signature.empty)
+            for name, member in members
+            if not name.startswith("_")
+        }
+
+    assert offer(SkipserveClient) == offer(AsyncSkipserveClient)

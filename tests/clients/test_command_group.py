@@ -1,0 +1,88 @@
+"""Commands of other packages: found by entry point, loaded late, missing ones explained."""
+
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from skipserve_client import command_group
+from skipserve_client.command_group import CommandGroup
+
+pytestmark = pytest.mark.fast
+
+PLUGIN = '''
+import typer
+
+def shout(word: str) -> None:
+    """Say it loudly."""
+    typer.echo(word.upper())
+
+def late() -> None:
+    """Needs something only when it runs."""
+    import package_that_is_missing
+
+tools = typer.Typer(help="Several tools.")
+
+@tools.command()
+def hammer() -> None:
+    typer.echo("bang")
+'''
+BROKEN = "import package_that_is_missing\n"
+
+
+@pytest.fixture(autouse=True)
+def _plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "plugin_of_a_test.py").write_text(PLUGIN)
+    (tmp_path / "broken_plugin_of_a_test.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    values = {
+        "shout": "plugin_of_a_test:shout",
+        "late": "plugin_of_a_test:late",
+        "tools": "plugin_of_a_test:tools",
+        "train": "broken_plugin_of_a_test:train",
+    }
+    found = [EntryPoint(name, value, "skipserve.commands") for name, value in values.items()]
+    monkeypatch.setattr(command_group, "entry_points", lambda group: found)
+    monkeypatch.delitem(sys.modules, "plugin_of_a_test", raising=False)
+
+
+def run(*arguments: str) -> Result:
+    app = typer.Typer(cls=CommandGroup)
+
+    @app.command()
+    def own() -> None:
+        typer.echo("own")
+
+    app.callback()(lambda: None)
+    return CliRunner().invoke(app, list(arguments), prog_name="skipserve")
+
+
+def test_a_function_is_a_command() -> None:
+    assert run("shout", "hello").stdout == "HELLO\n"
+
+
+def test_a_typer_app_is_a_group_of_commands() -> None:
+    assert run("tools", "hammer").stdout == "bang\n"
+
+
+def test_all_commands_are_listed() -> None:
+    listed = run("--help").stdout
+    for text in ("own", "Say it loudly.", "Several tools.", "Not installed", "skipserve[train]"):
+        assert text in listed
+
+
+def test_other_commands_are_not_loaded() -> None:
+    assert run("own").stdout == "own\n"
+    assert "plugin_of_a_test" not in sys.modules
+
+
+@pytest.mark.parametrize(("command", "extra"), [("train", "train"), ("late", "server")])
+def test_a_missing_package_says_what_to_install(command: str, extra: str) -> None:
+    result = run(command, *(["--flag", "x"] if command == "train" else []))
+    assert result.exit_code == 1
+    assert "package_that_is_missing" in result.stderr
+    assert f"pip install 'skipserve[{extra}]'" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
