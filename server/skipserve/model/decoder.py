@@ -95,8 +95,8 @@ class Decoder:
                 remembered = take(hidden, rows.pair_first)
             hidden = block(hidden, prepared[id(rows)], layer_cache)
             if rows.pair_second is not Every.NONE:
-                both = take(before, rows.pair_second) + take(hidden, rows.pair_second)
-                hidden = put(hidden, rows.pair_second, both / 2)
+                first, second = take(before, rows.pair_second), take(hidden, rows.pair_second)
+                hidden = put(hidden, rows.pair_second, first.lerp(second, 0.5))
         wanted = rms_norm(hidden.index_select(0, batch.logit_rows), self.norm)
         return linear(wanted, self.head).float()
 

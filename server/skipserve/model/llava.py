@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Self
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 
 from skipserve.model.batch import Batch
-from skipserve.model.config import ModelConfig
+from skipserve.model.config import ModelConfig, ModelFilesError
 from skipserve.model.decoder import Decoder, KVCache
 from skipserve.model.vision import VisionEncoder
 from skipserve.model.weights import Weights, weights_digest
@@ -57,8 +58,11 @@ class Llava:
         config = ModelConfig.from_folder(folder)
         arithmetic = arithmetic_dtype(device, dtype, config.sizes.decoder.hidden_size)
         with Weights(folder, device, dtype, arithmetic, on_progress) as weights:
-            vision = VisionEncoder(config, weights, device, arithmetic)
-            decoder = Decoder.load(config, weights)
+            try:
+                vision = VisionEncoder(config, weights, device, arithmetic)
+                decoder = Decoder.load(config, weights)
+            except StrictDataclassError as error:
+                raise ModelFilesError(f"transformers refuses {folder}: {error}") from error
             weights.check_all_read()
         return cls(config, device, dtype, weights_digest(folder), vision, decoder)
 

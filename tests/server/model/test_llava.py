@@ -247,6 +247,13 @@ def test_an_id_at_a_visual_row_is_not_looked_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.fast
+def test_what_transformers_refuses_is_refused(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path, text_config=(("attention_dropout", "none"),))
+    with pytest.raises(ModelFilesError, match="attention_dropout"):
+        Llava.load(tmp_path, CPU, torch.float32)
+
+
+@pytest.mark.fast
 def test_loading_reports_progress_and_a_digest(tmp_path: Path) -> None:
     make_checkpoint(tmp_path)
     seen: list[tuple[int, int]] = []
