@@ -25,8 +25,9 @@ $(INSTALLED): pyproject.toml
 serve: install  ## Serve the demo model on 127.0.0.1:8000; make serve ARGS="--port 9000".
 	env -u OMP_NUM_THREADS $(BIN)/skipserve serve --model demo $(ARGS)
 
-test: install  ## Run the whole test suite.
+test: install  ## Run the whole test suite, and the security tests without asserts.
 	$(BIN)/pytest $(ARGS)
+	PYTHONOPTIMIZE=1 $(BIN)/pytest tests/server/security -q -m "not slow" -W ignore::pytest.PytestConfigWarning
 
 check: install  ## Lint, types and the fast tests: before each commit.
 	$(BIN)/ruff check .

@@ -1,0 +1,220 @@
+"""Writes a trained model as a LLaVA-1.5 checkpoint in Hugging Face format."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import (
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    GenerationConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+
+from skipserve_training.demo import tokenizer as words
+from skipserve_training.demo.model import DemoModel, ModelSizes
+
+EXPORTED_TYPE = torch.bfloat16
+CHECKSUMS = "SHA256SUMS"
+
+_CHAT_TEMPLATE = (
+    "{% for m in messages %}{{ m['role']|upper }}: "
+    "{% if m['content'] is string %}{{ m['content'] }}"
+    "{% else %}{% for c in m['content'] if c['type']=='image' %}{{ '<image>\n' }}{% endfor %}"
+    "{% for c in m['content'] if c['type']=='text' %}{{ c['text'] }}{% endfor %}{% endif %}"
+    "{% if m['role']=='assistant' %}{{ '</s>' }}{% else %}{{ ' ' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+
+
+def export(model: DemoModel, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write everything that transformers needs to load the model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / "model.safetensors"
+    save_file(checkpoint_tensors(model), weights, {"format": "pt"})
+    weights.chmod(0o644)  # it is written for its owner only
+    make_config(model.sizes).save_pretrained(folder)
+    GenerationConfig(  # type: ignore[no-untyped-call]
+        bos_token_id=words.START_ID, eos_token_id=words.END_ID, pad_token_id=words.PADDING_ID
+    ).save_pretrained(folder)
+    _make_processor(model.sizes, tokenizer).save_pretrained(folder)
+
+
+def write_checksums(folder: Path) -> None:
+    """Write the SHA-256 of every other file, as `sha256sum --check` reads it."""
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
+        for path in sorted(folder.iterdir())
+        if path.name != CHECKSUMS
+    ]
+    (folder / CHECKSUMS).write_text("".join(lines))
+
+
+def write_record(folder: Path, record: dict[str, object]) -> None:
+    """Write the record of the training beside its result."""
+    text = json.dumps(record, indent=2)
+    (folder / "training-record.json").write_text(text + "\n")
+
+
+def make_config(sizes: ModelSizes) -> LlavaConfig:
+    """Describe the model; its feature layer is the last but one, as in LLaVA-1.5."""
+    text = LlamaConfig(
+        vocab_size=sizes.vocabulary,
+        hidden_size=sizes.hidden,
+        intermediate_size=sizes.ffn,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        num_key_value_heads=sizes.heads,
+        head_dim=sizes.head_size,
+        max_position_embeddings=sizes.max_positions,
+        rms_norm_eps=sizes.norm_epsilon,
+        rope_parameters={"rope_type": "default", "rope_theta": sizes.rope_theta},
+        bos_token_id=words.START_ID,
+        eos_token_id=words.END_ID,
+        pad_token_id=words.PADDING_ID,
+    )
+    vision = CLIPVisionConfig(
+        hidden_size=sizes.hidden,
+        intermediate_size=sizes.vision_ffn,
+        projection_dim=sizes.hidden,
+        num_hidden_layers=sizes.vision_layers + 1,
+        num_attention_heads=sizes.heads,
+        image_size=sizes.image_side,
+        patch_size=sizes.patch,
+        layer_norm_eps=sizes.norm_epsilon,
+        hidden_act="quick_gelu",
+    )
+    return LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=words.IMAGE_ID,
+        image_seq_length=sizes.patches,
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+        projector_hidden_act="gelu",
+        tie_word_embeddings=False,
+        architectures=["LlavaForConditionalGeneration"],
+        dtype="bfloat16",
+    )
+
+
+def checkpoint_tensors(model: DemoModel) -> dict[str, Tensor]:
+    """Unstack the parameters under the names of the published LLaVA-1.5 checkpoints."""
+    state = {name: value.to(EXPORTED_TYPE).cpu() for name, value in model.state_dict().items()}
+    tensors = {
+        "language_model.model.embed_tokens.weight": state["decoder.embedding"],
+        "language_model.model.norm.weight": state["decoder.norm"],
+        "language_model.lm_head.weight": state["decoder.head"],
+        **_projector_tensors(state),
+        **_vision_tensors(state, model.sizes),
+    }
+    for layer in range(model.sizes.layers):
+        tensors |= _decoder_layer(state, layer)
+    return {name: value.contiguous() for name, value in tensors.items()}
+
+
+def _decoder_layer(state: dict[str, Tensor], layer: int) -> dict[str, Tensor]:
+    query, key, value = state["decoder.qkv"][layer]
+    gate, up = state["decoder.gate_up"][layer]
+    named = {
+        "input_layernorm": state["decoder.attention_norm"][layer],
+        "self_attn.q_proj": query,
+        "self_attn.k_proj": key,
+        "self_attn.v_proj": value,
+        "self_attn.o_proj": state["decoder.output"][layer],
+        "post_attention_layernorm": state["decoder.ffn_norm"][layer],
+        "mlp.gate_proj": gate,
+        "mlp.up_proj": up,
+        "mlp.down_proj": state["decoder.down"][layer],
+    }
+    return {
+        f"language_model.model.layers.{layer}.{name}.weight": tensor
+        for name, tensor in named.items()
+    }
+
+
+def _projector_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        f"multi_modal_projector.linear_{number}.{kind}": state[f"vision.projector{number}{suffix}"]
+        for number in (1, 2)
+        for kind, suffix in (("weight", ""), ("bias", "_bias"))
+    }
+
+
+def _vision_tensors(state: dict[str, Tensor], sizes: ModelSizes) -> dict[str, Tensor]:
+    parts = {name.removeprefix("vision."): value for name, value in state.items()}
+    patches = parts["patch_embedding"].view(sizes.hidden, 3, sizes.patch, sizes.patch)
+    tensors = {
+        "embeddings.class_embedding": parts["class_embedding"],
+        "embeddings.patch_embedding.weight": patches,
+        "embeddings.position_embedding.weight": parts["position_embedding"],
+        "pre_layrnorm.weight": parts["pre_norm_gain"],
+        "pre_layrnorm.bias": parts["pre_norm_bias"],
+        "post_layernorm.weight": torch.ones_like(parts["pre_norm_gain"]),
+        "post_layernorm.bias": torch.zeros_like(parts["pre_norm_bias"]),
+    }
+    for layer in range(sizes.vision_layers):
+        tensors |= _vision_layer(parts, layer)
+    tensors |= _unused_layer(tensors, sizes.vision_layers)
+    return {f"vision_tower.vision_model.{name}": value for name, value in tensors.items()}
+
+
+def _vision_layer(parts: dict[str, Tensor], layer: int) -> dict[str, Tensor]:
+    named = {
+        "layer_norm1": (parts["norm1_gain"], parts["norm1_bias"]),
+        "self_attn.q_proj": (parts["qkv"][:, 0], parts["qkv_bias"][:, 0]),
+        "self_attn.k_proj": (parts["qkv"][:, 1], parts["qkv_bias"][:, 1]),
+        "self_attn.v_proj": (parts["qkv"][:, 2], parts["qkv_bias"][:, 2]),
+        "self_attn.out_proj": (parts["output"], parts["output_bias"]),
+        "layer_norm2": (parts["norm2_gain"], parts["norm2_bias"]),
+        "mlp.fc1": (parts["fc1"], parts["fc1_bias"]),
+        "mlp.fc2": (parts["fc2"], parts["fc2_bias"]),
+    }
+    return {
+        f"encoder.layers.{layer}.{name}.{kind}": stack[layer]
+        for name, pair in named.items()
+        for kind, stack in zip(("weight", "bias"), pair, strict=True)
+    }
+
+
+def _unused_layer(tensors: dict[str, Tensor], layer: int) -> dict[str, Tensor]:
+    """Make the layer after the feature layer, which LLaVA never reads: zeros, an identity."""
+    first = "encoder.layers.0."
+    return {
+        name.replace(first, f"encoder.layers.{layer}."): torch.zeros_like(value)
+        for name, value in tensors.items()
+        if name.startswith(first)
+    }
+
+
+def _make_processor(sizes: ModelSizes, tokenizer: Tokenizer) -> LlavaProcessor:
+    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer,
+        unk_token=words.UNKNOWN,
+        bos_token=words.START,
+        eos_token=words.END,
+        pad_token=words.PADDING,
+        model_max_length=sizes.max_positions,
+        padding_side="left",
+        extra_special_tokens={"image_token": words.IMAGE},
+    )
+    side = sizes.image_side
+    image = CLIPImageProcessor(
+        size={"shortest_edge": side}, crop_size={"height": side, "width": side}
+    )
+    return LlavaProcessor(  # type: ignore[no-untyped-call]
+        image_processor=image,
+        tokenizer=fast,
+        patch_size=sizes.patch,
+        vision_feature_select_strategy="default",
+        chat_template=_CHAT_TEMPLATE,
+        image_token=words.IMAGE,
+        num_additional_image_tokens=1,
+    )

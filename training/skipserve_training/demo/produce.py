@@ -1,0 +1,56 @@
+"""From nothing to a checkpoint: trains, answers the held-out questions, writes the files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from skipserve_client.evaluate.scoring import Score, score
+from skipserve_training.demo.export import export, write_checksums, write_record
+from skipserve_training.demo.held_out import answer_held_out
+from skipserve_training.demo.model import DemoModel
+from skipserve_training.demo.ranks import started
+from skipserve_training.demo.recipe import Recipe
+from skipserve_training.demo.record import Surroundings, make_record
+from skipserve_training.demo.run_folder import RunFolder
+from skipserve_training.demo.similarity import sibling_cosines
+from skipserve_training.demo.tokenizer import train_tokenizer
+from skipserve_training.demo.training import ProgressFunction, can_compile, train_rank
+
+CHECKPOINT_FOLDER = "checkpoint"
+_CPU_RANKS = 2  # fixed: the number of ranks changes the sums, and so the model
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a finished training leaves."""
+
+    checkpoint: Path
+    held_out: Score
+
+
+def produce(
+    recipe: Recipe, path: Path, device: torch.device, progress: ProgressFunction
+) -> Product:
+    """Make the checkpoint `path/checkpoint`, from where an earlier run stopped if there is one."""
+    folder = RunFolder(path)
+    folder.claim(recipe)
+    ranks = _CPU_RANKS if device.type == "cpu" else 1
+    with started(ranks, train_rank, recipe, path, device) as this_rank:
+        model = train_rank(this_rank, recipe, path, device, progress)
+    surroundings = Surroundings(device.type, ranks, torch.get_num_threads(), can_compile(device))
+    return _finish(recipe, folder, model, surroundings)
+
+
+def _finish(
+    recipe: Recipe, folder: RunFolder, model: DemoModel, surroundings: Surroundings
+) -> Product:
+    tokenizer = train_tokenizer(recipe.vocabulary)
+    held_out = score(answer_held_out(model, tokenizer, recipe.held_out_questions))
+    cosines = sibling_cosines(model, recipe.stages[-1].layers // recipe.stages[0].layers)
+    checkpoint = folder.path / CHECKPOINT_FOLDER
+    export(model, tokenizer, checkpoint)
+    record = make_record(recipe, surroundings, folder.summaries(), held_out, cosines)
+    write_record(checkpoint, record)
+    write_checksums(checkpoint)
+    return Product(checkpoint, held_out)
