@@ -1,0 +1,150 @@
+"""Holds the arrows between the rooms: who may import whom. A new arrow is added here on purpose."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TOP_FOLDERS = ("policies", "kernels", "server", "clients", "training")
+
+# Each room, and the rooms whose modules it may import besides its own. The longest name that
+# fits a module is its room.
+MAY_IMPORT: dict[str, set[str]] = {
+    "skipserve_policies": set(),
+    "skipserve_kernels": set(),
+    "skipserve_client": {"skipserve_policies"},
+    "skipserve_training": {
+        "skipserve.model",
+        "skipserve_kernels",
+        "skipserve_policies",
+        "skipserve_client.evaluate",
+    },
+    "skipserve_client.evaluate": {"skipserve_client", "skipserve_policies"},
+    "skipserve": set(),
+    "skipserve.errors": set(),
+    "skipserve.settings": {"skipserve_policies"},
+    "skipserve.model": {"skipserve_kernels", "skipserve_policies"},
+    "skipserve.engine": {"skipserve.model", "skipserve.errors", "skipserve_policies"},
+    "skipserve.engine.types": {"skipserve_policies"},
+    "skipserve.engine.service": {
+        "skipserve.engine.ipc",
+        "skipserve.engine.types",
+        "skipserve.errors",
+        "skipserve.metrics",
+    },
+    "skipserve.metrics": {"skipserve.engine.types", "skipserve_policies"},
+    "skipserve.media": {"skipserve.errors", "skipserve.engine.types"},
+    "skipserve.prompt": {"skipserve.errors", "skipserve.model.config", "skipserve_policies"},
+    "skipserve.api": {
+        "skipserve.engine.service",
+        "skipserve.engine.types",
+        "skipserve.errors",
+        "skipserve.media",
+        "skipserve.metrics",
+        "skipserve.model.config",
+        "skipserve.prompt",
+        "skipserve.settings",
+        "skipserve_policies",
+    },
+    "skipserve.app": {
+        "skipserve.api",
+        "skipserve.engine.service",
+        "skipserve.engine.types",
+        "skipserve.errors",
+        "skipserve.media",
+        "skipserve.metrics",
+        "skipserve.model.config",
+        "skipserve.prompt",
+        "skipserve.settings",
+        "skipserve_policies",
+    },
+    "skipserve.commands": {"skipserve.app", "skipserve.errors", "skipserve.settings"},
+}
+
+# Third-party packages that a room never imports.
+NEVER = {
+    "skipserve_policies": {"torch", "numpy", "fastapi", "transformers", "httpx"},
+    "skipserve_kernels": {"fastapi", "pydantic", "transformers", "prometheus_client"},
+    "skipserve_client": {"torch", "fastapi", "transformers"},
+    "skipserve.model": {"fastapi", "prometheus_client"},
+    "skipserve.engine": {"fastapi", "prometheus_client", "uvicorn"},
+    "skipserve.api": {"torch"},
+}
+
+
+def _sources() -> Iterator[tuple[str, Path]]:
+    for top in TOP_FOLDERS:
+        for path in sorted((ROOT / top).rglob("*.py")):
+            module = ".".join(path.relative_to(ROOT / top).with_suffix("").parts)
+            yield module.removesuffix(".__init__"), path
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Yield imported names, with each name that a `from` takes: it may be a module."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _is_within(name: str, room: str) -> bool:
+    return name == room or name.startswith(room + ".")
+
+
+def _room(name: str) -> str | None:
+    rooms = [room for room in MAY_IMPORT if _is_within(name, room)]
+    return max(rooms, key=len, default=None)
+
+
+SOURCES = list(_sources())
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(("module", "path"), SOURCES, ids=[module for module, _ in SOURCES])
+def test_imports_follow_the_arrows(module: str, path: Path) -> None:
+    room = _room(module)
+    assert room is not None
+    allowed = MAY_IMPORT[room] | {room}
+    for name in _imports(path):
+        if _room(name) is not None:
+            assert any(_is_within(name, target) for target in allowed), f"{module} -> {name}"
+        for other, packages in NEVER.items():
+            if _is_within(module, other):
+                assert name.split(".")[0] not in packages, f"{module} -> {name}"
+
+
+@pytest.mark.fast
+def test_every_room_exists() -> None:
+    modules = {module for module, _ in SOURCES}
+    for room in MAY_IMPORT:
+        assert any(_is_within(module, room) for module in modules), room
+
+
+@pytest.mark.fast
+def test_modules_do_not_import_in_circles() -> None:
+    names = {module for module, _ in SOURCES}
+    graph = {
+        module: {
+            target
+            for name in _imports(path)
+            for target in (name, name.rpartition(".")[0])
+            if target in names and target != module
+        }
+        for module, path in SOURCES
+    }
+    while leaves := {module for module, targets in graph.items() if not targets & graph.keys()}:
+        for leaf in leaves:
+            del graph[leaf]
+    assert not graph, f"a cycle among {sorted(graph)}"
+
+
+@pytest.mark.fast
+def test_no_loose_or_nondescript_files() -> None:
+    for top in (*TOP_FOLDERS, "tests"):
+        assert not (ROOT / top / "__init__.py").exists()
+    assert not list((ROOT / "tests").rglob("__init__.py"))
+    for module, _ in SOURCES:
+        assert module.rpartition(".")[2] not in {"utils", "helpers", "common", "misc"}
