@@ -177,7 +177,13 @@ def test_policies_are_listed_without_a_server() -> None:
 
 
 def test_policies_are_listed_from_a_server(server: ScriptedServer) -> None:
-    policy = {"name": "mine", "digest": "d", "layers": {}, "scope": None, "saved_ratio": 0.5}
+    policy: dict[str, Any] = {
+        "name": "mine",
+        "digest": "d",
+        "layers": {},
+        "scope": None,
+        "saved_ratio": 0.5,
+    }
     server.answers(Scripted({"object": "list", "data": [policy]}))
     listed = json.loads(run("policies", "--url", server.url, "--json").stdout)
     assert [policy["name"] for policy in listed["data"]] == ["mine"]

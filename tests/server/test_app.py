@@ -9,6 +9,8 @@ from app_client import send
 from skipserve.app import Built, StartError, build, model_folder
 from skipserve.settings import Settings
 
+pytestmark = pytest.mark.fast
+
 
 def with_changes(settings: Settings, **changes: object) -> Settings:
     return settings.model_copy(update=changes)

@@ -82,12 +82,17 @@ def test_values_out_of_range(fields: dict[str, object]) -> None:
 def test_keys_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SKIPSERVE_API_KEY", "one, two,,")
     assert [key.get_secret_value() for key in Settings().api_key] == ["one", "two"]
-    keys = Settings(api_key=["a,b", "c"]).api_key  # type: ignore[arg-type]
+    keys = Settings(api_key=["a,b", "c"]).api_key
     assert [key.get_secret_value() for key in keys] == ["a", "b", "c"]
 
 
+def test_variables_of_the_client_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKIPSERVE_URL", "http://127.0.0.1:8000")
+    assert Settings().port == 8000
+
+
 def test_keys_are_not_shown() -> None:
-    assert "hunter2" not in repr(Settings(api_key="hunter2"))  # type: ignore[arg-type]
+    assert "hunter2" not in repr(Settings(api_key="hunter2"))
 
 
 @pytest.mark.parametrize(

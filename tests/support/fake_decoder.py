@@ -1,7 +1,6 @@
 """A small random decoder with the interface of `Llava`, whose answers show which rows ran what."""
 
 import hashlib
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,6 +8,10 @@ from torch import Tensor
 
 from skipserve.engine.types import Image, Request, SamplingParams
 from skipserve.model.batch import Batch, Every, RowSet
+from skipserve.model.config import ModelConfig
+from skipserve.model.decoder import KVCache
+from skipserve.model.llava import Llava
+from skipserve_kernels.attention.op import KeyValues
 from skipserve_policies.flops import prompt_classes
 from skipserve_policies.plan import Plan, TokenClass, trim
 from skipserve_policies.sizes import DecoderSizes, ModelSizes, VisionSizes
@@ -22,25 +25,28 @@ VOCAB = 64
 HIDDEN = 16
 
 
-@dataclass(frozen=True)
-class FakeConfig:
-    """What the engine asks of a `ModelConfig`."""
-
-    sizes: ModelSizes
-    max_positions: int = 64
-    image_token_id: int = IMAGE_ID
-    eos_token_ids: tuple[int, ...] = (EOS_ID,)
-
-
-CONFIG = FakeConfig(
-    ModelSizes(
+CONFIG = ModelConfig(
+    sizes=ModelSizes(
         decoder=DecoderSizes(NUM_LAYERS, HIDDEN, 2, 2, 8, 32, VOCAB),
         vision=VisionSizes(3, 2, 8, 16, IMAGE_SIZE, 2, 3, keeps_cls=False),
-    )
+    ),
+    max_positions=64,
+    image_token_id=IMAGE_ID,
+    eos_token_ids=(EOS_ID,),
+    rms_norm_epsilon=1e-5,
+    dtype=None,
+    feature_layers=(1,),
+    projector_activation="gelu",
+    projector_bias=True,
+    ties_head=False,
+    image_mean=(0.5, 0.5, 0.5),
+    image_std=(0.5, 0.5, 0.5),
+    text={},
+    vision={},
 )
 
 
-class FakeDecoder:
+class FakeDecoder(Llava):
     """In each layer a row stores itself, adds the mean of what it sees, and adds a constant."""
 
     config = CONFIG
@@ -60,23 +66,26 @@ class FakeDecoder:
         features = torch.arange(TOKENS_PER_IMAGE * HIDDEN).view(TOKENS_PER_IMAGE, HIDDEN).sin()
         return brightness[:, None, None] * features
 
-    def new_cache(self, num_slots: int) -> Tensor:
-        return torch.full((NUM_LAYERS, num_slots, HIDDEN), torch.nan)
+    def new_cache(self, num_slots: int) -> KVCache:
+        """Return room for the rows themselves, [num_slots, HIDDEN] in each layer."""
+        rooms = [torch.full((num_slots, HIDDEN), torch.nan) for _ in range(NUM_LAYERS)]
+        return KVCache(tuple(KeyValues(keys=room, values=room) for room in rooms))
 
-    def forward(self, batch: Batch, cache: Tensor) -> Tensor:
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         hidden = self.embedding[batch.token_ids % VOCAB]
         if batch.visual_features is not None:
             hidden[batch.visual_rows] = batch.visual_features
         for layer, rows in enumerate(batch.layers):
             before = hidden.clone()
             kv = _mask(rows.kv, len(hidden))
-            cache[layer, batch.slots[kv]] = before[kv]
+            stored = cache.layers[layer].values
+            stored[batch.slots[kv]] = before[kv]
             attention = _mask(rows.attention, len(hidden))
             for span in batch.spans:
                 for row in range(span.start, span.stop):
                     if attention[row]:
                         stop = span.first_slot + int(batch.positions[row]) + 1
-                        hidden[row] += cache[layer, span.first_slot : stop].mean(dim=0)
+                        hidden[row] += stored[span.first_slot : stop].mean(dim=0)
             hidden[_mask(rows.ffn, len(hidden))] += self.ffn[layer]
         return hidden[batch.logit_rows] @ self.head
 

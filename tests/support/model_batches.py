@@ -77,7 +77,7 @@ def build_batch(pieces: Sequence[Piece], logit_rows: Sequence[int]) -> Batch:
         does = [row for piece in pieces for row in piece.row_does(layer)]
         names = [field.name for field in fields(LayerRows)]
         layers.append(LayerRows(**{name: row_set([row[name] for row in does]) for name in names}))
-    spans = []
+    spans: list[Span] = []
     for piece in pieces:
         begin = spans[-1].stop if spans else 0
         length = piece.stop - piece.start

@@ -233,7 +233,8 @@ def _random(name: str, size: tuple[int, ...], generator: torch.Generator) -> Ten
     """Draw weights under which every part of the model shows in the logits."""
     draw = torch.randn(size, generator=generator)
     if len(size) > 1:
-        return draw * draw[0].numel() ** -0.5
+        scale: float = draw[0].numel() ** -0.5
+        return draw * scale
     return draw * 0.1 + 1.0 if "norm" in name and name.endswith("weight") else draw * 0.1
 
 

@@ -19,6 +19,8 @@ from skipserve.errors import (
 )
 from skipserve_policies.plan import TokenClass
 
+pytestmark = pytest.mark.fast
+
 FIRST, SECOND = "skip-block-every-3-from-16", "exit-after-24"
 INLINE = {"rules": [{"action": "skip_ffn", "layers": [3], "scope": "all"}]}
 

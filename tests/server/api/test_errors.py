@@ -25,7 +25,7 @@ def test_every_error_of_the_tree(kind: type[SkipserveError]) -> None:
     response = error_response(error)
     assert response.status_code == kind.status
     assert response.media_type == "application/json"
-    assert json.loads(response.body) == {
+    assert json.loads(bytes(response.body)) == {
         "error": {
             "message": "what is wrong",
             "type": kind.type,

@@ -14,6 +14,7 @@ from skipserve.engine.engine import Engine
 from skipserve.engine.types import Executed, FinishReason, Request, Stage, StepOutput
 from skipserve.errors import EngineError, InvalidRequestError
 from skipserve.model.batch import Batch
+from skipserve.model.decoder import KVCache
 from skipserve_policies import flops
 from skipserve_policies.plan import Plan, TokenClass, trim
 
@@ -29,8 +30,10 @@ def _run(engine: Engine, *requests: Request) -> list[StepOutput]:
     return outputs
 
 
-def _tokens(outputs: list[StepOutput]) -> list[int | None]:
-    return [output.token_id for output in outputs]
+def _tokens(outputs: list[StepOutput]) -> list[int]:
+    tokens = [output.token_id for output in outputs if output.token_id is not None]
+    assert len(tokens) == len(outputs)
+    return tokens
 
 
 def test_a_request_gets_its_tokens_one_a_step() -> None:
@@ -73,7 +76,7 @@ class _Biased(FakeDecoder):
         super().__init__()
         self._token_id = token_id
 
-    def forward(self, batch: Batch, cache: Tensor) -> Tensor:
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         logits = super().forward(batch, cache)
         logits[:, self._token_id] = 1e9
         return logits
@@ -156,7 +159,7 @@ def test_a_bad_request_is_refused_and_leaves_nothing() -> None:
 class _Failing(FakeDecoder):
     """A decoder that fails at prompts with images."""
 
-    def forward(self, batch: Batch, cache: Tensor) -> Tensor:
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         if batch.visual_features is not None:
             raise RuntimeError("no")
         return super().forward(batch, cache)
@@ -174,7 +177,7 @@ def test_after_a_step_that_failed_the_others_run() -> None:
 
 
 class _NotANumber(FakeDecoder):
-    def forward(self, batch: Batch, cache: Tensor) -> Tensor:
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         return super().forward(batch, cache) * torch.nan
 
 

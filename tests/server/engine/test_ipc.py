@@ -11,7 +11,15 @@ from fake_decoder import make_request
 
 from skipserve.engine import ipc
 from skipserve.engine.ipc import FrameError, pack, read_from_engine, read_to_engine
-from skipserve.engine.types import Cancel, EngineSpec, Failed, FromEngine, Progress, Submit
+from skipserve.engine.types import (
+    Cancel,
+    EngineSpec,
+    Failed,
+    FromEngine,
+    Progress,
+    Submit,
+    ToEngine,
+)
 
 pytestmark = pytest.mark.fast
 
@@ -27,13 +35,13 @@ def _from_engine(data: bytes, count: int = 1) -> list[FromEngine | None]:
 
 
 def test_messages_to_the_engine_come_one_by_one() -> None:
-    messages = [Submit(make_request(num_images=1)), Cancel("r")]
+    messages: list[ToEngine] = [Submit(make_request(num_images=1)), Cancel("r")]
     stream = io.BytesIO(b"".join(pack(message) for message in messages))
     assert [read_to_engine(stream) for _ in range(3)] == [*messages, None]
 
 
 def test_messages_from_the_engine_come_one_by_one() -> None:
-    messages = [Progress(1, 0, 0), Failed("r", "no")]
+    messages: list[FromEngine] = [Progress(1, 0, 0), Failed("r", "no")]
     data = b"".join(pack(message) for message in messages)
     assert _from_engine(data, count=3) == [*messages, None]
 

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def _logits(seed: int = 0, num_rows: int = 1) -> Tensor:
     return torch.randn(num_rows, VOCAB, generator=torch.Generator().manual_seed(seed)) * 3
 
 
-def _draw(logits: Tensor, num_draws: int, **sampling: object) -> list[int]:
+def _draw(logits: Tensor, num_draws: int, **sampling: Any) -> list[int]:
     """Return what many seeds draw from the same logits."""
     sequences = [Sequence(make_request(seed=seed, **sampling)) for seed in range(num_draws)]
     return [s.token_id for s in sample(logits.expand(num_draws, -1), sequences)]

@@ -5,6 +5,7 @@ import io
 import struct
 import warnings
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from skipserve.media.decode import PixelLimits, decode_images
 pytestmark = pytest.mark.fast
 
 LIMITS = PixelLimits(image_pixels=1_000_000, request_pixels=2_000_000)
-FORMATS = {
+FORMATS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95},
     "PNG": {},
     "WEBP": {"lossless": True},
@@ -86,7 +87,7 @@ def test_s16_alpha_lies_on_white() -> None:
     ],
 )
 def test_s16_transparent_pixels_are_white(
-    mode: str, transparent: int | tuple[int, ...], options: dict[str, object]
+    mode: str, transparent: int | tuple[int, ...], options: dict[str, Any]
 ) -> None:
     picture = Image.new(mode, (4, 2), transparent)
     if mode == "P":

@@ -77,8 +77,8 @@ def test_requests_are_counted_by_how_they_ended() -> None:
     metrics = Metrics()
     for reason in (FinishReason.STOP, FinishReason.LENGTH, FinishReason.CANCELLED, None):
         metrics.record_request("full", reason, 1.0)
-    for reason in ("stop", "length", "cancelled", "error"):
-        assert metrics.value("requests_total", skip_policy="full", finish_reason=reason) == 1
+    for label in ("stop", "length", "cancelled", "error"):
+        assert metrics.value("requests_total", skip_policy="full", finish_reason=label) == 1
     assert metrics.value("cancellations_total") == 1
     assert metrics.value("request_duration_seconds_count", skip_policy="full") == 4
 
@@ -96,12 +96,14 @@ def test_prompt_rows_errors_and_rejections_are_counted() -> None:
 
 def test_the_engine_is_asked_when_metrics_are_read() -> None:
     metrics = Metrics()
-    state = {"up": True, "running": 1, "waiting": 4}
-    metrics.watch_engine(lambda: state["up"], lambda: state["running"], lambda: state["waiting"])
+    is_up = True
+    load = {"running": 1, "waiting": 4}
+    metrics.watch_engine(lambda: is_up, lambda: load["running"], lambda: load["waiting"])
     assert metrics.value("engine_up") == 1
     assert metrics.value("requests_running") == 1
     assert metrics.value("requests_waiting") == 4
-    state.update(up=False, running=0)
+    is_up = False
+    load["running"] = 0
     assert metrics.value("engine_up") == 0
     assert metrics.value("requests_running") == 0
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tiny_llava import make_checkpoint
-from transformers import LlavaConfig
+from transformers import LlamaConfig, LlavaConfig
 
 from skipserve.model.config import ModelConfig, ModelFilesError
 from skipserve_policies.sizes import ModelSizes
@@ -37,6 +37,7 @@ def test_a_silent_configuration_means_what_it_means_to_transformers(tmp_path: Pa
     config = ModelConfig.from_folder(write_config(tmp_path))
     oracle = LlavaConfig()
     assert config.sizes == ModelSizes.from_config(oracle.to_dict())
+    assert isinstance(oracle.text_config, LlamaConfig)
     assert config.max_positions == oracle.text_config.max_position_embeddings
     assert config.image_token_id == oracle.image_token_index
     assert config.rms_norm_epsilon == oracle.text_config.rms_norm_eps

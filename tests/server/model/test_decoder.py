@@ -1,6 +1,7 @@
 """Every plan against the formulas: whole sequences, in pieces, in mixed batches; and its cost."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -91,7 +92,7 @@ def test_a_policy_of_the_catalog_follows_its_formula(deep: Subject, name: str) -
     assert_close(run_in_pieces(deep.llava, rows, resolved.plan, [8, 9, 10]), expected)
 
 
-ACTIONS = (
+ACTIONS: tuple[dict[str, Any], ...] = (
     {"action": "skip_block"},
     {"action": "skip_ffn"},
     {"action": "skip_attention"},
@@ -106,7 +107,7 @@ ACTIONS = (
 @pytest.mark.parametrize("scope", Scope)
 @pytest.mark.parametrize("action", ACTIONS, ids=lambda action: "-".join(map(str, action.values())))
 def test_an_action_follows_its_formula(
-    shallow: Subject, action: dict[str, object], scope: Scope
+    shallow: Subject, action: dict[str, Any], scope: Scope
 ) -> None:
     policy = SkipPolicy(rules=(Rule(**action, layers=[1, 4], scope=scope),))
     resolved = resolve("one rule", policy, FEW_LAYERS)

@@ -18,6 +18,8 @@ from skipserve_policies.resolve import resolve
 
 NUM_LAYERS = 32
 CATALOG = load_catalog()
+# Of attention's mask, dropout and causality.
+DEFAULTS: tuple[Any, ...] = (None, 0.0, False)
 LINEAR_OPERATIONS = (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.linear)
 
 
@@ -56,7 +58,7 @@ class PairCounter(TorchDispatchMode):
         """Look at attention; run everything."""
         kwargs = kwargs or {}
         if func is torch.ops.aten.scaled_dot_product_attention.default:
-            mask, _, is_causal = (*args[3:], *(None, 0.0, False)[len(args) - 3 :])
+            mask, _, is_causal = (*args[3:], *DEFAULTS[len(args) - 3 :])
             self.num_pairs += _pairs(args[0].shape[2], args[1].shape[2], mask, is_causal)
         return func(*args, **kwargs)
 
@@ -76,10 +78,11 @@ def executed_flops(model: Llava, rows: Rows, plan: Plan, start: int, stop: int) 
     sizes = model.config.sizes.decoder
     batch = build_batch([Piece(rows, plan, start, stop)], [stop - start - 1])
     cache = model.new_cache(len(rows))
-    with FlopCounterMode(display=False) as flops, PairCounter() as pairs:
+    flops, pairs = FlopCounterMode(display=False), PairCounter()
+    with flops, pairs:
         model.forward(batch, cache)
     by_operation = flops.get_flop_counts()["Global"]
-    products = sum(by_operation[op] for op in by_operation if op in LINEAR_OPERATIONS)
+    products: int = sum(by_operation[op] for op in by_operation if op in LINEAR_OPERATIONS)
     return products + 4 * sizes.num_heads * sizes.head_dim * pairs.num_pairs
 
 

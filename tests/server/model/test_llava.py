@@ -9,8 +9,8 @@ import torch
 from model_batches import Piece, Rows, build_batch, poisoned_cache, run_whole
 from safetensors.torch import load_file
 from tiny_llava import Naming, make_checkpoint
-from torch import Tensor
 from transformers import LlavaForConditionalGeneration
+from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from skipserve.model.config import ModelFilesError
 from skipserve.model.llava import Llava
@@ -111,7 +111,7 @@ class Pictured:
         is_visual[: len(self.ids)] = self.is_visual
         return Rows(ids, (*classes, *[TokenClass.GENERATED] * len(generated)), features, is_visual)
 
-    def inputs(self, model: Llava) -> dict[str, Tensor]:
+    def inputs(self, model: Llava) -> dict[str, Any]:
         """Return the oracle's arguments."""
         ids = self.ids.unsqueeze(0)
         arguments = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -145,13 +145,15 @@ def check_logits(model: Llava, oracle: LlavaForConditionalGeneration, pictured: 
 def check_greedy(model: Llava, oracle: LlavaForConditionalGeneration, pictured: Pictured) -> int:
     """Compare greedy tokens until the oracle's best two are too near; return how many."""
     oracle.generation_config.eos_token_id = None
-    generated = oracle.generate(
+    generated = oracle.generate(  # type: ignore[misc]  # what it asks of self is not typed
         **pictured.inputs(model),
         max_new_tokens=GREEDY_STEPS,
         do_sample=False,
         return_dict_in_generate=True,
         output_logits=True,
     )
+    assert isinstance(generated, GenerateDecoderOnlyOutput)
+    assert generated.logits is not None
     tokens = generated.sequences[0, -GREEDY_STEPS:].tolist()
     plan = trim(Plan.full(model.config.sizes.decoder.num_layers))
     cache = poisoned_cache(model, len(pictured.ids) + GREEDY_STEPS)

@@ -25,7 +25,7 @@ def open_weights(folder: Path, dtype: torch.dtype = torch.float32) -> Weights:
     return Weights(folder, CPU, dtype, arithmetic=dtype)
 
 
-def change(folder: Path, edit: Callable[[dict[str, Tensor]], None]) -> None:
+def change(folder: Path, edit: Callable[[dict[str, Tensor]], object]) -> None:
     """Rewrite the only weight file of a checkpoint."""
     tensors = load_file(folder / "model.safetensors")
     edit(tensors)

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,7 @@ def test_ids_equal_those_of_transformers(
     from transformers import AutoTokenizer  # noqa: PLC0415 (slow to import)
 
     theirs = AutoTokenizer.from_pretrained(checkpoint)
-    form = [
+    form: list[Any] = [
         {
             "role": message.role,
             "content": [
@@ -58,6 +59,7 @@ def test_ids_equal_those_of_transformers(
         for message in TALK
     ]
     text = theirs.apply_chat_template(form, tokenize=False, add_generation_prompt=True)
+    assert isinstance(text, str)
     expanded = text.replace("<image>", "<image>" * NUM_IMAGE_TOKENS)
     assert list(prompts.encode_chat(TALK).prompt_ids) == theirs(expanded)["input_ids"]
 

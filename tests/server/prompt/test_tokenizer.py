@@ -52,6 +52,12 @@ def llama_like() -> FastTokenizer:
     return tokenizer
 
 
+def id_of(tokenizer: FastTokenizer, token: str) -> int:
+    token_id = tokenizer.token_to_id(token)
+    assert token_id is not None
+    return token_id
+
+
 KINDS = {"byte_level": make_tokenizer(), "sentencepiece": llama_like()}
 OURS = {kind: Tokenizer(theirs.to_str()) for kind, theirs in KINDS.items()}
 BY_KIND = pytest.mark.parametrize("kind", KINDS)
@@ -68,7 +74,7 @@ def test_encodes_as_the_library_does(kind: str, text: str, adds_special: bool) -
 @BY_KIND
 def test_special_tokens_are_special_unless_guarded(kind: str) -> None:
     theirs, ours = KINDS[kind], OURS[kind]
-    image = theirs.token_to_id("<image>")
+    image = id_of(theirs, "<image>")
     ids = ours.encode(f"a <image> b {ours.guard('<image></s>')} <image>", adds_special=True)
     assert ids.count(image) == 2
     assert ids[0] == BOS
@@ -81,7 +87,7 @@ def test_special_tokens_are_special_unless_guarded(kind: str) -> None:
 def test_guarded_parts_never_join_to_a_special_token(kind: str, parts: list[str]) -> None:
     theirs, ours = KINDS[kind], OURS[kind]
     ids = ours.encode("".join(ours.guard(part) for part in parts), adds_special=False)
-    assert not {theirs.token_to_id(word) for word in ("<image>", "</s>", "<s>")} & set(ids)
+    assert not {id_of(theirs, word) for word in ("<image>", "</s>", "<s>")} & set(ids)
 
 
 def test_guarded_text_keeps_its_meaning() -> None:
@@ -103,14 +109,14 @@ def test_bytes_decode_as_the_library_does(kind: str, ids: list[int]) -> None:
 
 
 def test_byte_level_decodes_broken_characters_as_the_library_does() -> None:
-    ids = [KINDS["byte_level"].token_to_id(token) for token in "âĤ"]
+    ids = [id_of(KINDS["byte_level"], token) for token in "âĤ"]
     text = b"".join(map(OURS["byte_level"].token_bytes, ids)).decode(errors="replace")
     assert text == KINDS["byte_level"].decode(ids)
 
 
 def test_a_token_as_text() -> None:
     ours = OURS["byte_level"]
-    the = KINDS["byte_level"].token_to_id("Ġthe")
+    the = id_of(KINDS["byte_level"], "Ġthe")
     assert ours.token_text(the) == " the"
     assert ours.token_text(EOS) == "</s>"
     assert ours.token_bytes(EOS) == b""

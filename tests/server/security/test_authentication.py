@@ -17,6 +17,8 @@ from skipserve.app import Built, build
 from skipserve.errors import AuthenticationError
 from skipserve.settings import Settings
 
+pytestmark = pytest.mark.fast
+
 KEYS = "first-key,second-key"
 
 
@@ -106,7 +108,10 @@ def test_s30_the_scope_s_path_decides() -> None:
     async def inner(scope: Scope, receive: Receive, send: Send) -> None:
         raise NotImplementedError
 
-    async def nothing(message: Message | None = None) -> Message:
+    async def receive() -> Message:
+        raise NotImplementedError
+
+    async def send(message: Message) -> None:
         raise NotImplementedError
 
     app = RequireKey(inner, ["k"])
@@ -115,7 +120,7 @@ def test_s30_the_scope_s_path_decides() -> None:
         {"type": "websocket", "path": "/v1/models", "headers": []},
     ):
         with pytest.raises(AuthenticationError):
-            asyncio.run(app(scope, nothing, nothing))
+            asyncio.run(app(scope, receive, send))
 
 
 def test_s31_keys_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:

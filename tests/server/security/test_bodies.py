@@ -14,7 +14,9 @@ from pictures import data_uri, encode, question, random_picture
 
 CHAT = "/v1/chat/completions"
 JSON = {"Content-Type": "application/json"}
-LEAKS = re.compile(r"0x[0-9a-f]{6,}|Traceback|File \"|/(home|root|tmp|usr|work|etc)/|site-packages")
+LEAKS = re.compile(
+    r"0x[0-9a-f]{6,}|Traceback|File \"|/(home|root|tmp|usr|opt|var|etc)/|site-packages"
+)
 
 
 def check_refusal(reply: httpx.Response, *statuses: int) -> dict[str, Any]:

@@ -32,4 +32,4 @@ def test_fuzzing(live: LiveServer, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_fuzzing_at_length(live: LiveServer, tmp_path: Path) -> None:
-    fuzz(live, tmp_path, "examples,coverage,fuzzing", num_examples=60)
+    fuzz(live, tmp_path, "examples,coverage,fuzzing", num_examples=30)

@@ -68,7 +68,7 @@ def test_nothing_is_left_behind(live: LiveServer) -> None:
 def test_overload_turns_some_away_and_serves_the_rest(live: LiveServer) -> None:
     def ask(index: int) -> httpx.Response:
         with live.client() as client:
-            return client.post(CHAT, json=body_of(index) | {"max_tokens": 30})
+            return client.post(CHAT, json=body_of(index) | {"max_tokens": 15})
 
     with ThreadPoolExecutor(48) as pool:
         replies = list(pool.map(ask, range(48)))
