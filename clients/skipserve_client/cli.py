@@ -109,7 +109,7 @@ def policies(
 ) -> None:
     """List the skip policies, resolved for the server's model or for a model that you name."""
     if model is not None:
-        found, misfits = offline_policies(model_sizes(model), policies_file)
+        found, misfits = offline_policies(model, policies_file)
     elif policies_file is not None:
         raise CommandError("--policies goes with --model: the server has a catalog of its own")
     else:

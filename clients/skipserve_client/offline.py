@@ -16,7 +16,9 @@ from skipserve_policies.cost import (
     saving,
     standard_request,
 )
+from skipserve_policies.quality import load_measured
 from skipserve_policies.resolve import PolicyError, ResolvedPolicy, resolve
+from skipserve_policies.schema import Quality
 from skipserve_policies.sizes import KNOWN_MODELS, ModelSizes
 
 DEMO = "demo"
@@ -53,13 +55,15 @@ def _demo_folder() -> Path:
 
 
 def offline_policies(
-    sizes: ModelSizes, policies_file: Path | None
+    model: str, policies_file: Path | None
 ) -> tuple[tuple[PolicyInfo, ...], dict[str, str]]:
     """Return the catalog's policies that fit a model, and the others with the reason.
 
     Raises:
-        PolicyError: the file of policies cannot be used.
+        CommandError: there is no such model.
+        PolicyError: the file of policies, or that of measured quality, cannot be used.
     """
+    sizes, measured = model_sizes(model), _measured(model)
     request = standard_request(sizes)
     fitting: list[PolicyInfo] = []
     misfits: dict[str, str] = {}
@@ -69,11 +73,22 @@ def offline_policies(
         except PolicyError as error:
             misfits[name] = str(error)
             continue
-        fitting.append(_policy_info(resolved, saving(sizes, resolved.plan, request)))
+        saved = saving(sizes, resolved.plan, request)
+        fitting.append(_policy_info(resolved, saved, measured.get(resolved.digest, ())))
     return tuple(fitting), misfits
 
 
-def _policy_info(resolved: ResolvedPolicy, saved: Saving) -> PolicyInfo:
+def _measured(model: str) -> dict[str, tuple[Quality, ...]]:
+    """Return what was measured on a model whose files are at hand."""
+    if model in KNOWN_MODELS:
+        return {}
+    folder = _demo_folder() if model == DEMO else Path(model).resolve()
+    return load_measured(folder, folder.name)
+
+
+def _policy_info(
+    resolved: ResolvedPolicy, saved: Saving, measured: tuple[Quality, ...]
+) -> PolicyInfo:
     return PolicyInfo(
         name=resolved.name,
         description=resolved.policy.description,
@@ -82,7 +97,7 @@ def _policy_info(resolved: ResolvedPolicy, saved: Saving) -> PolicyInfo:
         layers=resolved.layers,
         scope=resolved.scope,
         saved_ratio=saved.saved_ratio,
-        quality=resolved.policy.quality,
+        quality=(*measured, *resolved.policy.quality),
     )
 
 
@@ -104,11 +119,11 @@ def request_cost(
     """
     catalog = load_catalog(policies_file)
     if policy not in catalog:
-        nearest = nearest_names(policy, catalog)
-        hint = (
-            f"did you mean {', '.join(nearest)}?" if nearest else "`skipserve policies` lists them"
+        nearest = ", ".join(nearest_names(policy, catalog))
+        raise CommandError(
+            f"there is no skip policy {policy!r}; the nearest are {nearest}; "
+            "`skipserve policies` lists them all"
         )
-        raise CommandError(f"there is no skip policy {policy!r}; {hint}")
     try:
         resolved = resolve(policy, catalog[policy], sizes.decoder.num_layers)
     except PolicyError as error:

@@ -42,8 +42,8 @@ def load_catalog(path: Path | None = None) -> dict[str, SkipPolicy]:
 
 
 def nearest_names(name: str, names: Iterable[str]) -> list[str]:
-    """Return up to three of the names that look like one that is unknown, the nearest first."""
-    return difflib.get_close_matches(name.lower(), list(names), n=3, cutoff=0.5)
+    """Return the three names that look most like one that is unknown, the nearest first."""
+    return difflib.get_close_matches(name.lower(), list(names), n=3, cutoff=0)
 
 
 def _read(path: Path) -> str:

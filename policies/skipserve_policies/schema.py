@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -25,24 +25,24 @@ LayerIndex = Annotated[int, Field(ge=0, lt=MAX_LAYERS, strict=True)]
 Interval = Annotated[int, Field(ge=1, lt=MAX_LAYERS, strict=True)]
 
 
-def _check_not_empty(numbers: tuple[int, ...]) -> tuple[int, ...]:
-    if not numbers:
+def _check_not_empty(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not items:
         raise ValueError("the list is empty")
-    return numbers
+    return items
 
 
 # Pydantic's own min_length counts the valid items: a wrong one would be reported twice.
-_NotEmpty = AfterValidator(_check_not_empty)
-_MIN_ITEMS: JsonDict = {"minItems": 1}
+NotEmpty = AfterValidator(_check_not_empty)
+MIN_ITEMS: JsonDict = {"minItems": 1}
 Intervals = Annotated[
     tuple[Interval, ...],
-    Field(max_length=MAX_INTERVALS, fail_fast=True, json_schema_extra=_MIN_ITEMS),
-    _NotEmpty,
+    Field(max_length=MAX_INTERVALS, fail_fast=True, json_schema_extra=MIN_ITEMS),
+    NotEmpty,
 ]
 LayerList = Annotated[
     tuple[LayerIndex, ...],
-    Field(max_length=MAX_LAYERS, fail_fast=True, json_schema_extra=_MIN_ITEMS),
-    _NotEmpty,
+    Field(max_length=MAX_LAYERS, fail_fast=True, json_schema_extra=MIN_ITEMS),
+    NotEmpty,
 ]
 
 

@@ -24,7 +24,7 @@ from skipserve.api.routes import router
 from skipserve.api.serving import Serving
 from skipserve.engine.service import EngineService
 from skipserve.engine.types import EngineSpec
-from skipserve.media.decode import PixelLimits
+from skipserve.media.decode import PixelLimits, refuse_bombs
 from skipserve.media.preprocess import ImageFilesError, Preprocessor
 from skipserve.metrics.registry import ServerMetrics
 from skipserve.model.config import ModelConfig, ModelFilesError
@@ -32,6 +32,7 @@ from skipserve.prompt.processor import PromptProcessor
 from skipserve.prompt.tokenizer import TokenizerFilesError
 from skipserve.settings import Settings
 from skipserve_policies.catalog import load_catalog, nearest_names
+from skipserve_policies.quality import load_measured
 from skipserve_policies.resolve import PolicyError
 
 DEMO = "demo"
@@ -88,9 +89,13 @@ def model_folder(model: str) -> Path:
 def _build_serving(settings: Settings) -> Serving:
     folder = model_folder(settings.model)
     config = ModelConfig.from_folder(folder)
-    policies = PolicyRegistry(load_catalog(settings.policies), config.sizes.decoder.num_layers)
-    _check_default(settings.default_skip_policy, policies)
     name = DEMO if settings.model == DEMO else folder.name
+    policies = PolicyRegistry(
+        load_catalog(settings.policies),
+        config.sizes.decoder.num_layers,
+        load_measured(folder, name),
+    )
+    _check_default(settings.default_skip_policy, policies)
     registry = CollectorRegistry()
     metrics = ServerMetrics(registry, name, policies.resolved.values())
     service = EngineService(_engine_spec(settings, folder), metrics)
@@ -138,13 +143,14 @@ def _check_default(name: str, policies: PolicyRegistry) -> None:
     if name in policies.misfits:
         raise StartError(f"the default skip policy {name} does not fit: {policies.misfits[name]}")
     if name not in policies.resolved:
-        nearest = ", ".join(nearest_names(name, policies.resolved)) or "in `skipserve policies`"
+        nearest = ", ".join(nearest_names(name, policies.resolved))
         raise StartError(f"there is no skip policy {name!r}; the nearest are {nearest}")
 
 
 def _build_app(settings: Settings, serving: Serving) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
+        refuse_bombs()
         await serving.service.start()
         try:
             yield

@@ -5,9 +5,13 @@ import contextlib
 import inspect
 import json
 import logging
+import shlex
+import shutil
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Generator
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -21,8 +25,11 @@ from skipserve.app import Built, StartError, build
 from skipserve.settings import LogFormat, Settings, SettingsFileError
 
 _LOG = logging.getLogger("skipserve")
+# Where the other commands look for a server.
+_DEFAULT_URL = "http://127.0.0.1:8000"
+_SAMPLE_PICTURE = "docs/picture.png"
 _MAX_HEADER_BYTES = 32 * 1024
-# After the engine has died: what open streams get to say so.
+# After the engine has died: the time for open streams to say so, and for probes to see it.
 _LAST_WORDS_SECONDS = 2.0
 # After the grace time: what cut-off requests get to end.
 _CUT_OFF_SECONDS = 1
@@ -54,7 +61,7 @@ def serve(**flags: Any) -> None:
     settings = _read_settings({name: value for name, value in flags.items() if _is_given(value)})
     try:
         built = build(settings)
-        listener = _listen(settings.host, settings.port)
+        listener = listen(settings.host, settings.port)
     except (StartError, OSError) as error:
         raise _refusal(str(error)) from error
     _set_up_logging(settings.log_format)
@@ -118,12 +125,23 @@ serve.__annotations__ = {
 }
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; port 0 takes a free one.
+
+    Raises:
+        OSError: the address cannot be had.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        raise OSError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        # Without the address, which the standard library repeats.
+        reason = (error.strerror or str(error)).partition(" (while ")[0]
+        raise OSError(f"cannot listen on {host}:{port}: {reason}") from error
+    # Connections inherit it. asyncio sets it only on sockets that it makes; without it the second
+    # write of a reply waits 40 ms for the client's acknowledgement of the first.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def _set_up_logging(log_format: LogFormat) -> None:
@@ -219,23 +237,20 @@ class _Process:
                 await _first_of(self._serving.admission.wait_idle(), self._insisted.wait())
 
     async def _follow_engine(self) -> None:
-        """Return when the engine is gone and its open streams have said so."""
+        """Return when the engine is gone and the world has had the time to hear of it."""
         await self._serving.service.wait_closed()
         failure = self._serving.service.failure
         if failure is not None:
             _LOG.error("stopping: %s", failure.message)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_WORDS_SECONDS):
-                await self._serving.admission.wait_idle()
+        await asyncio.sleep(_LAST_WORDS_SECONDS)
 
     async def _announce(self) -> None:
-        """Say what to try, once the model is loaded."""
+        """Say what happens and, once the model is loaded, what to try."""
+        _say(f"Loading {self._serving.converter.model_name} ...")
         while not self._serving.admission.is_ready:
             await asyncio.sleep(0.05)
-        console = Console(markup=False, highlight=False, soft_wrap=True)
-        console.print(f"\nskipserve serves {self._model()} on {self._url()}\n", style="bold")
-        for line in _hints(self._url(), has_key=bool(self._settings.api_key)):
-            console.print(line)
+        _say(f"\nskipserve serves {self._model()} on {self._url()}\n", style="bold")
+        _say("\n".join(start_hints(self._url(), has_key=bool(self._settings.api_key))))
 
     def _model(self) -> str:
         ready = self._serving.service.ready
@@ -261,19 +276,42 @@ async def _first_of(*waits: Awaitable[object]) -> None:
             task.cancel()
 
 
-def _hints(url: str, *, has_key: bool) -> list[str]:
+def _say(text: str, style: str | None = None) -> None:
+    """Print to the terminal; where nobody reads, rich would end the process."""
+    with contextlib.suppress(SystemExit, OSError):
+        Console(markup=False, highlight=False, soft_wrap=True).print(text, style=style)
+
+
+def start_hints(url: str, *, has_key: bool = False) -> list[str]:
     """Return what to try next, to be copied into a shell."""
+    program, picture = _program(), _picture()
+    where = "" if url == _DEFAULT_URL else f" --url {url}"
     key, header = (' --api-key "$KEY"', ' -H "Authorization: Bearer $KEY"') if has_key else ("", "")
     content = (
         '[{"type": "image_url", "image_url": {"url": "data:image/png;base64,\'"$(base64 -w0 '
-        'picture.png)"\'"}}, {"type": "text", "text": "How many red squares are there?"}]'
+        f'{picture})"\'"}}}}, {{"type": "text", "text": "How many red squares are there?"}}]'
     )
     return [
         "Try next:",
-        f'  skipserve ask picture.png "How many red squares are there?" --url {url}{key}',
-        f"  skipserve policies --url {url}{key}",
+        f'  {program} ask {picture} "How many red squares are there?"{where}{key}',
+        f"  {program} policies{where}{key}",
         f"  curl {url}/v1/chat/completions{header} -H 'Content-Type: application/json' -d "
         f'\'{{"messages": [{{"role": "user", "content": {content}}}], "temperature": 0, '
         '"skip_policy": "skip-block-every-3-from-16"}\'',
         "",
     ]
+
+
+def _program() -> str:
+    """Return what runs this program in the user's shell, where no venv need be active."""
+    program = Path(sys.executable).with_name("skipserve")
+    found = shutil.which("skipserve")
+    if not program.exists() or (found is not None and program.samefile(found)):
+        return "skipserve"
+    is_below = program.is_relative_to(Path.cwd())
+    return shlex.quote(str(program.relative_to(Path.cwd()) if is_below else program))
+
+
+def _picture() -> str:
+    """Return a picture to ask about: that of the repository where it is at hand."""
+    return _SAMPLE_PICTURE if Path(_SAMPLE_PICTURE).is_file() else "picture.png"

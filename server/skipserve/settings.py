@@ -14,6 +14,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
     YamlConfigSettingsSource,
 )
+from yaml import YAMLError
 
 _PREFIX = "SKIPSERVE_"
 _MIB = 2**20
@@ -21,7 +22,7 @@ _LOOPBACK = {"localhost", "::1"}
 
 
 class SettingsFileError(ValueError):
-    """A settings file that is missing or of a kind that is not read."""
+    """A settings file that is missing, of a kind that is not read, or broken."""
 
 
 class Dtype(StrEnum):
@@ -120,7 +121,11 @@ class Settings(BaseSettings):
         texts = [value] if isinstance(value, str) else value
         if not isinstance(texts, list | tuple):
             return value
-        return [key.strip() for text in texts for key in str(text).split(",") if key.strip()]
+        keys = [key.strip() for text in texts for key in str(text).split(",") if key.strip()]
+        # An empty variable counts as not set. An empty flag would leave the server open unnoticed.
+        if value and not keys:
+            raise ValueError("the key is empty")
+        return keys
 
     @model_validator(mode="after")
     def _check_pixels(self) -> Self:
@@ -137,8 +142,11 @@ class Settings(BaseSettings):
 def _file_source(settings: type[BaseSettings], path: Path) -> PydanticBaseSettingsSource:
     if not path.is_file():
         raise SettingsFileError(f"there is no settings file {path}")
-    if path.suffix in {".yaml", ".yml"}:
-        return YamlConfigSettingsSource(settings, yaml_file=path)
-    if path.suffix == ".toml":
-        return TomlConfigSettingsSource(settings, toml_file=path)
+    try:
+        if path.suffix in {".yaml", ".yml"}:
+            return YamlConfigSettingsSource(settings, yaml_file=path)
+        if path.suffix == ".toml":
+            return TomlConfigSettingsSource(settings, toml_file=path)
+    except (YAMLError, ValueError, TypeError, OSError) as error:
+        raise SettingsFileError(f"the settings file {path} cannot be read: {error}") from error
     raise SettingsFileError(f"the settings file {path} must end in .yaml, .yml or .toml")

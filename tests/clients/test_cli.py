@@ -143,7 +143,7 @@ def test_flops_shows_a_table() -> None:
 
 
 def test_flops_says_what_is_wrong(tmp_path: Path) -> None:
-    assert "did you mean shortv-7b?" in error_of(run("flops", "--policy", "shortv"))
+    assert "the nearest are shortv-7b" in error_of(run("flops", "--policy", "shortv"))
     assert "`skipserve policies`" in error_of(run("flops", "--policy", "qqqqqqq"))
     assert "35+576+25" in error_of(run("flops", "--policy", "full", "--prompt", "a+3"))
     assert "llava-1.5-13b" in error_of(run("flops", "--policy", "full", "--model", "none"))

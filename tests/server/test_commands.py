@@ -1,10 +1,14 @@
 """Tests of `skipserve serve` as a process: its words, signals and deaths."""
 
+import contextlib
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -17,7 +21,7 @@ from pictures import encode, question, random_picture
 from server_process import ServerProcess, is_running
 from typer.testing import CliRunner
 
-from skipserve.commands import serve
+from skipserve.commands import listen, serve, start_hints
 from skipserve.settings import Settings
 
 CHAT = "/v1/chat/completions"
@@ -89,15 +93,68 @@ def test_what_a_ready_server_says_works_and_it_drains(slow_checkpoint: Path, pic
     assert any("/v1/chat/completions 200" in message for message in logged)
 
 
+def test_it_serves_though_nobody_reads_what_it_says(checkpoint: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "skipserve_client", "serve", "--model", str(checkpoint)]
+    with (
+        subprocess.Popen([*command, "--port", str(port)], stdout=writer) as process,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client,
+    ):
+        os.close(writer)
+        try:
+            wait_for_ready(process, client)
+            assert client.post(CHAT, json=question("Hi", max_tokens=1)).status_code == 200
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+
+
+def wait_for_ready(process: subprocess.Popen[bytes], client: httpx.Client) -> None:
+    while process.poll() is None:
+        with contextlib.suppress(httpx.ConnectError):
+            if client.get("/ready").status_code == 200:
+                return
+    raise AssertionError("the server has ended")
+
+
 def check_hints(server: ServerProcess, picture: Path) -> None:
     """Copy the line for curl into a shell, as a user would."""
     hints = [server.read_line()]
     while "curl" not in hints[-1]:
         hints.append(server.read_line())
-    assert any("skipserve ask" in hint for hint in hints)
-    command = hints[-1].replace("picture.png", str(picture)).replace("}'", ', "max_tokens": 2}\'')
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["object"] == "chat.completion"
+    (ask,) = (hint for hint in hints if "skipserve ask" in hint)
+    command = hints[-1].replace("}'", ', "max_tokens": 2}\'')
+    for line in (command, f"{ask.strip()} --max-tokens 2 --json"):
+        done = subprocess.run(
+            ["bash", "-c", re.sub(r"\S*picture\.png", str(picture), line)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "finish_reason" in done.stdout
+
+
+def test_hints_name_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "a venv" / "bin" / "skipserve"
+    program.parent.mkdir(parents=True)
+    program.touch(0o755)
+    monkeypatch.setattr("sys.executable", str(program.with_name("python")))
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.chdir(tmp_path)
+    ask = 'ask {picture} "How many red squares are there?"'
+    url = "http://127.0.0.1:8000"
+    assert f"  'a venv/bin/skipserve' {ask.format(picture='picture.png')}" in start_hints(url)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "picture.png").touch()
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert f"  skipserve {ask.format(picture='docs/picture.png')}" in start_hints(url)
+    monkeypatch.chdir("docs")
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert f"  '{program}' policies" in start_hints(url)
+    assert f"  '{program}' policies --url http://[::1]:1" in start_hints("http://[::1]:1")
 
 
 @pytest.mark.parametrize("second", [None, signal.SIGINT])
@@ -124,6 +181,8 @@ def test_the_engine_dies(slow_checkpoint: Path) -> None:
         os.kill(engine, signal.SIGKILL)
         asker.join()
         assert time.monotonic() - begun < 2
+        with server.client() as client:
+            assert client.get("/health").status_code == client.get("/ready").status_code == 503
         code, output = server.wait()
         assert time.monotonic() - begun < 10
     assert code != 0
@@ -179,7 +238,17 @@ def test_what_cannot_be_served_is_said(
 def test_a_port_that_is_taken(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert f"127.0.0.1:{port}" in refused(capsys, model=str(checkpoint), port=port)
+        told = refused(capsys, model=str(checkpoint), port=port)
+    assert told == f"cannot listen on 127.0.0.1:{port}: Address already in use\n"
+
+
+def test_a_model_without_weights_is_one_line(checkpoint: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoint, tmp_path / "empty")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(AssertionError) as caught, ServerProcess(folder):
+        pass
+    assert "stopping: there is no model.safetensors in empty" in str(caught.value)
+    assert "Traceback" not in str(caught.value)
 
 
 def test_help_lists_every_setting() -> None:
@@ -188,3 +257,12 @@ def test_help_lists_every_setting() -> None:
     shown = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, ["--help"]).output
     for name in Settings.model_fields:
         assert f"--{name.replace('_', '-')}" in shown
+
+
+@pytest.mark.fast
+def test_replies_do_not_wait_for_acknowledgements() -> None:
+    with listen("127.0.0.1", 0) as listener:
+        with socket.create_connection(listener.getsockname()):
+            accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -58,6 +58,16 @@ def test_a_file_that_is_not_read(tmp_path: Path, name: str) -> None:
         Settings(config=tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("a.yaml", b"port: ["), ("a.yaml", b"- port"), ("a.yaml", b"\xff"), ("a.toml", b"port")],
+)
+def test_a_file_that_is_broken(tmp_path: Path, name: str, text: bytes) -> None:
+    (tmp_path / name).write_bytes(text)
+    with pytest.raises(SettingsFileError, match=f"{name} cannot be read"):
+        Settings(config=tmp_path / name)
+
+
 def test_a_misspelt_setting_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("prot: 1\n")
     with pytest.raises(ValidationError, match="prot"):
@@ -84,6 +94,13 @@ def test_keys_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [key.get_secret_value() for key in Settings().api_key] == ["one", "two"]
     keys = Settings(api_key=["a,b", "c"]).api_key
     assert [key.get_secret_value() for key in keys] == ["a", "b", "c"]
+
+
+def test_an_empty_key_is_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValidationError, match="the key is empty"):
+        Settings(api_key=[""])
+    monkeypatch.setenv("SKIPSERVE_API_KEY", "")
+    assert Settings().api_key == ()
 
 
 def test_variables_of_the_client_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

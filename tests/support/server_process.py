@@ -42,6 +42,7 @@ class ServerProcess:
             if found := re.search(r"serves .* on (http://\S+)", line):
                 self.url = found.group(1)
                 return self
+        self.__exit__()
         raise AssertionError(f"the server ended before it was ready: {self.output}")
 
     def __exit__(self, *_: object) -> None:

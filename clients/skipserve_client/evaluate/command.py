@@ -31,6 +31,18 @@ def evaluate(  # noqa: PLR0913, PLR0917 (an argument a flag)
     concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 1,
     max_tokens: Annotated[int, typer.Option(min=1, help="Answer so many tokens at most.")] = 64,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the JSON to a file besides; as skip-quality.json in the model's folder, "
+            "the server shows it.",
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw accuracy against FLOPs: an svg, png or pdf."),
+    ] = None,
 ) -> None:
     """Measure what policies do to the answers: accuracy, FLOPs and latency on known questions."""
     serve_flags = ["--host", "127.0.0.1", "--model", model, "--dtype", dtype, "--device", device]
@@ -50,8 +62,15 @@ def evaluate(  # noqa: PLR0913, PLR0917 (an argument a flag)
         max_tokens=max_tokens,
     )
     evaluation = session.carry_out(order)
+    text = json.dumps(results.evaluation_json(evaluation, Path(data).name), indent=2)
+    if output is not None:
+        output.write_text(text + "\n")
+    if plot is not None:
+        from skipserve_client.evaluate.plot import draw  # noqa: PLC0415
+
+        draw(evaluation, plot)
     if as_json:
-        typer.echo(json.dumps(results.evaluation_json(evaluation), indent=2))
+        typer.echo(text)
     else:
         console = Console()
         # A file or a pipe has no width: the rows stay whole.

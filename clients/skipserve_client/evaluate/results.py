@@ -29,11 +29,13 @@ class PolicyResult:
     """What one policy reached.
 
     Attributes:
+        digest: of what ran.
         flops_saved: 1 - planned / full, over all questions.
         latency_seconds: the median of a request's duration, as the server counts it.
         first_token_seconds: the median time to the first token.
     """
 
+    digest: str
     score: Score
     flops_saved: float
     latency_seconds: float
@@ -45,6 +47,7 @@ class PolicyResult:
         skips = [item.answer.skip for item in answered]
         timings = [item.answer.timings for item in answered]
         return cls(
+            digest=skips[0].digest,
             score=score(_grade(item) for item in answered),
             flops_saved=1 - sum(s.planned_flops for s in skips) / sum(s.full_flops for s in skips),
             latency_seconds=median(t.duration_seconds for t in timings),
@@ -78,9 +81,10 @@ class Evaluation:
         return self.policies[name].score.accuracy / full.score.accuracy
 
 
-def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Return the form that `skipserve evaluate --json` prints."""
+def evaluation_json(evaluation: Evaluation, data: str) -> dict[str, Any]:
+    """Return the form that `skipserve evaluate --json` prints; `data` names the questions."""
     return {
+        "data": data,
         "policies": {
             name: _result_json(result, evaluation.retention(name))
             for name, result in evaluation.policies.items()
@@ -91,6 +95,7 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
 
 def _result_json(result: PolicyResult, retention: float | None) -> dict[str, Any]:
     return {
+        "digest": result.digest,
         **asdict(result.score),
         "retention": retention,
         "flops_saved": result.flops_saved,

@@ -1,6 +1,7 @@
 """One evaluation from beginning to end: questions, a server, a progress bar, a result."""
 
 import asyncio
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -75,6 +76,8 @@ def _server(order: Order, console: Console) -> Iterator[str]:
     if order.url is not None:
         yield order.url
         return
+    # So that the server does not outlive an evaluation that is told to end.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ExitStack() as stack:
         with console.status("Starting a server ..."):
             url = stack.enter_context(own_server(order.serve_flags))

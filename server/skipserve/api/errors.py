@@ -1,7 +1,7 @@
 """Every error as the one reply form: what a client is told, and nothing of the server's inside."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -34,7 +34,7 @@ def to_skipserve_error(error: Exception) -> SkipserveError:
     if isinstance(error, SkipserveError):
         return error
     if isinstance(error, RequestValidationError):
-        return _from_faults(error.errors())
+        return _from_faults(error.errors(), error.body)
     if isinstance(error, HTTPException):
         return _from_http(error)
     return SkipserveError(
@@ -77,22 +77,40 @@ def _from_http(error: HTTPException) -> SkipserveError:
     return InvalidRequestError("the body cannot be read as UTF-8 JSON")
 
 
-def _from_faults(faults: Sequence[Any]) -> InvalidRequestError:
+def _from_faults(faults: Sequence[Any], body: object) -> InvalidRequestError:
     """Describe the first faults of a form, without what the client sent."""
-    told = [_describe(fault) for fault in faults[:_MAX_FAULTS]]
-    if len(faults) > _MAX_FAULTS:
-        told.append(f"and {len(faults) - _MAX_FAULTS} more")
+    told = list(dict.fromkeys(_describe(fault, body) for fault in faults))
+    if len(told) > _MAX_FAULTS:
+        told[_MAX_FAULTS:] = [f"and {len(told) - _MAX_FAULTS} more"]
     return InvalidRequestError("; ".join(told), _param(faults[0]["loc"]))
 
 
-def _describe(fault: dict[str, Any]) -> str:
-    place = ".".join(str(part) for part in fault["loc"][1:])
-    message = fault["msg"]
+def _describe(fault: dict[str, Any], body: object) -> str:
     if fault["type"] == "json_invalid":
-        return f"the body is not JSON: {message} at character {place}"
+        return f"the body is not JSON: {fault['msg']} at character {fault['loc'][-1]}"
+    place = ".".join(map(str, _path(fault, body)))
+    if not place:
+        return "the body must be a JSON object"
+    message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         message = _REFUSED.get(str(fault["loc"][-1]), "this field is not known")
     return f"{json.dumps(place)[1:-1][:_MAX_FAULT_LENGTH]}: {message}"[: 2 * _MAX_FAULT_LENGTH]
+
+
+def _path(fault: dict[str, Any], body: object) -> Iterator[int | str]:
+    """Yield the way to a fault in the body; pydantic's also names the variants that it tried."""
+    first, *parts = fault["loc"]
+    if first != "body":
+        yield from parts
+        return
+    for number, part in enumerate(parts, start=1):
+        is_key = isinstance(body, dict) and part in body
+        is_index = isinstance(body, list) and isinstance(part, int) and part < len(body)
+        if is_key or is_index:
+            body = body[part]  # type: ignore[index]
+            yield part
+        elif fault["type"] == "missing" and number == len(parts):
+            yield part
 
 
 def _param(place: Sequence[int | str]) -> str | None:

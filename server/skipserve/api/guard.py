@@ -12,6 +12,8 @@ from skipserve.api.errors import error_response, to_skipserve_error
 from skipserve.metrics.registry import ServerMetrics
 
 _LOG = logging.getLogger("skipserve.requests")
+# Asked for all the time by whatever watches over the server.
+_PROBES = frozenset({"/health", "/ready", "/metrics"})
 _CLIENT_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 
@@ -54,7 +56,9 @@ class Guard:
         status = exchange.status
         if status is not None and status >= 400:
             self._metrics.record_error(status)
-        _LOG.info(
+        is_routine = status == 200 and exchange.path in _PROBES
+        _LOG.log(
+            logging.DEBUG if is_routine else logging.INFO,
             "%s %s %s %s %.3f s",
             exchange.request_id,
             exchange.method,

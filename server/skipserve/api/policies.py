@@ -6,7 +6,7 @@ from functools import lru_cache, partial
 from skipserve.errors import NotFoundError, PolicyFitError
 from skipserve_policies.catalog import INLINE_NAME, nearest_names
 from skipserve_policies.resolve import PolicyError, ResolvedPolicy, resolve
-from skipserve_policies.schema import SkipPolicy
+from skipserve_policies.schema import Quality, SkipPolicy
 
 _MAX_INLINE = 256
 _MAX_ECHO = 100
@@ -18,9 +18,16 @@ class PolicyRegistry:
     Args:
         catalog: what is named; a policy that does not fit is kept with the reason.
         num_layers: the depth of the loaded model.
+        measured: quality that was measured on the loaded model, by the digest of what ran.
     """
 
-    def __init__(self, catalog: Mapping[str, SkipPolicy], num_layers: int) -> None:
+    def __init__(
+        self,
+        catalog: Mapping[str, SkipPolicy],
+        num_layers: int,
+        measured: Mapping[str, tuple[Quality, ...]] | None = None,
+    ) -> None:
+        self._measured = measured or {}
         # Safe in the threads that convert requests, unlike a dictionary with an order of its own.
         self._resolve_inline = lru_cache(_MAX_INLINE)(
             partial(resolve, INLINE_NAME, num_layers=num_layers)
@@ -48,12 +55,16 @@ class PolicyRegistry:
                 param="skip_policy",
             )
         name = name[:_MAX_ECHO]
-        nearest = nearest_names(name, self.resolved)
-        hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
+        nearest = ", ".join(nearest_names(name, self.resolved))
         raise NotFoundError(
-            f"there is no skip policy {name!r}{hint}; /v1/skip_policies lists them all",
+            f"there is no skip policy {name!r}; the nearest are {nearest}; "
+            "/v1/skip_policies lists them all",
             param="skip_policy",
         )
+
+    def quality(self, policy: ResolvedPolicy) -> tuple[Quality, ...]:
+        """Return what was measured of a policy on the loaded model, then what is published."""
+        return (*self._measured.get(policy.digest, ()), *policy.policy.quality)
 
     def resolve_inline(self, policy: SkipPolicy) -> ResolvedPolicy:
         """Return a policy that a request spelt out.

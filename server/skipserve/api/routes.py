@@ -94,6 +94,7 @@ async def list_skip_policies(serving: TheServing) -> PolicyList:
     `saved_ratio` is the share of the full model's FLOPs that is saved on a request with 60 text
     tokens, one image and an answer of 10 tokens.
     """
+    policies = serving.converter.policies
     entries = (
         PolicyEntry(
             name=resolved.name,
@@ -103,9 +104,9 @@ async def list_skip_policies(serving: TheServing) -> PolicyList:
             layers=resolved.layers,
             scope=resolved.scope,
             saved_ratio=serving.reporter.saved_ratio(resolved),
-            quality=resolved.policy.quality,
+            quality=policies.quality(resolved),
         )
-        for resolved in serving.converter.policies.resolved.values()
+        for resolved in policies.resolved.values()
     )
     return PolicyList(data=tuple(entries))
 

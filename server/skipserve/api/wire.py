@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from skipserve_policies.schema import Quality, SkipPolicy
+from skipserve_policies.schema import MIN_ITEMS, NotEmpty, Quality, SkipPolicy
 
 MAX_MESSAGES = 256
 MAX_PARTS = 256
@@ -28,9 +28,17 @@ MAX_NAME_LENGTH = 200
 _LARGEST_COUNT = 2**31 - 1
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Flag = Annotated[bool, Field(strict=True)]
 Count = Annotated[int, Field(strict=True, ge=1, le=_LARGEST_COUNT)]
 Text = Annotated[str, Field(max_length=MAX_TEXT_LENGTH)]
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH)]
+Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
+Stops = Annotated[tuple[Stop, ...], Field(max_length=MAX_STOPS)]
+
+
+def _one_or_several(value: object) -> str:
+    """Tell one text from a list, so that an error speaks of the form that was meant."""
+    return "several" if isinstance(value, list | tuple) else "one"
 
 
 class _Form(BaseModel):
@@ -78,15 +86,36 @@ class ImageContent(_Form):
     image_url: ImageUrl
 
 
-Content = Annotated[TextContent | ImageContent, Field(discriminator="type")]
-Parts = Annotated[tuple[Content, ...], Field(min_length=1, max_length=MAX_PARTS)]
+def _part_kind(value: object) -> str | None:
+    """Tell which part is meant, in words that are no field's name: those would stand in errors."""
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return {"text": "a text", "image_url": "an image"}.get(str(kind))
+
+
+Content = Annotated[
+    Annotated[TextContent, Tag("a text")] | Annotated[ImageContent, Tag("an image")],
+    Discriminator(
+        _part_kind,
+        custom_error_type="part_type",
+        custom_error_message=(
+            'a part is {"type": "text", "text": ...} or '
+            '{"type": "image_url", "image_url": {"url": ...}}'
+        ),
+    ),
+]
+Parts = Annotated[
+    tuple[Content, ...], Field(max_length=MAX_PARTS, json_schema_extra=MIN_ITEMS), NotEmpty
+]
 
 
 class ChatMessage(_Form):
     """One turn of a conversation; a field that is null counts as absent."""
 
     role: Role
-    content: Text | Parts
+    content: Annotated[
+        Annotated[Text, Tag("one")] | Annotated[Parts, Tag("several")],
+        Discriminator(_one_or_several),
+    ]
 
     @model_validator(mode="before")
     @classmethod
@@ -99,7 +128,7 @@ class ChatMessage(_Form):
 class StreamOptions(_Form):
     """What a stream carries besides the answer."""
 
-    include_usage: bool = False
+    include_usage: Flag = False
 
 
 class ResponseFormatKind(StrEnum):
@@ -136,9 +165,11 @@ class VllmArguments(_Form):
 class ChatForm(_Form):
     """The body of `POST /v1/chat/completions`."""
 
-    messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1, max_length=MAX_MESSAGES)] = (
-        Field(examples=[[{"role": "user", "content": "How many red squares are there?"}]])
-    )
+    messages: Annotated[
+        tuple[ChatMessage, ...],
+        Field(max_length=MAX_MESSAGES, json_schema_extra=MIN_ITEMS),
+        NotEmpty,
+    ] = Field(examples=[[{"role": "user", "content": "How many red squares are there?"}]])
     model: Name | None = Field(
         default=None,
         description="The served model, or NAME@POLICY to name a skip policy with it.",
@@ -156,16 +187,15 @@ class ChatForm(_Form):
     top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
     seed: Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)] | None = None
     stop: (
-        Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
-        | Annotated[
-            tuple[Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)], ...],
-            Field(max_length=MAX_STOPS),
+        Annotated[
+            Annotated[Stop, Tag("one")] | Annotated[Stops, Tag("several")],
+            Discriminator(_one_or_several),
         ]
         | None
     ) = None
-    logprobs: bool | None = None
+    logprobs: Flag | None = None
     top_logprobs: Annotated[int, Field(strict=True, ge=0, le=MAX_TOP_LOGPROBS)] | None = None
-    stream: bool | None = None
+    stream: Flag | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(strict=True, ge=1, le=MAX_CHOICES)] | None = None
     top_k: Annotated[int, Field(strict=True, ge=-1, le=_LARGEST_COUNT)] | None = None

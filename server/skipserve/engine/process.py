@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 
+# What is wrong with the model or the settings: the message says it all.
+_EXPECTED = (ModelFilesError, EngineError)
+
 # A sign of life is due several times in the period after which its absence counts as a hang.
 _SIGNS_PER_STALL = 4
 _MAX_SIGN_SECONDS = 1.0
@@ -40,7 +43,8 @@ def main() -> int:
         try:
             engine, ready = load(spec)
         except Exception as error:
-            logger.exception("the model could not be loaded")
+            if not isinstance(error, _EXPECTED):
+                logger.exception("the model could not be loaded")
             connection.sendall(pack(Failed(None, describe_failure(error, spec.model))))
             return 1
         connection.sendall(pack(ready))
@@ -99,7 +103,7 @@ def resolve_dtype(name: str, device: torch.device, declared: str | None) -> torc
 
 def describe_failure(error: Exception, folder: Path) -> str:
     """Say why loading failed, without the place of the folder: clients may see it."""
-    if isinstance(error, (ModelFilesError, EngineError)):
+    if isinstance(error, _EXPECTED):
         return str(error).replace(str(folder), folder.name)
     return f"the model could not be loaded ({type(error).__name__})"
 

@@ -45,8 +45,9 @@ def decode_data_uri(url: str, param: str, max_bytes: int) -> EncodedImage:
 
     Raises:
         FeatureOffError: the URL is remote.
-        InvalidRequestError: it is no data URI with base64.
-        UnusableImageError: the declared type is not on the list, or the image is too heavy.
+        InvalidRequestError: it is not of the form of a data URI with base64.
+        UnusableImageError: the declared type is not on the list, the base64 is not valid, or the
+            image is too heavy.
     """
     head = _HEAD.match(url[:_LONGEST_HEAD])
     if head is None:
@@ -63,9 +64,9 @@ def decode_data_uri(url: str, param: str, max_bytes: int) -> EncodedImage:
     try:
         content = base64.b64decode(payload, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise InvalidRequestError("the image is not valid base64", param) from error
+        raise UnusableImageError("the image is not valid base64", param) from error
     if len(content) != _decoded_length(payload):
-        raise InvalidRequestError("the image is not valid base64: wrong padding", param)
+        raise UnusableImageError("the image is not valid base64: wrong padding", param)
     return EncodedImage(content, param)
 
 

@@ -7,7 +7,6 @@ from typing import Self
 
 from skipserve.errors import InvalidRequestError
 from skipserve.model.config import ModelConfig
-from skipserve.prompt.detokenize import Detokenizer
 from skipserve.prompt.template import ChatTemplate, ImagePart, Message, TextPart, read_json
 from skipserve.prompt.tokenizer import Tokenizer
 from skipserve_policies.plan import TokenClass
@@ -80,10 +79,6 @@ class PromptProcessor:
         ids = self.tokenizer.encode(text, adds_special=not has_bos)
         self._check_images(ids, messages)
         return self._expand(ids)
-
-    def detokenizer(self) -> Detokenizer:
-        """Return a fresh detokenizer for one answer."""
-        return Detokenizer(self.tokenizer)
 
     def _check_length(self, messages: Sequence[Message]) -> None:
         """Refuse text that cannot fit, before any work that grows with its length."""

@@ -1,7 +1,9 @@
 """Runs questions against a scripted server that knows some of the answers."""
 
 import asyncio
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +12,10 @@ from scripted_server import Received, Scripted, ScriptedServer
 
 from skipserve_client import ApiError, AsyncSkipserveClient, ConnectionFailedError
 from skipserve_client.evaluate.dataset import Example
+from skipserve_client.evaluate.plot import draw
 from skipserve_client.evaluate.results import Evaluation, evaluation_json
 from skipserve_client.evaluate.runner import Runner
+from skipserve_policies.quality import QUALITY_FILE, load_measured
 
 pytestmark = pytest.mark.fast
 
@@ -36,7 +40,8 @@ def reply(received: Received, completion: dict[str, Any]) -> Scripted:
     is_odd = int(question.split()[1]) % 2 == 1
     text = "no" if policy == "full" and is_odd else "Yes."
     choice = completion["choices"][0] | {"message": {"content": text}}
-    skip = completion["metrics"]["skip"] | {"planned_flops": 1000 if policy == "full" else 750}
+    planned = 1000 if policy == "full" else 750
+    skip = completion["metrics"]["skip"] | {"digest": policy, "planned_flops": planned}
     metrics = completion["metrics"] | {"skip": skip}
     return Scripted(completion | {"choices": [choice], "metrics": metrics})
 
@@ -128,9 +133,33 @@ def test_no_server_is_raised_as_it_is() -> None:
 
 def test_the_json_has_the_contracts_form(knowing: ScriptedServer) -> None:
     evaluation, _ = evaluate(knowing, "full", "half")
-    written = evaluation_json(evaluation)
+    written = evaluation_json(evaluation, "riddles")
+    assert written["data"] == "riddles"
     half = written["policies"]["half"]
     assert {"accuracy", "low", "high", "n", "types"} <= set(half)
     assert half["low"] < half["accuracy"] < half["high"]
     assert half["types"]["odd"] == {"accuracy": 0.0, "majority": 1.0, "n": 5}
     assert half["retention"] == 0.5
+
+
+def test_the_server_can_show_what_was_written(knowing: ScriptedServer, tmp_path: Path) -> None:
+    evaluation, _ = evaluate(knowing, "full", "half")
+    text = json.dumps(evaluation_json(evaluation, "riddles"))
+    (tmp_path / QUALITY_FILE).write_text(text)
+    measured = load_measured(tmp_path, "mine")
+    (quality,) = measured[evaluation.policies["half"].digest]
+    assert quality.dataset == "riddles"
+    assert quality.value == 100 * evaluation.policies["half"].score.accuracy
+
+
+@pytest.mark.parametrize("ending", ["svg", "png"])
+def test_the_picture_names_every_policy(
+    knowing: ScriptedServer, tmp_path: Path, ending: str
+) -> None:
+    evaluation, _ = evaluate(knowing, "full", "half")
+    draw(evaluation, tmp_path / f"plot.{ending}")
+    written = (tmp_path / f"plot.{ending}").read_bytes()
+    if ending == "svg":
+        assert all(f"<!-- {name}".encode() in written for name in ("full", "half"))
+    else:
+        assert written.startswith(b"\x89PNG")

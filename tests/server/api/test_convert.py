@@ -76,6 +76,7 @@ def test_an_unknown_policy_is_told_its_nearest(converter: Converter) -> None:
     error = refused(converter, NotFoundError, skip_policy="skip-blok-every-3-from-16")
     assert error.param == "skip_policy"
     assert FIRST in error.message
+    assert "the nearest are " in refused(converter, NotFoundError, skip_policy="nope").message
     assert refused(converter, NotFoundError, header="nope").param == "skip_policy"
     assert refused(converter, NotFoundError, model="tiny@nope").param == "skip_policy"
     assert refused(converter, NotFoundError, model="tiny@").param == "skip_policy"

@@ -45,7 +45,7 @@ def test_what_is_no_base64_data_uri(url: str) -> None:
     ["====", "abc", "ab cd", "ab\ncd", "ab-_", "abcd====", "a", "\u00e9\u00e9\u00e9\u00e9"],
 )
 def test_s25_base64_is_strict(payload: str) -> None:
-    with pytest.raises(InvalidRequestError, match="base64"):
+    with pytest.raises(UnusableImageError, match="base64"):
         decode_data_uri("data:image/png;base64," + payload, "p", 100)
 
 
