@@ -295,9 +295,10 @@ def start_hints(url: str, *, has_key: bool = False) -> list[str]:
         "Try next:",
         f'  {program} ask {picture} "How many red squares are there?"{where}{key}',
         f"  {program} policies{where}{key}",
-        f"  curl {url}/v1/chat/completions{header} -H 'Content-Type: application/json' -d "
-        f'\'{{"messages": [{{"role": "user", "content": {content}}}], "temperature": 0, '
-        '"skip_policy": "skip-block-every-3-from-16"}\'',
+        # Through a pipe: a picture may be larger than an argument can be.
+        f'  echo \'{{"messages": [{{"role": "user", "content": {content}}}], "temperature": 0, '
+        '"skip_policy": "skip-block-every-3-from-16"}\' | '
+        f"curl -s {url}/v1/chat/completions{header} -H 'Content-Type: application/json' -d @-",
         "",
     ]
 
