@@ -66,9 +66,7 @@ class Call(Generic[T]):
 
 def chat_call(messages: Sequence[Message], options: ChatOptions) -> Call[Answer]:
     """Return the call that answers a chat in one piece."""
-    return Call(
-        "POST", "/v1/chat/completions", Answer.model_validate, _chat_body(messages, options)
-    )
+    return Call("POST", _CHAT, Answer.model_validate, _chat_body(messages, options))
 
 
 def chat_stream_call(messages: Sequence[Message], options: ChatOptions) -> Call[Answer]:

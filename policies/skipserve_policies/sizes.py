@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-# What transformers fills in where a configuration is silent. One that says nothing of its tower at
-# all means CLIP-L/14 at 336 pixels.
+# What transformers fills in where a configuration is silent.
 _LLAMA_DEFAULTS = {
     "num_hidden_layers": 32,
     "hidden_size": 4096,
@@ -21,12 +20,15 @@ _CLIP_DEFAULTS = {
     "patch_size": 32,
     "num_channels": 3,
 }
-_CLIP_L_14_336_CONFIG = {
+
+# The tower that a LLaVA configuration means which says nothing of one: CLIP-L/14 at 336 pixels.
+CLIP_L_14_336 = {
     "num_hidden_layers": 24,
     "hidden_size": 1024,
     "intermediate_size": 4096,
     "image_size": 336,
     "patch_size": 14,
+    "num_attention_heads": 16,
 }
 
 
@@ -120,7 +122,7 @@ class VisionSizes:
             ValueError: a size is not a positive whole number, or there is no such feature layer.
         """
         tower = config.get("vision_config")
-        values = _fill_in(_CLIP_L_14_336_CONFIG if tower is None else tower, _CLIP_DEFAULTS)
+        values = _fill_in(CLIP_L_14_336 if tower is None else tower, _CLIP_DEFAULTS)
         num_layers = _size(values, "num_hidden_layers")
         feature_layer = config.get("vision_feature_layer", -2)
         return cls(
@@ -170,24 +172,15 @@ class ModelSizes:
         )
 
 
-_CLIP_L_14_336 = VisionSizes(
-    num_layers=24,
-    num_layers_used=23,
-    hidden_size=1024,
-    ffn_size=4096,
-    image_size=336,
-    patch_size=14,
-    num_channels=3,
-    keeps_cls=False,
-)
+_PUBLISHED_TOWER = VisionSizes.from_config({})
 
 # The published models whose costs can be asked for without their files. The vocabulary is the
 # published one of 32000; the Hugging Face ports pad it to 32064.
 KNOWN_MODELS: dict[str, ModelSizes] = {
     "llava-1.5-7b": ModelSizes(
-        decoder=DecoderSizes(32, 4096, 32, 32, 128, 11008, 32000), vision=_CLIP_L_14_336
+        decoder=DecoderSizes(32, 4096, 32, 32, 128, 11008, 32000), vision=_PUBLISHED_TOWER
     ),
     "llava-1.5-13b": ModelSizes(
-        decoder=DecoderSizes(40, 5120, 40, 40, 128, 13824, 32000), vision=_CLIP_L_14_336
+        decoder=DecoderSizes(40, 5120, 40, 40, 128, 13824, 32000), vision=_PUBLISHED_TOWER
     ),
 }

@@ -24,7 +24,7 @@ from rich.console import Console
 from skipserve.app import Built, StartError, build
 from skipserve.settings import LogFormat, Settings, SettingsFileError
 
-_LOG = logging.getLogger("skipserve")
+logger = logging.getLogger("skipserve")
 # Where the other commands look for a server.
 _DEFAULT_URL = "http://127.0.0.1:8000"
 _SAMPLE_PICTURE = "docs/picture.png"
@@ -66,7 +66,7 @@ def serve(**flags: Any) -> None:
         raise _refusal(str(error)) from error
     _set_up_logging(settings.log_format)
     for warning in built.warnings:
-        _LOG.warning(warning)
+        logger.warning(warning)
     raise typer.Exit(asyncio.run(_Process(built, settings, listener).run()))
 
 
@@ -231,7 +231,7 @@ class _Process:
         """Return when it was asked to stop and the running requests are done, or out of time."""
         await self._asked.wait()
         self._serving.admission.drain()
-        _LOG.info("stopping: running requests have %g s", self._settings.grace_seconds)
+        logger.info("stopping: running requests have %g s", self._settings.grace_seconds)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.grace_seconds):
                 await _first_of(self._serving.admission.wait_idle(), self._insisted.wait())
@@ -241,7 +241,7 @@ class _Process:
         await self._serving.service.wait_closed()
         failure = self._serving.service.failure
         if failure is not None:
-            _LOG.error("stopping: %s", failure.message)
+            logger.error("stopping: %s", failure.message)
         await asyncio.sleep(_LAST_WORDS_SECONDS)
 
     async def _announce(self) -> None:

@@ -88,7 +88,7 @@ class UnsupportedBodyError(SkipserveError):
 
 
 class UnusableImageError(SkipserveError):
-    """An image cannot be fetched or decoded, or is over a limit."""
+    """An image cannot be decoded or is over a limit."""
 
     status = 422
     type = "invalid_request_error"

@@ -5,7 +5,6 @@ import base64
 import inspect
 import io
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,6 @@ from skipserve_policies.schema import SkipPolicy
 pytestmark = pytest.mark.fast
 
 PICTURE = Image.new("RGB", (4, 4), "red")
-
-# How a test calls a client, whichever form it has: the method's name, then its arguments.
-Caller = Callable[..., Any]
 
 
 class _Sync:

@@ -1,6 +1,8 @@
 """Tests of what is built from the settings."""
 
 import contextlib
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,18 @@ def test_an_unknown_model(settings: Settings) -> None:
 def test_a_folder_that_is_no_checkpoint(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(StartError, match=r"config\.json"):
         build(with_changes(settings, model=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer_config.json", "tokenizer.json", "processor_config.json"]
+)
+def test_a_damaged_file_of_a_checkpoint(
+    settings: Settings, checkpoint: Path, tmp_path: Path, name: str
+) -> None:
+    folder = shutil.copytree(checkpoint, tmp_path / "damaged")
+    (folder / name).write_text('{"cut": ')
+    with pytest.raises(StartError, match=re.escape(name)):
+        build(with_changes(settings, model=str(folder)))
 
 
 def test_an_unknown_default_policy(settings: Settings) -> None:

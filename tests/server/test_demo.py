@@ -7,23 +7,13 @@ import pytest
 from live_server import LiveServer
 from pictures import data_uri, encode, question
 
-from skipserve.app import StartError, model_folder
 from skipserve.settings import Settings
 from skipserve_client.evaluate.dataset import demo_examples
 from skipserve_client.evaluate.scenes import Split
 from skipserve_client.evaluate.scoring import GradedAnswer
+from skipserve_policies.catalog import load_catalog
 
 NUM_QUESTIONS = 24
-
-
-def is_shipped() -> bool:
-    try:
-        return model_folder("demo").is_dir()
-    except StartError:
-        return False
-
-
-pytestmark = pytest.mark.skipif(not is_shipped(), reason="the demo model is not there yet")
 
 
 @pytest.fixture(scope="module")
@@ -48,4 +38,4 @@ def test_the_demo_answers_questions(demo: httpx.Client, policy: str) -> None:
 
 def test_the_whole_catalog_fits_the_demo(demo: httpx.Client) -> None:
     names = {entry["id"] for entry in demo.get("/v1/models").json()["data"]}
-    assert {"demo", "demo@full", "demo@exit-after-24"} <= names
+    assert names == {"demo", *(f"demo@{name}" for name in load_catalog())}

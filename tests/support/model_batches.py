@@ -12,8 +12,6 @@ from skipserve.model.decoder import KVCache
 from skipserve.model.llava import Llava
 from skipserve_policies.plan import Ffn, Pair, Plan, TokenClass
 
-NO_ROWS = torch.empty(0, dtype=torch.int64)
-
 
 @dataclass(frozen=True)
 class Rows:
@@ -45,12 +43,13 @@ class Piece:
     stop: int
     first_slot: int = 0
 
-    def row_does(self, layer: int) -> list[dict[str, bool]]:
+    def rows_do(self, layer: int) -> list[dict[str, bool]]:
         """Say of each row what it does in a layer, by the names of LayerRows."""
-        return [_does(self.plan, layer, c) for c in self.rows.classes[self.start : self.stop]]
+        return [row_does(self.plan, layer, c) for c in self.rows.classes[self.start : self.stop]]
 
 
-def _does(plan: Plan, layer: int, token_class: TokenClass) -> dict[str, bool]:
+def row_does(plan: Plan, layer: int, token_class: TokenClass) -> dict[str, bool]:
+    """Read off the plan what a row does in a block, by the names of LayerRows."""
     cell = plan.cell(layer, token_class)
     return {
         "attention": cell.attention,
@@ -74,7 +73,7 @@ def build_batch(pieces: Sequence[Piece], logit_rows: Sequence[int]) -> Batch:
     """Put pieces of sequences into one batch; `logit_rows` counts in the batch."""
     layers = []
     for layer in range(pieces[0].plan.num_layers):
-        does = [row for piece in pieces for row in piece.row_does(layer)]
+        does = [row for piece in pieces for row in piece.rows_do(layer)]
         names = [field.name for field in fields(LayerRows)]
         layers.append(LayerRows(**{name: row_set([row[name] for row in does]) for name in names}))
     spans: list[Span] = []

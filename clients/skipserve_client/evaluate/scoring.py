@@ -49,7 +49,7 @@ class Score:
 
 
 def normalise(answer: str) -> str:
-    """Lower the case, joins runs of spaces and drops a final stop."""
+    """Lower the case, join runs of spaces and drop a final stop."""
     return " ".join(answer.lower().split()).removesuffix(".").rstrip()
 
 

@@ -1,4 +1,4 @@
-"""Random inputs of attention, for its test and its benchmark."""
+"""Random inputs of attention, for its test."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Random inputs of rotary position embedding, for its test and its benchmark."""
+"""Random inputs of rotary position embedding, for its test."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Random inputs of the gated activation, for its test and its benchmark."""
+"""Random inputs of the gated activation, for its test."""
 
 import torch
 from torch import Tensor

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from skipserve.api.errors import error_response, to_skipserve_error
 from skipserve.metrics.registry import ServerMetrics
 
-_LOG = logging.getLogger("skipserve.requests")
+logger = logging.getLogger("skipserve.requests")
 # Asked for all the time by whatever watches over the server.
 _PROBES = frozenset({"/health", "/ready", "/metrics"})
 _CLIENT_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
@@ -48,7 +48,7 @@ class Guard:
         self, error: Exception, exchange: "_Exchange", scope: Scope, receive: Receive
     ) -> None:
         if to_skipserve_error(error) is not error:
-            _LOG.exception("%s failed", exchange.request_id, exc_info=error)
+            logger.exception("%s failed", exchange.request_id, exc_info=error)
         if exchange.status is None:
             await error_response(error)(scope, receive, exchange.send)
 
@@ -57,7 +57,7 @@ class Guard:
         if status is not None and status >= 400:
             self._metrics.record_error(status)
         is_routine = status == 200 and exchange.path in _PROBES
-        _LOG.log(
+        logger.log(
             logging.DEBUG if is_routine else logging.INFO,
             "%s %s %s %s %.3f s",
             exchange.request_id,

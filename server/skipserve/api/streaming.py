@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from skipserve.api.errors import error_body, to_skipserve_error
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _DONE = "[DONE]"
 
 
@@ -72,9 +72,9 @@ async def _with_errors(events: AsyncGenerator[str, None]) -> AsyncGenerator[str,
         try:
             async for data in events:
                 yield data
-        except Exception as error:  # noqa: BLE001 - the status is sent; this is all that is left
+        except Exception as error:
             told = to_skipserve_error(error)
             if told is not error:
-                _LOG.exception("a stream failed")
+                logger.exception("a stream failed")
             yield error_body(told)
     yield _DONE

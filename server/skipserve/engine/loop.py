@@ -34,7 +34,6 @@ class EngineLoop:
         self._engine = engine
         self._connection = connection
         self._sign_seconds = sign_seconds
-        self._num_steps = 0
         # None: the other side has closed the socket.
         self._inbox: queue.SimpleQueue[ToEngine | None] = queue.SimpleQueue()
 
@@ -103,7 +102,6 @@ class EngineLoop:
             logger.exception("a step failed")
             self._fail_running(error)
             outputs = []
-        self._num_steps += 1
         self._report(tuple(outputs))
 
     def _fail_running(self, error: Exception) -> None:
@@ -115,7 +113,7 @@ class EngineLoop:
 
     def _report(self, outputs: tuple[StepOutput, ...]) -> None:
         engine = self._engine
-        self._send(Progress(self._num_steps, engine.num_running, engine.num_waiting, outputs))
+        self._send(Progress(engine.num_running, engine.num_waiting, outputs))
 
     def _send(self, message: FromEngine) -> None:
         self._connection.sendall(pack(message))

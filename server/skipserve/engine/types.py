@@ -210,13 +210,11 @@ class Progress(msgspec.Struct, frozen=True, tag="progress"):
     """From the engine, regularly and after each step: it is alive.
 
     Attributes:
-        num_steps: steps run so far.
         num_running: requests under way.
         num_waiting: requests that have not started.
         outputs: what the last step gave; empty for a mere sign of life.
     """
 
-    num_steps: int
     num_running: int
     num_waiting: int
     outputs: tuple[StepOutput, ...] = ()

@@ -5,7 +5,6 @@ and normalises, which here happens on the device.
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +13,7 @@ from PIL import Image as PillowImage
 
 from skipserve.engine.types import Image
 from skipserve.errors import UnusableImageError
+from skipserve.model.config import image_processor_config
 
 
 class ImageFilesError(Exception):
@@ -45,9 +45,10 @@ class Preprocessor:
         """Read the image processor's configuration of a checkpoint.
 
         Raises:
+            ModelFilesError: its file is damaged.
             ImageFilesError: it asks for what is not supported, or does not give the tower's size.
         """
-        config = _find_config(folder)
+        config = image_processor_config(folder)
         size = _size_form(config.get("size", {"shortest_edge": image_size}))
         crop = config.get("crop_size", image_size)
         crop = {"height": crop, "width": crop} if isinstance(crop, int) else crop
@@ -97,16 +98,6 @@ def digest_pixels(pixels: bytes, size: int, mode: str = "RGB") -> bytes:
         digest.update(len(part).to_bytes(8, "big"))
         digest.update(part)
     return digest.digest()
-
-
-def _find_config(folder: Path) -> dict[str, Any]:
-    """Return the image processor's part of the newer file, or else the older file."""
-    nested = _read_json(folder / "processor_config.json").get("image_processor")
-    return dict(nested) if nested else _read_json(folder / "preprocessor_config.json")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def _size_form(size: dict[str, int] | int) -> dict[str, int]:

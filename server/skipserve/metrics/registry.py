@@ -13,9 +13,8 @@ from importlib.metadata import version
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from skipserve.engine.types import FinishReason, Stage, StepOutput
+from skipserve_policies.catalog import INLINE_NAME
 from skipserve_policies.resolve import ResolvedPolicy
-
-INLINE = "inline"
 
 _ERROR_STATUSES = frozenset(status.value for status in HTTPStatus if status.value >= 400)
 
@@ -127,7 +126,7 @@ class ServerMetrics:
         self._waiting.labels(self._model).set_function(num_waiting)
 
     def _labels(self, policy_name: str) -> tuple[str, str]:
-        return self._model, policy_name if policy_name in self._policy_names else INLINE
+        return self._model, policy_name if policy_name in self._policy_names else INLINE_NAME
 
     def _define_latencies(self) -> None:
         self._request_duration = self._histogram(

@@ -7,17 +7,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
-from skipserve_policies.sizes import ModelSizes
+from skipserve_policies.sizes import CLIP_L_14_336, ModelSizes
 
-# What transformers fills in where a LLaVA configuration says nothing of its vision tower at all.
-_CLIP_L_14_336 = {
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "patch_size": 14,
-    "image_size": 336,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-}
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -85,9 +76,9 @@ class ModelConfig:
         """
         if not (folder / "config.json").is_file():
             raise ModelFilesError(f"there is no config.json in {folder}")
-        config = _read_json(folder / "config.json")
+        config = read_json(folder / "config.json")
         text = config.get("text_config") or {}
-        vision = config.get("vision_config") or _CLIP_L_14_336
+        vision = config.get("vision_config") or CLIP_L_14_336
         try:
             _check_is_supported(config, text, vision)
             return cls(
@@ -144,7 +135,7 @@ def _feature_layers(config: Mapping[str, Any], vision: Mapping[str, Any]) -> tup
 def _eos_token_ids(
     folder: Path, config: Mapping[str, Any], text: Mapping[str, Any]
 ) -> tuple[int, ...]:
-    sources = (_read_json(folder / "generation_config.json"), config, text)
+    sources = (read_json(folder / "generation_config.json"), config, text)
     found = (source.get("eos_token_id") for source in sources)
     eos = next((value for value in found if value is not None), 2)
     return tuple(eos) if isinstance(eos, list) else (eos,)
@@ -156,14 +147,25 @@ def _dtype(config: Mapping[str, Any]) -> str | None:
 
 
 def _normalisation(folder: Path, name: str, default: tuple[float, ...]) -> tuple[float, ...]:
-    """Return a constant of the image processor, whichever file the checkpoint keeps it in."""
-    old = _read_json(folder / "preprocessor_config.json")
-    new = _read_json(folder / "processor_config.json").get("image_processor") or {}
-    return tuple(float(value) for value in old.get(name) or new.get(name) or default)
+    return tuple(float(value) for value in image_processor_config(folder).get(name) or default)
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    """Return the object in a file; nothing if there is no such file."""
+def image_processor_config(folder: Path) -> dict[str, Any]:
+    """Return the image processor's part of the newer file, or else the older file.
+
+    Raises:
+        ModelFilesError: a file is not what it should be.
+    """
+    nested = read_json(folder / "processor_config.json").get("image_processor")
+    return dict(nested) if nested else read_json(folder / "preprocessor_config.json")
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Return the object in a file of a checkpoint; nothing if there is no such file.
+
+    Raises:
+        ModelFilesError: the file is not what it should be.
+    """
     if not file.is_file():
         return {}
     try:

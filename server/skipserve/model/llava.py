@@ -1,6 +1,5 @@
 """A LLaVA model: pictures and rows in, logits out. Ties the parts together, knows no request."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -37,27 +36,20 @@ class Llava:
 
     @classmethod
     @torch.inference_mode()
-    def load(
-        cls,
-        folder: Path,
-        device: torch.device,
-        dtype: torch.dtype,
-        on_progress: Callable[[int, int], None] | None = None,
-    ) -> Self:
+    def load(cls, folder: Path, device: torch.device, dtype: torch.dtype) -> Self:
         """Load a checkpoint, tensor by tensor.
 
         Args:
             folder: a LLaVA-1.5 checkpoint in Hugging Face's format, in safetensors.
             device: where the model is to run.
             dtype: what its weights are cast to.
-            on_progress: called with the number of tensors read and of all, after each.
 
         Raises:
             ModelFilesError: a file is missing, damaged, or of a model that is not supported.
         """
         config = ModelConfig.from_folder(folder)
         arithmetic = arithmetic_dtype(device, dtype, config.sizes.decoder.hidden_size)
-        with Weights(folder, device, dtype, arithmetic, on_progress) as weights:
+        with Weights(folder, device, dtype, arithmetic) as weights:
             try:
                 vision = VisionEncoder(config, weights, device, arithmetic)
                 decoder = Decoder.load(config, weights)

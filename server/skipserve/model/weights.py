@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -29,8 +29,6 @@ _NAMES = (
 # Tables that older transformers stored beside the weights; they follow from the configuration.
 _DERIVED = re.compile(r"(rotary_emb\.inv_freq|embeddings\.position_ids)$")
 
-Progress = Callable[[int, int], None]
-
 
 class Weights:
     """The safetensors files of a folder; a context manager.
@@ -43,24 +41,17 @@ class Weights:
         device: where tensors go.
         dtype: what they are rounded to, one by one.
         arithmetic: the type that they then come in.
-        on_progress: called with the number of tensors read and of all, after each.
 
     Raises:
         ModelFilesError: there is no readable safetensors file, or a name is not known.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        device: torch.device,
-        dtype: torch.dtype,
-        arithmetic: torch.dtype,
-        on_progress: Progress | None = None,
+        self, folder: Path, device: torch.device, dtype: torch.dtype, arithmetic: torch.dtype
     ) -> None:
         self._device = device
         self._dtype = dtype
         self._arithmetic = arithmetic
-        self._on_progress = on_progress or (lambda _done, _all: None)
         self._files = {file: _open(file) for file in weight_files(folder)}
         self._places = self._find()
         self._unread = set(self._places)
@@ -95,7 +86,6 @@ class Weights:
             )
         tensor = self._files[file].get_tensor(key).to(self._device, self._dtype)
         self._unread.discard(name)
-        self._on_progress(len(self._places) - len(self._unread), len(self._places))
         return cast(Tensor, tensor.to(self._arithmetic))
 
     def leave(self, pattern: str) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Self
 
 from skipserve.errors import InvalidRequestError
-from skipserve.model.config import ModelConfig
-from skipserve.prompt.template import ChatTemplate, ImagePart, Message, TextPart, read_json
+from skipserve.model.config import ModelConfig, read_json
+from skipserve.prompt.template import ChatTemplate, ImagePart, Message, TextPart
 from skipserve.prompt.tokenizer import Tokenizer
 from skipserve_policies.plan import TokenClass
 
@@ -50,6 +50,7 @@ class PromptProcessor:
         """Read template and tokenizer of a checkpoint.
 
         Raises:
+            ModelFilesError: a file that names the special tokens or holds the template is damaged.
             TokenizerFilesError: the tokenizer is missing or not supported.
         """
         names = special_tokens(folder)

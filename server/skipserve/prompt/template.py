@@ -1,10 +1,9 @@
 """The checkpoint's chat template: messages to one text. Knows no tokens."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from jinja2 import TemplateError, nodes
 from jinja2.ext import Extension
@@ -12,6 +11,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from skipserve.errors import InvalidRequestError
+from skipserve.model.config import read_json
 
 # What LLaVA-1.5 was trained with. Source: the model card of llava-hf/llava-1.5-7b-hf.
 LLAVA_TEMPLATE = (
@@ -123,8 +123,3 @@ def _find_source(folder: Path) -> str | None:
         if isinstance(source, str):
             return source
     return None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; an empty one where there is no file."""
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}

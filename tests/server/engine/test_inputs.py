@@ -7,13 +7,14 @@ import torch
 from fake_decoder import EOS_ID, IMAGE_ID, NUM_LAYERS, VOCAB, FakeDecoder, make_request
 from hypothesis import given
 from hypothesis import strategies as st
+from model_batches import row_does
 from plan_strategies import plans
 from torch import Tensor
 
 from skipserve.engine.inputs import build_batch
 from skipserve.engine.sequence import Sequence
 from skipserve.model.batch import Batch, Every, LayerRows, RowSet
-from skipserve_policies.plan import Ffn, Pair, Plan, TokenClass, trim
+from skipserve_policies.plan import TokenClass, trim
 
 pytestmark = pytest.mark.fast
 
@@ -22,20 +23,6 @@ CPU = torch.device("cpu")
 
 def _build(sequences: list[Sequence], features: Tensor | None = None) -> Batch:
     return build_batch(sequences, image_token_id=IMAGE_ID, visual_features=features, device=CPU)
-
-
-def _wanted(plan: Plan, token_class: TokenClass, layer: int) -> dict[str, bool]:
-    """Read off the plan what a row does in a block, by the names of LayerRows."""
-    cell = plan.cell(layer, token_class)
-    return {
-        "attention": cell.attention,
-        "kv": plan.kv[token_class][layer],
-        "ffn": cell.ffn is not Ffn.NONE,
-        "parallel": cell.ffn is Ffn.PARALLEL,
-        "parallel_shared": cell.ffn is Ffn.PARALLEL_SHARED,
-        "pair_first": cell.pair is Pair.FIRST,
-        "pair_second": cell.pair is Pair.SECOND,
-    }
 
 
 def _rows(rows: RowSet, num_rows: int) -> list[int]:
@@ -76,7 +63,7 @@ def test_each_row_does_what_its_plan_says(sequences: list[Sequence]) -> None:
     batch = _build(sequences)
     rows = [(s.request.plan, c) for s in sequences for c in s.pending_classes]
     for layer, layer_rows in enumerate(batch.layers):
-        wanted = [_wanted(plan, token_class, layer) for plan, token_class in rows]
+        wanted = [row_does(plan, layer, token_class) for plan, token_class in rows]
         for name in (field.name for field in fields(LayerRows)):
             expected = [row for row, work in enumerate(wanted) if work[name]]
             assert _rows(getattr(layer_rows, name), len(rows)) == expected
@@ -87,7 +74,7 @@ def test_layers_that_do_the_same_share_one_object(sequences: list[Sequence]) -> 
     batch = _build(sequences)
     pairs = {(s.request.plan, c) for s in sequences for c in s.pending_classes}
     columns = [
-        tuple(tuple(_wanted(plan, c, layer).values()) for plan, c in pairs)
+        tuple(tuple(row_does(plan, layer, c).values()) for plan, c in pairs)
         for layer in range(NUM_LAYERS)
     ]
     assert len({id(rows) for rows in batch.layers}) == len(set(columns))

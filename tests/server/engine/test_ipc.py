@@ -41,7 +41,7 @@ def test_messages_to_the_engine_come_one_by_one() -> None:
 
 
 def test_messages_from_the_engine_come_one_by_one() -> None:
-    messages: list[FromEngine] = [Progress(1, 0, 0), Failed("r", "no")]
+    messages: list[FromEngine] = [Progress(0, 0), Failed("r", "no")]
     data = b"".join(pack(message) for message in messages)
     assert _from_engine(data, count=3) == [*messages, None]
 
@@ -49,7 +49,7 @@ def test_messages_from_the_engine_come_one_by_one() -> None:
 @pytest.mark.parametrize("num_bytes", [0, 3, 4, 6])
 def test_a_frame_that_is_cut_off_is_an_end(num_bytes: int) -> None:
     assert read_to_engine(io.BytesIO(pack(Cancel("r"))[:num_bytes])) is None
-    assert _from_engine(pack(Progress(1, 0, 0))[:num_bytes]) == [None]
+    assert _from_engine(pack(Progress(0, 0))[:num_bytes]) == [None]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_frame_that_is_cut_off_is_an_end(num_bytes: int) -> None:
         b"\x80",
         msgspec.msgpack.encode({"type": "stop"}),
         msgspec.msgpack.encode({"type": "cancel", "request_id": 7}),
-        msgspec.msgpack.encode({"type": "progress", "num_steps": "many"}),
+        msgspec.msgpack.encode({"type": "progress", "num_running": "many"}),
         pack(Cancel("r"))[4:-1],
     ],
 )

@@ -123,7 +123,7 @@ def test_load_is_reported_before_a_step_runs() -> None:
 def test_an_idle_loop_gives_signs_of_life() -> None:
     with _loop(FakeDecoder()) as peer:
         signs = [peer.read() for _ in range(3)]
-    assert signs == [Progress(0, 0, 0)] * 3
+    assert signs == [Progress(0, 0)] * 3
 
 
 def test_a_refused_request_fails_alone() -> None:

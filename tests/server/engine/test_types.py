@@ -42,9 +42,8 @@ def test_messages_to_the_engine_survive(message: object) -> None:
     "message",
     [
         Ready("cpu", "float32", "ab", 1.5),
-        Progress(3, 1, 2, (StepOutput("r", None, finish_reason=FinishReason.CANCELLED),)),
+        Progress(1, 2, (StepOutput("r", None, finish_reason=FinishReason.CANCELLED),)),
         Progress(
-            3,
             1,
             0,
             (

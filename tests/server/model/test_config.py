@@ -77,6 +77,14 @@ def test_both_kinds_of_processor_files_are_read(tmp_path: Path, file: str) -> No
     assert config.image_std == (1.0, 2.0, 3.0)
 
 
+def test_the_newer_file_of_the_image_processor_wins(tmp_path: Path) -> None:
+    write_config(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.1, 0.1, 0.1]}')
+    nested = {"image_processor": {"image_mean": [0.2, 0.2, 0.2]}}
+    (tmp_path / "processor_config.json").write_text(json.dumps(nested))
+    assert ModelConfig.from_folder(tmp_path).image_mean == (0.2, 0.2, 0.2)
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from model_batches import Piece, Rows, build_batch, poisoned_cache, run_whole
-from safetensors.torch import load_file
 from tiny_llava import Naming, make_checkpoint
 from transformers import LlavaForConditionalGeneration
 from transformers.generation.utils import GenerateDecoderOnlyOutput
@@ -256,14 +255,8 @@ def test_what_transformers_refuses_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.fast
-def test_loading_reports_progress_and_a_digest(tmp_path: Path) -> None:
+def test_loading_notes_the_device_and_a_digest(tmp_path: Path) -> None:
     make_checkpoint(tmp_path)
-    seen: list[tuple[int, int]] = []
-    model = Llava.load(
-        tmp_path, CPU, torch.float32, on_progress=lambda done, total: seen.append((done, total))
-    )
-    counts = [done for done, _ in seen]
-    assert counts == sorted(counts)
-    assert seen[-1][0] <= seen[-1][1] == len(load_file(tmp_path / "model.safetensors"))
+    model = Llava.load(tmp_path, CPU, torch.float32)
     assert len(model.weights_digest) == 64
     assert model.device == CPU

@@ -12,7 +12,6 @@ from skipserve.prompt.template import (
     ImagePart,
     Message,
     TextPart,
-    read_json,
 )
 
 pytestmark = pytest.mark.fast
@@ -75,7 +74,3 @@ def test_a_template_may_refuse() -> None:
 def test_s28_a_template_stays_in_its_sandbox(source: str) -> None:
     with pytest.raises((InvalidRequestError, OverflowError)):
         ChatTemplate(source, {}).render(TALK)
-
-
-def test_read_json(tmp_path: Path) -> None:
-    assert read_json(tmp_path / "none.json") == {}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rank_worker import write_average
 
 from skipserve_training.demo.model import DemoModel
 from skipserve_training.demo.ranks import Ranks, started
@@ -91,16 +92,9 @@ def test_rates_rise_and_fall(recipe: Recipe) -> None:
     assert shares[-1] == pytest.approx(1 - 0.8 * 99 / 100)
 
 
-def _write_average(ranks: Ranks, path: Path) -> None:
-    tensors = [torch.full((2,), float(ranks.rank)), torch.tensor([10.0 * ranks.rank])]
-    ranks.average(tensors)
-    ranks.wait()
-    (path / str(ranks.rank)).write_text(repr([tensor.tolist() for tensor in tensors]))
-
-
 def test_two_processes_average(tmp_path: Path) -> None:
-    with started(2, _write_average, tmp_path) as ranks:
-        _write_average(ranks, tmp_path)
+    with started(2, write_average, tmp_path) as ranks:
+        write_average(ranks, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"0", "1"}
     for path in tmp_path.iterdir():
         assert path.read_text() == "[[0.5, 0.5], [5.0]]"
@@ -117,7 +111,7 @@ def test_two_processes_train_one_model(recipe: Recipe, tmp_path: Path) -> None:
 
 @pytest.mark.fast
 def test_one_process_needs_no_group() -> None:
-    with started(1, _write_average) as ranks:
+    with started(1, write_average) as ranks:
         tensor = torch.tensor([3.0])
         ranks.average([tensor])
         assert (ranks.rank, tensor.item()) == (0, 3.0)

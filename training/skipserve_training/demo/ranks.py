@@ -38,7 +38,7 @@ class Ranks:
 
 @contextmanager
 def started(count: int, worker: Callable[..., object], *arguments: object) -> Iterator[Ranks]:
-    """Make this process rank 0 and runs `worker(ranks, *arguments)` in the other ones."""
+    """Make this process rank 0 and run `worker(ranks, *arguments)` in the other ones."""
     torch.set_num_threads(1)
     if count == 1:
         yield Ranks()
@@ -72,12 +72,11 @@ def _run(
 
 
 def _join_group(rank: int, count: int, port: int) -> None:
+    """Meet the other processes; one that died on its way is not waited for long."""
+    patience = timedelta(minutes=2)
+    store = dist.TCPStore("127.0.0.1", port, count, rank == 0, patience)  # type: ignore[attr-defined]
     dist.init_process_group(
-        "gloo",
-        init_method=f"tcp://127.0.0.1:{port}",
-        rank=rank,
-        world_size=count,
-        timeout=timedelta(minutes=30),
+        "gloo", store=store, rank=rank, world_size=count, timeout=timedelta(minutes=30)
     )
 
 
