@@ -82,7 +82,8 @@ def policies_table(policies: Iterable[PolicyInfo]) -> Table:
 
 def _format_quality(quality: Quality) -> str:
     full = f" of {quality.full:g}" if quality.full is not None else ""
-    return f"{quality.dataset}: {quality.value:g}{full} ({quality.metric}, {quality.model})"
+    size = f", n = {quality.n}" if quality.n is not None else ""
+    return f"{quality.dataset}: {quality.value:g}{full} ({quality.metric}, {quality.model}{size})"
 
 
 def flops_table(cost: PolicyCost) -> Table:
