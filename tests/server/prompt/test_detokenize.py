@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tiny_llava import make_tokenizer
 
@@ -14,6 +14,10 @@ pytestmark = pytest.mark.fast
 
 THEIRS = make_tokenizer()
 OURS = Tokenizer(THEIRS.to_str())
+
+# Spells special tokens out, as an answer that only looks like one would be.
+PLAIN = make_tokenizer()
+PLAIN.encode_special_tokens = True
 
 
 def detokenize(ids: list[int]) -> list[str]:
@@ -28,8 +32,9 @@ def test_the_pieces_make_the_text(ids: list[int]) -> None:
 
 
 @given(text=st.text())
+@example(text="a <image> </s>")
 def test_no_character_is_shown_in_part(text: str) -> None:
-    ids = THEIRS.encode(text, add_special_tokens=False).ids
+    ids = PLAIN.encode(text, add_special_tokens=False).ids
     pieces = detokenize(ids)
     assert "\ufffd" in text or not any("\ufffd" in piece for piece in pieces)
     assert "".join(pieces) == text.removeprefix(" ")
