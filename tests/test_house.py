@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "skipserve.prompt": {"skipserve.errors", "skipserve.model.config", "skipserve_policies"},
     "skipserve.api": _SERVING | {"skipserve.errors"},
     "skipserve.app": _SERVING | {"skipserve.api", "skipserve.model.config", "skipserve.settings"},
-    "skipserve.commands": {"skipserve.app", "skipserve.settings"},
+    "skipserve.commands": {"skipserve.app", "skipserve.errors", "skipserve.settings"},
 }
 
 # Third-party packages that a room never imports.

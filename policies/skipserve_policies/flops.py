@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Self
 
-from skipserve_policies.plan import Ffn, Plan, TokenClass
+from skipserve_policies.plan import Plan, Sublayers, TokenClass
 from skipserve_policies.sizes import DecoderSizes, ModelSizes, VisionSizes
 
 # A prompt as runs of rows of one class, in order.
@@ -40,15 +40,6 @@ class Rows:
 
 
 RowsByClass = Mapping[TokenClass, Rows]
-
-
-@dataclass(frozen=True)
-class Sublayers:
-    """How often a row ran a sublayer: one count for each row and layer."""
-
-    attention: int = 0
-    kv: int = 0
-    ffn: int = 0
 
 
 @dataclass(frozen=True)
@@ -129,18 +120,8 @@ def decoder_flops(sizes: DecoderSizes, plan: Plan, rows: RowsByClass) -> int:
     """Return what rows cost in all blocks under a plan, the head aside."""
     assert plan.num_layers == sizes.num_layers
     return sum(
-        _work_flops(sizes, plan_sublayers(plan, token_class), counted)
+        _work_flops(sizes, plan.sublayers[token_class], counted)
         for token_class, counted in rows.items()
-    )
-
-
-def plan_sublayers(plan: Plan, token_class: TokenClass) -> Sublayers:
-    """Return how many layers of each kind one row of a class runs."""
-    column = plan.columns[token_class]
-    return Sublayers(
-        attention=sum(cell.attention for cell in column),
-        kv=sum(plan.kv[token_class]),
-        ffn=sum(cell.ffn is not Ffn.NONE for cell in column),
     )
 
 

@@ -87,6 +87,15 @@ Column = tuple[Cell, ...]
 
 
 @dataclass(frozen=True)
+class Sublayers:
+    """In how many layers a row of one class runs attention, projects K/V and runs the FFN."""
+
+    attention: int
+    kv: int
+    ffn: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """The table: one column of cells a token class, one cell a layer.
 
@@ -121,6 +130,18 @@ class Plan:
             for layer in range(self.num_layers)
         ]
         return tuple(tuple(c in classes for classes in stored) for c in TokenClass)
+
+    @cached_property
+    def sublayers(self) -> tuple[Sublayers, ...]:
+        """What one row of each class runs, over all layers: indexed by TokenClass."""
+        return tuple(
+            Sublayers(
+                attention=sum(cell.attention for cell in column),
+                kv=sum(kv_column),
+                ffn=sum(cell.ffn is not Ffn.NONE for cell in column),
+            )
+            for column, kv_column in zip(self.columns, self.kv, strict=True)
+        )
 
     @cached_property
     def digest(self) -> str:

@@ -22,6 +22,7 @@ from pydantic_settings import SettingsError
 from rich.console import Console
 
 from skipserve.app import Built, StartError, build
+from skipserve.errors import EngineError
 from skipserve.settings import LogFormat, Settings, SettingsFileError
 
 logger = logging.getLogger("skipserve")
@@ -247,8 +248,10 @@ class _Process:
     async def _announce(self) -> None:
         """Say what happens and, once the model is loaded, what to try."""
         _say(f"Loading {self._serving.converter.model_name} ...")
-        while not self._serving.admission.is_ready:
-            await asyncio.sleep(0.05)
+        try:
+            await self._serving.service.wait_ready()
+        except EngineError:
+            return  # whoever follows the engine says why
         _say(f"\nskipserve serves {self._model()} on {self._url()}\n", style="bold")
         _say("\n".join(start_hints(self._url(), has_key=bool(self._settings.api_key))))
 

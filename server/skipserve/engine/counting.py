@@ -36,20 +36,20 @@ class WorkCounter:
         """
         rows = flops.count_rows(classes, first_position)
         shared = flops.head_flops(self._sizes.decoder, 1) + num_images * self._image_flops
-        done, full = self._sublayers(plan, rows), self._sublayers(self._full, rows)
+        attention, ffn = _sublayers(plan, rows)
+        full_attention, full_ffn = _sublayers(self._full, rows)
         return Executed(
             flops=shared + flops.decoder_flops(self._sizes.decoder, plan, rows),
             full_flops=shared + flops.decoder_flops(self._sizes.decoder, self._full, rows),
-            attention=done.attention,
-            ffn=done.ffn,
-            skipped_attention=full.attention - done.attention,
-            skipped_ffn=full.ffn - done.ffn,
+            attention=attention,
+            ffn=ffn,
+            skipped_attention=full_attention - attention,
+            skipped_ffn=full_ffn - ffn,
         )
 
-    def _sublayers(self, plan: Plan, rows: flops.RowsByClass) -> flops.Sublayers:
-        counts = [(flops.plan_sublayers(plan, c), rows_of_c.count) for c, rows_of_c in rows.items()]
-        return flops.Sublayers(
-            attention=sum(count * layers.attention for layers, count in counts),
-            kv=sum(count * layers.kv for layers, count in counts),
-            ffn=sum(count * layers.ffn for layers, count in counts),
-        )
+
+def _sublayers(plan: Plan, rows: flops.RowsByClass) -> tuple[int, int]:
+    """Return how often rows run attention and the FFN, each layer counted."""
+    counts = [(plan.sublayers[c], counted.count) for c, counted in rows.items()]
+    attention = sum(layers.attention * count for layers, count in counts)
+    return attention, sum(layers.ffn * count for layers, count in counts)
