@@ -1,207 +1,162 @@
-"""The two that are timed: our engine in this process, and transformers' `generate`."""
+"""Those that are timed: our engine in this process, and transformers' `generate`."""
 
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any
 
 import torch
+from questions import Question
+from timing import OnToken
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
 from skipserve.engine.engine import Engine
-from skipserve.engine.types import Image, Request, SamplingParams
-from skipserve.model.config import ModelConfig
+from skipserve.engine.types import Request, SamplingParams, StepReport
 from skipserve.model.llava import Llava
-from skipserve_policies.flops import prompt_classes
-from skipserve_policies.plan import Plan, TokenClass, trim
+
+_request_numbers = itertools.count()
 
 
-@dataclass(frozen=True)
-class Question:
-    """One request, the same for both: random text around a random picture.
-
-    Attributes:
-        before: token ids ahead of the picture.
-        after: token ids behind it.
-        pixels: the picture, uint8 [S, S, 3].
-        num_new_tokens: answered, whatever they are.
-    """
-
-    config: ModelConfig
-    before: tuple[int, ...]
-    after: tuple[int, ...]
-    pixels: Tensor
-    num_new_tokens: int
-
-    @classmethod
-    def draw(cls, config: ModelConfig, num_text: int, num_new_tokens: int) -> Self:
-        """Draw a question with so many text tokens; the same one each time."""
-        generator = torch.Generator().manual_seed(0)
-        size = config.sizes.vision.image_size
-        num_others = config.sizes.decoder.vocab_size - 1
-        ids = torch.randint(0, num_others, (num_text,), generator=generator)
-        ids += ids >= config.image_token_id
-        text = tuple(ids.tolist())
-        return cls(
-            config=config,
-            before=text[:5],
-            after=text[5:],
-            pixels=torch.randint(0, 256, (size, size, 3), generator=generator, dtype=torch.uint8),
-            num_new_tokens=num_new_tokens,
-        )
-
-    @property
-    def num_visual(self) -> int:
-        """Rows of the picture."""
-        return self.config.sizes.vision.num_tokens
-
-    @cached_property
-    def prompt_ids(self) -> tuple[int, ...]:
-        """All rows of the prompt."""
-        return (*self.before, *(self.config.image_token_id,) * self.num_visual, *self.after)
-
-    @cached_property
-    def token_classes(self) -> tuple[TokenClass, ...]:
-        """The class of each row."""
-        return prompt_classes(
-            [
-                (TokenClass.TEXT, len(self.before)),
-                (TokenClass.VISUAL, self.num_visual),
-                (TokenClass.TEXT, len(self.after)),
-            ]
-        )
-
-    @cached_property
-    def image(self) -> Image:
-        """The picture as our engine takes it."""
-        pixels = self.pixels.numpy().tobytes()
-        return Image(pixels, self.pixels.shape[0], sha256(pixels).digest())
-
-    @cached_property
-    def pixel_values(self) -> Tensor:
-        """The picture as transformers takes it, normalised, [1, 3, S, S]."""
-        mean, std = torch.tensor(self.config.image_mean), torch.tensor(self.config.image_std)
-        return ((self.pixels / 255 - mean) / std).permute(2, 0, 1)[None]
-
-
-@dataclass(frozen=True)
-class Timing:
-    """One request.
-
-    Attributes:
-        first_token_seconds: from the request to the first token.
-        per_token_seconds: from one token to the next, the mean.
-        total_seconds: from the request to the last token.
-        cpu_seconds: of this process, all its threads.
-        token_ids: what was answered.
-    """
-
-    first_token_seconds: float
-    per_token_seconds: float
-    total_seconds: float
-    cpu_seconds: float
-    token_ids: tuple[int, ...]
-
-
-class Contender(Protocol):
-    """Someone who answers questions."""
-
-    def answer(self, question: Question, on_token: Callable[[int], None]) -> None:
-        """Answer greedily; report each token as soon as it is known."""
-
-
-def time_one(contender: Contender, question: Question) -> Timing:
-    """Time one request."""
-    token_ids: list[int] = []
-    times: list[float] = []
-
-    def on_token(token_id: int) -> None:
-        times.append(time.perf_counter())
-        token_ids.append(token_id)
-
-    cpu_start, start = time.process_time(), time.perf_counter()
-    contender.answer(question, on_token)
-    end, cpu_end = time.perf_counter(), time.process_time()
-    assert len(token_ids) == question.num_new_tokens
-    return Timing(
-        first_token_seconds=times[0] - start,
-        per_token_seconds=(times[-1] - times[0]) / (len(times) - 1),
-        total_seconds=end - start,
-        cpu_seconds=cpu_end - cpu_start,
-        token_ids=tuple(token_ids),
-    )
+def load_engine(folder: Path, device: torch.device, dtype: torch.dtype) -> Engine:
+    """Load a checkpoint into an engine with the limits that it has by itself."""
+    return Engine(Llava.load(folder, device, dtype))
 
 
 class OurEngine:
-    """The engine, driven without processes or HTTP, under the full plan."""
+    """The engine, driven without processes or HTTP.
 
-    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
-        model = Llava.load(folder, device, dtype)
-        self._engine = Engine(model)
-        self._plan = trim(Plan.full(model.config.sizes.decoder.num_layers))
-        self._num_requests = 0
+    Attributes:
+        engine: may be shared by several that take turns.
+        concurrency: so many questions are under way at a time; the next one follows the first
+            that ends.
+        reports: of the steps of the last set of questions.
+    """
 
-    def answer(self, question: Question, on_token: Callable[[int], None]) -> None:
-        """Answer greedily; report each token as soon as it is known."""
-        self._engine.add(self._request(question))
-        while self._engine.has_work:
-            for output in self._engine.step():
-                assert output.token_id is not None
-                on_token(output.token_id)
+    def __init__(self, engine: Engine, concurrency: int = 1) -> None:
+        self.engine = engine
+        self.concurrency = concurrency
+        self.reports: list[StepReport] = []
 
-    def _request(self, question: Question) -> Request:
-        self._num_requests += 1
-        return Request(
-            id=str(self._num_requests),
-            prompt_ids=question.prompt_ids,
-            token_classes=question.token_classes,
-            images=(question.image,),
-            sampling=SamplingParams(
-                max_tokens=question.num_new_tokens, temperature=0.0, ends_at_eos=False
-            ),
-            policy_name="full",
-            plan=self._plan,
-        )
+    def answer(self, questions: Sequence[Question], on_token: OnToken) -> None:
+        """Answer all greedily; report each token as soon as it is known."""
+        self.reports = []
+        waiting = iter(enumerate(questions))
+        index_of: dict[str, int] = {}
+        while True:
+            num_free = self.concurrency - len(index_of)
+            for index, question in itertools.islice(waiting, num_free):
+                request = make_request(question)
+                index_of[request.id] = index
+                self.engine.add(request)
+            if not index_of:
+                return
+            self._step(index_of, on_token)
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time of this process."""
+        return time.process_time()
+
+    def _step(self, index_of: dict[str, int], on_token: OnToken) -> None:
+        result = self.engine.step()
+        for output in result.outputs:
+            assert output.token_id is not None
+            on_token(index_of[output.request_id], output.token_id)
+            if output.finish_reason is not None:
+                del index_of[output.request_id]
+        if result.report is not None:
+            self.reports.append(result.report)
+
+
+def make_request(question: Question) -> Request:
+    """Return a question as the engine takes it; the answer does not end early."""
+    return Request(
+        id=str(next(_request_numbers)),
+        prompt_ids=question.prompt_ids,
+        token_classes=question.token_classes,
+        images=(question.image,),
+        sampling=SamplingParams(
+            max_tokens=question.num_new_tokens, temperature=0.0, ends_at_eos=False
+        ),
+        policy_name=question.policy,
+        plan=question.plan,
+    )
 
 
 class Transformers:
-    """`LlavaForConditionalGeneration.generate` as it comes: SDPA attention, dynamic cache."""
+    """`LlavaForConditionalGeneration.generate` as it comes: SDPA attention, dynamic cache.
 
-    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+    A batch is padded on the left to its longest prompt and runs to its longest answer; the next
+    batch follows when all of it has ended.
+    """
+
+    def __init__(self, model: Any, batch_size: int = 1) -> None:
+        self._model = model
+        self._batch_size = batch_size
+
+    @staticmethod
+    def load(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
+        """Load a checkpoint, for any number of contenders."""
         model: Any = LlavaForConditionalGeneration.from_pretrained(folder, dtype=dtype)
-        self._model = model.to(device).eval()
-        self._model.generation_config.eos_token_id = None
-        self._model.generation_config.pad_token_id = 0
+        model.generation_config.eos_token_id = None
+        model.generation_config.pad_token_id = 0
+        return model.to(device).eval()
 
-    def answer(self, question: Question, on_token: Callable[[int], None]) -> None:
-        """Answer greedily; report each token as soon as it is known."""
+    def answer(self, questions: Sequence[Question], on_token: OnToken) -> None:
+        """Answer all greedily; report each token as soon as it is known."""
+        for start in range(0, len(questions), self._batch_size):
+            self._generate(start, questions[start : start + self._batch_size], on_token)
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time of this process."""
+        return time.process_time()
+
+    def _generate(self, start: int, batch: Sequence[Question], on_token: OnToken) -> None:
         device = self._model.device
-        input_ids = torch.tensor([question.prompt_ids], device=device)
+        input_ids, mask = padded([question.prompt_ids for question in batch])
+        pixels = torch.cat([question.pixel_values for question in batch])
+        lengths = [question.num_new_tokens for question in batch]
         self._model.generate(
-            input_ids=input_ids,
-            attention_mask=torch.ones_like(input_ids),
-            pixel_values=question.pixel_values.to(device, self._model.dtype),
+            input_ids=input_ids.to(device),
+            attention_mask=mask.to(device),
+            pixel_values=pixels.to(device, self._model.dtype),
             do_sample=False,
-            max_new_tokens=question.num_new_tokens,
-            streamer=_Streamer(on_token),
+            max_new_tokens=max(lengths),
+            streamer=_Streamer(start, lengths, on_token),
         )
+
+
+def padded(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Return prompts as one matrix, padded with 0 on the left, and the mask of what is real."""
+    longest = max(map(len, prompts))
+    ids = [[0] * (longest - len(prompt)) + [*prompt] for prompt in prompts]
+    mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return torch.tensor(ids), torch.tensor(mask)
 
 
 @dataclass
 class _Streamer:
-    """What `generate` calls: with the prompt first, then with each token."""
+    """What `generate` calls: with the prompts first, then with each step's tokens.
 
-    on_token: Callable[[int], None]
-    _has_seen_prompt: bool = field(default=False, init=False)
+    What a question did not ask for is dropped.
+    """
+
+    first_index: int
+    lengths: Sequence[int]
+    on_token: OnToken
+    _num_steps: int = field(default=-1, init=False)
 
     def put(self, token_ids: Tensor) -> None:
-        if self._has_seen_prompt:
-            self.on_token(int(token_ids.item()))
-        self._has_seen_prompt = True
+        self._num_steps += 1
+        if self._num_steps == 0:
+            return
+        for row, (length, token_id) in enumerate(
+            zip(self.lengths, token_ids.tolist(), strict=True)
+        ):
+            if self._num_steps <= length:
+                self.on_token(self.first_index + row, token_id)
 
     def end(self) -> None:
         pass

@@ -1,18 +1,17 @@
 """Times our engine against transformers' `generate`: one request at a time, turn by turn."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
 from typing import Annotated
 
 import torch
 import typer
 from checkpoints import checkpoint
-from contenders import Contender, OurEngine, Question, Timing, Transformers, time_one
+from contenders import OurEngine, Transformers, load_engine
+from questions import QuestionSource, num_text
 from report import RESULTS, Row, show, write
-from rich.console import Console
-from rich.progress import Progress
+from timing import Timings, agreement, median_of, take_turns
 from transformers.utils.logging import disable_progress_bar
 
 from skipserve.model.config import ModelConfig
@@ -20,18 +19,12 @@ from skipserve.model.config import ModelConfig
 # How many times as fast as transformers we want to be at least, in the total time of a request.
 TARGETS = {("small", "bfloat16"): 1.0, ("demo", "bfloat16"): 1.5}
 
-# Text tokens of the prompt; with the picture's, 299 for the small model and 54 for the demo.
-NUM_TEXT = {"small": 43}
-NUM_TEXT_ELSE = 18
-
 _MEASURES = {
     "first token": "first_token_seconds",
     "per token": "per_token_seconds",
-    "total": "total_seconds",
+    "total": "seconds",
     "CPU": "cpu_seconds",
 }
-
-Timings = dict[str, list[Timing]]
 
 
 def main(
@@ -61,29 +54,24 @@ def main(
 def _duel(
     folder: Path, model: str, device: str, dtype: str, repeats: int, new_tokens: int
 ) -> Timings:
-    """Time both in turn, after one request each that is not counted."""
+    """Time both in turn, on a new question in each turn."""
     where, kind = torch.device(device), getattr(torch, dtype)
-    question = Question.draw(
-        ModelConfig.from_folder(folder), NUM_TEXT.get(model, NUM_TEXT_ELSE), new_tokens
+    source = QuestionSource(ModelConfig.from_folder(folder), seed=0)
+    return take_turns(
+        {
+            "skipserve": OurEngine(load_engine(folder, where, kind)),
+            "transformers": Transformers(Transformers.load(folder, where, kind)),
+        },
+        lambda: [source.question(num_text(model), new_tokens)],
+        repeats,
+        f"{model} {dtype}",
     )
-    contenders: dict[str, Contender] = {
-        "skipserve": OurEngine(folder, where, kind),
-        "transformers": Transformers(folder, where, kind),
-    }
-    timings: Timings = {name: [] for name in contenders}
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        for turn in progress.track(range(repeats + 1), description=f"{model} {dtype}"):
-            for name, contender in contenders.items():
-                timing = time_one(contender, question)
-                if turn > 0:
-                    timings[name].append(timing)
-    return timings
 
 
 def _rows(name: str, timings: Timings, target: float | None) -> Iterator[Row]:
     """Yield medians, and how many times as fast we are; the target is for the total."""
     for measure, field in _MEASURES.items():
-        ours, theirs = (_median(timings[who], field) for who in ("skipserve", "transformers"))
+        ours, theirs = (median_of(timings[who], field) for who in ("skipserve", "transformers"))
         yield Row(f"{name}/{measure}/skipserve", 1000 * ours, "ms")
         yield Row(f"{name}/{measure}/transformers", 1000 * theirs, "ms")
         yield Row(
@@ -92,19 +80,9 @@ def _rows(name: str, timings: Timings, target: float | None) -> Iterator[Row]:
             "x",
             target if measure == "total" else None,
         )
-    yield Row(f"{name}/equal tokens", 100 * _agreement(timings), "%")
-
-
-def _median(timings: Sequence[Timing], field: str) -> float:
-    return float(median(getattr(timing, field) for timing in timings))
-
-
-def _agreement(timings: Timings) -> float:
-    """Return the share of the answer up to the first token that differs."""
-    ours, theirs = (timings[who][0].token_ids for who in ("skipserve", "transformers"))
-    pairs = list(zip(ours, theirs, strict=True))
-    equal = next((i for i, pair in enumerate(pairs) if pair[0] != pair[1]), len(pairs))
-    return equal / len(pairs)
+    yield Row(
+        f"{name}/equal tokens", 100 * agreement(timings["skipserve"], timings["transformers"]), "%"
+    )
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ import json
 import os
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -29,21 +29,70 @@ class Row:
         name: what was measured, from the general to the particular, with slashes between.
         value: the figure, in `unit`.
         target: what it should at least be; None where there is no target.
+        is_limit: whether the target is what it should at most be instead.
     """
 
     name: str
     value: float
     unit: str
     target: float | None = None
+    is_limit: bool = False
 
     @property
     def is_met(self) -> bool | None:
         """Whether the target is reached; None without a target."""
-        return None if self.target is None else self.value >= self.target
+        if self.target is None:
+            return None
+        return self.value <= self.target if self.is_limit else self.value >= self.target
+
+    @property
+    def shown_target(self) -> str:
+        """The target as a reader sees it; empty without one."""
+        if self.target is None:
+            return ""
+        bound = "at most " if self.is_limit else ""
+        return f"{bound}{format_value(self.target)} {self.unit}"
+
+    @property
+    def shown_value(self) -> str:
+        """The figure as a reader sees it."""
+        return f"{format_value(self.value)} {self.unit}"
 
     def as_json(self) -> dict[str, Any]:
         """Return the form that is written."""
-        return {**asdict(self), "met": self.is_met}
+        kept = {name: getattr(self, name) for name in ("name", "value", "unit", "target")}
+        return {**kept, "met": self.is_met}
+
+
+# Turns rows into the lines of a table in Markdown.
+Layout = Callable[[Sequence[Row]], list[str]]
+
+
+def listing(rows: Sequence[Row]) -> list[str]:
+    """Return a table with a line for each row."""
+    lines = ["| measured | value | target |", "|---|---:|---:|"]
+    verdicts = {None: "", True: ", met", False: ", missed"}
+    for row in rows:
+        verdict = verdicts[row.is_met]
+        lines.append(f"| {row.name} | {row.shown_value} | {row.shown_target}{verdict} |")
+    return lines
+
+
+def grid(rows: Sequence[Row]) -> list[str]:
+    """Return a table whose columns are the last parts of the names, without targets.
+
+    The rows a/b/x, a/b/y and a/c/y give the columns x and y, and the lines a/b and a/c.
+    """
+    cells: dict[str, dict[str, str]] = {}
+    columns: dict[str, None] = {}
+    for row in rows:
+        line, _, column = row.name.rpartition("/")
+        columns[column] = None
+        cells.setdefault(line, {})[column] = row.shown_value
+    lines = [f"| | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
+    for line, found in cells.items():
+        lines.append(f"| {line} | {' | '.join(found.get(column, '') for column in columns)} |")
+    return lines
 
 
 def machine() -> dict[str, Any]:
@@ -68,7 +117,14 @@ def _cpu_name() -> str:
     return platform.processor() or "unknown"
 
 
-def write(name: str, rows: Sequence[Row], arguments: Sequence[str], file: Path) -> None:
+def write(
+    name: str,
+    rows: Sequence[Row],
+    arguments: Sequence[str],
+    file: Path,
+    layout: Layout = listing,
+    versions: Mapping[str, str] | None = None,
+) -> None:
     """Write the rows of one run as JSON; the run for the record also goes into the README.
 
     Args:
@@ -76,10 +132,12 @@ def write(name: str, rows: Sequence[Row], arguments: Sequence[str], file: Path) 
         rows: what was measured.
         arguments: of the command line, without the program.
         file: where to; its folder is made. The record is `results/NAME.json`.
+        layout: of the table in the README.
+        versions: of what else was timed.
     """
     result = {
         "machine": machine(),
-        "versions": {package: version(package) for package in _PACKAGES},
+        "versions": {**{package: version(package) for package in _PACKAGES}, **(versions or {})},
         "command": shlex.join(["python", f"benchmarks/{name}.py", *arguments]),
         "date": datetime.now(UTC).date().isoformat(),
         "rows": [row.as_json() for row in rows],
@@ -87,7 +145,8 @@ def write(name: str, rows: Sequence[Row], arguments: Sequence[str], file: Path) 
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(result, indent=2) + "\n")
     if file == RESULTS / f"{name}.json":
-        README.write_text(with_section(README.read_text(), name, markdown(result)))
+        section = "\n".join([_origin(result), "", *layout(rows), ""])
+        README.write_text(with_section(README.read_text(), name, section))
 
 
 def with_section(text: str, name: str, section: str) -> str:
@@ -100,22 +159,11 @@ def with_section(text: str, name: str, section: str) -> str:
     return f"{before}{begin}{section}{end}{after}"
 
 
-def markdown(result: Mapping[str, Any]) -> str:
-    """Return a written result as a table, with where it comes from."""
-    origin = {**result["machine"], **result["versions"]}
-    lines = [
-        f"`{result['command']}`, {result['date']}. "
-        + ", ".join(f"{name} {value}" for name, value in origin.items())
-        + ".",
-        "",
-        "| measured | value | target |",
-        "|---|---:|---:|",
-    ]
-    for row in result["rows"]:
-        verdict = "met" if row["met"] else "missed"
-        target = "" if row["target"] is None else f"{row['target']:g} {row['unit']}, {verdict}"
-        lines.append(f"| {row['name']} | {format_value(row['value'])} {row['unit']} | {target} |")
-    return "\n".join(lines) + "\n"
+def _origin(result: Mapping[str, Any]) -> str:
+    """Return where the rows of a result come from."""
+    facts = {**result["machine"], **result["versions"]}
+    described = ", ".join(f"{name} {value}" for name, value in facts.items())
+    return f"`{result['command']}`, {result['date']}. {described}."
 
 
 def format_value(value: float) -> str:
@@ -131,7 +179,5 @@ def show(rows: Sequence[Row]) -> None:
         table.add_column(title, justify="right")
     verdicts = {None: "", True: "[green]met[/]", False: "[red]missed[/]"}
     for row in rows:
-        target = "" if row.target is None else f"{row.target:g} {row.unit}"
-        value = f"{format_value(row.value)} {row.unit}"
-        table.add_row(row.name, value, target, verdicts[row.is_met])
+        table.add_row(row.name, row.shown_value, row.shown_target, verdicts[row.is_met])
     Console().print(table)

@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "skipserve_client.evaluate": {"skipserve_client", "skipserve_policies"},
     "skipserve": set(),
     "skipserve.errors": set(),
+    "skipserve.model_folder": set(),
     "skipserve.settings": set(),
     "skipserve.model": {"skipserve_kernels", "skipserve_policies"},
     "skipserve.engine": {"skipserve.model", "skipserve.errors", "skipserve_policies"},
@@ -43,8 +44,26 @@ MAY_IMPORT: dict[str, set[str]] = {
     "skipserve.media": {"skipserve.errors", "skipserve.engine.types", "skipserve.model.config"},
     "skipserve.prompt": {"skipserve.errors", "skipserve.model.config", "skipserve_policies"},
     "skipserve.api": _SERVING | {"skipserve.errors"},
-    "skipserve.app": _SERVING | {"skipserve.api", "skipserve.model.config", "skipserve.settings"},
-    "skipserve.commands": {"skipserve.app", "skipserve.errors", "skipserve.settings"},
+    "skipserve.app": _SERVING
+    | {"skipserve.api", "skipserve.model.config", "skipserve.model_folder", "skipserve.settings"},
+    "skipserve.offline": {
+        "skipserve.api",
+        "skipserve.engine.process",
+        "skipserve.engine.types",
+        "skipserve.errors",
+        "skipserve.media",
+        "skipserve.model.config",
+        "skipserve.model_folder",
+        "skipserve.prompt",
+        "skipserve.settings",
+        "skipserve_policies",
+    },
+    "skipserve.commands": {
+        "skipserve.app",
+        "skipserve.model_folder",
+        "skipserve.errors",
+        "skipserve.settings",
+    },
 }
 
 # Third-party packages that a room never imports.

@@ -31,7 +31,9 @@ class ChatOptions(TypedDict, total=False):
         skip_policy: a name, or a policy of one's own where the server allows inline ones.
         max_tokens: at most so many tokens are answered.
         temperature: 0 takes the most probable token each time.
-        top_p: keep the smallest set of tokens that holds this much probability.
+        top_k: keep so many of the most probable tokens; 0 keeps all.
+        top_p: then keep the smallest set of tokens that holds this much probability.
+        min_p: then keep tokens at least this many times as probable as the best one.
         seed: makes sampling repeatable.
         stop: the answer ends before any of these.
         logprobs: whether to report the log-probability of each token.
@@ -42,7 +44,9 @@ class ChatOptions(TypedDict, total=False):
     skip_policy: str | SkipPolicy | Mapping[str, Any]
     max_tokens: int
     temperature: float
+    top_k: int
     top_p: float
+    min_p: float
     seed: int
     stop: str | Sequence[str]
     logprobs: bool

@@ -152,19 +152,53 @@ class Plan:
         """Return a stable name of what rows of one class compute, K/V included."""
         return self._column_digests[token_class]
 
+    def kv_digest(self, token_class: TokenClass) -> str:
+        """Return a stable name of all that a row's stored K/V depend on besides earlier rows.
+
+        Equal iff rows are computed alike up to their last K/V projection and store K/V at the same
+        layers, whatever their classes are called. Not shortened like the others: whoever chooses
+        plans could look for two that collide.
+        """
+        return self._kv_digests[token_class]
+
     @cached_property
     def _column_digests(self) -> tuple[str, ...]:
         return tuple(
-            _digest(
-                f"{cell.attention:d},{cell.ffn},{cell.pair},{stores_kv:d}"
-                for cell, stores_kv in zip(column, kv_column, strict=True)
-            )
+            _digest(map(_spell, column, kv_column))
+            for column, kv_column in zip(self.columns, self.kv, strict=True)
+        )
+
+    @cached_property
+    def _kv_digests(self) -> tuple[str, ...]:
+        return tuple(
+            _full_digest(map(_spell, _before_last_kv(column, kv_column), kv_column))
             for column, kv_column in zip(self.columns, self.kv, strict=True)
         )
 
 
+def _spell(cell: Cell, stores_kv: bool) -> str:
+    return f"{cell.attention:d},{cell.ffn},{cell.pair},{stores_kv:d}"
+
+
+def _before_last_kv(column: Column, kv_column: tuple[bool, ...]) -> Column:
+    """Return what is done up to the layer of the last K/V projection, without what follows it.
+
+    The second of a pair projects from the input of both, so with it the first leaves no trace but
+    its own projection.
+    """
+    if not any(kv_column):
+        return ()
+    last = max(layer for layer, stores_kv in enumerate(kv_column) if stores_kv)
+    num_done = last - 1 if column[last].pair is Pair.SECOND else last
+    return (*column[:num_done], *(IDLE,) * (last + 1 - num_done))
+
+
 def _digest(parts: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    return _full_digest(parts)[:16]
+
+
+def _full_digest(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def trim(plan: Plan) -> Plan:

@@ -4,7 +4,6 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -15,7 +14,7 @@ from starlette.exceptions import HTTPException
 from skipserve.api.admission import Admission
 from skipserve.api.auth import RequireKey
 from skipserve.api.body import ReadBody
-from skipserve.api.convert import Converter, ImageLimits
+from skipserve.api.convert import Converter, ImageLimits, TimeLimits
 from skipserve.api.errors import handle_error
 from skipserve.api.guard import Guard
 from skipserve.api.policies import PolicyRegistry
@@ -23,11 +22,12 @@ from skipserve.api.report import Reporter
 from skipserve.api.routes import router
 from skipserve.api.serving import Serving
 from skipserve.engine.service import EngineService
-from skipserve.engine.types import EngineSpec
+from skipserve.engine.types import EngineLimits, EngineSpec
 from skipserve.media.decode import PixelLimits, refuse_bombs
 from skipserve.media.preprocess import ImageFilesError, Preprocessor
 from skipserve.metrics.registry import ServerMetrics
 from skipserve.model.config import ModelConfig, ModelFilesError
+from skipserve.model_folder import DEMO, StartError, model_folder
 from skipserve.prompt.processor import PromptProcessor
 from skipserve.prompt.tokenizer import TokenizerFilesError
 from skipserve.settings import Settings
@@ -35,11 +35,7 @@ from skipserve_policies.catalog import load_catalog, nearest_names
 from skipserve_policies.quality import load_measured
 from skipserve_policies.resolve import PolicyError
 
-DEMO = "demo"
-
-
-class StartError(Exception):
-    """The settings name something that cannot be served; the message is for the operator."""
+_MIB, _GIB = 2**20, 2**30
 
 
 @dataclass(frozen=True)
@@ -71,21 +67,6 @@ def build(settings: Settings) -> Built:
     return Built(app, serving, tuple(_warnings(settings, serving.converter.policies)))
 
 
-def model_folder(model: str) -> Path:
-    """Return the folder of a model: that of the demo, or the one that is named.
-
-    Raises:
-        StartError: there is no such folder.
-    """
-    folder = Path(str(files("skipserve") / DEMO)) if model == DEMO else Path(model).expanduser()
-    if not folder.is_dir():
-        raise StartError(
-            f"there is no model folder {model}: name {DEMO!r}, or the folder of a LLaVA-1.5 "
-            "checkpoint in Hugging Face format"
-        )
-    return folder.resolve()
-
-
 def _build_serving(settings: Settings) -> Serving:
     folder = model_folder(settings.model)
     config = ModelConfig.from_folder(folder)
@@ -98,25 +79,41 @@ def _build_serving(settings: Settings) -> Serving:
     _check_default(settings.default_skip_policy, policies)
     registry = CollectorRegistry()
     metrics = ServerMetrics(registry, name, policies.resolved.values())
-    service = EngineService(_engine_spec(settings, folder), metrics)
+    service = EngineService(engine_spec(settings, folder), metrics)
     return Serving(
         service=service,
         converter=_build_converter(settings, folder, config, policies, name),
         reporter=Reporter(config.sizes),
-        admission=Admission(service, metrics, settings.max_queued_requests),
+        admission=Admission(
+            service, metrics, settings.max_queued_requests, settings.max_queued_tokens
+        ),
         metrics=metrics,
         registry=registry,
         keep_alive_seconds=settings.keep_alive_seconds,
     )
 
 
-def _engine_spec(settings: Settings, folder: Path) -> EngineSpec:
+def engine_spec(settings: Settings, folder: Path) -> EngineSpec:
+    """Return how to run the engine on a model's folder."""
     return EngineSpec(
         model=folder,
         device=settings.device.value,
         dtype=settings.dtype.value,
         num_threads=settings.num_threads,
+        limits=_engine_limits(settings),
         stall_seconds=settings.stall_seconds,
+    )
+
+
+def _engine_limits(settings: Settings) -> EngineLimits:
+    gib = settings.kv_cache_gib
+    return EngineLimits(
+        max_batch_tokens=settings.max_batch_tokens,
+        max_running=settings.max_running_requests,
+        page_size=settings.page_size,
+        kv_cache_bytes=None if gib is None else int(gib * _GIB),
+        encoder_cache_bytes=settings.encoder_cache_mib * _MIB,
+        reuses_prefixes=settings.prefix_cache,
     )
 
 
@@ -136,6 +133,8 @@ def _build_converter(
             image_bytes=settings.max_image_bytes,
             pixels=PixelLimits(settings.max_image_pixels, settings.max_request_pixels),
         ),
+        times=TimeLimits(settings.queue_seconds, settings.request_seconds),
+        isolates_keys=settings.isolate_keys,
     )
 
 
@@ -191,4 +190,6 @@ def _warnings(settings: Settings, policies: PolicyRegistry) -> list[str]:
             f"anyone who reaches {settings.host}:{settings.port} can use this server: "
             "set --api-key, or listen on 127.0.0.1"
         )
+    if settings.isolate_keys and not settings.api_key:
+        warnings.append("without --api-key, --isolate-keys does nothing: all share one cache")
     return warnings

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import inspect
 import json
 import logging
@@ -21,8 +22,9 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsError
 from rich.console import Console
 
-from skipserve.app import Built, StartError, build
+from skipserve.app import Built, build
 from skipserve.errors import EngineError
+from skipserve.model_folder import StartError
 from skipserve.settings import LogFormat, Settings, SettingsFileError
 
 logger = logging.getLogger("skipserve")
@@ -44,11 +46,16 @@ _METAVARS = {
 }
 _PANELS = {
     "Model": ("model", "dtype", "device", "num_threads"),
-    "Network": ("host", "port", "api_key"),
+    "Engine": (
+        *("max_batch_tokens", "max_running_requests", "page_size"),
+        *("kv_cache_gib", "encoder_cache_mib", "prefix_cache"),
+    ),
+    "Network": ("host", "port", "api_key", "isolate_keys"),
     "Skip policies": ("policies", "default_skip_policy", "allow_inline_policies"),
     "Limits": (
         *("max_body_bytes", "max_images", "max_image_bytes", "max_image_pixels"),
-        *("max_request_pixels", "max_queued_requests", "body_seconds"),
+        *("max_request_pixels", "max_queued_requests", "max_queued_tokens"),
+        *("body_seconds", "queue_seconds", "request_seconds"),
     ),
 }
 
@@ -68,6 +75,9 @@ def serve(**flags: Any) -> None:
     _set_up_logging(settings.log_format)
     for warning in built.warnings:
         logger.warning(warning)
+    # What exists now stays: no collection need look at it again, which would hold up all streams.
+    gc.collect()
+    gc.freeze()
     raise typer.Exit(asyncio.run(_Process(built, settings, listener).run()))
 
 
@@ -117,7 +127,8 @@ def _flag(name: str, field: FieldInfo) -> Any:
 def _default_text(default: Any) -> str:
     if default is None or default == ():
         return ""
-    return f" Default: {'yes' if default is True else default}."
+    words = {True: "yes", False: "no"}.get(default) if isinstance(default, bool) else default
+    return f" Default: {words}."
 
 
 serve.__signature__ = _signature()  # type: ignore[attr-defined]

@@ -7,6 +7,7 @@ SkipserveError                  500  server_error
  +- FeatureOffError             403  permission_error
  +- NotFoundError               404  not_found_error
  +- MethodNotAllowedError       405  invalid_request_error
+ +- RequestTimeoutError         408  timeout_error
  +- BodyTooLargeError           413  invalid_request_error
  +- UnsupportedBodyError        415  invalid_request_error
  +- UnusableImageError          422  invalid_request_error
@@ -71,6 +72,13 @@ class MethodNotAllowedError(SkipserveError):
 
     status = 405
     type = "invalid_request_error"
+
+
+class RequestTimeoutError(SkipserveError):
+    """The request waited, or ran, longer than it may."""
+
+    status = 408
+    type = "timeout_error"
 
 
 class BodyTooLargeError(SkipserveError):

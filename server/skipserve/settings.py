@@ -62,11 +62,33 @@ class Settings(BaseSettings):
     num_threads: int | None = Field(
         None, ge=1, le=1024, description="CPU threads of the engine; torch's choice if not set."
     )
+    max_batch_tokens: int | None = Field(
+        None, ge=16, le=2**20, description="Rows of one step; what suits the device if not set."
+    )
+    max_running_requests: int = Field(
+        256, ge=1, le=4096, description="Requests that run at the same time."
+    )
+    page_size: int = Field(
+        16, ge=1, le=256, description="Positions whose keys and values share a page."
+    )
+    kv_cache_gib: float | None = Field(
+        None,
+        gt=0,
+        le=4096,
+        description="Memory for keys and values; what suits the device's if not set.",
+    )
+    encoder_cache_mib: int = Field(
+        256, ge=0, le=2**20, description="Memory for projected images that are kept."
+    )
+    prefix_cache: bool = Field(
+        True, description="Whether requests reuse what others with the same beginning computed."
+    )
     host: str = Field("127.0.0.1", min_length=1, description="The address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="The port; 0 takes a free one.")
     api_key: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="A key that clients must send; several by repeating or with commas."
     )
+    isolate_keys: bool = Field(False, description="Whether each API key has a cache of its own.")
     policies: Path | None = Field(None, description="A YAML file that adds skip policies.")
     default_skip_policy: str = Field(
         "full", description="The skip policy of requests that name none."
@@ -84,7 +106,16 @@ class Settings(BaseSettings):
         80_000_000, ge=1, description="The same, over all images of a request."
     )
     max_queued_requests: int = Field(
-        64, ge=1, description="Requests that may wait; more are turned away."
+        256, ge=1, description="Requests that may wait; more are turned away."
+    )
+    max_queued_tokens: int = Field(
+        131_072, ge=1, description="Prompt tokens that may wait for their first answer token."
+    )
+    queue_seconds: float = Field(
+        60.0, gt=0, description="Time that a request may wait for its first step."
+    )
+    request_seconds: float = Field(
+        600.0, gt=0, description="Time that a request may take in the engine, its wait included."
     )
     body_seconds: float = Field(60.0, gt=0, description="Time that a client has to send a body.")
     grace_seconds: float = Field(

@@ -1,11 +1,11 @@
 """The table: which K/V it stores, what trimming leaves, and what its digests tell apart."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from plan_strategies import plans
+from plan_strategies import PAIR_CELLS, SINGLE_CELLS, plans
 
 from skipserve_policies.plan import Cell, Column, Ffn, Pair, Plan, TokenClass, trim
 
@@ -226,3 +226,121 @@ def test_plans_of_another_depth_have_another_digest() -> None:
 
 def test_plans_are_hashable_and_equal_by_content() -> None:
     assert len({Plan.full(4), Plan.full(4), trim(Plan.full(4))}) == 2
+
+
+# --- the digest of what K/V depend on
+
+
+class Formulas:
+    """Writes down what the K/V of a row are computed from; each formula once, under a number.
+
+    What a row sees of earlier rows is left out: it is named by the layer alone.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[tuple[object, ...], int] = {}
+
+    def of(self, plan: Plan, token_class: TokenClass) -> tuple[tuple[int, int], ...]:
+        """Return (layer, number of the formula of the projected state) where K/V are stored."""
+        stored = []
+        state = pair_input = self._write("input")
+        for layer in range(plan.num_layers):
+            cell = plan.cell(layer, token_class)
+            block_input = pair_input if cell.pair is Pair.SECOND else state
+            if plan.kv[token_class][layer]:
+                stored.append((layer, block_input))
+            output = self._block(layer, cell, block_input)
+            state = self._write("mean", state, output) if cell.pair is Pair.SECOND else output
+            pair_input = block_input
+        return tuple(stored)
+
+    def _block(self, layer: int, cell: Cell, before: int) -> int:
+        after = self._write("attention", layer, before) if cell.attention else before
+        if cell.ffn is Ffn.NONE:
+            return after
+        norm = "attention norm" if cell.ffn is Ffn.PARALLEL_SHARED else "own norm"
+        fed = after if cell.ffn is Ffn.SERIAL else before
+        return self._write("ffn", layer, after, self._write(norm, layer, fed))
+
+    def _write(self, *formula: object) -> int:
+        return self._numbers.setdefault(formula, len(self._numbers))
+
+
+def check_digests_name_formulas(plans: Iterable[Plan]) -> int:
+    """Compare all classes of all plans with each other; return how many digests they have."""
+    formulas = Formulas()
+    pairs = {(plan.kv_digest(c), formulas.of(plan, c)) for plan in plans for c in TokenClass}
+    digests, written = {digest for digest, _ in pairs}, {formula for _, formula in pairs}
+    assert len(digests) == len(written) == len(pairs)
+    return len(digests)
+
+
+def all_columns(num_layers: int) -> list[Column]:
+    """Return every column of single cells and pairs."""
+    if num_layers <= 0:
+        return [()] * (num_layers == 0)
+    single = [(cell, *rest) for cell in SINGLE_CELLS for rest in all_columns(num_layers - 1)]
+    return single + [(*PAIR_CELLS, *rest) for rest in all_columns(num_layers - 2)]
+
+
+def test_kv_digests_are_equal_iff_the_kv_are_computed_alike_in_all_columns_of_two_layers() -> None:
+    columns = all_columns(2)
+    pairs_of_columns = [(one, other) for one in columns for other in columns]
+    tables = [Plan((one, one, one, other)) for one, other in pairs_of_columns]
+    tables += [Plan((one, other, other, other)) for one, other in pairs_of_columns]
+    assert len(columns) == 50
+    # Both layers, by the 7 cells of the first; the second alone, by its 3 that do not attend; the
+    # first alone; none.
+    assert check_digests_name_formulas([*tables, *map(trim, tables)]) == 7 + 3 + 1 + 1
+
+
+def test_kv_digests_are_equal_iff_the_kv_are_computed_alike_in_columns_of_three_layers() -> None:
+    tables = [plan_of(text=c, visual=c, last=c, generated=c) for c in all_columns(3)]
+    assert check_digests_name_formulas([*tables, *map(trim, tables)]) > 60
+
+
+@given(st.lists(st.integers(1, 5).flatmap(plans), min_size=1, max_size=6))
+def test_kv_digests_are_equal_iff_the_kv_are_computed_alike(drawn: list[Plan]) -> None:
+    check_digests_name_formulas([*drawn, *map(trim, drawn)])
+
+
+def test_all_classes_of_the_full_model_store_alike() -> None:
+    full = trim(Plan.full(4))
+    assert len({full.kv_digest(c) for c in TokenClass}) == 1
+
+
+@pytest.mark.parametrize(
+    "top", [Cell(ffn=Ffn.NONE), Cell(ffn=Ffn.PARALLEL), Cell(ffn=Ffn.PARALLEL_SHARED)]
+)
+def test_what_follows_the_last_projection_does_not_matter(top: Cell) -> None:
+    full, changed = trim(Plan.full(4)), trim(plan_of(generated=(*(Cell(),) * 3, top)))
+    assert changed.kv_digest(GENERATED) == full.kv_digest(GENERATED)
+    assert changed.column_digest(GENERATED) != full.column_digest(GENERATED)
+
+
+def test_a_pair_at_the_top_leaves_no_trace_but_its_projections() -> None:
+    pair = column(Cell(), Cell(), *PAIR_CELLS)
+    frozen = column(Cell(), Cell(), IDLE, Cell())
+    plan = Plan((frozen, pair, column(), pair))
+    assert plan.kv_digest(VISUAL) == plan.kv_digest(TEXT)
+    assert plan.kv_digest(GENERATED) == plan.kv_digest(TEXT)
+    assert plan.kv_digest(LAST) != plan.kv_digest(TEXT)
+
+
+def test_rows_that_do_the_same_but_store_at_other_layers_are_told_apart() -> None:
+    quiet = (*(Cell(),) * 3, IDLE)
+    unseen, seen = Plan((quiet,) * 4), Plan((quiet, quiet, column(), quiet))
+    assert unseen.columns[TEXT] == seen.columns[TEXT]
+    assert unseen.kv_digest(TEXT) != seen.kv_digest(TEXT)
+    assert unseen.kv_digest(GENERATED) == seen.kv_digest(GENERATED)
+
+
+def test_rows_that_store_nothing_have_one_digest() -> None:
+    nothing, only_ffn = Plan(((IDLE,) * 4,) * 4), Plan(((Cell(attention=False),) * 4,) * 4)
+    digests = {plan.kv_digest(c) for plan in (nothing, only_ffn) for c in TokenClass}
+    assert len(digests) == 1
+
+
+def test_kv_digests_are_whole_and_stable() -> None:
+    digest = trim(Plan.full(32)).kv_digest(TEXT)
+    assert digest == "2f1b8bad4a3b45511bbf1fb3d9c0c5df981ff027600164e500de596ea35e52b0"

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from app_client import send
 
-from skipserve.app import Built, StartError, build, model_folder
+from skipserve.app import Built, build, engine_spec
+from skipserve.engine.types import EngineLimits
+from skipserve.model_folder import StartError, model_folder
 from skipserve.settings import Settings
 
 pytestmark = pytest.mark.fast
@@ -72,6 +74,34 @@ def test_reaching_beyond_this_machine_without_a_key_is_warned_of(settings: Setti
     assert "--api-key" in build(with_changes(settings, host="0.0.0.0")).warnings[0]
     keyed = Settings(**settings.model_dump() | {"host": "0.0.0.0", "api_key": "k"})
     assert not build(keyed).warnings
+
+
+def test_isolating_keys_that_are_not_there_is_warned_of(settings: Settings) -> None:
+    [warning] = build(with_changes(settings, isolate_keys=True)).warnings
+    assert "--isolate-keys does nothing" in warning
+    keyed = Settings(**settings.model_dump() | {"isolate_keys": True, "api_key": "k"})
+    assert not build(keyed).warnings
+
+
+def test_the_engine_gets_its_limits(settings: Settings) -> None:
+    changed = with_changes(
+        settings,
+        max_batch_tokens=512,
+        max_running_requests=32,
+        page_size=8,
+        kv_cache_gib=0.5,
+        encoder_cache_mib=3,
+        prefix_cache=False,
+    )
+    assert engine_spec(changed, Path("m")).limits == EngineLimits(
+        max_batch_tokens=512,
+        max_running=32,
+        page_size=8,
+        kv_cache_bytes=2**29,
+        encoder_cache_bytes=3 * 2**20,
+        reuses_prefixes=False,
+    )
+    assert engine_spec(settings, Path("m")).limits == EngineLimits()
 
 
 def test_the_demo_is_a_name_and_not_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

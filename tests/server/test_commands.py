@@ -33,16 +33,20 @@ del LONG["max_tokens"]
 class Asker(threading.Thread):
     """Asks in the background; `events` are the stream's data once it has ended."""
 
-    def __init__(self, server: ServerProcess) -> None:
+    def __init__(self, server: ServerProcess, **fields: object) -> None:
         super().__init__()
         self._server = server
+        self._body = LONG | fields
         self.has_begun = threading.Event()
         self.events: list[str] = []
         self.error: Exception | None = None
 
     def run(self) -> None:
         try:
-            with self._server.client() as client, client.stream("POST", CHAT, json=LONG) as reply:
+            with (
+                self._server.client() as client,
+                client.stream("POST", CHAT, json=self._body) as reply,
+            ):
                 for line in reply.iter_lines():
                     if line.startswith("data: "):
                         self.events.append(line.removeprefix("data: "))
@@ -58,8 +62,8 @@ class Asker(threading.Thread):
         return chunk
 
 
-def begin(server: ServerProcess) -> Asker:
-    asker = Asker(server)
+def begin(server: ServerProcess, **fields: object) -> Asker:
+    asker = Asker(server, **fields)
     asker.start()
     assert asker.has_begun.wait(60)
     return asker
@@ -75,19 +79,21 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_a_ready_server_says_works_and_it_drains(slow_checkpoint: Path, picture: Path) -> None:
     with ServerProcess(slow_checkpoint, "--log-format", "json") as server:
         check_hints(server, picture)
-        asker = begin(server)
+        askers = [begin(server, max_tokens=120) for _ in range(4)]
         server.signal(signal.SIGTERM)
         with server.client() as client:
             while client.get("/ready").status_code != 503:
                 pass
             refusal = client.post(CHAT, json=question("Too late?"))
             assert client.get("/health").status_code == 200
-        asker.join()
+        for asker in askers:
+            asker.join()
         code, output = server.wait()
     assert refusal.status_code == 503
     assert int(refusal.headers["Retry-After"]) > 0
     assert "shutting down" in refusal.json()["error"]["message"]
-    assert asker.last_chunk()["choices"][0]["finish_reason"] in {"stop", "length"}
+    for asker in askers:
+        assert asker.last_chunk()["choices"][0]["finish_reason"] in {"stop", "length"}
     assert code == 0
     logged = [json.loads(line)["message"] for line in output.splitlines() if line.startswith("{")]
     assert any("/v1/chat/completions 200" in message for message in logged)

@@ -23,6 +23,9 @@ def test_defaults() -> None:
     assert settings.default_skip_policy == "full"
     assert settings.allow_inline_policies
     assert settings.api_key == ()
+    assert (settings.max_queued_tokens, settings.max_running_requests) == (131_072, 256)
+    assert (settings.queue_seconds, settings.request_seconds) == (60, 600)
+    assert (settings.prefix_cache, settings.isolate_keys) == (True, False)
 
 
 @pytest.mark.parametrize("suffix", ["yaml", "yml", "toml"])
@@ -82,6 +85,14 @@ def test_a_misspelt_setting_in_a_file(tmp_path: Path) -> None:
         {"stall_seconds": 0},
         {"max_image_pixels": 10, "max_request_pixels": 9},
         {"model": ""},
+        {"max_batch_tokens": 0},
+        {"max_running_requests": 0},
+        {"page_size": 0},
+        {"kv_cache_gib": 0},
+        {"encoder_cache_mib": -1},
+        {"max_queued_tokens": 0},
+        {"queue_seconds": 0},
+        {"request_seconds": -1},
     ],
 )
 def test_values_out_of_range(fields: dict[str, object]) -> None:

@@ -1,6 +1,7 @@
 """A small random decoder with the interface of `Llava`, whose answers show which rows ran what."""
 
 import hashlib
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -66,12 +67,18 @@ class FakeDecoder(Llava):
         features = torch.arange(TOKENS_PER_IMAGE * HIDDEN).view(TOKENS_PER_IMAGE, HIDDEN).sin()
         return brightness[:, None, None] * features
 
-    def new_cache(self, num_slots: int) -> KVCache:
+    def new_cache(self, num_pages: int, page_size: int) -> KVCache:
         """Return room for the rows themselves, [num_slots, HIDDEN] in each layer."""
-        rooms = [torch.full((num_slots, HIDDEN), torch.nan) for _ in range(NUM_LAYERS)]
-        return KVCache(tuple(KeyValues(keys=room, values=room) for room in rooms))
+        self.page_size = page_size
+        rooms = [torch.full((num_pages * page_size, HIDDEN), torch.nan) for _ in range(NUM_LAYERS)]
+        layers = tuple(KeyValues(keys=room, values=room) for room in rooms)
+        return KVCache(layers=layers, page_size=page_size)
+
+    def cache_bytes_per_token(self) -> int:
+        return 4 * HIDDEN * NUM_LAYERS
 
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+        assert batch.token_ids.min() >= 0
         hidden = self.embedding[batch.token_ids % VOCAB]
         if batch.visual_features is not None:
             hidden[batch.visual_rows] = batch.visual_features
@@ -79,13 +86,15 @@ class FakeDecoder(Llava):
             before = hidden.clone()
             kv = _mask(rows.kv, len(hidden))
             stored = cache.layers[layer].values
-            stored[batch.slots[kv]] = before[kv]
+            group = batch.kv_group[layer]
+            stored[group.slots[kv]] = before[kv]
             attention = _mask(rows.attention, len(hidden))
-            for span in batch.spans:
-                for row in range(span.start, span.stop):
+            for table, (start, stop) in zip(group.tables, pairwise(batch.row_starts), strict=True):
+                for row in range(start, stop):
                     if attention[row]:
-                        stop = span.first_slot + int(batch.positions[row]) + 1
-                        hidden[row] += stored[span.first_slot : stop].mean(dim=0)
+                        seen = torch.arange(int(batch.positions[row]) + 1)
+                        slots = table[seen // self.page_size] * self.page_size
+                        hidden[row] += stored[slots + seen % self.page_size].mean(dim=0)
             hidden[_mask(rows.ffn, len(hidden))] += self.ffn[layer]
         return hidden[batch.logit_rows] @ self.head
 

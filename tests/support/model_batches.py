@@ -2,15 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
 
-from skipserve.model.batch import Batch, Every, LayerRows, RowSet, Span
+from skipserve.model.batch import Batch, Every, KvGroup, LayerRows, RowSet
 from skipserve.model.decoder import KVCache
 from skipserve.model.llava import Llava
 from skipserve_policies.plan import Ffn, Pair, Plan, TokenClass
+
+PAGE_SIZE = 4
+
+# Stands in a page table behind a sequence's last page.
+NO_PAGE = -1
 
 
 @dataclass(frozen=True)
@@ -35,13 +40,19 @@ class Rows:
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows `start` to `stop` of a sequence under a plan, whose K/V live from a slot on."""
+    """Rows `start` to `stop` of a sequence under a plan, whose K/V live in some pages."""
 
     rows: Rows
     plan: Plan
     start: int
     stop: int
-    first_slot: int = 0
+    pages: Sequence[int]
+
+    @property
+    def slots(self) -> Tensor:
+        """Where the K/V of the rows go, [stop - start] int64."""
+        positions = torch.arange(self.start, self.stop)
+        return torch.tensor(self.pages)[positions // PAGE_SIZE] * PAGE_SIZE + positions % PAGE_SIZE
 
     def rows_do(self, layer: int) -> list[dict[str, bool]]:
         """Say of each row what it does in a layer, by the names of LayerRows."""
@@ -76,23 +87,27 @@ def build_batch(pieces: Sequence[Piece], logit_rows: Sequence[int]) -> Batch:
         does = [row for piece in pieces for row in piece.rows_do(layer)]
         names = [field.name for field in fields(LayerRows)]
         layers.append(LayerRows(**{name: row_set([row[name] for row in does]) for name in names}))
-    spans: list[Span] = []
-    for piece in pieces:
-        begin = spans[-1].stop if spans else 0
-        length = piece.stop - piece.start
-        spans.append(Span(begin, begin + length, piece.start, piece.first_slot))
     positions = torch.cat([torch.arange(p.start, p.stop) for p in pieces])
     is_visual = torch.cat([p.rows.is_visual[p.start : p.stop] for p in pieces])
     features = torch.cat([_features(p) for p in pieces])
     return Batch(
         token_ids=torch.cat([p.rows.ids[p.start : p.stop] for p in pieces]),
         positions=positions,
-        slots=torch.cat([torch.arange(p.start, p.stop) + p.first_slot for p in pieces]),
+        row_starts=(0, *accumulate(p.stop - p.start for p in pieces)),
+        num_cached=tuple(p.start for p in pieces),
         visual_rows=is_visual.nonzero()[:, 0],
         visual_features=features if len(features) else None,
-        spans=tuple(spans),
         layers=tuple(layers),
-        logit_rows=torch.tensor(logit_rows),
+        kv_group=(_kv_group(pieces),) * len(layers),
+        logit_rows=torch.tensor(logit_rows, dtype=torch.int64),
+    )
+
+
+def _kv_group(pieces: Sequence[Piece]) -> KvGroup:
+    width = max(len(piece.pages) for piece in pieces)
+    tables = [[*p.pages, *[NO_PAGE] * (width - len(p.pages))] for p in pieces]
+    return KvGroup(
+        tables=torch.tensor(tables, dtype=torch.int32), slots=torch.cat([p.slots for p in pieces])
     )
 
 
@@ -102,9 +117,18 @@ def _features(piece: Piece) -> Tensor:
     return piece.rows.features[before : before + here]
 
 
-def poisoned_cache(model: Llava, num_slots: int) -> KVCache:
-    """Return a cache in which a slot that was never written shows as NaN."""
-    cache = model.new_cache(num_slots)
+def scattered_pages(*num_positions: int) -> list[list[int]]:
+    """Return pages for sequences of so many positions: in no order, with gaps, few side by side."""
+    counts = [-(-number // PAGE_SIZE) for number in num_positions]
+    generator = torch.Generator().manual_seed(sum(counts))
+    shuffled = torch.randperm(sum(counts), generator=generator) * 3 // 2
+    return [pages.tolist() for pages in torch.split(shuffled, counts)]
+
+
+def poisoned_cache(model: Llava, *num_positions: int) -> KVCache:
+    """Return room for the `scattered_pages`; a slot that was never written shows as NaN."""
+    num_pages = 3 * sum(-(-number // PAGE_SIZE) for number in num_positions) // 2 + 1
+    cache = model.new_cache(num_pages, PAGE_SIZE)
     for layer in cache.layers:
         layer.keys.fill_(torch.nan)
         layer.values.fill_(torch.nan)
@@ -113,16 +137,18 @@ def poisoned_cache(model: Llava, num_slots: int) -> KVCache:
 
 def run_whole(model: Llava, rows: Rows, plan: Plan, logit_rows: Sequence[int]) -> Tensor:
     """Return the logits of some rows, all rows computed in one forward."""
-    batch = build_batch([Piece(rows, plan, 0, len(rows))], logit_rows)
+    (pages,) = scattered_pages(len(rows))
+    batch = build_batch([Piece(rows, plan, 0, len(rows), pages)], logit_rows)
     return model.forward(batch, poisoned_cache(model, len(rows)))
 
 
 def run_in_pieces(model: Llava, rows: Rows, plan: Plan, cuts: Sequence[int]) -> Tensor:
     """Return the logits of the last row before each cut and of the last row of all."""
-    cache = poisoned_cache(model, len(rows) + 3)
+    cache = poisoned_cache(model, len(rows))
+    (pages,) = scattered_pages(len(rows))
     bounds = [0, *cuts, len(rows)]
     logits = []
     for start, stop in pairwise(bounds):
-        piece = Piece(rows, plan, start, stop, first_slot=3)
+        piece = Piece(rows, plan, start, stop, pages)
         logits.append(model.forward(build_batch([piece], [stop - start - 1]), cache))
     return torch.cat(logits)

@@ -24,8 +24,15 @@ def arithmetic_dtype(dtype: torch.dtype, hidden_size: int) -> torch.dtype:
 
 def gains_from_packing(weight: Tensor) -> bool:
     """Return whether a weight [M, N] is worth reordering, and can be."""
-    is_small = weight.dtype is torch.float32 and weight.numel() < _LEAST_REORDERED_FLOAT32
-    return not is_small and _can_pack(weight.dtype)
+    return not gains_from_columns(weight) and _can_pack(weight.dtype)
+
+
+def gains_from_columns(weight: Tensor) -> bool:
+    """Return whether MKL reads a weight [M, N] faster column by column.
+
+    704 outputs of 128 inputs take one row 25 us instead of 39, and 16 rows 67 us instead of 84.
+    """
+    return weight.dtype is torch.float32 and weight.numel() < _LEAST_REORDERED_FLOAT32
 
 
 @cache
@@ -46,11 +53,20 @@ def pack(weight: Tensor) -> Tensor:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return x @ weight.T + bias."""
-    product = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
-    return cast(Tensor, product)
+    operator = torch.ops.mkldnn._linear_pointwise.default
+    return cast(Tensor, operator(_repeat(x), weight, bias, "none", [], ""))[: len(x)]
 
 
 def linear_add(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor) -> Tensor:
     """Return residual + x @ weight.T + bias, rounded once."""
-    product = torch.ops.mkldnn._linear_pointwise.binary(x, residual, weight, bias, "add")
-    return cast(Tensor, product)
+    operator = torch.ops.mkldnn._linear_pointwise.binary
+    product = operator(_repeat(x), _repeat(residual), weight, bias, "add")
+    return cast(Tensor, product)[: len(x)]
+
+
+def _repeat(x: Tensor) -> Tensor:
+    """Make four rows of one or two, for oneDNN reads large weights slower for less than three.
+
+    24 times 5632 outputs of 1024 inputs take one row 17.1 ms, two rows 20.5, and four 15.1.
+    """
+    return torch.cat((x,) * (4 // len(x))) if x.dim() == 2 and 0 < len(x) <= 2 else x

@@ -14,7 +14,7 @@ class PackedLinear:
     """A weight in the layout of the device that it lives on.
 
     Attributes:
-        weight: [M, N] as given, or an opaque tensor in the layout of the CPU library.
+        weight: [M, N] with any strides, or an opaque tensor in the layout of the CPU library.
         bias: [M], or None.
         is_prepacked: whether the weight is opaque.
     """
@@ -33,6 +33,8 @@ def pack(weight: Tensor, bias: Tensor | None = None) -> PackedLinear:
     """Bring a weight [M, N] into the layout that `linear` reads fastest; the original can go."""
     if weight.device.type == "cpu" and cpu.gains_from_packing(weight):
         return PackedLinear(cpu.pack(weight), bias, is_prepacked=True)
+    if weight.device.type == "cpu" and cpu.gains_from_columns(weight):
+        weight = weight.t().contiguous().t()
     return PackedLinear(weight, bias, is_prepacked=False)
 
 

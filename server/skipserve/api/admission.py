@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from skipserve.api.token_queue import TokenQueue
 from skipserve.engine.service import EngineService
 from skipserve.errors import UnavailableError
 from skipserve.metrics.registry import Rejection, ServerMetrics
@@ -18,14 +19,18 @@ class Admission:
     Args:
         service: the engine.
         metrics: counts those turned away.
-        max_queued: how many requests may wait for the engine.
+        max_requests: how many requests may wait for the engine.
+        max_tokens: how many prompt tokens may wait for the first token of their answer.
     """
 
-    def __init__(self, service: EngineService, metrics: ServerMetrics, max_queued: int) -> None:
+    def __init__(
+        self, service: EngineService, metrics: ServerMetrics, max_requests: int, max_tokens: int
+    ) -> None:
         self.is_draining = False
         self._service = service
         self._metrics = metrics
-        self._max_queued = max_queued
+        self._max_requests = max_requests
+        self._tokens = TokenQueue(max_tokens)
         self._num_inside = 0
         self._is_idle = asyncio.Event()
         self._is_idle.set()
@@ -36,7 +41,7 @@ class Admission:
         return not self.is_draining and self._service.is_ready
 
     @contextmanager
-    def admit(self) -> Iterator[None]:
+    def admit(self) -> Iterator["Place"]:
         """Hold a place for one request.
 
         Raises:
@@ -45,9 +50,11 @@ class Admission:
         self._check()
         self._num_inside += 1
         self._is_idle.clear()
+        place = Place(self)
         try:
-            yield
+            yield place
         finally:
+            place.leave_queue(is_served=False)
             self._num_inside -= 1
             if self._num_inside == 0:
                 self._is_idle.set()
@@ -60,6 +67,20 @@ class Admission:
         """Return when no request is under way."""
         await self._is_idle.wait()
 
+    def queue(self, num_tokens: int) -> None:
+        """Take the prompt tokens of a request into the queue.
+
+        Raises:
+            UnavailableError: too many wait there.
+        """
+        if not self._tokens.has_room(num_tokens):
+            raise self._full(Rejection.QUEUED_TOKENS, "too many prompt tokens are waiting")
+        self._tokens.add(num_tokens)
+
+    def unqueue(self, num_tokens: int, *, is_served: bool) -> None:
+        """Let them go, answered or given up."""
+        self._tokens.remove(num_tokens, is_served=is_served)
+
     def _check(self) -> None:
         if self.is_draining:
             raise self._rejected(Rejection.DRAINING, "the server is shutting down")
@@ -68,9 +89,41 @@ class Admission:
             reason = "the model is still loading" if is_loading else "the engine is not running"
             raise self._rejected(Rejection.NOT_READY, reason)
         # Counted here and not in the engine, which hears of a burst too late.
-        if self._num_inside - self._service.num_running >= self._max_queued:
-            raise self._rejected(Rejection.QUEUE_FULL, "too many requests are waiting")
+        if self._num_inside - self._service.num_running >= self._max_requests:
+            raise self._full(Rejection.QUEUE_FULL, "too many requests are waiting")
 
-    def _rejected(self, reason: Rejection, message: str) -> UnavailableError:
+    def _full(self, reason: Rejection, message: str) -> UnavailableError:
+        return self._rejected(reason, message, self._tokens.seconds_to_empty)
+
+    def _rejected(
+        self, reason: Rejection, message: str, retry_seconds: int = 1
+    ) -> UnavailableError:
         self._metrics.record_rejection(reason)
-        return UnavailableError(f"{message}; try again later")
+        return UnavailableError(f"{message}; try again later", retry_seconds)
+
+
+class Place:
+    """The place of one request, and what it adds to the queue.
+
+    Args:
+        admission: gave the place.
+    """
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self._num_queued = 0
+
+    def join_queue(self, num_tokens: int) -> None:
+        """Wait for the engine with a prompt of so many tokens.
+
+        Raises:
+            UnavailableError: too many wait there.
+        """
+        self._admission.queue(num_tokens)
+        self._num_queued = num_tokens
+
+    def leave_queue(self, *, is_served: bool = True) -> None:
+        """Count as not waiting any more; called again, it does nothing."""
+        if self._num_queued:
+            self._admission.unqueue(self._num_queued, is_served=is_served)
+        self._num_queued = 0

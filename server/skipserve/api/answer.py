@@ -29,6 +29,9 @@ class Piece:
 class AnswerText:
     """Puts one answer together.
 
+    Attributes:
+        seconds: what that has taken.
+
     Args:
         tokenizer: the model's.
         stops: strings that end the answer and are not part of it.
@@ -36,6 +39,7 @@ class AnswerText:
     """
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str], has_logprobs: bool) -> None:
+        self.seconds = 0.0
         self._tokenizer = tokenizer
         self._has_logprobs = has_logprobs
         self._detokenizer = Detokenizer(tokenizer)
@@ -47,6 +51,12 @@ class AnswerText:
 
     def push(self, output: StepOutput) -> Piece:
         """Take a step and return what it adds; the piece that ends the answer has a reason."""
+        begun = time.perf_counter()
+        piece = self._push(output)
+        self.seconds += time.perf_counter() - begun
+        return piece
+
+    def _push(self, output: StepOutput) -> Piece:
         text = self._take_token(output)
         finish_reason = output.finish_reason
         if finish_reason is not None:

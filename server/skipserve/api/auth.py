@@ -5,17 +5,20 @@ import secrets
 from collections.abc import Iterable
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from skipserve.errors import AuthenticationError
 
 PUBLIC_PATHS = frozenset({"/health", "/ready", "/version"})
+_STATE_NAME = "key_digest"
 
 
 class RequireKey:
     """Lets a request pass if its path is public or its key is one of those set.
 
-    Decides on the path that the router will see, never on a URL put together from headers.
+    Decides on the path that the router will see, never on a URL put together from headers. Whose
+    request it is stands in the scope's state, as a digest of the key.
 
     Args:
         app: what comes next.
@@ -33,10 +36,13 @@ class RequireKey:
             AuthenticationError: the key is missing or wrong.
         """
         is_public = scope["type"] == "lifespan" or scope.get("path") in PUBLIC_PATHS
-        if self._digests and not is_public and not self._is_known(_bearer(scope)):
-            raise AuthenticationError(
-                "this server wants an API key: send it as Authorization: Bearer KEY"
-            )
+        if self._digests and not is_public:
+            key = _bearer(scope)
+            if not self._is_known(key):
+                raise AuthenticationError(
+                    "this server wants an API key: send it as Authorization: Bearer KEY"
+                )
+            scope.setdefault("state", {})[_STATE_NAME] = _digest(key or "")
         await self._app(scope, receive, send)
 
     def _is_known(self, key: str | None) -> bool:
@@ -44,6 +50,12 @@ class RequireKey:
         given = _digest(key or "")
         matches = [secrets.compare_digest(given, digest) for digest in self._digests]
         return key is not None and any(matches)
+
+
+def get_key_digest(request: Request) -> bytes | None:
+    """Return the digest of a request's API key, None on an open server; for FastAPI's `Depends`."""
+    digest: bytes | None = getattr(request.state, _STATE_NAME, None)
+    return digest
 
 
 def _digest(key: str) -> bytes:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from starlette.responses import Response
 
+from skipserve.api.admission import Place
 from skipserve.api.answer import Piece, Tally
 from skipserve.api.convert import Prepared
 from skipserve.api.report import usage
@@ -33,6 +34,7 @@ class Chat:
         serving: the server.
         form: what was asked.
         prepared: the same, for the engine.
+        place: where it waits for its first token.
         tally: grows while the answer does.
         created: when the request came, in seconds since 1970.
     """
@@ -40,6 +42,7 @@ class Chat:
     serving: Serving
     form: ChatForm
     prepared: Prepared
+    place: Place
     tally: Tally
     created: int
 
@@ -93,7 +96,7 @@ class Chat:
             )
 
     def _pieces(self) -> AsyncGenerator[Piece, None]:
-        return self.serving.answer(self.prepared, self.tally)
+        return self.serving.answer(self.prepared, self.place, self.tally)
 
     @property
     def _model(self) -> str:

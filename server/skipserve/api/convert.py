@@ -1,5 +1,6 @@
 """A request's form to the engine's `Request`: the only place that looks a skip policy up."""
 
+import math
 import secrets
 import time
 import uuid
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 
 from PIL.Image import Image as Picture
 
+from skipserve.api.cache import cache_salt, fit_cache
 from skipserve.api.policies import PolicyRegistry
 from skipserve.api.wire import ChatForm, ImageContent, ResponseFormat, TextContent
 from skipserve.engine.types import Image, Request, SamplingParams, Stage
@@ -24,14 +26,12 @@ from skipserve_policies.schema import SkipPolicy
 # Fields that parse and do nothing yet, each with the value that changes nothing.
 _WITHOUT_EFFECT = {
     "n": 1,
-    "min_p": 0,
     "presence_penalty": 0,
     "frequency_penalty": 0,
     "repetition_penalty": 1,
     "logit_bias": {},
     "response_format": ResponseFormat(),
 }
-_NO_TOP_K = {None, 0, -1}
 _MAX_ECHO = 100
 
 
@@ -48,6 +48,23 @@ class ImageLimits:
     num_images: int
     image_bytes: int
     pixels: PixelLimits
+
+
+@dataclass(frozen=True)
+class TimeLimits:
+    """How long a request may take in the engine.
+
+    Attributes:
+        queue_seconds: its wait for the first step.
+        request_seconds: all of it; a request may ask for less.
+    """
+
+    queue_seconds: float
+    request_seconds: float
+
+    def deadline(self, asked_seconds: float | None) -> float:
+        """Return how long a request may take in all."""
+        return min(self.request_seconds, asked_seconds or math.inf)
 
 
 @dataclass(frozen=True)
@@ -84,6 +101,8 @@ class Converter:
         default_policy: runs where a request names none.
         takes_inline: whether a request may spell a policy out.
         limits: how much image a request may bring.
+        times: how long a request may take.
+        isolates_keys: whether each API key has a cache of its own.
     """
 
     model_name: str
@@ -93,13 +112,23 @@ class Converter:
     default_policy: str
     takes_inline: bool
     limits: ImageLimits
+    times: TimeLimits
+    isolates_keys: bool
 
-    def convert(self, form: ChatForm, policy_header: str | None) -> Prepared:
+    def convert(
+        self,
+        form: ChatForm,
+        policy_header: str | None = None,
+        key_digest: bytes | None = None,
+        num_cache_tokens: int | None = None,
+    ) -> Prepared:
         """Return the request that a form asks for. Takes a while: decodes images.
 
         Args:
             form: the body.
             policy_header: the header `X-Skip-Policy`.
+            key_digest: of the client's API key, where it has one.
+            num_cache_tokens: positions that the engine's cache holds; None for no limit.
 
         Raises:
             SkipserveError: any of those that a client can be told of, but for the engine's.
@@ -114,14 +143,21 @@ class Converter:
             images = self._fit(pictures, encoded)
         with _timed(seconds, Stage.TOKENIZE):
             prompt = self.prompts.encode_chat(_messages(form))
+        num_prompt = len(prompt.prompt_ids)
+        sampling = _sampling(form, self.prompts.max_positions - num_prompt)
+        if num_cache_tokens is not None:
+            sampling = fit_cache(form, sampling, num_prompt, num_cache_tokens)
         request = Request(
             id=f"chatcmpl-{uuid.uuid4().hex}",
             prompt_ids=prompt.prompt_ids,
             token_classes=prompt.token_classes,
             images=images,
-            sampling=_sampling(form, self.prompts.max_positions - len(prompt.prompt_ids)),
+            sampling=sampling,
             policy_name=policy.name,
             plan=policy.plan,
+            cache_salt=cache_salt(form.cache_salt, key_digest if self.isolates_keys else None),
+            queue_seconds=self.times.queue_seconds,
+            deadline_seconds=self.times.deadline(form.timeout_seconds),
         )
         return Prepared(request, policy, _stops(form), seconds)
 
@@ -207,8 +243,6 @@ def check_supported(form: ChatForm) -> None:
     for name, neutral in _WITHOUT_EFFECT.items():
         if getattr(form, name) not in (None, neutral):
             raise _unsupported(name)
-    if form.top_k not in _NO_TOP_K:
-        raise _unsupported("top_k")
     both = form.max_tokens, form.max_completion_tokens
     if None not in both and both[0] != both[1]:
         raise InvalidRequestError(
@@ -252,7 +286,9 @@ def _sampling(form: ChatForm, num_left: int) -> SamplingParams:
     return SamplingParams(
         max_tokens=wanted or num_left,
         temperature=1.0 if form.temperature is None else form.temperature,
+        top_k=max(form.top_k or 0, 0),  # -1 keeps all, as in vLLM
         top_p=1.0 if form.top_p is None else form.top_p,
+        min_p=form.min_p or 0.0,
         seed=secrets.randbits(63) if form.seed is None else form.seed,
         num_top_logprobs=(form.top_logprobs or 0) if form.logprobs else None,
     )

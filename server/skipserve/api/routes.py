@@ -9,7 +9,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from skipserve.api.admission import Place
 from skipserve.api.answer import Tally
+from skipserve.api.auth import get_key_digest
 from skipserve.api.chat import Chat
 from skipserve.api.serving import Serving, get_serving
 from skipserve.api.wire import (
@@ -35,13 +37,13 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, object]]:
 router = APIRouter(responses=_errors(401, 405))
 
 
-async def _place(serving: TheServing) -> AsyncIterator[None]:
+async def _place(serving: TheServing) -> AsyncIterator[Place]:
     """Hold a place in the server until the reply is sent.
 
     Not a plain generator: that would be left in a thread, which a cancelled request never awaits.
     """
-    with serving.admission.admit():
-        yield
+    with serving.admission.admit() as place:
+        yield place
 
 
 @router.post(
@@ -49,19 +51,23 @@ async def _place(serving: TheServing) -> AsyncIterator[None]:
     response_model=ChatReply,
     responses={
         200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
-        **_errors(400, 403, 404, 413, 415, 422, 500, 503),
+        **_errors(400, 403, 404, 408, 413, 415, 422, 500, 503),
     },
-    dependencies=[Depends(_place)],
 )
 async def chat_completions(
     form: ChatForm,
     serving: TheServing,
+    place: Annotated[Place, Depends(_place)],
+    key_digest: Annotated[bytes | None, Depends(get_key_digest)],
     x_skip_policy: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Answer a question about images, under the skip policy that the request names."""
     tally, created = Tally(), int(time.time())
-    prepared = await asyncio.to_thread(serving.converter.convert, form, x_skip_policy)
-    return await Chat(serving, form, prepared, tally, created).respond()
+    prepared = await asyncio.to_thread(
+        serving.converter.convert, form, x_skip_policy, key_digest, serving.num_cache_tokens
+    )
+    place.join_queue(prepared.request.num_prompt)
+    return await Chat(serving, form, prepared, place, tally, created).respond()
 
 
 @router.get("/v1/models")

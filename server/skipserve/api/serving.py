@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from prometheus_client import CollectorRegistry
 from starlette.requests import Request as HttpRequest
 
-from skipserve.api.admission import Admission
+from skipserve.api.admission import Admission, Place
 from skipserve.api.answer import AnswerText, Piece, Tally
 from skipserve.api.convert import Converter, Prepared
 from skipserve.api.report import Reporter, num_visual
 from skipserve.engine.service import EngineService
-from skipserve.engine.types import FinishReason, Stage, StepOutput
+from skipserve.engine.types import FinishReason, Request, Stage, StepOutput
 from skipserve.metrics.registry import ServerMetrics
 
 
@@ -42,11 +42,19 @@ class Serving:
     keep_alive_seconds: float
     created: int = field(default_factory=lambda: int(time.time()))
 
-    async def answer(self, prepared: Prepared, tally: Tally) -> AsyncGenerator[Piece, None]:
+    @property
+    def num_cache_tokens(self) -> int | None:
+        """Positions that the engine's cache holds; None while it loads."""
+        return self.service.ready.num_cache_tokens if self.service.ready else None
+
+    async def answer(
+        self, prepared: Prepared, place: Place, tally: Tally
+    ) -> AsyncGenerator[Piece, None]:
         """Run a request and yield its answer; closing the generator cancels it.
 
         Args:
             prepared: what to run.
+            place: left the queue with the first token.
             tally: grows with each step.
 
         Raises:
@@ -58,7 +66,9 @@ class Serving:
         try:
             async with contextlib.aclosing(self.service.stream(prepared.request)) as outputs:
                 async for output in outputs:
-                    piece = self._take(output, text, prepared.policy.name, tally)
+                    place.leave_queue()
+                    self._record(output, prepared.request, tally)
+                    piece = text.push(output)
                     finish_reason = piece.finish_reason
                     yield piece
                     if finish_reason is not None:
@@ -67,6 +77,7 @@ class Serving:
             finish_reason = finish_reason or FinishReason.CANCELLED
             raise
         finally:
+            self.metrics.record_stage(Stage.DETOKENIZE, text.seconds)
             self.metrics.record_request(prepared.policy.name, finish_reason, tally.duration_seconds)
 
     def _record_start(self, prepared: Prepared) -> None:
@@ -76,18 +87,17 @@ class Serving:
         for stage, seconds in prepared.stage_seconds.items():
             self.metrics.record_stage(stage, seconds)
 
-    def _take(self, output: StepOutput, text: AnswerText, policy_name: str, tally: Tally) -> Piece:
+    def _record(self, output: StepOutput, request: Request, tally: Tally) -> None:
         last_token = tally.last_token
         tally.add(output)
-        if output.token_id is not None and tally.last_token is not None:
-            if last_token is None:
-                self.metrics.record_first_token(policy_name, tally.last_token - tally.arrived)
-            else:
-                self.metrics.record_inter_token(policy_name, tally.last_token - last_token)
-        begun = time.perf_counter()
-        piece = text.push(output)
-        self.metrics.record_stage(Stage.DETOKENIZE, time.perf_counter() - begun)
-        return piece
+        if output.token_id is None or tally.last_token is None:
+            return
+        name, metrics = request.policy_name, self.metrics
+        if last_token is None:
+            metrics.record_first_token(name, tally.last_token - tally.arrived)
+            metrics.record_prefix_use(name, request.num_prompt, output.num_cached_tokens)
+        else:
+            metrics.record_inter_token(name, tally.last_token - last_token)
 
 
 def get_serving(request: HttpRequest) -> Serving:

@@ -33,6 +33,7 @@ Count = Annotated[int, Field(strict=True, ge=1, le=_LARGEST_COUNT)]
 Text = Annotated[str, Field(max_length=MAX_TEXT_LENGTH)]
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH)]
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
+Salt = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[!-~]+$")]
 Stops = Annotated[tuple[Stop, ...], Field(max_length=MAX_STOPS)]
 
 
@@ -181,6 +182,17 @@ class ChatForm(_Form):
         examples=["full"],
     )
     vllm_xargs: VllmArguments | None = None
+    cache_salt: Salt | None = Field(
+        default=None,
+        description="Only requests with the same salt share cached work; printable ASCII.",
+        examples=["team-7"],
+    )
+    timeout_seconds: Annotated[Number, Field(gt=0)] | None = Field(
+        default=None,
+        description="The request ends with status 408 after so long in the engine; the server's "
+        "own limit holds too.",
+        examples=[30],
+    )
     max_completion_tokens: Count | None = Field(default=None, examples=[16])
     max_tokens: Count | None = Field(default=None, examples=[16])
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = None

@@ -8,13 +8,18 @@ from skipserve.model.config import ModelConfig
 from skipserve_policies.plan import TokenClass
 
 
-def check_request(request: Request, config: ModelConfig) -> None:
+def check_request(request: Request, config: ModelConfig, num_cache_tokens: int) -> None:
     """Check all that a forward relies on.
+
+    Args:
+        request: what is asked.
+        config: the model.
+        num_cache_tokens: positions that there is memory for.
 
     Raises:
         InvalidRequestError: what is wrong with the request.
     """
-    _check_length(request, config.max_positions)
+    _check_length(request, config.max_positions, num_cache_tokens)
     _check_sampling(request.sampling)
     _check_plan(request, config.sizes.decoder.num_layers)
     _check_classes(request.token_classes, request.num_prompt)
@@ -27,7 +32,7 @@ def _require(is_met: bool, message: str) -> None:
         raise InvalidRequestError(message)
 
 
-def _check_length(request: Request, max_positions: int) -> None:
+def _check_length(request: Request, max_positions: int, num_cache_tokens: int) -> None:
     num_prompt, max_tokens = request.num_prompt, request.sampling.max_tokens
     _require(num_prompt >= 1, "the prompt is empty")
     _require(max_tokens >= 1, f"max_tokens is {max_tokens}, it must be at least 1")
@@ -36,12 +41,19 @@ def _check_length(request: Request, max_positions: int) -> None:
         f"the prompt has {num_prompt} tokens, with {max_tokens} to generate that is over the "
         f"context of {max_positions}",
     )
+    _require(
+        num_prompt + max_tokens <= num_cache_tokens,
+        f"the prompt has {num_prompt} tokens, with {max_tokens} to generate that is over the "
+        f"{num_cache_tokens} that the engine has memory for",
+    )
 
 
 def _check_sampling(sampling: SamplingParams) -> None:
     is_temperature = math.isfinite(sampling.temperature) and sampling.temperature >= 0
     _require(is_temperature, f"temperature is {sampling.temperature}, it must be 0 or more")
+    _require(sampling.top_k >= 0, f"top_k is {sampling.top_k}, it must be 0 or more")
     _require(0 < sampling.top_p <= 1, f"top_p is {sampling.top_p}, it must be in (0, 1]")
+    _require(0 <= sampling.min_p <= 1, f"min_p is {sampling.min_p}, it must be in [0, 1]")
     num_top = sampling.num_top_logprobs or 0
     _require(num_top >= 0, f"top_logprobs is {num_top}, it must be 0 or more")
 

@@ -1,11 +1,50 @@
-"""What a step computed for a request, by the formula that also gives the planned FLOPs."""
+"""What a step computed, by the formula that also gives the planned FLOPs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from skipserve.engine.scheduler import Step
+from skipserve.engine.sequence import Sequence
 from skipserve.engine.types import Executed
 from skipserve_policies import flops
 from skipserve_policies.plan import Plan, TokenClass, trim
 from skipserve_policies.sizes import ModelSizes
+
+
+@dataclass
+class _Tally:
+    """The rows of one policy in a step.
+
+    Attributes:
+        plan: what they run.
+        num_generated, num_pairs: decode rows, and the (query, key) pairs that they attend to.
+        prompt: the other rows.
+        num_logits: rows whose logits were computed.
+        num_images: images that were encoded.
+    """
+
+    plan: Plan
+    num_generated: int = 0
+    num_pairs: int = 0
+    prompt: dict[TokenClass, flops.Rows] = field(default_factory=dict)
+    num_logits: int = 0
+    num_images: int = 0
+
+    def add_chunk(self, sequence: Sequence, start: int, stop: int) -> None:
+        """Count rows of any class."""
+        classes = sequence.request.token_classes[start:stop]
+        num_generated = stop - start - len(classes)
+        rows = flops.count_rows((*classes, *(TokenClass.GENERATED,) * num_generated), start)
+        for token_class, counted in rows.items():
+            self.prompt[token_class] = self.prompt.get(token_class, flops.Rows()) + counted
+
+    @property
+    def rows(self) -> dict[TokenClass, flops.Rows]:
+        """All rows by class."""
+        rows = dict(self.prompt)
+        decoded = flops.Rows(self.num_generated, self.num_pairs)
+        rows[TokenClass.GENERATED] = rows.get(TokenClass.GENERATED, flops.Rows()) + decoded
+        return rows
 
 
 class WorkCounter:
@@ -18,29 +57,41 @@ class WorkCounter:
             sizes.vision, sizes.vision.num_layers_used
         )
 
-    def executed(
-        self,
-        plan: Plan,
-        classes: Sequence[TokenClass],
-        *,
-        first_position: int,
-        num_images: int,
-    ) -> Executed:
-        """Return what a step computed for one request that got one token from it.
+    def executed(self, step: Step, num_encoded: Mapping[Sequence, int]) -> dict[str, Executed]:
+        """Return what a step computed, by policy name.
 
         Args:
-            plan: the request's plan.
-            classes: the classes of its rows in the step, which are at consecutive positions.
-            first_position: the position of the first row.
-            num_images: images that were encoded in the step.
+            step: its rows, all of which were launched.
+            num_encoded: images that were encoded, by the sequence they were encoded for.
         """
-        rows = flops.count_rows(classes, first_position)
-        shared = flops.head_flops(self._sizes.decoder, 1) + num_images * self._image_flops
-        attention, ffn = _sublayers(plan, rows)
+        tallies: dict[tuple[str, int], _Tally] = {}
+        for sequence, start, stop, samples in zip(
+            step.sequences, step.starts, step.stops, step.samples, strict=True
+        ):
+            key = (sequence.request.policy_name, sequence.plan_index)
+            tally = tallies.get(key)
+            if tally is None:
+                tally = tallies[key] = _Tally(sequence.request.plan)
+            tally.num_logits += samples
+            if start >= sequence.num_prompt and stop - start == 1:
+                tally.num_generated += 1
+                tally.num_pairs += stop
+            else:
+                tally.add_chunk(sequence, start, stop)
+                tally.num_images += num_encoded.get(sequence, 0)
+        executed: dict[str, Executed] = {}
+        for (policy_name, _), tally in tallies.items():
+            executed[policy_name] = executed.get(policy_name, Executed()) + self._executed(tally)
+        return executed
+
+    def _executed(self, tally: _Tally) -> Executed:
+        sizes, rows = self._sizes.decoder, tally.rows
+        shared = flops.head_flops(sizes, tally.num_logits) + tally.num_images * self._image_flops
+        attention, ffn = _sublayers(tally.plan, rows)
         full_attention, full_ffn = _sublayers(self._full, rows)
         return Executed(
-            flops=shared + flops.decoder_flops(self._sizes.decoder, plan, rows),
-            full_flops=shared + flops.decoder_flops(self._sizes.decoder, self._full, rows),
+            flops=shared + flops.decoder_flops(sizes, tally.plan, rows),
+            full_flops=shared + flops.decoder_flops(sizes, self._full, rows),
             attention=attention,
             ffn=ffn,
             skipped_attention=full_attention - attention,

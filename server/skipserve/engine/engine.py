@@ -1,102 +1,271 @@
 """The engine: requests in, tokens out, one step at a time. Knows no process and no HTTP."""
 
+import math
+import time
+from dataclasses import dataclass
+from itertools import compress
+
+import numpy as np
+
 from skipserve.engine.checks import check_request
 from skipserve.engine.counting import WorkCounter
-from skipserve.engine.runner import Runner
-from skipserve.engine.sampler import Sample, sample
-from skipserve.engine.scheduler import Scheduler
-from skipserve.engine.sequence import Sequence
-from skipserve.engine.types import FinishReason, Request, Stage, StepOutput
+from skipserve.engine.memory import default_batch_tokens, num_pool_pages
+from skipserve.engine.page_keys import PageKeys
+from skipserve.engine.pages import PagePool
+from skipserve.engine.rows import PlanTable
+from skipserve.engine.runner import Launched, Runner
+from skipserve.engine.sampler import SampledTokens
+from skipserve.engine.scheduler import Scheduler, Step
+from skipserve.engine.sequence import NO_SLOT, Sequence
+from skipserve.engine.tables import SlotTables
+from skipserve.engine.types import (
+    EngineLimits,
+    EngineState,
+    Failed,
+    FailureKind,
+    FinishReason,
+    Request,
+    StepOutput,
+    StepReport,
+)
 from skipserve.model.llava import Llava
+
+_EXPIRED = {
+    FailureKind.QUEUE_TIMEOUT: "the request waited too long for the engine",
+    FailureKind.DEADLINE: "the request took longer than it may",
+}
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step gave: by request, and over all of them; None where none was complete."""
+
+    outputs: list[StepOutput]
+    report: StepReport | None
 
 
 class Engine:
-    """Runs requests on a model.
+    """Runs requests of any mix of plans on a model, many at a time.
 
     A driver without processes:
 
         engine.add(request)
         while engine.has_work:
-            for output in engine.step():
+            for output in engine.step().outputs:
                 ...
+
+    Attributes:
+        num_cache_tokens: positions that the page pool holds.
     """
 
-    def __init__(self, model: Llava) -> None:
-        self._config = model.config
-        self._scheduler = Scheduler()
-        self._runner = Runner(model)
-        self._counter = WorkCounter(model.config.sizes)
+    def __init__(self, model: Llava, limits: EngineLimits | None = None) -> None:
+        limits = limits or EngineLimits()
+        config = model.config
+        max_rows = limits.max_batch_tokens or default_batch_tokens(model.device)
+        num_pages = num_pool_pages(model, limits, max_rows)
+        self.num_cache_tokens = num_pages * limits.page_size
+        self._config = config
+        self._limits = limits
+        looks_ahead = limits.looks_ahead
+        self._looks_ahead = model.device.type != "cpu" if looks_ahead is None else looks_ahead
+        self._eos_token_ids = frozenset(config.eos_token_ids)
+        self._pool = PagePool(num_pages, limits.page_size)
+        self._tables = SlotTables(limits.max_running, config.max_positions, limits.page_size)
+        self._plans = PlanTable(config.sizes.decoder.num_layers)
+        self._scheduler = Scheduler(
+            self._pool, self._tables, max_rows, reuses_prefixes=limits.reuses_prefixes
+        )
+        self._runner = Runner(
+            model, self._tables, self._plans, num_pages, limits.encoder_cache_bytes
+        )
+        self._counter = WorkCounter(config.sizes)
+        self._sequences: dict[str, Sequence] = {}
+        self._launched: Launched | None = None
+        # No request expires before.
+        self._next_expiry = math.inf
+        self._num_faults = 0
 
     @property
     def has_work(self) -> bool:
         """Whether a step would do something."""
-        return self.num_running > 0
+        return bool(self._sequences) or self._launched is not None
 
     @property
-    def num_running(self) -> int:
-        """Requests under way."""
-        return self._scheduler.num_running
-
-    @property
-    def num_waiting(self) -> int:
-        """Requests that have not started."""
-        return self._scheduler.num_waiting
+    def state(self) -> EngineState:
+        """How the engine stands."""
+        pool, runner, scheduler = self._pool, self._runner, self._scheduler
+        return EngineState(
+            num_running=scheduler.num_running,
+            num_waiting=scheduler.num_waiting,
+            num_pages=pool.num_pages,
+            num_pages_used=pool.num_used,
+            num_pages_cached=pool.num_cached,
+            num_page_evictions=pool.num_evictions,
+            num_preemptions=scheduler.num_preemptions,
+            encoder_bytes=runner.encoder_cache.num_bytes,
+            num_encoder_queries=runner.num_encoder_queries,
+            num_encoder_hits=runner.num_encoder_hits,
+            num_encoder_evictions=runner.encoder_cache.num_evictions,
+            num_faults=self._num_faults,
+        )
 
     def add(self, request: Request) -> None:
         """Take a request in.
 
         Raises:
-            InvalidRequestError: the model cannot run it.
+            InvalidRequestError: the model cannot run it, or not with this much memory.
         """
-        check_request(request, self._config)
-        self._scheduler.add(Sequence(request, frozenset(self._config.eos_token_ids)))
+        check_request(request, self._config, self.num_cache_tokens)
+        image_token_id = self._config.image_token_id
+        tokens_per_image = self._config.sizes.vision.num_tokens
+        sequence = Sequence(
+            request,
+            keys=PageKeys(request, self._limits.page_size, tokens_per_image, image_token_id),
+            visual_positions=np.flatnonzero(np.array(request.prompt_ids) == image_token_id),
+            arrived=time.perf_counter(),
+            plan_index=self._plans.acquire(request.plan),
+        )
+        self._sequences[request.id] = sequence
+        self._scheduler.add(sequence)
+        self._next_expiry = min(self._next_expiry, *_expiries(sequence))
 
     def cancel(self, request_id: str) -> StepOutput | None:
         """Forget a request; return the output that ends it, None if it is not here any more."""
-        if not self._scheduler.remove(request_id):
+        if request_id not in self._sequences:
             return None
+        self._forget(self._sequences[request_id])
         return StepOutput(request_id, None, finish_reason=FinishReason.CANCELLED)
 
-    def step(self) -> list[StepOutput]:
-        """Give each scheduled request one more token.
+    def expire(self) -> list[Failed]:
+        """Forget the requests whose time is over, and say so."""
+        now = time.perf_counter()
+        if now < self._next_expiry:
+            return []
+        expired = []
+        for sequence in list(self._sequences.values()):
+            for kind, expiry in zip(_EXPIRED, _expiries(sequence), strict=True):
+                if expiry <= now and not sequence.is_over:
+                    self._forget(sequence)
+                    expired.append(Failed(sequence.request.id, _EXPIRED[kind], kind))
+        rest = self._sequences.values()
+        self._next_expiry = min((min(_expiries(sequence)) for sequence in rest), default=math.inf)
+        return expired
+
+    def step(self) -> StepResult:
+        """Run the next rows of the scheduled requests; those that are up to date get a token.
+
+        Looking ahead, the rows are launched first, and then the tokens of the step before are read:
+        the host works while the device does. A request that turns out to be complete has then had
+        one row too many.
 
         Raises:
             Exception: whatever the model raised; `drop_running` then clears the way.
         """
-        sequences = self._scheduler.schedule()
-        logits = self._runner.run(sequences)
-        samples = sample(logits, sequences)
-        return self._record(sequences, samples)
+        step = self._scheduler.schedule()
+        launched = self._runner.launch(step) if step.sequences else None
+        if self._looks_ahead:
+            launched, self._launched = self._launched, launched
+        return StepResult([], None) if launched is None else self._record(launched)
 
     def drop_running(self) -> list[str]:
         """Forget the requests of a step that raised; return their ids."""
-        return [sequence.request.id for sequence in self._scheduler.drop_running()]
+        self._launched = None
+        running = [s for s in self._sequences.values() if s.slot != NO_SLOT or s.num_unread]
+        for sequence in running:
+            self._forget(sequence)
+        return [sequence.request.id for sequence in running]
 
-    def _record(self, sequences: list[Sequence], samples: list[Sample]) -> list[StepOutput]:
-        """Move the sequences on, count what was computed, and let go of those that are complete."""
-        outputs = [self._advance(*pair) for pair in zip(sequences, samples, strict=True)]
-        self._scheduler.retire()
-        return outputs
+    def check(self) -> list[str]:
+        """Return what is wrong with the bookkeeping; nothing in a sound engine."""
+        faults = self._scheduler.check(self._sequences.values())
+        if self._plans.num_plans != len({s.request.plan for s in self._sequences.values()}):
+            faults.append("the table of plans does not hold just those of the requests")
+        return faults
 
-    def _advance(self, sequence: Sequence, sampled: Sample) -> StepOutput:
-        request = sequence.request
-        is_prefill = sequence.is_prefill
-        executed = self._counter.executed(
-            request.plan,
-            sequence.pending_classes,
-            first_position=sequence.num_computed,
-            num_images=len(request.images) if is_prefill else 0,
-        )
-        sequence.mark(Stage.PREFILL if is_prefill else Stage.DECODE)
-        sequence.num_computed = sequence.num_tokens
-        sequence.generated_ids.append(sampled.token_id)
-        stage_seconds, sequence.stage_seconds = sequence.stage_seconds, {}
-        return StepOutput(
-            request_id=request.id,
-            token_id=sampled.token_id,
-            logprob=sampled.logprob,
-            top_logprobs=sampled.top_logprobs,
-            finish_reason=sequence.finish_reason,
+    def _record(self, launched: Launched) -> StepResult:
+        """Read the tokens, move the sequences on, count, and let go of those that are complete."""
+        step = launched.step
+        sampling = list(compress(step.sequences, step.samples))
+        tokens = launched.samples.read() if launched.samples else SampledTokens([], {})
+        executed = self._counter.executed(step, launched.num_encoded)
+        num_plans = len({sequence.plan_index for sequence in step.sequences})
+        self._enter(sampling, launched, tokens)
+        self._publish(step)
+        now = time.perf_counter()
+        outputs = [
+            self._output(sequence, tokens, place, now)
+            for place, sequence in enumerate(sampling)
+            if not sequence.is_over
+        ]
+        report = StepReport(
             executed=executed,
-            stage_seconds=stage_seconds,
+            seconds=time.perf_counter() - launched.started,
+            num_rows=step.num_rows,
+            num_sequences=len(step.sequences),
+            num_plans=num_plans,
         )
+        return StepResult(outputs, report)
+
+    def _enter(self, sampling: list[Sequence], launched: Launched, tokens: SampledTokens) -> None:
+        """Enter tokens into the tables, but for sequences that have lost their slots meanwhile."""
+        has_slot = np.array([sequence.slot for sequence in sampling]) == launched.slots
+        token_ids = np.array(tokens.token_ids, dtype=np.int64)
+        places = launched.slots[has_slot], launched.positions[has_slot]
+        self._tables.token_ids[places] = token_ids[has_slot]
+
+    def _publish(self, step: Step) -> None:
+        """Let others find the pages that a step has filled."""
+        page_size = self._limits.page_size
+        num_full = np.array(step.stops) // page_size
+        filling = num_full > np.array(step.starts) // page_size
+        for place in np.flatnonzero(filling) if self._limits.reuses_prefixes else ():
+            sequence = step.sequences[place]
+            # A preempted sequence has no pages, one that is over has given them back.
+            if sequence.slot != NO_SLOT:
+                self._publish_pages(sequence, int(num_full[place]))
+
+    def _publish_pages(self, sequence: Sequence, num_full: int) -> None:
+        token_ids = self._tables.token_ids[sequence.slot]
+        for place in range(sequence.num_published, num_full):
+            self._pool.publish(sequence.pages[place], sequence.keys.key(place, token_ids))
+        sequence.num_published = num_full
+
+    def _output(
+        self, sequence: Sequence, tokens: SampledTokens, place: int, now: float
+    ) -> StepOutput:
+        """Give a sequence its token, and let go of it if it is complete."""
+        token_id = tokens.token_ids[place]
+        generated_ids = sequence.generated_ids
+        is_first = not generated_ids
+        generated_ids.append(token_id)
+        finish_reason = sequence.finish_reason(self._eos_token_ids)
+        if finish_reason is None and not is_first and place not in tokens.logprobs:
+            return StepOutput(sequence.request.id, token_id)
+        if finish_reason is not None:
+            self._forget(sequence)
+        logprobs = tokens.logprobs.get(place)
+        return StepOutput(
+            request_id=sequence.request.id,
+            token_id=token_id,
+            logprob=logprobs.logprob if logprobs else None,
+            top_logprobs=logprobs.top if logprobs else (),
+            finish_reason=finish_reason,
+            num_cached_tokens=sequence.num_cached if is_first else 0,
+            stage_seconds=sequence.take_stages(now, is_finished=finish_reason is not None),
+        )
+
+    def _forget(self, sequence: Sequence) -> None:
+        sequence.is_over = True
+        self._scheduler.remove(sequence)
+        self._plans.release(sequence.request.plan)
+        del self._sequences[sequence.request.id]
+        if not self._sequences:
+            self._num_faults = len(self.check())
+
+
+def _expiries(sequence: Sequence) -> tuple[float, float]:
+    """Return when a sequence has waited too long to start, and when it must be complete."""
+    request = sequence.request
+    limits = (None if sequence.started else request.queue_seconds, request.deadline_seconds)
+    queue_seconds, deadline_seconds = (math.inf if it is None else it for it in limits)
+    return sequence.arrived + queue_seconds, sequence.arrived + deadline_seconds

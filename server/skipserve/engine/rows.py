@@ -1,6 +1,6 @@
 """Which rows do what at each layer: plans as bits, and bits as row sets, on the host."""
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from enum import IntFlag
 
 import numpy as np
@@ -9,11 +9,15 @@ from numpy.typing import NDArray
 from skipserve.model.batch import Every, LayerRows
 from skipserve_policies.plan import Cell, Ffn, Pair, Plan, TokenClass
 
-# A row set before it goes to the device: all rows, none, or their ascending indexes.
-HostRowSet = Every | NDArray[np.int64]
+Index = NDArray[np.int64]
 
-# The row sets of one block by their names in LayerRows.
-HostLayerRows = dict[str, HostRowSet]
+# A row set before it goes to the device: all rows, none, or the place of its index in HostRows.
+HostRowSet = Every | int
+
+NUM_CLASSES = len(TokenClass)
+
+# Mixes of columns that are remembered; steady traffic has a few.
+_MAX_PATTERNS = 256
 
 
 class Work(IntFlag):
@@ -59,38 +63,114 @@ def _cell_work(cell: Cell, stores_kv: bool) -> Work:
     return work
 
 
-def distinct_layers(
-    work: NDArray[np.uint8], columns: NDArray[np.int64]
-) -> tuple[list[HostLayerRows], list[int]]:
-    """Return the distinct layers of a batch, and for each layer which of them it is.
+@dataclass(frozen=True)
+class HostRows:
+    """Who does what in a batch.
 
-    With two columns of work in three layers, 3 3 7 and 3 0 7 (3 is attention and K/V, 7 the FFN
-    besides), and rows of the columns 0 1 1: layer 0 has attention and K/V ALL, layer 1 has them
-    at [0], layer 2 has attention, K/V and FFN ALL. All other sets are NONE.
-
-    Args:
-        work: bits of Work, [C, layers], one row for each column that some row of the batch has.
-        columns: which of them each row of the batch has, [T].
+    Attributes:
+        indexes: the distinct row sets that are neither all nor none, ascending.
+        layers: the distinct layers, by the names in LayerRows.
+        places: which of them each layer of the model is.
     """
-    distinct: list[HostLayerRows] = []
-    place_of: dict[bytes, int] = {}
-    places = []
-    for layer_work in work.T:
+
+    indexes: tuple[Index, ...]
+    layers: tuple[dict[str, HostRowSet], ...]
+    places: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Pattern:
+    """The same before rows are known: a set is the columns, [C] bool, whose rows are in it."""
+
+    sets: tuple[NDArray[np.bool_], ...]
+    layers: tuple[dict[str, HostRowSet], ...]
+    places: tuple[int, ...]
+
+
+class PlanTable:
+    """The plans of the sequences at hand, as columns: plan p's class c is column 4 p + c."""
+
+    def __init__(self, num_layers: int) -> None:
+        self._work = np.zeros((0, num_layers), dtype=np.uint8)
+        self._indexes: dict[Plan, int] = {}
+        self._num_users: list[int] = []
+        self._patterns: dict[bytes, _Pattern] = {}
+
+    @property
+    def num_plans(self) -> int:
+        """Plans that some sequence has."""
+        return len(self._indexes)
+
+    def acquire(self, plan: Plan) -> int:
+        """Return the index of a plan for one more sequence."""
+        index = self._indexes.get(plan)
+        if index is None:
+            index = self._indexes[plan] = self._place(plan_work(plan))
+        self._num_users[index] += 1
+        return index
+
+    def release(self, plan: Plan) -> None:
+        """Give an index back; another plan may get it once no sequence has it."""
+        index = self._indexes[plan]
+        self._num_users[index] -= 1
+        if self._num_users[index] == 0:
+            del self._indexes[plan]
+
+    def rows(self, columns: Index) -> HostRows:
+        """Return who does what, given the column of each row, [T].
+
+        With two columns of work in three layers, 3 3 7 and 3 0 7 (3 is attention and K/V, 7 the FFN
+        besides), and rows of the columns 0 1 1: layer 0 has attention and K/V ALL, layer 1 has them
+        at [0], layer 2 has attention, K/V and FFN ALL. All other sets are NONE.
+        """
+        occurs = np.zeros(len(self._work), dtype=np.bool_)
+        occurs[columns] = True
+        pattern = self._pattern(occurs)
+        indexes = tuple(np.flatnonzero(of_columns[columns]) for of_columns in pattern.sets)
+        return HostRows(indexes, pattern.layers, pattern.places)
+
+    def _place(self, work: NDArray[np.uint8]) -> int:
+        """Store a plan's columns where no plan is, or at the end."""
+        self._patterns.clear()
+        if 0 in self._num_users:
+            index = self._num_users.index(0)
+            self._work[index * NUM_CLASSES : (index + 1) * NUM_CLASSES] = work
+            return index
+        self._work = np.concatenate([self._work, work])
+        self._num_users.append(0)
+        return len(self._num_users) - 1
+
+    def _pattern(self, occurs: NDArray[np.bool_]) -> _Pattern:
+        key = occurs.tobytes()
+        if key not in self._patterns:
+            if len(self._patterns) == _MAX_PATTERNS:
+                self._patterns.clear()
+            self._patterns[key] = _find_pattern(self._work, occurs)
+        return self._patterns[key]
+
+
+def _find_pattern(work: NDArray[np.uint8], occurs: NDArray[np.bool_]) -> _Pattern:
+    """Find the distinct layers among the columns that occur, and the distinct sets in them."""
+    sets: dict[bytes, int] = {}
+    layers: dict[bytes, int] = {}
+    found: list[dict[str, HostRowSet]] = []
+    masks: list[NDArray[np.bool_]] = []
+    for layer_work in np.where(occurs[:, None], work, 0).T:
         key = layer_work.tobytes()
-        if key not in place_of:
-            place_of[key] = len(distinct)
-            distinct.append(
-                {field: _rows_with(bit, layer_work, columns) for bit, field in _FIELDS.items()}
-            )
-        places.append(place_of[key])
-    return distinct, places
-
-
-def _rows_with(bit: Work, work: NDArray[np.uint8], columns: NDArray[np.int64]) -> HostRowSet:
-    """Return the rows whose column has a bit; `work` is one layer's, [C]."""
-    has = (work & bit.value) != 0
-    if has.all():
-        return Every.ALL
-    if not has.any():
-        return Every.NONE
-    return np.flatnonzero(has[columns])
+        if key in layers:
+            continue
+        layers[key] = len(found)
+        layer: dict[str, HostRowSet] = {}
+        for bit, name in _FIELDS.items():
+            mask = (layer_work & bit.value) != 0
+            if not mask.any():
+                layer[name] = Every.NONE
+            elif (mask == occurs).all():
+                layer[name] = Every.ALL
+            else:
+                layer[name] = sets.setdefault(mask.tobytes(), len(sets))
+                if len(masks) < len(sets):
+                    masks.append(mask)
+        found.append(layer)
+    keys = (layer_work.tobytes() for layer_work in np.where(occurs[:, None], work, 0).T)
+    return _Pattern(tuple(masks), tuple(found), tuple(layers[key] for key in keys))

@@ -1,87 +1,155 @@
-"""Logits -> tokens, with the model's own log-probabilities. A draw depends on seed and position."""
+"""Logits -> tokens of a whole batch, with the model's own log-probabilities where asked for.
+
+A row's token depends on its logits, its parameters, its seed and its position; on nothing else.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from skipserve.engine.sequence import Sequence
+from skipserve.engine.draw import FILTERS, draw, filters_of
+from skipserve.engine.host_copy import HostCopy
+from skipserve.engine.philox import uniform
+from skipserve.engine.row_order import argmax
 from skipserve.engine.types import SamplingParams, TokenLogprob
 from skipserve.errors import EngineError
 
+_NO_LOGPROBS = -1
+
 
 @dataclass(frozen=True)
-class Sample:
-    """A token with what is reported about it, as in StepOutput."""
+class Logprobs:
+    """The model's own log-probabilities at one token, before temperature and filters.
 
-    token_id: int
-    logprob: float | None = None
-    top_logprobs: tuple[TokenLogprob, ...] = ()
-
-
-def sample(logits: Tensor, sequences: list[Sequence]) -> list[Sample]:
-    """Choose the next token of each sequence.
-
-    Args:
-        logits: float32, [B, V], in the order of the sequences.
-        sequences: their parameters apply row by row, and no row depends on another.
-
-    Raises:
-        EngineError: a logit is not a number.
+    Attributes:
+        logprob: of the token itself.
+        top: the most probable tokens, best first, among equals the lower id first.
     """
-    best = logits.max(dim=-1)
-    if best.values.isnan().any():  # one NaN makes the maximum NaN
-        raise EngineError("the model's output is not a number")
-    return [
-        _sample_row(row, greedy_id, sequence)
-        for row, greedy_id, sequence in zip(logits, best.indices.tolist(), sequences, strict=True)
-    ]
+
+    logprob: float
+    top: tuple[TokenLogprob, ...]
 
 
-def _sample_row(logits: Tensor, greedy_id: int, sequence: Sequence) -> Sample:
-    sampling = sequence.request.sampling
-    if sampling.temperature == 0:
-        token_id = greedy_id
-    else:
-        token_id = _draw(logits, sampling, uniform(sampling.seed, sequence.num_tokens))
-    if sampling.num_top_logprobs is None:
-        return Sample(token_id)
-    return _with_logprobs(logits, token_id, sampling.num_top_logprobs)
+@dataclass(frozen=True)
+class SampledTokens:
+    """What was chosen.
 
-
-def _draw(logits: Tensor, sampling: SamplingParams, chance: float) -> int:
-    """Return the token at which the cumulative probability passes `chance`, in [0, 1).
-
-    Tokens are taken from the most probable down; those after the first ones that together hold
-    top_p are left out.
+    Attributes:
+        token_ids: by row of the batch.
+        logprobs: by row of the batch, only of those that asked.
     """
-    # In float64, and from the maximum down, a tiny temperature neither overflows nor divides 0/0.
-    scores = logits.double()
-    scores = (scores - scores.max()) / sampling.temperature
-    ordered, token_ids = scores.softmax(dim=-1).sort(descending=True, stable=True)
-    cumulative = ordered.cumsum(dim=-1)
-    num_kept = int((cumulative < sampling.top_p).sum()) + 1
-    kept = cumulative[:num_kept]
-    place = min(int((kept <= chance * kept[-1]).sum()), len(kept) - 1)
-    return int(token_ids[place])
+
+    token_ids: list[int]
+    logprobs: dict[int, Logprobs]
 
 
-def uniform(seed: int, position: int) -> float:
-    """Return a number in [0, 1) that depends on nothing but its arguments.
+@dataclass(frozen=True)
+class Samples:
+    """What the device chooses; it may not have done so yet.
 
-    The raw bits of a bit generator, unlike numpy's distributions, never change between versions.
+    Attributes:
+        token_ids: [B] int64, on the device.
+        copies: token_ids, the largest logit of each row, and what `_logprobs` returned.
+        num_top: how many alternatives each row reports, _NO_LOGPROBS for no log-probabilities.
     """
-    bits = np.random.Philox(key=seed % 2**64, counter=position).random_raw()
-    return float((bits >> 11) * 2.0**-53)
+
+    token_ids: Tensor
+    copies: HostCopy
+    num_top: NDArray[np.int64]
+
+    def read(self) -> SampledTokens:
+        """Wait for the device and return the tokens.
+
+        Raises:
+            EngineError: a logit is NaN or plus infinity, or a row has none that is finite.
+        """
+        token_ids, best, *reports = self.copies.wait()
+        if not best.isfinite().all():
+            raise EngineError("the model's output is not a number")
+        logprobs = self._by_row(*reports) if reports else {}
+        return SampledTokens(token_ids.tolist(), logprobs)
+
+    def _by_row(self, own: Tensor, top_ids: Tensor, top: Tensor) -> dict[int, Logprobs]:
+        rows = (self.num_top != _NO_LOGPROBS).nonzero()[0]
+        counts = self.num_top[rows].tolist()
+        reports = zip(own.tolist(), top_ids.tolist(), top.tolist(), strict=True)
+        return {
+            row: Logprobs(logprob, tuple(map(TokenLogprob, ids[:count], values[:count])))
+            for row, count, (logprob, ids, values) in zip(
+                rows.tolist(), counts, reports, strict=True
+            )
+        }
 
 
-def _with_logprobs(logits: Tensor, token_id: int, num_top: int) -> Sample:
-    logprobs = logits.float().log_softmax(dim=-1)
-    top = torch.topk(logprobs, min(num_top, len(logprobs)))
-    pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
-    return Sample(
-        token_id=token_id,
-        logprob=float(logprobs[token_id]),
-        top_logprobs=tuple(TokenLogprob(index, value) for index, value in pairs),
-    )
+class Sampler:
+    """Chooses the tokens of the sequences that run; each has a slot with its parameters."""
+
+    def __init__(self, max_running: int, device: torch.device) -> None:
+        self._device = device
+        self._is_greedy = np.ones(max_running, np.bool_)
+        self._filters = np.zeros(max_running, FILTERS)
+        self._seeds = np.zeros(max_running, np.uint64)
+        self._num_top = np.full(max_running, _NO_LOGPROBS)
+
+    def place(self, slot: int, params: SamplingParams) -> None:
+        """Give a slot to a sequence."""
+        num_top = params.num_top_logprobs
+        self._is_greedy[slot] = params.temperature == 0
+        self._filters[slot] = filters_of(params)
+        self._seeds[slot] = params.seed % 2**64
+        self._num_top[slot] = _NO_LOGPROBS if num_top is None else num_top
+
+    def sample(
+        self, logits: Tensor, slots: NDArray[np.int64], positions: NDArray[np.int64]
+    ) -> Samples:
+        """Choose the next token of each row.
+
+        Args:
+            logits: float32, [B, V].
+            slots: of the sequence of each row, [B].
+            positions: that the tokens will take, [B].
+        """
+        token_ids = argmax(logits)
+        best = logits.gather(1, token_ids[:, None])
+        drawn = (~self._is_greedy[slots]).nonzero()[0]
+        if len(drawn):
+            rows = torch.from_numpy(drawn).to(self._device)
+            slots_drawn = slots[drawn]
+            chances = uniform(self._seeds[slots_drawn], positions[drawn])
+            rows_drawn = logits.index_select(0, rows), best.index_select(0, rows)
+            token_ids[rows] = draw(*rows_drawn, self._filters[slots_drawn], chances)
+        num_top = self._num_top[slots]
+        copies = HostCopy(token_ids, best, *_logprobs(logits, token_ids, num_top))
+        return Samples(token_ids, copies, num_top)
+
+
+def _logprobs(logits: Tensor, token_ids: Tensor, num_top: NDArray[np.int64]) -> tuple[Tensor, ...]:
+    """Return, for the R rows that ask, each token's own log-probability and the largest ones.
+
+    Returns:
+        own: [R]; ids and values of the largest: [R, K], K the most that any row asks for. Nothing
+        at all if no row asks.
+    """
+    asked = (num_top != _NO_LOGPROBS).nonzero()[0]
+    if not len(asked):
+        return ()
+    rows = torch.from_numpy(asked).to(logits.device)
+    logprobs = logits[rows].log_softmax(dim=-1)
+    own = logprobs.gather(1, token_ids[rows, None])[:, 0]
+    top_ids = _largest(logprobs, min(int(num_top.max()), logits.shape[1]))
+    return own, top_ids, logprobs.gather(1, top_ids)
+
+
+def _largest(logprobs: Tensor, count: int) -> Tensor:
+    """Return the ids of the `count` largest of each row, best first, [R, count].
+
+    The id is a part of what is compared: which of equal tokens topk takes first depends on
+    `count`, and so on the other rows.
+    """
+    # Of numbers that are not negative, the bits ascend as the numbers do.
+    keys = logprobs.abs().view(torch.int32).long() << 32
+    keys |= torch.arange(logprobs.shape[1], device=logprobs.device)
+    return keys.topk(count, largest=False).values & (2**32 - 1)

@@ -1,58 +1,242 @@
-"""Decides which sequences run in the next step: first come, first served, one at a time."""
+"""Decides which rows run in the next step: first come, first served, within one token budget."""
 
+from bisect import insort
 from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from operator import attrgetter
 
+from skipserve.engine.pages import PageKey, PagePool
 from skipserve.engine.sequence import Sequence
-from skipserve.engine.types import Stage
+from skipserve.engine.tables import SlotTables
+
+
+@dataclass
+class Step:
+    """The rows of one forward, by sequence.
+
+    Attributes:
+        sequences: that take part.
+        starts: their first position in the step.
+        stops: the position after their last one.
+        samples: whether the step computes all that they have, and so gives a token.
+        placed: those of them that have got their slot for this step.
+        num_rows: over all sequences.
+    """
+
+    sequences: list[Sequence] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    stops: list[int] = field(default_factory=list)
+    samples: list[bool] = field(default_factory=list)
+    placed: list[Sequence] = field(default_factory=list)
+    num_rows: int = 0
+
+    def add(self, sequence: Sequence, stop: int) -> None:
+        """Take a sequence's pending rows in, up to a position; they count as computed from now."""
+        start = sequence.num_computed
+        samples = stop == sequence.num_tokens
+        self.sequences.append(sequence)
+        self.starts.append(start)
+        self.stops.append(stop)
+        self.samples.append(samples)
+        self.num_rows += stop - start
+        sequence.num_computed = stop
+        sequence.num_tokens += samples
 
 
 class Scheduler:
-    """Holds the sequences that are under way, in their order of arrival."""
+    """Holds the sequences that are under way, and gives them slots and pages.
 
-    def __init__(self) -> None:
+    A sequence gets the pages of its prompt when it starts and more as it grows. When none are
+    left, the one that came last goes back to wait and is computed again later: what it had
+    published may still be found then.
+
+    Attributes:
+        num_preemptions: how often that happened.
+
+    Args:
+        pool: the pages.
+        tables: the slots.
+        max_rows: rows of one step.
+        reuses_prefixes: whether sequences look for pages that were computed before.
+    """
+
+    def __init__(
+        self, pool: PagePool, tables: SlotTables, max_rows: int, *, reuses_prefixes: bool = True
+    ) -> None:
+        self.num_preemptions = 0
+        self._pool = pool
+        self._tables = tables
+        self._max_rows = max_rows
+        self._reuses_prefixes = reuses_prefixes
+        # Both in the order of arrival.
         self._running: list[Sequence] = []
         self._waiting: deque[Sequence] = deque()
 
     @property
     def num_running(self) -> int:
-        """Sequences that take part in the next step."""
+        """Sequences that have a slot."""
         return len(self._running)
 
     @property
     def num_waiting(self) -> int:
-        """Sequences that have not started."""
+        """Sequences that have none."""
         return len(self._waiting)
+
+    def __iter__(self) -> Iterator[Sequence]:
+        """Yield all sequences, running ones first."""
+        return chain(self._running, self._waiting)
 
     def add(self, sequence: Sequence) -> None:
         """Line a sequence up."""
         self._waiting.append(sequence)
-        self._admit()
 
-    def remove(self, request_id: str) -> bool:
-        """Forget a request wherever it is; return whether it was here."""
-        found = [s for s in (*self._running, *self._waiting) if s.request.id == request_id]
-        self._running = [s for s in self._running if s not in found]
-        self._waiting = deque(s for s in self._waiting if s not in found)
-        self._admit()
-        return bool(found)
+    def remove(self, sequence: Sequence) -> None:
+        """Forget a sequence wherever it is, and take its pages back."""
+        if sequence in self._running:
+            self._running.remove(sequence)
+            self._stop(sequence)
+        else:
+            self._waiting.remove(sequence)
 
-    def schedule(self) -> list[Sequence]:
-        """Return the sequences whose pending rows run now."""
-        return list(self._running)
+    def schedule(self) -> Step:
+        """Choose the rows of the next step; their positions count as computed from then on."""
+        step = Step()
+        if self._schedule_running(step):
+            self._admit(step)
+        return step
 
-    def retire(self) -> None:
-        """Let go of the sequences that are complete."""
-        self._running = [s for s in self._running if s.finish_reason is None]
-        self._admit()
+    def _schedule_running(self, step: Step) -> bool:
+        """Take in what the budget allows; return whether nobody had to go for it."""
+        num_before = self.num_preemptions
+        place = 0
+        while place < len(self._running) and step.num_rows < self._max_rows:
+            sequence = self._running[place]
+            stop = self._next_stop(sequence, step)
+            if stop > sequence.num_allotted and not self._make_room(sequence, stop):
+                break
+            if stop > sequence.num_computed:
+                step.add(sequence, stop)
+            place += 1
+        return self.num_preemptions == num_before
 
-    def drop_running(self) -> list[Sequence]:
-        """Forget the sequences of the last step and return them."""
-        dropped, self._running = self._running, []
-        self._admit()
-        return dropped
+    def _next_stop(self, sequence: Sequence, step: Step) -> int:
+        """Return how far a sequence can get with the rows that a step has left."""
+        reach = sequence.num_computed + self._max_rows - step.num_rows
+        stop = sequence.next_stop
+        return stop if stop < reach else reach
 
-    def _admit(self) -> None:
-        if self._waiting and not self._running:
+    def _make_room(self, sequence: Sequence, num_positions: int) -> bool:
+        """Give a running sequence the pages it needs; False if it had to go itself."""
+        num_missing = -(-num_positions // self._tables.page_size) - len(sequence.pages)
+        while self._pool.num_available < num_missing:
+            if self._preempt_last() is sequence:
+                return False
+        self._extend(sequence, num_missing)
+        return True
+
+    def _extend(self, sequence: Sequence, num_pages: int) -> None:
+        last = sequence.pages[-1] if sequence.pages else None
+        self._tables.extend(sequence, self._pool.allocate(num_pages, after=last))
+
+    def _preempt_last(self) -> Sequence:
+        sequence = self._running.pop()
+        self._stop(sequence)
+        sequence.num_computed = sequence.num_published = 0
+        self._waiting.appendleft(sequence)
+        self.num_preemptions += 1
+        return sequence
+
+    def _stop(self, sequence: Sequence) -> None:
+        self._pool.release(sequence.pages)
+        self._tables.clear(sequence)
+
+    def _admit(self, step: Step) -> None:
+        """Start waiting sequences, in their order, while rows, slots and pages are left.
+
+        One whose next page is just being computed for another lets those behind it pass: in a step
+        or two it can have that page.
+        """
+        if not self._waiting or not self._tables.num_free:
+            return
+        computing = {key for s in self._running for key in self._unpublished(s)}
+        held = []
+        while self._waiting and step.num_rows < self._max_rows and self._tables.num_free:
             sequence = self._waiting.popleft()
-            sequence.mark(Stage.QUEUE)
-            self._running.append(sequence)
+            found = self._find_pages(sequence)
+            is_early = next(islice(self._keys(sequence), len(found), None), None) in computing
+            if is_early or not self._start(sequence, found):
+                self._pool.release(found)
+                held.append(sequence)
+                if is_early:
+                    continue
+                break
+            computing.update(self._unpublished(sequence))
+            step.placed.append(sequence)
+            step.add(sequence, self._next_stop(sequence, step))
+        self._waiting.extendleft(reversed(held))
+
+    def _start(self, sequence: Sequence, found: list[int]) -> bool:
+        """Give a sequence a slot and pages for all its tokens and a page's worth more, if it can.
+
+        A short answer then lies beside its prompt. A page for each running sequence is left, or
+        they would have to go at once.
+        """
+        page_size = self._tables.page_size
+        num_missing = -(-sequence.first_reach(page_size) // page_size) - len(found)
+        if self._pool.num_available < num_missing + len(self._running):
+            return False
+        self._tables.place(sequence)
+        self._tables.extend(sequence, found)
+        self._extend(sequence, num_missing)
+        # A preempted one is older than some that run.
+        insort(self._running, sequence, key=attrgetter("arrived"))
+        sequence.num_published = len(found)
+        sequence.num_computed = len(found) * page_size
+        if not sequence.started:
+            sequence.num_cached = sequence.num_computed
+        return True
+
+    def _find_pages(self, sequence: Sequence) -> list[int]:
+        """Hold the pages that were computed before."""
+        return self._pool.match(self._keys(sequence))
+
+    def _keys(self, sequence: Sequence) -> Iterator[PageKey]:
+        """Yield the names of the pages that a sequence could find.
+
+        Its last token is always computed anew.
+        """
+        if self._reuses_prefixes:
+            known_ids = sequence.known_ids
+            for place in range((len(known_ids) - 1) // self._tables.page_size):
+                yield sequence.keys.key(place, known_ids)
+
+    def _unpublished(self, sequence: Sequence) -> Iterator[PageKey]:
+        """Yield the names of the prompt's pages that are being computed for a running sequence."""
+        num_full = sequence.num_prompt // self._tables.page_size
+        if self._reuses_prefixes:
+            for place in range(sequence.num_published, num_full):
+                yield sequence.keys.key(place, sequence.known_ids)
+
+    def check(self, sequences: Iterable[Sequence]) -> list[str]:
+        """Return what is wrong with the bookkeeping; nothing in a sound scheduler.
+
+        Args:
+            sequences: all that the engine knows of.
+        """
+        faults = self._pool.check([sequence.pages for sequence in self._running])
+        if set(sequences) != set(self):
+            faults.append("the scheduler does not hold just the engine's sequences")
+        slots = [sequence.slot for sequence in self._running]
+        if len(set(slots)) != len(slots) or self._tables.num_slots - len(slots) != (
+            self._tables.num_free
+        ):
+            faults.append("slots are shared or lost")
+        for sequence in self._running:
+            num_pages = len(sequence.pages)
+            if self._tables.pages[sequence.slot, :num_pages].tolist() != sequence.pages:
+                faults.append(f"the page table of {sequence.request.id} is not its pages")
+        if any(sequence.pages for sequence in self._waiting):
+            faults.append("a waiting sequence holds pages")
+        return faults

@@ -1,15 +1,16 @@
 """A request under way: the engine's only mutable type. Few facts are stored, the rest follows."""
 
-import time
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.engine.rows import plan_work
+from skipserve.engine.page_keys import PageKeys
 from skipserve.engine.types import FinishReason, Request, Stage
-from skipserve_policies.plan import TokenClass
+
+# The slot of a sequence that does not run.
+NO_SLOT = -1
 
 
 @dataclass(eq=False)
@@ -18,68 +19,92 @@ class Sequence:
 
     Attributes:
         request: what was asked.
-        eos_token_ids: tokens that end an answer.
-        first_slot: where in the K/V cache its position 0 lives.
-        generated_ids: the answer so far.
-        num_computed: leading positions whose K/V are in the cache.
-        stage_seconds: time spent since the last output, by stage.
+        keys: names of its pages, for reuse.
+        visual_positions: the prompt rows that show an image, [N], ascending.
+        arrived: when it came; like all times here, on the clock of `perf_counter`.
+        generated_ids: the answer so far, as far as it is read from the device.
+        num_prompt: rows of the prompt.
+        num_tokens: positions that have a token: the prompt's and all sampled ones, read or not.
+        num_computed: leading positions whose K/V are stored, or will be by the step under way.
+        num_published: leading pages that others may find.
+        num_cached: leading positions that were found and not computed, when it first ran.
+        plan_index: its plan in the engine's PlanTable.
+        slot: its row in the engine's tables while it runs.
+        pages: where its K/V live, in the order of their positions.
+        num_allotted: positions that they hold.
+        is_over: whether it has left the engine.
+        started, first_token: when; 0 until then.
+        vision_seconds: spent encoding images before its first token.
     """
 
     request: Request
-    eos_token_ids: frozenset[int] = frozenset()
-    first_slot: int = 0
-    generated_ids: list[int] = field(default_factory=list)
+    keys: PageKeys
+    visual_positions: NDArray[np.int64]
+    arrived: float
+    plan_index: int = 0
+    slot: int = NO_SLOT
     num_computed: int = 0
-    stage_seconds: dict[Stage, float] = field(default_factory=dict)
-    _marked_at: float = field(default_factory=time.perf_counter)
+    num_published: int = 0
+    num_allotted: int = 0
+    num_cached: int = 0
+    is_over: bool = False
+    pages: list[int] = field(default_factory=list)
+    generated_ids: list[int] = field(default_factory=list)
+    started: float = 0.0
+    first_token: float = 0.0
+    vision_seconds: float = 0.0
 
-    def mark(self, stage: Stage) -> None:
-        """Book the time since the last mark, or since the arrival, to a stage."""
-        now = time.perf_counter()
-        self.stage_seconds[stage] = self.stage_seconds.get(stage, 0.0) + now - self._marked_at
-        self._marked_at = now
-
-    @property
-    def num_tokens(self) -> int:
-        """Positions that are known: the prompt's and those of the answer so far."""
-        return self.request.num_prompt + len(self.generated_ids)
-
-    @property
-    def is_prefill(self) -> bool:
-        """Whether prompt rows are still to be computed."""
-        return self.num_computed < self.request.num_prompt
-
-    @property
-    def pending_prompt_ids(self) -> tuple[int, ...]:
-        """The prompt tokens that are not computed yet."""
-        return self.request.prompt_ids[self.num_computed :]
+    def __post_init__(self) -> None:
+        """Derive what every step asks for; plain attributes, for a step asks hundreds of times."""
+        self.num_prompt = self.request.num_prompt
+        self.num_tokens = self.num_prompt
+        # The last token is never fed back.
+        self._last_fed = self.num_prompt + self.request.sampling.max_tokens - 1
+        self.visual_stop = int(self.visual_positions[-1]) + 1 if len(self.visual_positions) else 0
 
     @property
-    def pending_ids(self) -> tuple[int, ...]:
-        """The tokens at the positions that are known but not computed yet."""
-        num_done = max(self.num_computed - self.request.num_prompt, 0)
-        return (*self.pending_prompt_ids, *self.generated_ids[num_done:])
+    def next_stop(self) -> int:
+        """The position behind those that can be computed next."""
+        return self.num_tokens if self.num_tokens < self._last_fed else self._last_fed
+
+    def first_reach(self, num_more: int) -> int:
+        """Return how many positions its tokens and so many more take, as far as it can get."""
+        return min(self.num_tokens + num_more, self._last_fed)
 
     @property
-    def pending_classes(self) -> tuple[TokenClass, ...]:
-        """The classes of the same positions."""
-        prompt = self.request.token_classes[self.num_computed :]
-        num_generated = self.num_tokens - self.num_computed - len(prompt)
-        return (*prompt, *(TokenClass.GENERATED,) * num_generated)
+    def num_unread(self) -> int:
+        """Tokens that were sampled and not read from the device yet."""
+        return self.num_tokens - self.num_prompt - len(self.generated_ids)
 
     @property
-    def finish_reason(self) -> FinishReason | None:
-        """Why the answer is complete; None while it is not."""
+    def known_ids(self) -> NDArray[np.int64]:
+        """The tokens of the prompt and of the answer, as far as they are read."""
         if not self.generated_ids:
-            return None
+            return self._prompt_ids
+        return np.concatenate([self._prompt_ids, self.generated_ids])
+
+    @cached_property
+    def _prompt_ids(self) -> NDArray[np.int64]:
+        return np.array(self.request.prompt_ids, dtype=np.int64)
+
+    def finish_reason(self, eos_token_ids: frozenset[int]) -> FinishReason | None:
+        """Return why the answer is complete; None while it is not."""
         sampling = self.request.sampling
-        if sampling.ends_at_eos and self.generated_ids[-1] in self.eos_token_ids:
+        if sampling.ends_at_eos and self.generated_ids[-1] in eos_token_ids:
             return FinishReason.STOP
         if len(self.generated_ids) >= sampling.max_tokens:
             return FinishReason.LENGTH
         return None
 
-    @cached_property
-    def work(self) -> NDArray[np.uint8]:
-        """What its rows do, as bits: [token classes, layers]."""
-        return plan_work(self.request.plan)
+    def take_stages(self, now: float, *, is_finished: bool) -> dict[Stage, float]:
+        """Return the stages that end with the token just read."""
+        stages = {}
+        if not self.first_token:
+            self.first_token = now
+            stages[Stage.QUEUE] = self.started - self.arrived
+            stages[Stage.PREFILL] = now - self.started - self.vision_seconds
+            if self.vision_seconds:
+                stages[Stage.VISION_ENCODE] = self.vision_seconds
+        if is_finished and now > self.first_token:
+            stages[Stage.DECODE] = now - self.first_token
+        return stages

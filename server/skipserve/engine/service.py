@@ -15,7 +15,9 @@ from skipserve.engine.ipc import FrameError, pack, read_from_engine, spec_to_jso
 from skipserve.engine.types import (
     Cancel,
     EngineSpec,
+    EngineState,
     Failed,
+    FailureKind,
     FromEngine,
     Progress,
     Ready,
@@ -23,10 +25,27 @@ from skipserve.engine.types import (
     StepOutput,
     Submit,
 )
-from skipserve.errors import EngineError, InvalidRequestError, UnavailableError
+from skipserve.errors import (
+    EngineError,
+    InvalidRequestError,
+    RequestTimeoutError,
+    SkipserveError,
+    UnavailableError,
+)
 from skipserve.metrics.registry import ServerMetrics
 
 logger = logging.getLogger(__name__)
+
+_ERRORS: dict[FailureKind, type[SkipserveError]] = {
+    FailureKind.ENGINE: EngineError,
+    FailureKind.INVALID: InvalidRequestError,
+    FailureKind.QUEUE_TIMEOUT: RequestTimeoutError,
+    FailureKind.DEADLINE: RequestTimeoutError,
+}
+_ADVICE = {
+    FailureKind.QUEUE_TIMEOUT: "; the server is busy, try again later",
+    FailureKind.DEADLINE: "; ask for fewer tokens, or for more time with timeout_seconds",
+}
 
 # So many times `stall_seconds` without a sign of life, and the engine is killed.
 _SILENT_PERIODS = 4
@@ -37,7 +56,7 @@ class _Stream:
     """What the engine says about one request, for the one who waits for it."""
 
     policy_name: str
-    events: asyncio.Queue[StepOutput | EngineError] = field(default_factory=asyncio.Queue)
+    events: asyncio.Queue[StepOutput | SkipserveError] = field(default_factory=asyncio.Queue)
 
 
 class EngineService:
@@ -64,7 +83,7 @@ class EngineService:
         self._is_connected = False
         self._is_closing = False
         self._signed_at = time.monotonic()
-        self._num_running = 0
+        self._state = EngineState()
         # Requests that the engine has not ended yet, those that nobody reads any more among them.
         self._streams: dict[str, _Stream] = {}
         self._loaded, self._idle, self._gone = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -89,13 +108,13 @@ class EngineService:
 
     @property
     def num_running(self) -> int:
-        """Requests under way."""
-        return self._num_running
+        """Requests under way, as the engine last said."""
+        return self._state.num_running
 
     @property
     def num_waiting(self) -> int:
-        """Requests that were handed over and have not started."""
-        return max(len(self._streams) - self._num_running, 0)
+        """Requests that were handed over and do not run, those among them it has not heard of."""
+        return max(len(self._streams) - self.num_running, 0)
 
     async def start(self) -> None:
         """Start the process and return at once; `ready` says when the model is loaded."""
@@ -112,8 +131,9 @@ class EngineService:
 
         Raises:
             UnavailableError: the engine takes no requests now.
-            InvalidRequestError: the request is too large to hand over.
-            EngineError: the engine refused the request, failed at it or died.
+            InvalidRequestError: the request is too large to hand over, or the engine refused it.
+            RequestTimeoutError: it waited, or ran, longer than it may.
+            EngineError: the engine failed at the request or died.
         """
         assert request.id not in self._streams
         writer = self._open_writer()
@@ -191,23 +211,30 @@ class EngineService:
                 self.ready = message
                 self._loaded.set()
             case Progress():
-                self._num_running = message.num_running
-                for output in message.outputs:
-                    self._pass_on(output)
+                self._take_progress(message)
             case Failed(request_id=None):
                 self.failure = EngineError(message.message)
             case Failed(request_id=str(request_id)):
-                self._end(request_id, EngineError(message.message))
+                self._end(request_id, _to_error(message))
+
+    def _take_progress(self, progress: Progress) -> None:
+        self._state = progress.state
+        for output in progress.outputs:
+            self._pass_on(output)
+        if self._metrics is not None:
+            self._metrics.engine.record_state(progress.state)
+            if progress.step is not None:
+                self._metrics.engine.record_step(progress.step)
 
     def _pass_on(self, output: StepOutput) -> None:
         stream = self._streams[output.request_id]
         stream.events.put_nowait(output)
         if self._metrics is not None:
-            self._metrics.record_step(stream.policy_name, output)
+            self._metrics.record_output(stream.policy_name, output)
         if output.finish_reason is not None:
             self._forget(output.request_id)
 
-    def _end(self, request_id: str, error: EngineError) -> None:
+    def _end(self, request_id: str, error: SkipserveError) -> None:
         self._streams[request_id].events.put_nowait(error)
         self._forget(request_id)
 
@@ -218,7 +245,7 @@ class EngineService:
             logger.error("the engine has died")
         for request_id in tuple(self._streams):
             self._end(request_id, EngineError("the engine stopped while it ran the request"))
-        self._num_running = 0
+        self._state = EngineState()
 
     def _forget(self, request_id: str) -> None:
         del self._streams[request_id]
@@ -278,7 +305,11 @@ def _pack_request(request: Request) -> bytes:
         raise InvalidRequestError("the request is too large") from error
 
 
-def _unless_error(event: StepOutput | EngineError) -> StepOutput:
-    if isinstance(event, EngineError):
+def _to_error(failed: Failed) -> SkipserveError:
+    return _ERRORS[failed.kind](failed.message + _ADVICE.get(failed.kind, ""))
+
+
+def _unless_error(event: StepOutput | SkipserveError) -> StepOutput:
+    if isinstance(event, SkipserveError):
         raise event
     return event

@@ -1,6 +1,6 @@
 """What flows through the engine, and over its socket: plain data, encoded by msgspec as msgpack."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
@@ -21,7 +21,7 @@ class Stage(StrEnum):
     """Where the time of a request goes; those of the engine are from QUEUE to DECODE.
 
     The stages of the engine leave no gap: each moment between a request's arrival there and its
-    last token belongs to one of them.
+    last token belongs to one of them. A preempted request's wait belongs to where it was.
     """
 
     DECODE_IMAGE = "decode_image"
@@ -34,6 +34,39 @@ class Stage(StrEnum):
     DETOKENIZE = "detokenize"
 
 
+class FailureKind(StrEnum):
+    """Why a request, or the engine, failed."""
+
+    ENGINE = "engine"
+    INVALID = "invalid"
+    QUEUE_TIMEOUT = "queue_timeout"
+    DEADLINE = "deadline"
+
+
+@dataclass(frozen=True)
+class EngineLimits:
+    """How much an engine takes on at once.
+
+    Attributes:
+        max_batch_tokens: rows of one step; None takes what suits the device.
+        max_running: requests that run at the same time.
+        page_size: positions whose keys and values share a page.
+        kv_cache_bytes: size of the page pool; None takes what suits the device's memory.
+        encoder_cache_bytes: projected images that are kept.
+        reuses_prefixes: whether pages outlive the request that computed them.
+        looks_ahead: whether a step is launched before the tokens of the last one are read; None
+            where the device works on its own.
+    """
+
+    max_batch_tokens: int | None = None
+    max_running: int = 256
+    page_size: int = 16
+    kv_cache_bytes: int | None = None
+    encoder_cache_bytes: int = 256 * 2**20
+    reuses_prefixes: bool = True
+    looks_ahead: bool | None = None
+
+
 @dataclass(frozen=True)
 class EngineSpec:
     """How to run an engine.
@@ -43,6 +76,7 @@ class EngineSpec:
         device: "auto", or a device as torch names it.
         dtype: "auto", or a dtype as torch names it, without "torch.".
         num_threads: CPU threads of the engine; None leaves the choice to torch.
+        limits: how much it takes on at once.
         stall_seconds: without a sign of life for so long, the engine counts as hung.
         load_seconds: loading may take so long.
     """
@@ -51,6 +85,7 @@ class EngineSpec:
     device: str = "auto"
     dtype: str = "auto"
     num_threads: int | None = None
+    limits: EngineLimits = EngineLimits()
     stall_seconds: float = 30.0
     load_seconds: float = 600.0
 
@@ -62,7 +97,9 @@ class SamplingParams:
     Attributes:
         max_tokens: at most so many tokens are generated.
         temperature: 0 is greedy.
-        top_p: keep the smallest set of tokens that holds this much probability.
+        top_k: keep so many of the most probable tokens; 0 keeps all.
+        top_p: then keep the smallest set of tokens that holds this much probability.
+        min_p: then keep tokens at least this many times as probable as the best one.
         seed: with the position, keys the random draw; any 64-bit integer.
         num_top_logprobs: None for no log-probabilities, else how many alternatives to report.
         ends_at_eos: whether the end-of-sequence token ends the answer.
@@ -70,7 +107,9 @@ class SamplingParams:
 
     max_tokens: int
     temperature: float = 1.0
+    top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
     seed: int = 0
     num_top_logprobs: int | None = None
     ends_at_eos: bool = True
@@ -104,6 +143,9 @@ class Request:
         sampling: how tokens are chosen.
         policy_name: a label for metrics and replies; decides nothing.
         plan: what is computed; trimmed.
+        cache_salt: requests share cached work only with those of the same salt.
+        queue_seconds: it may wait so long for its first step; None for ever.
+        deadline_seconds: it may take so long in all; None for ever.
     """
 
     id: str
@@ -113,6 +155,9 @@ class Request:
     sampling: SamplingParams
     policy_name: str
     plan: Plan
+    cache_salt: str = ""
+    queue_seconds: float | None = None
+    deadline_seconds: float | None = None
 
     @property
     def num_prompt(self) -> int:
@@ -152,9 +197,8 @@ class Executed:
         )
 
 
-@dataclass(frozen=True)
-class StepOutput:
-    """What one step gave one request.
+class StepOutput(msgspec.Struct, frozen=True, gc=False):
+    """What one step gave one request. A struct, for a step makes hundreds of them.
 
     Attributes:
         request_id: whose it is.
@@ -163,9 +207,8 @@ class StepOutput:
         logprob: of that token; None unless asked for.
         top_logprobs: the most probable tokens, best first; empty unless asked for.
         finish_reason: None while more is to come.
-        executed: what the step computed for this request.
-        stage_seconds: time spent since the request's last output, by stage.
-        num_cached_tokens: leading prompt rows that were not computed again.
+        num_cached_tokens: leading prompt rows that were not computed, with the first token; else 0.
+        stage_seconds: by stage; QUEUE to PREFILL with the first token, DECODE with the last.
     """
 
     request_id: str
@@ -173,9 +216,58 @@ class StepOutput:
     logprob: float | None = None
     top_logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
-    executed: Executed = Executed()
-    stage_seconds: dict[Stage, float] = field(default_factory=dict)
     num_cached_tokens: int = 0
+    stage_seconds: dict[Stage, float] = {}
+
+
+class StepReport(msgspec.Struct, frozen=True):
+    """What one step did, over all requests.
+
+    Attributes:
+        executed: what was computed, by policy name.
+        seconds: how long the step took.
+        num_rows: rows that were launched.
+        num_sequences: requests that took part.
+        num_plans: distinct plans among them.
+    """
+
+    executed: dict[str, Executed]
+    seconds: float
+    num_rows: int
+    num_sequences: int
+    num_plans: int
+
+
+class EngineState(msgspec.Struct, frozen=True):
+    """How the engine stands; what is counted is counted since its start.
+
+    Attributes:
+        num_running: requests under way.
+        num_waiting: requests that wait for their first step, or to run again after a preemption.
+        num_pages: pages of the pool.
+        num_pages_used: pages that a request holds.
+        num_pages_cached: pages that no request holds, kept for reuse.
+        num_page_evictions: cached pages given up for others.
+        num_preemptions: requests put back to wait because pages ran out.
+        encoder_bytes: projected images that are kept.
+        num_encoder_queries: images that a step needed.
+        num_encoder_hits: of those, the ones that were not encoded for it.
+        num_encoder_evictions: projected images given up for others.
+        num_faults: what the last check of the bookkeeping found wrong; 0 in a sound engine.
+    """
+
+    num_running: int = 0
+    num_waiting: int = 0
+    num_pages: int = 0
+    num_pages_used: int = 0
+    num_pages_cached: int = 0
+    num_page_evictions: int = 0
+    num_preemptions: int = 0
+    encoder_bytes: int = 0
+    num_encoder_queries: int = 0
+    num_encoder_hits: int = 0
+    num_encoder_evictions: int = 0
+    num_faults: int = 0
 
 
 class Submit(msgspec.Struct, frozen=True, tag="submit"):
@@ -197,27 +289,27 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
         device: as torch names it.
         dtype: as torch names it, without "torch.".
         weights_digest: sha256 of the weight files, hexadecimal.
-        load_seconds: how long loading took.
+        num_cache_tokens: positions that the page pool holds.
     """
 
     device: str
     dtype: str
     weights_digest: str
-    load_seconds: float
+    num_cache_tokens: int
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
     """From the engine, regularly and after each step: it is alive.
 
     Attributes:
-        num_running: requests under way.
-        num_waiting: requests that have not started.
+        state: how the engine stands.
         outputs: what the last step gave; empty for a mere sign of life.
+        step: what the last step did; None for a mere sign of life.
     """
 
-    num_running: int
-    num_waiting: int
+    state: EngineState
     outputs: tuple[StepOutput, ...] = ()
+    step: StepReport | None = None
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
@@ -225,6 +317,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 
     request_id: str | None
     message: str
+    kind: FailureKind = FailureKind.ENGINE
 
 
 ToEngine = Submit | Cancel

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageOps
 
 from skipserve.errors import UnusableImageError
 from skipserve.media.data_uri import FORMAT_OF_MEDIA_TYPE, EncodedImage
@@ -51,7 +51,17 @@ def _decode(image: EncodedImage, max_pixels: int) -> Image.Image:
         _refuses_broken(image.param),
         Image.open(io.BytesIO(image.content), formats=_FORMATS) as picture,
     ):
-        _check_size(picture, max_pixels, image.param)
+        return as_shown(picture, max_pixels, image.param)
+
+
+def as_shown(picture: Image.Image, max_pixels: int, param: str) -> Image.Image:
+    """Return an opened picture as a viewer shows it: RGB, upright, opaque.
+
+    Raises:
+        UnusableImageError: it is broken or has more than `max_pixels`.
+    """
+    with _refuses_broken(param):
+        _check_size(picture, max_pixels, param)
         picture.load()
         return _flatten(ImageOps.exif_transpose(picture))
 
@@ -74,7 +84,7 @@ def _refuses_broken(param: str) -> Iterator[None]:
         ) from error
 
 
-def _check_size(picture: ImageFile.ImageFile, max_pixels: int, param: str) -> None:
+def _check_size(picture: Image.Image, max_pixels: int, param: str) -> None:
     if picture.width * picture.height > max_pixels:
         raise UnusableImageError(
             f"the image is {picture.width} x {picture.height} pixels; "
@@ -84,7 +94,7 @@ def _check_size(picture: ImageFile.ImageFile, max_pixels: int, param: str) -> No
 
 
 def _flatten(picture: Image.Image) -> Image.Image:
-    """Return a picture as a viewer shows it: 8 bits a channel, on the background."""
+    """Return a picture with 8 bits a channel, on the background."""
     if picture.mode.startswith("I") or picture.mode == "F":
         picture = _to_eight_bits(picture)
     if picture.has_transparency_data:

@@ -10,10 +10,11 @@ from enum import StrEnum
 from http import HTTPStatus
 from importlib.metadata import version
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from skipserve.engine.types import FinishReason, Stage, StepOutput
-from skipserve_policies.catalog import INLINE_NAME
+from skipserve.metrics.engine import EngineMetrics
+from skipserve.metrics.families import Families
 from skipserve_policies.resolve import ResolvedPolicy
 
 _ERROR_STATUSES = frozenset(status.value for status in HTTPStatus if status.value >= 400)
@@ -29,7 +30,7 @@ _REQUEST_SECONDS = (
 )
 _STAGE_SECONDS = (
     *(0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05),
-    *(0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0),
+    *(0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 300.0),
 )
 
 
@@ -37,12 +38,16 @@ class Rejection(StrEnum):
     """Why a well-formed request was turned away."""
 
     QUEUE_FULL = "queue_full"
+    QUEUED_TOKENS = "queued_tokens"
     DRAINING = "draining"
     NOT_READY = "not_ready"
 
 
 class ServerMetrics:
     """The metrics of one server.
+
+    Attributes:
+        engine: those of its engine.
 
     Args:
         registry: where they are registered.
@@ -54,9 +59,9 @@ class ServerMetrics:
         self, registry: CollectorRegistry, model: str, policies: Iterable[ResolvedPolicy]
     ) -> None:
         policies = tuple(policies)
-        self._registry = registry
         self._model = model
-        self._policy_names = frozenset(policy.name for policy in policies)
+        self._families = Families(registry, model, frozenset(policy.name for policy in policies))
+        self.engine = EngineMetrics(self._families)
         self._define_latencies()
         self._define_work()
         self._define_state()
@@ -91,17 +96,16 @@ class ServerMetrics:
         self._prompt_tokens.labels(*labels).inc(num_text)
         self._image_tokens.labels(*labels).inc(num_image)
 
-    def record_step(self, policy_name: str, output: StepOutput) -> None:
-        """Count what a step of the engine did for a request."""
+    def record_prefix_use(self, policy_name: str, num_prompt: int, num_cached: int) -> None:
+        """Count the prompt rows of a request, and those of them that were not computed."""
         labels = self._labels(policy_name)
-        executed = output.executed
-        self._generated_tokens.labels(*labels).inc(output.token_id is not None)
-        self._executed_flops.labels(*labels).inc(executed.flops)
-        self._saved_flops.labels(*labels).inc(executed.full_flops - executed.flops)
-        self._executed_sublayers.labels(*labels, "attention").inc(executed.attention)
-        self._executed_sublayers.labels(*labels, "ffn").inc(executed.ffn)
-        self._skipped_sublayers.labels(*labels, "attention").inc(executed.skipped_attention)
-        self._skipped_sublayers.labels(*labels, "ffn").inc(executed.skipped_ffn)
+        self._prefix_queries.labels(*labels).inc(num_prompt)
+        self._prefix_hits.labels(*labels).inc(num_cached)
+
+    def record_output(self, policy_name: str, output: StepOutput) -> None:
+        """Count what a step of the engine gave a request."""
+        if output.token_id is not None:
+            self._generated_tokens.labels(*self._labels(policy_name)).inc()
         for stage, seconds in output.stage_seconds.items():
             self.record_stage(stage, seconds)
 
@@ -126,7 +130,7 @@ class ServerMetrics:
         self._waiting.labels(self._model).set_function(num_waiting)
 
     def _labels(self, policy_name: str) -> tuple[str, str]:
-        return self._model, policy_name if policy_name in self._policy_names else INLINE_NAME
+        return self._families.policy_labels(policy_name)
 
     def _define_latencies(self) -> None:
         self._request_duration = self._histogram(
@@ -138,12 +142,12 @@ class ServerMetrics:
         self._inter_token_latency = self._histogram(
             "inter_token_latency", "Between two tokens of a request.", _TOKEN_SECONDS
         )
-        self._stage_duration = Histogram(
-            "skipserve_stage_duration_seconds",
-            "Time of a request in one stage; decode counts each token.",
-            ("model", "stage"),
-            buckets=_STAGE_SECONDS,
-            registry=self._registry,
+        self._stage_duration = self._families.histogram(
+            "stage_duration_seconds",
+            "Time of a request in one stage, once per request; decode is from the first token to "
+            "the last.",
+            _STAGE_SECONDS,
+            "stage",
         )
 
     def _define_work(self) -> None:
@@ -151,26 +155,24 @@ class ServerMetrics:
         self._prompt_tokens = self._counter("prompt_tokens", "Prompt rows that show no image.")
         self._image_tokens = self._counter("image_tokens", "Prompt rows that show an image.")
         self._generated_tokens = self._counter("generated_tokens", "Tokens sampled.")
-        self._executed_flops = self._counter("executed_flops", "FLOPs of all rows launched.")
-        self._saved_flops = self._counter(
-            "saved_flops", "FLOPs that the full model would have spent besides on the same rows."
+        self._prefix_queries = self._counter(
+            "prefix_cache_queries", "Prompt rows that were looked for in the cache, image or text."
         )
-        self._executed_sublayers = self._counter(
-            "executed_sublayers", "Sublayers run, one for each row and layer.", "kind"
+        self._prefix_hits = self._counter(
+            "prefix_cache_hits", "Prompt rows that were found there and not computed."
         )
-        self._skipped_sublayers = self._counter(
-            "skipped_sublayers", "Sublayers that the full model would have run besides.", "kind"
-        )
-        self._errors = self._server_counter("errors", "Replies with an error status.", "code")
-        self._rejections = self._server_counter("rejections", "Requests turned away.", "reason")
-        self._cancellations = self._server_counter("cancellations", "Requests given up by clients.")
+        counter = self._families.counter
+        self._errors = counter("errors", "Replies with an error status.", "code")
+        self._rejections = counter("rejections", "Requests turned away.", "reason")
+        self._cancellations = counter("cancellations", "Requests given up by clients.")
 
     def _define_state(self) -> None:
-        self._running = self._gauge("requests_running", "Requests under way in the engine.")
-        self._waiting = self._gauge("requests_waiting", "Requests that wait for the engine.")
-        self._engine_up = self._gauge("engine_up", "1 while the engine makes progress.")
-        self._build_info = self._gauge("build_info", "What is running.", "version", "python")
-        self._policy_info = self._gauge(
+        gauge = self._families.gauge
+        self._running = gauge("requests_running", "Requests under way in the engine.")
+        self._waiting = gauge("requests_waiting", "Requests that wait for the engine.")
+        self._engine_up = gauge("engine_up", "1 while the engine makes progress.")
+        self._build_info = gauge("build_info", "What is running.", "version", "python")
+        self._policy_info = gauge(
             "skip_policy_info", "The named policies.", "skip_policy", "digest", "scope"
         )
 
@@ -181,21 +183,7 @@ class ServerMetrics:
             self._policy_info.labels(self._model, *labels).set(1)
 
     def _histogram(self, name: str, meaning: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(
-            f"skipserve_{name}_seconds",
-            meaning,
-            ("model", "skip_policy"),
-            buckets=buckets,
-            registry=self._registry,
-        )
+        return self._families.histogram(f"{name}_seconds", meaning, buckets, "skip_policy")
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
-        return self._server_counter(name, meaning, "skip_policy", *labels)
-
-    def _server_counter(self, name: str, meaning: str, *labels: str) -> Counter:
-        return Counter(
-            f"skipserve_{name}_total", meaning, ("model", *labels), registry=self._registry
-        )
-
-    def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
-        return Gauge(f"skipserve_{name}", meaning, ("model", *labels), registry=self._registry)
+        return self._families.counter(name, meaning, "skip_policy", *labels)

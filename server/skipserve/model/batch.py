@@ -63,42 +63,43 @@ class LayerRows:
 
 
 @dataclass(frozen=True)
-class Span:
-    """The rows of one sequence in a batch and where its K/V live.
+class KvGroup:
+    """Where keys and values live, for layers that keep the same positions.
+
+    Slot s of a layer is position s % page_size of page s // page_size.
 
     Attributes:
-        start: index of its first row.
-        stop: index after its last row.
-        num_cached: keys that precede its first row.
-        first_slot: the slot of its position 0; position p lives in slot first_slot + p.
+        tables: pages by sequence, in the order of their positions, [B, W] int32; what lies behind
+            a sequence's last page is not looked at.
+        slots: where each row's keys and values go, [T] int64.
     """
 
-    start: int
-    stop: int
-    num_cached: int
-    first_slot: int
+    tables: Tensor
+    slots: Tensor
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One forward.
+    """One forward of T rows of B sequences.
 
     Attributes:
         token_ids: [T] int64; the id at a visual row is not looked up.
         positions: [T] int64, counted from 0 in each sequence.
-        slots: [T] int64, where each row's K/V go.
+        row_starts: index of the first row of each sequence, and T: B + 1 in all.
+        num_cached: how many positions of each sequence precede its first row.
         visual_rows: [N] int64, the rows that take a row of `visual_features`, in order.
         visual_features: projected image features, [N, D]; None without visual rows.
-        spans: the rows by sequence, in order.
         layers: the rows by layer; layers that do the same share one object.
-        logit_rows: [B] int64, the rows whose logits are wanted.
+        kv_group: by layer; layers whose keys and values lie alike share one object.
+        logit_rows: [R] int64, the rows whose logits are wanted.
     """
 
     token_ids: Tensor
     positions: Tensor
-    slots: Tensor
+    row_starts: tuple[int, ...]
+    num_cached: tuple[int, ...]
     visual_rows: Tensor
     visual_features: Tensor | None
-    spans: tuple[Span, ...]
     layers: tuple[LayerRows, ...]
+    kv_group: tuple[KvGroup, ...]
     logit_rows: Tensor

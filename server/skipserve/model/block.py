@@ -85,18 +85,21 @@ class DecoderBlock:
         """Store keys and values; return the block's input with the attention added to it."""
         rows = block.rows
         normed = rms_norm(take(hidden, rows.kv), self.attention_norm)
-        num_kv_heads = cache.keys.shape[1]
-        key_value = linear(normed, self.key_value).view(-1, 2, num_kv_heads, self.head_size)
-        key, value = key_value.unbind(1)
-        store(cache, block.slots, rotary(key, *block.key_factors), value)
-        if rows.attention is Every.NONE:
+        num_kv_heads, dtype = cache.keys.shape[1], cache.keys.dtype
+        key_value = linear(normed, self.key_value).to(dtype)
+        key, value = key_value.view(-1, 2, num_kv_heads, self.head_size).unbind(1)
+        key = rotary(key, *block.key_factors)
+        store(cache, block.slots, key, value)
+        if block.layout is None:
             return hidden
         if rows.attention is not rows.kv:
             normed = rms_norm(take(hidden, rows.attention), self.attention_norm)
-        query = linear(normed, self.query).view(len(normed), -1, self.head_size)
-        mixed = attention(rotary(query, *block.query_factors), cache, block.spans)
+        query = linear(normed, self.query).to(dtype).view(len(normed), -1, self.head_size)
+        mixed = attention(rotary(query, *block.query_factors), (key, value), cache, block.layout)
         residual = take(hidden, rows.attention)
-        return put(hidden, rows.attention, linear_add(mixed, self.output, residual))
+        return put(
+            hidden, rows.attention, linear_add(mixed.to(hidden.dtype), self.output, residual)
+        )
 
     def _ffn_input(self, hidden: Tensor, attended: Tensor, rows: LayerRows) -> Tensor:
         """Return what the FFN's rows feed it, normalised."""

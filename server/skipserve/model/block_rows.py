@@ -1,14 +1,13 @@
 """What the blocks of a forward need to know of their rows, beside which rows they are."""
 
-from bisect import bisect_left
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 from torch import Tensor
 
-from skipserve.model.batch import Batch, Every, LayerRows, RowSet, Span, take
-from skipserve_kernels.attention.op import QuerySpan
+from skipserve.model.batch import Batch, Every, KvGroup, LayerRows, RowSet, take
+from skipserve_kernels.attention.layout import Index, Runs, find_queries, find_runs
+from skipserve_kernels.attention.op import Layout, prepare
 
 
 @dataclass(frozen=True)
@@ -20,64 +19,83 @@ class BlockRows:
         query_factors: rotary factors of the rows that run attention.
         key_factors: rotary factors of the rows that project keys.
         slots: where keys and values go.
-        spans: the rows that run attention, by sequence.
+        layout: what the rows that run attention read; None if there are none.
     """
 
     rows: LayerRows
     query_factors: tuple[Tensor, ...]
     key_factors: tuple[Tensor, ...]
     slots: Tensor
-    spans: tuple[QuerySpan, ...]
+    layout: Layout | None
 
 
-def prepare_rows(batch: Batch, factors: Tensor) -> dict[int, BlockRows]:
-    """Derive what blocks need of their rows, once for all layers that share them.
+# Layers agree when both are the same objects.
+_Key = tuple[int, int]
+
+
+def block_key(rows: LayerRows, group: KvGroup) -> _Key:
+    """Return the key under which `prepare_rows` keeps what a layer needs."""
+    return id(rows), id(group)
+
+
+def prepare_rows(batch: Batch, factors: Tensor, page_size: int) -> dict[_Key, BlockRows]:
+    """Derive what blocks need of their rows, once for all layers that agree.
 
     Args:
         batch: the forward.
         factors: rotary factors of all positions, [P, 2, 1, C].
+        page_size: positions in a page.
 
     Returns:
-        By the identity of the LayerRows; idle ones are left out.
+        By `block_key`; idle layers are left out.
     """
-    factors = factors.index_select(0, batch.positions)
-    distinct = {id(rows): rows for rows in batch.layers if not rows.is_idle}
-    return {key: _block_rows(rows, batch, factors) for key, rows in distinct.items()}
+    spans = _Spans(batch, factors.index_select(0, batch.positions))
+    runs = {id(group): spans.runs(group, page_size) for group in _distinct(batch.kv_group)}
+    layers = zip(batch.layers, batch.kv_group, strict=True)
+    launched = {block_key(*layer): layer for layer in layers if not layer[0].is_idle}
+    return {key: spans.block(*layer, runs[id(layer[1])]) for key, layer in launched.items()}
 
 
-def _block_rows(rows: LayerRows, batch: Batch, factors: Tensor) -> BlockRows:
-    return BlockRows(
-        rows=rows,
-        query_factors=take(factors, rows.attention).unbind(1),
-        key_factors=take(factors, rows.kv).unbind(1),
-        slots=take(batch.slots, rows.kv),
-        spans=_query_spans(rows.attention, batch),
-    )
+def _distinct(groups: tuple[KvGroup, ...]) -> list[KvGroup]:
+    return list({id(group): group for group in groups}.values())
 
 
-def _query_spans(rows: RowSet, batch: Batch) -> tuple[QuerySpan, ...]:
-    """Cut the rows that run attention by sequence."""
-    if rows is Every.NONE:
-        return ()
-    indexes = range(batch.spans[-1].stop) if rows is Every.ALL else rows.tolist()
-    spans = []
-    for span in batch.spans:
-        start, stop = bisect_left(indexes, span.start), bisect_left(indexes, span.stop)
-        if start < stop:
-            spans.append(_query_span(start, indexes[start:stop], span, batch.positions.device))
-    return tuple(spans)
+class _Spans:
+    """The sequences of a batch, on the host.
 
-
-def _query_span(start: int, indexes: Sequence[int], span: Span, device: torch.device) -> QuerySpan:
-    """Say what the queries of one sequence see.
-
-    Keys end at the last query: later ones may not be there.
+    Args:
+        batch: the forward.
+        factors: rotary factors of its rows, [T, 2, 1, C].
     """
-    num_queries = len(indexes)
-    num_keys = indexes[-1] - span.start + span.num_cached + 1
-    is_causal = 1 < num_queries == num_keys
-    mask = None
-    if num_queries > 1 and not is_causal:
-        positions = torch.tensor(indexes, device=device) + (span.num_cached - span.start)
-        mask = positions[:, None] >= torch.arange(num_keys, device=device)
-    return QuerySpan(start, start + num_queries, span.first_slot, num_keys, mask, is_causal)
+
+    def __init__(self, batch: Batch, factors: Tensor) -> None:
+        self._factors = factors
+        self._row_starts = np.array(batch.row_starts)
+        self._num_cached = np.array(batch.num_cached)
+        self._all_rows = np.arange(batch.row_starts[-1])
+
+    def runs(self, group: KvGroup, page_size: int) -> Runs:
+        """Find where the positions of all sequences lie, those of this forward too."""
+        num_positions = self._num_cached + np.diff(self._row_starts)
+        return find_runs(group.tables.cpu().numpy(), num_positions, page_size)
+
+    def block(self, rows: LayerRows, group: KvGroup, runs: Runs) -> BlockRows:
+        """Derive what one block needs."""
+        return BlockRows(
+            rows=rows,
+            query_factors=take(self._factors, rows.attention).unbind(1),
+            key_factors=take(self._factors, rows.kv).unbind(1),
+            slots=take(group.slots, rows.kv),
+            layout=None if rows.attention is Every.NONE else self._layout(rows, runs),
+        )
+
+    def _layout(self, rows: LayerRows, runs: Runs) -> Layout:
+        query_rows, key_rows = self._indexes(rows.attention), self._indexes(rows.kv)
+        queries = find_queries(query_rows, key_rows, self._row_starts, self._num_cached)
+        return prepare(queries, runs, self._factors.device)
+
+    def _indexes(self, rows: RowSet) -> Index:
+        if isinstance(rows, Tensor):
+            indexes: Index = rows.cpu().numpy()
+            return indexes
+        return self._all_rows if rows is Every.ALL else self._all_rows[:0]

@@ -1,6 +1,6 @@
 """A LLaMA decoder that runs what the rows of a batch ask for. Knows no policy and no request.
 
-Shapes: T rows, D hidden, C head size, V vocabulary, P positions, B wanted rows.
+Shapes: T rows, D hidden, C head size, V vocabulary, P positions, R wanted rows.
 """
 
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from skipserve.model.batch import Batch, Every, put, take
 from skipserve.model.block import DecoderBlock
-from skipserve.model.block_rows import prepare_rows
+from skipserve.model.block_rows import block_key, prepare_rows
 from skipserve.model.config import ModelConfig
 from skipserve.model.weights import Weights, take_gain, take_linear
-from skipserve_kernels.attention.op import KeyValues
+from skipserve_kernels.attention.op import KeyValues, cache_dtype
 from skipserve_kernels.linear.op import PackedLinear, linear, pack
 from skipserve_kernels.rms_norm.op import Gain, rms_norm
 from skipserve_kernels.rotary.op import rotary_table
@@ -26,8 +26,9 @@ from skipserve_policies.sizes import DecoderSizes
 
 @dataclass(frozen=True)
 class KVCache:
-    """Keys and values of all layers."""
+    """Keys and values of all layers; slot s is position s % page_size of page s // page_size."""
 
+    page_size: int
     layers: tuple[KeyValues, ...]
 
 
@@ -67,25 +68,32 @@ class Decoder:
             ),
             norm=take_gain(weights, "decoder.norm", sizes.hidden_size, config.rms_norm_epsilon),
             head=head,
-            factors=_rotary_factors(config, embedding),
+            factors=_rotary_factors(config, embedding.dtype, embedding.device),
             sizes=sizes,
         )
 
-    def new_cache(self, num_slots: int) -> KVCache:
-        """Return room for the keys and values of so many positions."""
+    def new_cache(self, num_pages: int, page_size: int) -> KVCache:
+        """Return room for the keys and values of so many pages; it is not cleared."""
         num_heads, head_size = self.sizes.num_kv_heads, self.sizes.head_dim
         dtype, device = self.embedding.dtype, self.embedding.device
-        return KVCache(
-            tuple(
-                KeyValues.empty(num_slots, num_heads, head_size, dtype, device) for _ in self.blocks
-            )
+        num_slots = num_pages * page_size
+        layers = (
+            KeyValues.empty(num_slots, num_heads, head_size, dtype, device) for _ in self.blocks
         )
+        return KVCache(page_size, tuple(layers))
+
+    def cache_bytes_per_token(self) -> int:
+        """Return what the keys and values of one position take in all layers."""
+        dtype = cache_dtype(self.embedding.dtype, self.embedding.device)
+        width = 2 * self.sizes.num_kv_heads * self.sizes.head_dim
+        return len(self.blocks) * width * dtype.itemsize
 
     def __call__(self, batch: Batch, cache: KVCache) -> Tensor:
-        """Return the logits of the wanted rows, [B, V] float32, and store keys and values."""
+        """Return the logits of the wanted rows, [R, V] float32, and store keys and values."""
         hidden = remembered = self._embed(batch)
-        prepared = prepare_rows(batch, self.factors)
-        for block, rows, layer_cache in zip(self.blocks, batch.layers, cache.layers, strict=True):
+        prepared = prepare_rows(batch, self.factors, cache.page_size)
+        layers = zip(self.blocks, batch.layers, batch.kv_group, cache.layers, strict=True)
+        for block, rows, group, layer_cache in layers:
             if rows.is_idle:
                 continue
             before = hidden
@@ -93,10 +101,12 @@ class Decoder:
                 hidden = put(hidden, rows.pair_second, remembered)
             if rows.pair_first is not Every.NONE:
                 remembered = take(hidden, rows.pair_first)
-            hidden = block(hidden, prepared[id(rows)], layer_cache)
+            hidden = block(hidden, prepared[block_key(rows, group)], layer_cache)
             if rows.pair_second is not Every.NONE:
                 first, second = take(before, rows.pair_second), take(hidden, rows.pair_second)
                 hidden = put(hidden, rows.pair_second, first.lerp(second, 0.5))
+        if not len(batch.logit_rows):
+            return hidden.new_empty(0, self.sizes.vocab_size, dtype=torch.float32)
         wanted = rms_norm(hidden.index_select(0, batch.logit_rows), self.norm)
         return linear(wanted, self.head).float()
 
@@ -108,9 +118,12 @@ class Decoder:
         return F.embedding(ids, self.embedding).index_copy(0, batch.visual_rows, features)
 
 
-def _rotary_factors(config: ModelConfig, embedding: Tensor) -> Tensor:
-    """Return the factors of all positions, for all kinds of rotary embedding of transformers."""
+def _rotary_factors(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the factors of all positions, for all kinds of rotary embedding of transformers.
+
+    They turn queries and keys in the type of the cache.
+    """
     module = LlamaRotaryEmbedding(LlamaConfig(**config.text))
     positions = torch.arange(config.max_positions).unsqueeze(0)
-    cosine, sine = module(torch.empty(0, dtype=embedding.dtype), positions)
-    return rotary_table(cosine[0], sine[0]).to(embedding.device)
+    cosine, sine = module(torch.empty(0, dtype=cache_dtype(dtype, device)), positions)
+    return rotary_table(cosine[0], sine[0]).to(device)

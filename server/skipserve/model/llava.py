@@ -63,11 +63,15 @@ class Llava:
         """Turn pictures, uint8 [N, S, S, 3] on the device, into visual rows [N, P, D]."""
         return self._vision(pixels)
 
-    def new_cache(self, num_slots: int) -> KVCache:
-        """Return room for the keys and values of so many positions, of any sequences."""
-        return self._decoder.new_cache(num_slots)
+    def new_cache(self, num_pages: int, page_size: int) -> KVCache:
+        """Return room for the keys and values of so many pages, of any sequences; not cleared."""
+        return self._decoder.new_cache(num_pages, page_size)
+
+    def cache_bytes_per_token(self) -> int:
+        """Return what the keys and values of one position take, in the type the device keeps."""
+        return self._decoder.cache_bytes_per_token()
 
     @torch.inference_mode()
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
-        """Run one batch: store its keys and values, return the wanted logits [B, V] float32."""
+        """Run one batch: store its keys and values, return the wanted logits [R, V] float32."""
         return self._decoder(batch, cache)

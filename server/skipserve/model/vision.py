@@ -13,7 +13,7 @@ from transformers.activations import ACT2FN
 
 from skipserve.model.config import ModelConfig, ModelFilesError
 from skipserve.model.weights import Weights, take_linear
-from skipserve_kernels.linear.op import PackedLinear, linear
+from skipserve_kernels.linear.op import PackedLinear, linear, pack
 
 
 class VisionEncoder:
@@ -63,9 +63,30 @@ def _load_tower(config: ModelConfig, weights: Weights, device: torch.device) -> 
         for name, parameter in tower.named_parameters()
     }
     tower.load_state_dict(state, assign=True)
+    _pack_linears(tower)
     num_positions = sizes.num_patches + 1
     tower.embeddings.position_ids = torch.arange(num_positions, device=device).unsqueeze(0)
     return tower.eval().requires_grad_(requires_grad=False)
+
+
+class _Packed(nn.Module):
+    """Stands in for a linear layer."""
+
+    def __init__(self, plain: nn.Linear) -> None:
+        super().__init__()
+        self._packed = pack(plain.weight, plain.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self._packed)
+
+
+def _pack_linears(module: nn.Module) -> None:
+    """Replace all linear layers inside a module."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.Linear):
+            setattr(module, name, _Packed(child))
+        else:
+            _pack_linears(child)
 
 
 def _activation(name: str) -> Callable[[Tensor], Tensor]:

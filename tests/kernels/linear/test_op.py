@@ -64,6 +64,12 @@ def test_weights_are_reordered_where_that_gains() -> None:
     assert cpu.gains_from_packing(small.bfloat16())
 
 
+def test_small_weights_lie_column_by_column() -> None:
+    packed = pack(torch.arange(6.0).view(2, 3))
+    assert packed.weight.stride() == (1, 2)
+    assert torch.equal(linear(torch.eye(3), packed), torch.arange(6.0).view(2, 3).t())
+
+
 def test_without_the_librarys_private_operators_weights_stay_as_they_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -84,3 +90,13 @@ def test_small_models_compute_in_float32_on_the_cpu_alone() -> None:
     assert arithmetic_dtype(torch.device("cpu"), bfloat16, 128) is torch.float32
     assert arithmetic_dtype(torch.device("cpu"), bfloat16, 1024) is bfloat16
     assert arithmetic_dtype(torch.device("cuda"), bfloat16, 128) is bfloat16
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 2, 3])
+def test_few_rows_come_back_as_few(num_rows: int) -> None:
+    x, weight, bias, residual = make_inputs(num_rows, 512, 600)
+    packed = pack(weight, bias)
+    assert packed.is_prepacked
+    expected = F.linear(x, weight, bias)
+    assert torch.allclose(linear(x, packed), expected, atol=1e-4)
+    assert torch.allclose(linear_add(x, packed, residual), residual + expected, atol=1e-4)

@@ -1,6 +1,7 @@
 """Tests of who may come in."""
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 
 import pytest
@@ -26,12 +27,12 @@ class Engine:
 class Door:
     """An admission, its engine and the counts of those turned away."""
 
-    def __init__(self, max_queued: int = 2) -> None:
+    def __init__(self, max_requests: int = 2, max_tokens: int = 1000) -> None:
         self.engine = Engine()
         self._registry = CollectorRegistry()
         metrics = ServerMetrics(self._registry, "m", [])
         service: EngineService = self.engine  # type: ignore[assignment]
-        self.admission = Admission(service, metrics, max_queued)
+        self.admission = Admission(service, metrics, max_requests, max_tokens)
 
     def refusal(self) -> str:
         with pytest.raises(UnavailableError) as caught, self.admission.admit():
@@ -45,7 +46,7 @@ class Door:
 
 
 def test_the_queue_has_an_end() -> None:
-    door = Door(max_queued=2)
+    door = Door(max_requests=2)
     with door.admission.admit(), door.admission.admit():
         assert "too many" in door.refusal()
         door.engine.num_running = 1
@@ -85,7 +86,64 @@ def test_draining_waits_for_those_inside() -> None:
 
 
 def test_a_place_is_given_back_after_an_error() -> None:
-    door = Door(max_queued=1)
+    door = Door(max_requests=1)
     for _ in range(3):
         with pytest.raises(ZeroDivisionError), door.admission.admit():
             raise ZeroDivisionError
+
+
+def test_tokens_wait_until_the_first_answer_token() -> None:
+    door = Door(max_requests=10, max_tokens=100)
+    with door.admission.admit() as first, door.admission.admit() as second:
+        first.join_queue(60)
+        with pytest.raises(UnavailableError, match="prompt tokens"):
+            second.join_queue(41)
+        second.join_queue(40)
+        first.leave_queue()
+        first.leave_queue()
+        with door.admission.admit() as third:
+            third.join_queue(60)
+            with door.admission.admit() as fourth, pytest.raises(UnavailableError):
+                fourth.join_queue(1)
+    assert door.rejections("queued_tokens") == 2
+
+
+def test_tokens_of_a_request_that_is_given_up_wait_no_more() -> None:
+    door = Door(max_tokens=100)
+    for _ in range(3):
+        with door.admission.admit() as place, contextlib.suppress(ZeroDivisionError):
+            place.join_queue(100)
+            raise ZeroDivisionError
+    with door.admission.admit() as place:
+        place.join_queue(100)
+
+
+def test_a_request_that_finds_nobody_waiting_is_taken_whatever_its_size() -> None:
+    door = Door(max_tokens=100)
+    with door.admission.admit() as large, door.admission.admit() as small:
+        large.join_queue(500)
+        with pytest.raises(UnavailableError):
+            small.join_queue(1)
+
+
+def test_requests_that_come_at_once_do_not_pass_the_limits_together() -> None:
+    door = Door(max_requests=30, max_tokens=100)
+
+    async def ask() -> bool:
+        try:
+            with door.admission.admit() as place:
+                await asyncio.sleep(0)
+                place.join_queue(10)
+                await asyncio.sleep(0)
+                return True
+        except UnavailableError:
+            return False
+
+    async def burst() -> int:
+        return sum(await asyncio.gather(*(ask() for _ in range(50))))
+
+    assert asyncio.run(burst()) == 10
+    assert door.rejections("queue_full") == 20
+    assert door.rejections("queued_tokens") == 20
+    with door.admission.admit() as place:
+        place.join_queue(100)

@@ -104,6 +104,14 @@ def test_an_end_without_a_token() -> None:
     assert shown[-1].finish_reason is FinishReason.LENGTH
 
 
+def test_the_time_that_it_takes_is_known() -> None:
+    text = AnswerText(OURS, (), has_logprobs=False)
+    assert text.seconds == 0
+    seen = [text.seconds for output in steps(" the cat") if text.push(output)]
+    assert seen == sorted(set(seen))
+    assert seen[0] > 0
+
+
 def test_the_tally() -> None:
     tally = Tally()
     assert tally.time_to_first_token_seconds is None

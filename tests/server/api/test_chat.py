@@ -2,6 +2,7 @@
 
 import json
 import socket
+import uuid
 from typing import Any
 
 import httpx
@@ -16,15 +17,20 @@ CHAT = "/v1/chat/completions"
 SKIPPING = "skip-block-every-3-from-16-all"
 
 
+def alone(body: dict[str, Any]) -> dict[str, Any]:
+    """Return a body that reuses nothing, so that equal requests are computed alike."""
+    return {"cache_salt": uuid.uuid4().hex} | body
+
+
 def ask(client: httpx.Client, body: dict[str, Any], **headers: str) -> dict[str, Any]:
-    reply = client.post(CHAT, json=body, headers=headers)
+    reply = client.post(CHAT, json=alone(body), headers=headers)
     assert reply.status_code == 200, reply.text
     return dict(reply.json())
 
 
 def stream(client: httpx.Client, body: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the chunks of a stream; checks how it ends."""
-    with client.stream("POST", CHAT, json=body | {"stream": True}) as reply:
+    with client.stream("POST", CHAT, json=alone(body) | {"stream": True}) as reply:
         assert reply.status_code == 200
         assert reply.headers["content-type"].startswith("text/event-stream")
         assert reply.headers["cache-control"] == "no-cache"
@@ -57,7 +63,7 @@ def test_the_skip_report_is_the_formula(
     client: httpx.Client, live: LiveServer, picture_url: str
 ) -> None:
     body = question("What?", picture_url, temperature=0, max_tokens=5, skip_policy=SKIPPING)
-    reply = client.post(CHAT, json=body)
+    reply = client.post(CHAT, json=alone(body))
     assert reply.headers["x-skip-policy"] == SKIPPING
     report, usage = reply.json()["metrics"]["skip"], reply.json()["usage"]
     sizes = live.built.serving.reporter.sizes
@@ -201,6 +207,43 @@ def test_the_answer_fills_what_is_left_of_the_context(client: httpx.Client) -> N
     del body["max_tokens"]
     usage = ask(client, body)["usage"]
     assert usage["total_tokens"] <= 256
+
+
+def test_what_was_computed_before_is_reused(client: httpx.Client, picture_url: str) -> None:
+    salt = uuid.uuid4().hex
+    body = question("What is in it?", picture_url, temperature=0, cache_salt=salt)
+    first, second = (ask(client, body) for _ in range(2))
+    other = ask(client, body | {"cache_salt": salt + "-"})
+    cached = [
+        reply["usage"]["prompt_tokens_details"]["cached_tokens"] for reply in (first, second, other)
+    ]
+    num_prompt = first["usage"]["prompt_tokens"]
+    assert cached == [0, (num_prompt - 1) // 16 * 16, 0]
+    assert second["metrics"]["skip"]["full_flops"] < first["metrics"]["skip"]["full_flops"]
+    assert len({reply["choices"][0]["message"]["content"] for reply in (first, second, other)}) == 1
+
+
+@pytest.mark.parametrize("wants_stream", [False, True])
+def test_a_request_out_of_time_is_told_so(client: httpx.Client, wants_stream: bool) -> None:
+    body = question("Why?", timeout_seconds=1e-6, stream=wants_stream)
+    reply = client.post(CHAT, json=body)
+    if wants_stream:
+        assert reply.status_code == 200
+        *_, event, end, _ = reply.text.split("\n\n")
+        assert end == "data: [DONE]"
+        error = json.loads(event.removeprefix("data: "))["error"]
+    else:
+        assert reply.status_code == 408
+        error = reply.json()["error"]
+    assert (error["code"], error["type"]) == (408, "timeout_error")
+    assert "timeout_seconds" in error["message"]
+
+
+def test_times_and_salts_that_are_none_are_named(client: httpx.Client) -> None:
+    for fields in ({"cache_salt": "with spaces"}, {"timeout_seconds": 0}):
+        reply = client.post(CHAT, json=question("Why?", **fields))
+        assert reply.status_code == 400
+        assert reply.json()["error"]["param"] == next(iter(fields))
 
 
 def cancelled(live: LiveServer) -> float:

@@ -1,11 +1,13 @@
 """Tests of how a form becomes a request, and which policy it gets."""
 
+import math
 from typing import Any
 
 import pytest
 from pictures import data_uri, encode, question, random_picture
+from pydantic import ValidationError
 
-from skipserve.api.convert import Converter, Prepared
+from skipserve.api.convert import Converter, Prepared, TimeLimits
 from skipserve.api.wire import ChatForm
 from skipserve.app import Built
 from skipserve.engine.types import Stage
@@ -117,8 +119,7 @@ def test_an_inline_policy_that_cannot_run(
 
 
 def test_inline_policies_can_be_switched_off(converter: Converter) -> None:
-    fields = {name: getattr(converter, name) for name in converter.__dataclass_fields__}
-    strict = Converter(**fields | {"takes_inline": False})
+    strict = with_changes(converter, takes_inline=False)
     assert refused(strict, FeatureOffError, skip_policy=INLINE).param == "skip_policy"
     assert policy_of(strict, skip_policy=FIRST) == FIRST
 
@@ -144,6 +145,14 @@ def test_sampling(converter: Converter) -> None:
     plain = convert(converter).request.sampling
     assert (plain.temperature, plain.top_p, plain.num_top_logprobs) == (1.0, 1.0, None)
     assert plain.seed != convert(converter).request.sampling.seed
+    assert (plain.top_k, plain.min_p) == (0, 0.0)
+    filtered = convert(converter, top_k=5, min_p=0.1).request.sampling
+    assert (filtered.top_k, filtered.min_p) == (5, 0.1)
+
+
+@pytest.mark.parametrize("top_k", [None, 0, -1])
+def test_values_of_top_k_that_keep_all(converter: Converter, top_k: int | None) -> None:
+    assert convert(converter, top_k=top_k).request.sampling.top_k == 0
 
 
 def test_the_length_of_the_answer(converter: Converter) -> None:
@@ -156,12 +165,57 @@ def test_the_length_of_the_answer(converter: Converter) -> None:
     assert error.param == "max_tokens"
 
 
+def test_the_answer_fits_the_engine_s_cache(converter: Converter) -> None:
+    num_prompt = convert(converter).request.num_prompt
+    form = ChatForm.model_validate(question("Hi", max_tokens=None))
+    prepared = converter.convert(form, num_cache_tokens=num_prompt + 5)
+    assert prepared.request.sampling.max_tokens == 5
+    with pytest.raises(InvalidRequestError) as caught:
+        converter.convert(form, num_cache_tokens=num_prompt)
+    assert caught.value.param == "messages"
+
+
+def with_changes(converter: Converter, **changes: Any) -> Converter:
+    fields = {name: getattr(converter, name) for name in converter.__dataclass_fields__}
+    return Converter(**fields | changes)
+
+
+def test_times(converter: Converter) -> None:
+    strict = with_changes(converter, times=TimeLimits(queue_seconds=2.0, request_seconds=9.0))
+    for asked, seconds in [(None, 9.0), (0.5, 0.5), (9.5, 9.0), (1e300, 9.0)]:
+        request = convert(strict, timeout_seconds=asked).request
+        assert (request.queue_seconds, request.deadline_seconds) == (2.0, seconds)
+
+
+def test_salts(converter: Converter) -> None:
+    def salt(converter: Converter, key_digest: bytes | None, **fields: Any) -> str:
+        form = ChatForm.model_validate(question("Hi", **fields))
+        return converter.convert(form, key_digest=key_digest).request.cache_salt
+
+    assert salt(converter, b"k") == salt(converter, None) == ""
+    assert salt(converter, b"k", cache_salt="s") == "s"
+    isolating = with_changes(converter, isolates_keys=True)
+    assert salt(isolating, None, cache_salt="s") == "s"
+    salts = [salt(isolating, key, cache_salt=own) for key in (b"k", b"l") for own in (None, "s")]
+    assert len({*salts, "", "s"}) == 6
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"cache_salt": salt} for salt in ("", "a b", "a\n", "\u00e9", "\x7f", "x" * 129, 7)),
+        *({"timeout_seconds": seconds} for seconds in (0, -1, math.inf, math.nan, "5", True)),
+    ],
+)
+def test_salts_and_times_that_are_none(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(fields))):
+        ChatForm.model_validate(question("Hi", **fields))
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
         ("n", 2),
-        ("top_k", 5),
-        ("min_p", 0.1),
         ("presence_penalty", 0.5),
         ("frequency_penalty", -0.5),
         ("repetition_penalty", 1.1),

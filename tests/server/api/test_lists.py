@@ -2,7 +2,7 @@
 
 import httpx
 from live_server import LiveServer
-from pictures import question
+from pictures import data_uri, encode, question, random_picture
 
 from skipserve_policies.catalog import load_catalog
 
@@ -53,7 +53,7 @@ def test_health_ready_version(client: httpx.Client) -> None:
     assert client.head("/health").status_code in {200, 405}
 
 
-def test_metrics(client: httpx.Client, picture_url: str) -> None:
+def test_metrics(client: httpx.Client) -> None:
     policy = "skip-ffn-from-16-all"
 
     def value(name: str, **labels: str) -> float:
@@ -69,10 +69,15 @@ def test_metrics(client: httpx.Client, picture_url: str) -> None:
         "skipserve_inter_token_latency_seconds_count",
         "skipserve_executed_flops_total",
         "skipserve_saved_flops_total",
+        "skipserve_prefix_cache_queries_total",
+        "skipserve_prefix_cache_hits_total",
     ]
     before = [value(name) for name in names]
     skipped = value("skipserve_skipped_sublayers_total", kind="ffn")
-    body = question("Hi", picture_url, temperature=0, max_tokens=4, skip_policy=policy)
+    # A picture and a salt that no other test has: all of it is computed.
+    picture = data_uri(encode(random_picture(33, 31, seed=99)))
+    body = question("Hi", picture, temperature=0, max_tokens=4, skip_policy=policy)
+    body["cache_salt"] = "test-metrics"
     reply = client.post("/v1/chat/completions", json=body).json()
     grown = [value(name) - old for name, old in zip(names, before, strict=True)]
     num_tokens = reply["usage"]["completion_tokens"]
@@ -80,7 +85,10 @@ def test_metrics(client: httpx.Client, picture_url: str) -> None:
     report = reply["metrics"]["skip"]
     assert grown[3] == report["planned_flops"]
     assert grown[3] + grown[4] == report["full_flops"]
+    assert grown[5:] == [reply["usage"]["prompt_tokens"], 0]
     assert value("skipserve_skipped_sublayers_total", kind="ffn") > skipped
     text = client.get("/metrics").text
     for stage in ("decode_image", "preprocess", "tokenize", "prefill", "decode", "detokenize"):
         assert f'stage="{stage}"' in text
+    for name in ("kv_cache_usage_ratio", "engine_step_rows_count", "preemptions_total"):
+        assert f"skipserve_{name}{{" in text

@@ -20,14 +20,14 @@ IDS = GOOD.prompt_ids
 
 
 def test_a_good_request_passes() -> None:
-    check_request(GOOD, CONFIG)
-    check_request(make_request(num_text=10, max_tokens=64 - 12), CONFIG)
+    check_request(GOOD, CONFIG, 64)
+    check_request(make_request(num_text=10, max_tokens=64 - 12), CONFIG, 64)
 
 
 def test_an_image_may_end_the_prompt() -> None:
     ids = (5, 6, 7, 8, *(IMAGE_ID,) * 4)
     classes = (*(TEXT,) * 4, *(VISUAL,) * 3, LAST)
-    check_request(replace(GOOD, prompt_ids=ids, token_classes=classes), CONFIG)
+    check_request(replace(GOOD, prompt_ids=ids, token_classes=classes), CONFIG, 64)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_an_image_may_end_the_prompt() -> None:
 )
 def test_a_bad_request_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequestError, match=message):
-        check_request(replace(GOOD, **change), CONFIG)
+        check_request(replace(GOOD, **change), CONFIG, 64)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,10 @@ def test_a_bad_request_is_refused(change: dict[str, Any], message: str) -> None:
         ({"temperature": -0.1}, "temperature is -0.1"),
         ({"temperature": math.nan}, "temperature is nan"),
         ({"temperature": math.inf}, "temperature is inf"),
+        ({"top_k": -1}, "top_k is -1"),
+        ({"min_p": -0.1}, "min_p is -0.1"),
+        ({"min_p": 1.5}, "min_p is 1.5"),
+        ({"min_p": math.nan}, "min_p is nan"),
         ({"top_p": 0.0}, "top_p is 0.0"),
         ({"top_p": 1.1}, "top_p is 1.1"),
         ({"top_p": math.nan}, "top_p is nan"),
@@ -70,4 +74,10 @@ def test_a_bad_request_is_refused(change: dict[str, Any], message: str) -> None:
 )
 def test_bad_sampling_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequestError, match=message):
-        check_request(replace(GOOD, sampling=replace(GOOD.sampling, **change)), CONFIG)
+        check_request(replace(GOOD, sampling=replace(GOOD.sampling, **change)), CONFIG, 64)
+
+
+def test_what_there_is_no_memory_for_is_refused() -> None:
+    check_request(GOOD, CONFIG, 12)
+    with pytest.raises(InvalidRequestError, match="over the 11 that the engine has memory for"):
+        check_request(GOOD, CONFIG, 11)

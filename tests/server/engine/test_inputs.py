@@ -1,31 +1,63 @@
 """Batches against a plain reading of the plans, row by row."""
 
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
-from fake_decoder import EOS_ID, IMAGE_ID, NUM_LAYERS, VOCAB, FakeDecoder, make_request
+from engine_parts import EngineParts
+from fake_decoder import EOS_ID, IMAGE_ID, NUM_LAYERS, make_request
 from hypothesis import given
 from hypothesis import strategies as st
 from model_batches import row_does
 from plan_strategies import plans
-from torch import Tensor
 
 from skipserve.engine.inputs import build_batch
+from skipserve.engine.scheduler import Step
 from skipserve.engine.sequence import Sequence
+from skipserve.engine.types import Request
 from skipserve.model.batch import Batch, Every, LayerRows, RowSet
 from skipserve_policies.plan import TokenClass, trim
 
 pytestmark = pytest.mark.fast
 
 CPU = torch.device("cpu")
+LAST_TOKENS = torch.arange(8) + 40
 
 
-def _build(sequences: list[Sequence], features: Tensor | None = None) -> Batch:
-    return build_batch(sequences, image_token_id=IMAGE_ID, visual_features=features, device=CPU)
+@dataclass(frozen=True)
+class Built:
+    """A step, the batch made of it, and what each of its rows is."""
+
+    parts: EngineParts
+    step: Step
+    batch: Batch
+
+    @property
+    def rows(self) -> list[tuple[Sequence, int]]:
+        """The sequence and the position of each row."""
+        step = self.step
+        triples = zip(step.sequences, step.starts, step.stops, strict=True)
+        return [(s, position) for s, start, stop in triples for position in range(start, stop)]
 
 
-def _rows(rows: RowSet, num_rows: int) -> list[int]:
+def _build(parts: EngineParts) -> Built:
+    step = parts.scheduler.schedule()
+    return Built(parts, step, build_batch(step, parts.tables, parts.plans, None, LAST_TOKENS))
+
+
+def _class(sequence: Sequence, position: int) -> TokenClass:
+    if position >= sequence.num_prompt:
+        return TokenClass.GENERATED
+    return sequence.request.token_classes[position]
+
+
+def _token(sequence: Sequence, position: int) -> int:
+    return [*sequence.request.prompt_ids, *sequence.generated_ids][position]
+
+
+def _members(rows: RowSet, num_rows: int) -> list[int]:
     if isinstance(rows, Every):
         return list(range(num_rows)) if rows is Every.ALL else []
     assert rows.dtype == torch.int64
@@ -34,109 +66,131 @@ def _rows(rows: RowSet, num_rows: int) -> list[int]:
 
 
 @st.composite
-def _sequences(draw: st.DrawFn) -> list[Sequence]:
-    """Draw some sequences in any state, each with a plan of its own."""
-    drawn = []
-    first_slot = 0
-    for i in range(draw(st.integers(1, 4))):
-        plan = draw(plans(NUM_LAYERS))
-        request = make_request(
-            str(i),
-            num_text=draw(st.integers(0, 4)),
-            num_images=draw(st.integers(0, 2)),
-            plan=trim(plan) if draw(st.booleans()) else plan,
-        )
-        generated = draw(st.lists(st.integers(0, VOCAB - 1), max_size=3))
-        num_known = request.num_prompt + len(generated)
-        num_computed = draw(st.sampled_from([0, request.num_prompt - 1, num_known - 1]))
-        drawn.append(
-            Sequence(
-                request, first_slot=first_slot, generated_ids=generated, num_computed=num_computed
-            )
-        )
-        first_slot += num_known
-    return drawn
+def _requests(draw: st.DrawFn) -> Request:
+    plan = draw(plans(NUM_LAYERS))
+    return make_request(
+        num_text=draw(st.integers(0, 9)),
+        num_images=draw(st.integers(0, 2)),
+        max_tokens=draw(st.integers(1, 6)),
+        plan=trim(plan) if draw(st.booleans()) else plan,
+    )
 
 
-@given(_sequences())
-def test_each_row_does_what_its_plan_says(sequences: list[Sequence]) -> None:
-    batch = _build(sequences)
-    rows = [(s.request.plan, c) for s in sequences for c in s.pending_classes]
-    for layer, layer_rows in enumerate(batch.layers):
+@st.composite
+def _built(draw: st.DrawFn) -> Built:
+    """Draw a batch of sequences in any state, with plans of their own, some pages shared."""
+    parts = EngineParts(num_pages=draw(st.integers(12, 40)), max_rows=draw(st.integers(1, 30)))
+    waiting = draw(st.lists(_requests(), min_size=1, max_size=4))
+    for place, request in enumerate(waiting):
+        parts.add(replace(request, id=str(place)))
+        for _ in range(draw(st.integers(0, 3))):
+            parts.finish(parts.scheduler.schedule(), token_id=IMAGE_ID, publishes=True)
+    # So that there is something left to do.
+    parts.add(make_request("last"))
+    return _build(parts)
+
+
+@given(_built())
+def test_each_row_does_what_its_plan_says(built: Built) -> None:
+    rows = [(s.request.plan, _class(s, position)) for s, position in built.rows]
+    for layer, layer_rows in enumerate(built.batch.layers):
         wanted = [row_does(plan, layer, token_class) for plan, token_class in rows]
         for name in (field.name for field in fields(LayerRows)):
             expected = [row for row, work in enumerate(wanted) if work[name]]
-            assert _rows(getattr(layer_rows, name), len(rows)) == expected
+            assert _members(getattr(layer_rows, name), len(rows)) == expected
 
 
-@given(_sequences())
-def test_layers_that_do_the_same_share_one_object(sequences: list[Sequence]) -> None:
-    batch = _build(sequences)
-    pairs = {(s.request.plan, c) for s in sequences for c in s.pending_classes}
+@given(_built())
+def test_what_is_the_same_shares_one_object(built: Built) -> None:
+    pairs = {(s.request.plan, _class(s, position)) for s, position in built.rows}
     columns = [
         tuple(tuple(row_does(plan, layer, c).values()) for plan, c in pairs)
         for layer in range(NUM_LAYERS)
     ]
-    assert len({id(rows) for rows in batch.layers}) == len(set(columns))
+    assert len({id(rows) for rows in built.batch.layers}) == len(set(columns))
+    assert len(set(map(id, built.batch.kv_group))) == 1
+    by_content: dict[tuple[int, ...], int] = {}
+    for layer in built.batch.layers:
+        for rows in (getattr(layer, field.name) for field in fields(LayerRows)):
+            if not isinstance(rows, Every):
+                assert by_content.setdefault(tuple(rows.tolist()), id(rows)) == id(rows)
 
 
-@given(_sequences())
-def test_rows_know_their_place(sequences: list[Sequence]) -> None:
-    batch = _build(sequences)
-    assert batch.token_ids.tolist() == [i for s in sequences for i in s.pending_ids]
-    for span, sequence in zip(batch.spans, sequences, strict=True):
-        positions = list(range(sequence.num_computed, sequence.num_tokens))
-        assert span.num_cached == sequence.num_computed
-        assert batch.positions[span.start : span.stop].tolist() == positions
-        slots = batch.slots[span.start : span.stop] - sequence.first_slot
-        assert slots.tolist() == positions
-    assert batch.logit_rows.tolist() == [span.stop - 1 for span in batch.spans]
-    assert batch.spans[-1].stop == len(batch.token_ids)
+@given(_built())
+def test_rows_know_their_place(built: Built) -> None:
+    batch, page_size = built.batch, built.parts.tables.page_size
+    assert batch.token_ids.tolist() == [_token(*row) for row in built.rows]
+    assert batch.positions.tolist() == [position for _, position in built.rows]
+    slots = [s.pages[p // page_size] * page_size + p % page_size for s, p in built.rows]
+    assert batch.kv_group[0].slots.tolist() == slots
+    assert len(set(slots)) == len(slots), "two rows would be written into one slot"
+    counts = [stop - start for start, stop in pairwise(batch.row_starts)]
+    assert counts == [sum(s is each for s, _ in built.rows) for each in built.step.sequences]
+    assert batch.num_cached == tuple(built.step.starts)
+    ends = zip(batch.row_starts[1:], built.step.samples, strict=True)
+    assert batch.logit_rows.tolist() == [stop - 1 for stop, samples in ends if samples]
 
 
-def test_visual_rows_are_those_of_the_prompt() -> None:
-    """An image may end the prompt, and an answer may hold an image token, which shows nothing."""
+@given(_built())
+def test_tables_hold_all_pages_that_a_sequence_sees(built: Built) -> None:
+    page_size = built.parts.tables.page_size
+    for row, sequence in enumerate(built.step.sequences):
+        num_pages = -(-sequence.num_computed // page_size)
+        table = built.batch.kv_group[0].tables[row, :num_pages]
+        assert table.tolist() == sequence.pages[:num_pages]
+
+
+@given(_built())
+def test_visual_rows_are_those_of_the_prompt(built: Built) -> None:
+    """An answer may hold an image token, which shows nothing."""
+    expected = [
+        row
+        for row, (s, position) in enumerate(built.rows)
+        if position < s.num_prompt and s.request.prompt_ids[position] == IMAGE_ID
+    ]
+    assert built.batch.visual_rows.tolist() == expected
+    assert built.batch.visual_rows.dtype == torch.int64
+
+
+def test_an_image_may_end_the_prompt() -> None:
     asking = make_request(num_text=1, num_images=1)
-    ending = replace(
-        asking, prompt_ids=(5, 6, 7, *(IMAGE_ID,) * 4), token_classes=asking.token_classes
-    )
-    answering = Sequence(asking, num_computed=7, generated_ids=[IMAGE_ID])
-    batch = _build([Sequence(asking), answering, Sequence(ending)])
-    assert batch.visual_rows.tolist() == [1, 2, 3, 4, 8 + 3, 8 + 4, 8 + 5, 8 + 6]
-    assert batch.visual_rows.dtype == torch.int64
-
-
-def test_a_batch_without_images_has_no_visual_rows() -> None:
-    batch = _build([Sequence(make_request())])
-    assert batch.visual_rows.tolist() == []
-    assert batch.visual_features is None
+    ids = (5, 6, 7, *(IMAGE_ID,) * 4)
+    parts = EngineParts()
+    parts.add(replace(asking, prompt_ids=ids))
+    assert _build(parts).batch.visual_rows.tolist() == [3, 4, 5, 6]
 
 
 def test_the_first_row_is_the_last_token_of_one() -> None:
-    request = replace(make_request(), prompt_ids=(EOS_ID,), token_classes=(TokenClass.LAST,))
-    batch = _build([Sequence(request)])
+    parts = EngineParts()
+    parts.add(replace(make_request(), prompt_ids=(EOS_ID,), token_classes=(TokenClass.LAST,)))
+    batch = _build(parts).batch
     assert batch.logit_rows.tolist() == [0]
+    assert batch.token_ids.tolist() == [EOS_ID]
 
 
-@given(_sequences())
-def test_a_mixed_batch_computes_what_each_sequence_computes_alone(
-    sequences: list[Sequence],
-) -> None:
-    model = FakeDecoder()
-    prompts = [Sequence(s.request, first_slot=64 * i) for i, s in enumerate(sequences)]
-    cache = model.new_cache(64 * len(prompts))
-    features = _features(model, prompts)
-    together = model.forward(_build(prompts, features), cache)
-    for row, sequence in zip(together, prompts, strict=True):
-        alone = Sequence(sequence.request)
-        batch = _build([alone], _features(model, [alone]))
-        logits = model.forward(batch, model.new_cache(64))
-        torch.testing.assert_close(row, logits[0], atol=1e-5, rtol=1e-5)
+def test_a_step_of_mere_chunks_wants_no_logits() -> None:
+    parts = EngineParts(max_rows=3)
+    parts.add(make_request(num_text=9))
+    assert _build(parts).batch.logit_rows.tolist() == []
 
 
-def _features(model: FakeDecoder, sequences: list[Sequence]) -> Tensor | None:
-    images = [image for s in sequences for image in s.request.images]
-    if not images:
-        return None
-    pixels = torch.frombuffer(bytearray().join(i.pixels for i in images), dtype=torch.uint8)
-    return model.encode_images(pixels.view(-1, 4, 4, 3)).flatten(0, 1)
+def test_indexes_are_what_the_model_reads() -> None:
+    parts = EngineParts()
+    parts.add(make_request(num_images=1))
+    batch = _build(parts).batch
+    group = batch.kv_group[0]
+    for tensor in (batch.token_ids, batch.positions, group.slots, group.tables, batch.logit_rows):
+        assert tensor.dtype == torch.int64
+        assert tensor.device == CPU
+    assert group.tables.shape == (1, -(-batch.row_starts[-1] // parts.tables.page_size))
+    assert np.prod(group.tables.shape) > 0
+
+
+def test_a_token_that_only_the_device_knows_is_taken_from_there() -> None:
+    parts = EngineParts(reuses_prefixes=False)
+    parts.add(make_request("a"))
+    parts.scheduler.schedule()
+    parts.add(make_request("b"))
+    built = _build(parts)
+    slot = built.step.sequences[0].slot
+    assert built.batch.token_ids.tolist() == [40 + slot, *built.step.sequences[1].known_ids]

@@ -13,7 +13,9 @@ from skipserve.engine import ipc
 from skipserve.engine.ipc import FrameError, pack, read_from_engine, read_to_engine
 from skipserve.engine.types import (
     Cancel,
+    EngineLimits,
     EngineSpec,
+    EngineState,
     Failed,
     FromEngine,
     Progress,
@@ -41,7 +43,7 @@ def test_messages_to_the_engine_come_one_by_one() -> None:
 
 
 def test_messages_from_the_engine_come_one_by_one() -> None:
-    messages: list[FromEngine] = [Progress(0, 0), Failed("r", "no")]
+    messages: list[FromEngine] = [Progress(EngineState()), Failed("r", "no")]
     data = b"".join(pack(message) for message in messages)
     assert _from_engine(data, count=3) == [*messages, None]
 
@@ -49,7 +51,7 @@ def test_messages_from_the_engine_come_one_by_one() -> None:
 @pytest.mark.parametrize("num_bytes", [0, 3, 4, 6])
 def test_a_frame_that_is_cut_off_is_an_end(num_bytes: int) -> None:
     assert read_to_engine(io.BytesIO(pack(Cancel("r"))[:num_bytes])) is None
-    assert _from_engine(pack(Progress(0, 0))[:num_bytes]) == [None]
+    assert _from_engine(pack(Progress(EngineState()))[:num_bytes]) == [None]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +62,7 @@ def test_a_frame_that_is_cut_off_is_an_end(num_bytes: int) -> None:
         b"\x80",
         msgspec.msgpack.encode({"type": "stop"}),
         msgspec.msgpack.encode({"type": "cancel", "request_id": 7}),
-        msgspec.msgpack.encode({"type": "progress", "num_running": "many"}),
+        msgspec.msgpack.encode({"type": "progress", "state": {"num_running": "many"}}),
         pack(Cancel("r"))[4:-1],
     ],
 )
@@ -85,5 +87,8 @@ def test_a_frame_over_the_limit_is_neither_sent_nor_read(monkeypatch: pytest.Mon
 
 
 def test_a_spec_survives_the_command_line() -> None:
-    spec = EngineSpec(Path("/models/a b"), device="cpu", num_threads=2, stall_seconds=0.5)
+    limits = EngineLimits(max_batch_tokens=64, kv_cache_bytes=2**33, reuses_prefixes=False)
+    spec = EngineSpec(
+        Path("/models/a b"), device="cpu", num_threads=2, limits=limits, stall_seconds=0.5
+    )
     assert ipc.spec_from_json(ipc.spec_to_json(spec)) == spec

@@ -2,12 +2,14 @@
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import BinaryIO
 
 import msgspec
 import pytest
+import torch
 from fake_decoder import FakeDecoder, make_request
 from torch import Tensor
 
@@ -17,6 +19,7 @@ from skipserve.engine.loop import EngineLoop
 from skipserve.engine.types import (
     Cancel,
     Failed,
+    FailureKind,
     FinishReason,
     FromEngine,
     Progress,
@@ -109,28 +112,59 @@ def test_a_request_is_answered_step_by_step() -> None:
     assert [o.finish_reason for o in outputs] == [None, None, FinishReason.LENGTH]
 
 
-def test_load_is_reported_before_a_step_runs() -> None:
+def test_a_step_is_reported_with_its_state_and_what_it_did() -> None:
     with _loop(FakeDecoder()) as peer:
-        peer.send(Submit(make_request("a")), Submit(make_request("b")))
+        peer.send(Submit(make_request("a", num_text=3)), Submit(make_request("b", num_text=3)))
         reports = [peer.read_progress()]
-        while not reports[-1].outputs:
+        while reports[-1].step is None:
             reports.append(peer.read_progress())
-    loads = [(report.num_running, report.num_waiting) for report in reports]
-    assert loads[-2][0] == 1
-    assert loads[-1] in {(1, 0), (1, 1)}
+    last = reports[-1]
+    assert last.step is not None
+    assert last.step.executed["full"].flops > 0
+    # Both came before the step, or the second one just after it.
+    assert (last.step.num_sequences, last.step.num_rows) in {(2, 10), (1, 5)}
+    assert last.state.num_running == last.step.num_sequences == len(last.outputs)
+    assert 0 < last.state.num_pages_used < last.state.num_pages
 
 
 def test_an_idle_loop_gives_signs_of_life() -> None:
     with _loop(FakeDecoder()) as peer:
-        signs = [peer.read() for _ in range(3)]
-    assert signs == [Progress(0, 0)] * 3
+        signs = [peer.read_progress() for _ in range(3)]
+    assert [(sign.outputs, sign.step, sign.state.num_running) for sign in signs] == [
+        ((), None, 0)
+    ] * 3
 
 
 def test_a_refused_request_fails_alone() -> None:
     with _loop(FakeDecoder()) as peer:
         peer.send(Submit(make_request("bad", max_tokens=1000)), Submit(make_request("good")))
-        assert "over the context" in peer.read_failure_of("bad").message
+        failed = peer.read_failure_of("bad")
+        assert "over the context" in failed.message
+        assert failed.kind is FailureKind.INVALID
         assert len(peer.read_outputs_of("good")) == 4
+
+
+@pytest.mark.parametrize(
+    ("queue_seconds", "deadline_seconds", "kind"),
+    [(1e-9, None, FailureKind.QUEUE_TIMEOUT), (None, 1e-9, FailureKind.DEADLINE)],
+)
+def test_a_request_whose_time_is_over_fails_before_it_runs(
+    queue_seconds: float | None, deadline_seconds: float | None, kind: FailureKind
+) -> None:
+    with _loop(FakeDecoder()) as peer:
+        late = replace(
+            make_request("late"), queue_seconds=queue_seconds, deadline_seconds=deadline_seconds
+        )
+        peer.send(Submit(late), Submit(make_request("good")))
+        assert peer.read_failure_of("late").kind is kind
+        assert len(peer.read_outputs_of("good")) == 4
+
+
+def test_an_idle_loop_tells_at_once_that_a_request_is_gone() -> None:
+    with _loop(FakeDecoder(), sign_seconds=60) as peer:
+        peer.send(Submit(replace(make_request("late"), deadline_seconds=1e-9)))
+        assert peer.read_failure_of("late").kind is FailureKind.DEADLINE
+        assert peer.read_progress().state.num_waiting == 0
 
 
 class _Failing(FakeDecoder):
@@ -142,26 +176,84 @@ class _Failing(FakeDecoder):
         return super().forward(batch, cache)
 
 
-def test_a_step_that_fails_ends_its_request_alone(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_step_that_fails_ends_what_ran_and_not_the_engine(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with _loop(_Failing()) as peer:
-        peer.send(Submit(make_request("bad", num_images=1)), Submit(make_request("good")))
-        failed = Failed("bad", "the engine failed while it ran the request")
+        peer.send(Submit(make_request("bad", num_images=1)))
+        failed = Failed("bad", "the engine failed while it ran the request", FailureKind.ENGINE)
         assert peer.read_failure_of("bad") == failed
+        peer.send(Submit(make_request("good")))
         assert len(peer.read_outputs_of("good")) == 4
     assert "a step failed" in caplog.text
 
 
-def test_a_running_request_is_cancelled_between_two_steps() -> None:
-    with _loop(FakeDecoder()) as peer:
-        peer.send(Submit(make_request("a", num_text=2, max_tokens=60)))
-        assert isinstance(peer.read(), Progress)
-        peer.send(Cancel("a"), Submit(make_request("b")))
-        last = peer.read_outputs_of("a")[-1]
-        assert len(peer.read_outputs_of("b")) == 4
-    if last.finish_reason is FinishReason.CANCELLED:
-        assert last.token_id is None
-    else:
-        assert last.finish_reason is FinishReason.LENGTH
+class _Full(FakeDecoder):
+    """A decoder whose device has no memory for prompts with images."""
+
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+        if batch.visual_features is not None:
+            raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+        return super().forward(batch, cache)
+
+
+def test_a_device_out_of_memory_fails_what_ran_and_not_the_engine() -> None:
+    with _loop(_Full()) as peer:
+        peer.send(Submit(make_request("bad", num_images=1)))
+        failed = peer.read_failure_of("bad")
+        assert "out of memory" in failed.message
+        assert "GiB" not in failed.message
+        peer.send(Submit(make_request("good")))
+        assert len(peer.read_outputs_of("good")) == 4
+
+
+class _Broken(FakeDecoder):
+    """A decoder whose device is lost."""
+
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+        raise torch.AcceleratorError("an illegal memory access was encountered")
+
+
+def test_a_lost_device_ends_the_loop() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(pack(Submit(make_request())))
+        with pytest.raises(torch.AcceleratorError):
+            EngineLoop(Engine(_Broken()), theirs, sign_seconds=0.05).run()
+        ours.shutdown(socket.SHUT_RDWR)
+
+
+class _Interrupted(FakeDecoder):
+    """A decoder during whose first step something happens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.happenings: list[Callable[[], None]] = []
+
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+        if self.happenings:
+            self.happenings.pop()()
+        return super().forward(batch, cache)
+
+
+def test_a_cancel_takes_effect_within_one_step() -> None:
+    ours, theirs = socket.socketpair()
+    model = _Interrupted()
+    loop = EngineLoop(Engine(model), theirs, sign_seconds=0.05)
+
+    def cancel() -> None:
+        ours.sendall(pack(Cancel("a")))
+        ours.shutdown(socket.SHUT_WR)
+        while loop._inbox.empty():
+            pass
+
+    model.happenings.append(cancel)
+    with ours, theirs, ours.makefile("rb") as stream:
+        ours.sendall(pack(Submit(make_request("a", max_tokens=40))))
+        loop.run()
+        outputs = Peer(ours, stream).read_outputs_of("a")
+    assert [output.finish_reason for output in outputs] == [None, FinishReason.CANCELLED]
+    assert outputs[-1].token_id is None
 
 
 def test_cancelling_what_is_not_there_does_nothing() -> None:

@@ -7,7 +7,7 @@ import torch
 from tiny_llava import make_checkpoint
 
 from skipserve.engine.process import describe_failure, load, resolve_device, resolve_dtype
-from skipserve.engine.types import EngineSpec
+from skipserve.engine.types import EngineLimits, EngineSpec
 from skipserve.errors import EngineError
 from skipserve.model.config import ModelFilesError
 
@@ -49,10 +49,12 @@ def test_a_missing_gpu_is_told(tmp_path: Path) -> None:
 
 def test_a_model_is_loaded_as_its_spec_says(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "model")
-    engine, ready = load(EngineSpec(folder, device="cpu", dtype="bfloat16", num_threads=1))
+    limits = EngineLimits(page_size=8, kv_cache_bytes=10**6)
+    spec = EngineSpec(folder, device="cpu", dtype="bfloat16", num_threads=1, limits=limits)
+    engine, ready = load(spec)
     assert (ready.device, ready.dtype) == ("cpu", "bfloat16")
     assert len(ready.weights_digest) == 64
-    assert ready.load_seconds > 0
+    assert ready.num_cache_tokens == engine.num_cache_tokens == 8 * engine.state.num_pages
     assert not engine.has_work
 
 

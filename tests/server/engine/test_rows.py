@@ -2,12 +2,18 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from plan_strategies import plans
 
-from skipserve.engine.rows import Work, distinct_layers, plan_work
+from skipserve.engine.rows import NUM_CLASSES, HostRows, PlanTable, Work, plan_work
 from skipserve.model.batch import Every
 from skipserve_policies.plan import Cell, Ffn, Pair, Plan, TokenClass
 
 pytestmark = pytest.mark.fast
+
+NUM_LAYERS = 4
+FULL = Plan.full(3)
 
 
 @pytest.mark.parametrize(
@@ -34,13 +40,95 @@ def test_a_frozen_row_projects_keys_and_values_alone() -> None:
     assert work[TokenClass.VISUAL, 0] == Work.KV.value
 
 
-def test_layers_at_which_all_do_the_same_are_one() -> None:
-    work = np.array([[3, 3, 7], [3, 0, 7]], dtype=np.uint8)
-    distinct, places = distinct_layers(work, np.array([0, 1, 1]))
-    assert places == [0, 1, 2]
-    assert distinct[0]["attention"] is Every.ALL
-    assert distinct[0]["ffn"] is Every.NONE
-    np.testing.assert_array_equal(distinct[1]["kv"], [0])
-    assert distinct[2]["ffn"] is Every.ALL
+def _without_ffn(layer: int) -> Plan:
+    """Return the plan of three layers in which generated rows have no FFN at one."""
+    columns = list(FULL.columns)
+    generated = list(columns[TokenClass.GENERATED])
+    generated[layer] = Cell(ffn=Ffn.NONE)
+    columns[TokenClass.GENERATED] = tuple(generated)
+    return Plan(tuple(columns))
 
-    assert distinct_layers(work[:, [0, 1, 0, 1]], np.array([0, 1]))[1] == [0, 1, 0, 1]
+
+def _generated(*indexes: int) -> np.ndarray:
+    return np.array([index * NUM_CLASSES + TokenClass.GENERATED for index in indexes])
+
+
+def test_layers_at_which_all_do_the_same_are_one() -> None:
+    table = PlanTable(3)
+    full, skipping = table.acquire(FULL), table.acquire(_without_ffn(1))
+    host = table.rows(_generated(full, skipping, full))
+    assert host.places == (0, 1, 0)
+    assert host.layers[0]["ffn"] is Every.ALL
+    assert host.layers[1]["attention"] is Every.ALL
+    place = host.layers[1]["ffn"]
+    assert isinstance(place, int)
+    np.testing.assert_array_equal(host.indexes[place], [0, 2])
+
+
+def test_a_layer_that_the_whole_batch_skips_is_none() -> None:
+    table = PlanTable(3)
+    table.acquire(FULL)
+    host = table.rows(_generated(table.acquire(_without_ffn(2)), 1))
+    assert host.layers[host.places[2]]["ffn"] is Every.NONE
+    assert host.indexes == ()
+
+
+def test_equal_sets_are_computed_once() -> None:
+    table = PlanTable(3)
+    host = table.rows(_generated(table.acquire(FULL), table.acquire(_without_ffn(0))))
+    table.acquire(_without_ffn(2))
+    assert len(host.indexes) == 1
+    host = table.rows(_generated(0, 1, 2))
+    assert [index.tolist() for index in host.indexes] == [[0, 2], [0, 1]]
+
+
+def test_an_index_goes_to_another_plan_once_nobody_has_it() -> None:
+    table = PlanTable(3)
+    first, second = table.acquire(_without_ffn(0)), table.acquire(_without_ffn(1))
+    assert table.acquire(_without_ffn(0)) == first
+    table.rows(_generated(first, second))
+    table.release(_without_ffn(0))
+    assert table.acquire(_without_ffn(2)) not in (first, second)
+    table.release(_without_ffn(0))
+    assert table.num_plans == 2
+    assert table.acquire(FULL) == first
+    host = table.rows(_generated(first, second))
+    assert host.layers[host.places[0]]["ffn"] is Every.ALL
+    assert host.layers[host.places[1]]["ffn"] == 0
+
+
+@given(st.lists(plans(NUM_LAYERS), min_size=1, max_size=5), st.data())
+def test_rows_are_those_whose_column_says_so(drawn: list[Plan], data: st.DataObject) -> None:
+    table = PlanTable(NUM_LAYERS)
+    indexes = [table.acquire(plan) for plan in drawn]
+    pairs = data.draw(
+        st.lists(
+            st.tuples(st.sampled_from(range(len(drawn))), st.sampled_from(TokenClass)),
+            min_size=1,
+            max_size=9,
+        )
+    )
+    host = table.rows(np.array([indexes[i] * NUM_CLASSES + c for i, c in pairs]))
+    for layer, place in enumerate(host.places):
+        works = [Work(int(plan_work(drawn[i])[c, layer])) for i, c in pairs]
+        for bit, name in zip(Work, host.layers[place], strict=True):
+            expected = [row for row, work in enumerate(works) if bit in work]
+            assert _members(host, layer, name, len(pairs)) == expected
+
+
+def _members(host: HostRows, layer: int, name: str, num_rows: int) -> list[int]:
+    rows = host.layers[host.places[layer]][name]
+    if isinstance(rows, Every):
+        return list(range(num_rows)) if rows is Every.ALL else []
+    members: list[int] = host.indexes[rows].tolist()
+    assert 0 < len(members) < num_rows, "a set that needs no index has one"
+    return members
+
+
+def test_patterns_are_not_kept_without_bound() -> None:
+    table = PlanTable(3)
+    for first in range(20):
+        table.acquire(_without_ffn(first % 3))
+        for second in range(3):
+            table.rows(_generated(0, min(second, table.num_plans - 1)))
+    assert len(table._patterns) <= 256

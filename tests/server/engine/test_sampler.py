@@ -1,136 +1,181 @@
-"""Tokens from logits: greedy, seeded draws, log-probabilities."""
+"""The sampler of a batch: greedy and drawn rows, slots, log-probabilities, independence of rows."""
 
 import math
-from collections import Counter
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from fake_decoder import VOCAB, make_request
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from skipserve.engine.sampler import sample, uniform
-from skipserve.engine.sequence import Sequence
+from skipserve.engine.philox import uniform
+from skipserve.engine.sampler import SampledTokens, Sampler
+from skipserve.engine.types import SamplingParams
 from skipserve.errors import EngineError
 
 pytestmark = pytest.mark.fast
 
+VOCAB = 67
+CPU = torch.device("cpu")
 
-def _logits(seed: int = 0, num_rows: int = 1) -> Tensor:
-    return torch.randn(num_rows, VOCAB, generator=torch.Generator().manual_seed(seed)) * 3
+MIXED: tuple[dict[str, Any], ...] = (
+    {"temperature": 0.0},
+    {"temperature": 1.0},
+    {"temperature": 0.7, "top_p": 0.8, "num_top_logprobs": 2},
+    {"temperature": 1.5, "top_k": 5},
+    {"temperature": 1.0, "min_p": 0.2},
+    {"temperature": 0.0, "num_top_logprobs": 0},
+    {"temperature": 2.0, "top_k": 20, "top_p": 0.9, "min_p": 0.05, "num_top_logprobs": 20},
+)
 
 
-def _draw(logits: Tensor, num_draws: int, **sampling: Any) -> list[int]:
-    """Return what many seeds draw from the same logits."""
-    sequences = [Sequence(make_request(seed=seed, **sampling)) for seed in range(num_draws)]
-    return [s.token_id for s in sample(logits.expand(num_draws, -1), sequences)]
+def _logits(num_rows: int = 1, num_tokens: int = VOCAB, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    # Rounded, so that tokens tie.
+    return (torch.randn(num_rows, num_tokens, generator=generator) * 3).round(decimals=1)
 
 
-def test_temperature_0_takes_the_most_probable() -> None:
+def _params(**sampling: Any) -> SamplingParams:
+    return SamplingParams(max_tokens=1, **sampling)
+
+
+def _sample(
+    logits: Tensor, params: list[SamplingParams], positions: list[int] | None = None
+) -> SampledTokens:
+    """Sample with slots that run against the order of the rows."""
+    sampler = Sampler(len(params), CPU)
+    slots = np.arange(len(params))[::-1]
+    for slot, row_params in zip(slots.tolist(), params, strict=True):
+        sampler.place(slot, row_params)
+    return sampler.sample(logits, slots, np.array(positions or [9] * len(params))).read()
+
+
+def _mixed(num_rows: int) -> list[SamplingParams]:
+    return [_params(seed=row, **MIXED[row % len(MIXED)]) for row in range(num_rows)]
+
+
+def test_temperature_0_takes_the_first_of_the_best() -> None:
+    logits = _logits(4)
+    logits[1, 60] = logits[1, 5] = 50.0
+    greedy = [_params(temperature=0.0, seed=seed, top_p=0.5, top_k=9) for seed in range(4)]
+    assert _sample(logits, greedy).token_ids == logits.argmax(dim=-1).tolist()
+    assert _sample(logits, greedy).token_ids[1] == 5
+
+
+@pytest.mark.parametrize("num_tokens", [1, 67, 448])
+def test_no_row_depends_on_the_others(num_tokens: int) -> None:
+    logits, params = _logits(49, num_tokens), _mixed(49)
+    positions = [100 + row // 3 for row in range(49)]
+    together = _sample(logits, params, positions)
+    assert len(together.logprobs) == 21
+    for size in (1, 2, 5, 48):
+        for start in range(0, 49, size):
+            part = slice(start, start + size)
+            found = _sample(logits[part], params[part], positions[part])
+            assert found.token_ids == together.token_ids[part]
+            for row, logprobs in found.logprobs.items():
+                assert logprobs == together.logprobs[start + row]
+
+
+@given(st.integers(-(2**63), 2**63 - 1), st.integers(0, 2**40))
+def test_a_draw_depends_on_seed_and_position(seed: int, position: int) -> None:
+    """Without filters it is the inverse of the running probability."""
     logits = _logits()
-    assert set(_draw(logits, 5, temperature=0.0)) == {int(logits.argmax())}
-
-
-def test_the_same_seed_and_position_draw_the_same_whatever_else_runs() -> None:
-    logits = _logits(num_rows=3)
-    sequences = [Sequence(make_request(temperature=1.0, seed=seed)) for seed in (7, 8, 9)]
-    together = sample(logits, sequences)
-    for row, sequence, drawn in zip(logits, sequences, together, strict=True):
-        assert sample(row[None], [sequence]) == [drawn]
-
-
-def test_positions_draw_anew() -> None:
-    sequences = [
-        Sequence(make_request(temperature=1.0, seed=7), generated_ids=[9] * n) for n in range(50)
-    ]
-    drawn = sample(torch.zeros(1, VOCAB).expand(50, -1), sequences)
-    assert len({s.token_id for s in drawn}) > 20
+    found = _sample(logits, [_params(seed=seed)], [position]).token_ids[0]
+    running = np.append(0, logits[0].double().softmax(0).cumsum(0))
+    (chance,) = uniform(np.array([seed % 2**64], np.uint64), np.array([position]))
+    assert running[found] - 1e-6 <= chance <= running[found + 1] + 1e-6
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_draws_follow_the_distribution(temperature: float) -> None:
-    logits = _logits()
-    wanted = (logits[0] / temperature).softmax(0)
-    counts = Counter(_draw(logits, 1500, temperature=temperature))
-    drawn = torch.tensor([counts[i] / 1500 for i in range(VOCAB)])
-    # Four standard deviations of a share.
-    assert ((drawn - wanted).abs() < 4 * (wanted * (1 - wanted) / 1500).sqrt() + 1e-3).all()
+    """Pearson's statistic over seeds and positions is what chance makes of it."""
+    logits, num_rows = _logits(num_tokens=12), 20_000
+    params = [_params(temperature=temperature, seed=seed) for seed in range(200)] * 100
+    positions = np.arange(num_rows) // 200
+    found = _sample(logits.expand(num_rows, -1), params, positions.tolist()).token_ids
+    wanted = (logits[0].double() / temperature).softmax(0).numpy() * num_rows
+    is_common = wanted > 5
+    counts = np.bincount(found, minlength=12)
+    statistic = ((counts - wanted) ** 2 / wanted)[is_common].sum()
+    degrees = is_common.sum() - 1
+    assert statistic < degrees + 4 * math.sqrt(2 * degrees)
 
 
-@pytest.mark.parametrize("top_p", [1e-9, 0.3, 0.9])
-def test_top_p_keeps_the_smallest_set_that_holds_so_much(top_p: float) -> None:
-    logits = _logits()
-    probabilities, token_ids = logits[0].softmax(0).sort(descending=True)
-    num_kept = next(n for n in range(1, VOCAB + 1) if probabilities[:n].sum() >= top_p)
-    drawn = set(_draw(logits, 500, temperature=1.0, top_p=top_p))
-    assert drawn <= set(token_ids[:num_kept].tolist())
-    if num_kept <= 5:
-        assert drawn == set(token_ids[:num_kept].tolist())
+def test_a_slot_forgets_who_had_it() -> None:
+    sampler, logits = Sampler(2, CPU), _logits()
+    slots, positions = np.array([1]), np.array([3])
+    for params in (*_mixed(7), *reversed(_mixed(7))):
+        sampler.place(1, params)
+        fresh = Sampler(2, CPU)
+        fresh.place(1, params)
+        found = sampler.sample(logits, slots, positions).read()
+        assert found == fresh.sample(logits, slots, positions).read()
+        assert (params.num_top_logprobs is None) == (found.logprobs == {})
 
 
-@given(st.floats(5e-324, 1e300), st.floats(0, 1, exclude_min=True), st.integers(0, 2**64 - 1))
-def test_any_parameters_draw_a_token(temperature: float, top_p: float, seed: int) -> None:
-    sequence = Sequence(make_request(temperature=temperature, top_p=top_p, seed=seed))
-    for logits in (_logits(), torch.zeros(1, VOCAB), torch.eye(1, VOCAB) * 1e30):
-        (drawn,) = sample(logits, [sequence])
-        assert 0 <= drawn.token_id < VOCAB
-
-
-def test_a_tiny_temperature_is_greedy() -> None:
-    logits = _logits()
-    assert set(_draw(logits, 20, temperature=1e-300)) == {int(logits.argmax())}
-
-
-def test_a_masked_token_is_never_drawn() -> None:
-    logits = torch.full((1, VOCAB), -math.inf)
-    logits[0, 5] = logits[0, 9] = 1.0
-    assert set(_draw(logits, 50, temperature=1.0)) == {5, 9}
-
-
-def test_uniform_numbers_are_the_same_everywhere() -> None:
-    """The published bits of Philox 4x64: a seed must mean the same on every machine."""
-    assert uniform(0, 1) == uniform(2**64, 1)
-    assert uniform(-1, 3) == uniform(2**64 - 1, 3)
-    bits = int(np.random.Philox(key=5, counter=7).random_raw())
-    assert uniform(5, 7) == (bits >> 11) / 2**53
-
-
-def test_uniform_numbers_are_uniform() -> None:
-    numbers = np.array([uniform(seed, position) for seed in range(50) for position in range(50)])
-    assert numbers.min() >= 0
-    assert numbers.max() < 1
-    counts, _ = np.histogram(numbers, bins=10, range=(0, 1))
-    assert np.abs(counts - 250).max() < 4 * math.sqrt(250)
-    assert len(set(numbers)) == 2500
+def test_a_slot_that_changes_hands_before_the_read() -> None:
+    sampler, logits = Sampler(1, CPU), _logits()
+    sampler.place(0, _params(temperature=0.0, num_top_logprobs=3))
+    samples = sampler.sample(logits, np.array([0]), np.array([3]))
+    sampler.place(0, _params(temperature=0.0))
+    assert len(samples.read().logprobs[0].top) == 3
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 def test_logprobs_are_the_models_own(temperature: float) -> None:
     logits = _logits()
-    request = make_request(temperature=temperature, top_p=0.5, num_top_logprobs=3)
-    (drawn,) = sample(logits, [Sequence(request)])
+    found = _sample(logits, [_params(temperature=temperature, top_p=0.5, num_top_logprobs=9)])
     wanted = logits[0].double().log_softmax(0)
-    assert drawn.logprob == pytest.approx(float(wanted[drawn.token_id]), abs=1e-5)
-    best = wanted.sort(descending=True)
-    assert [t.token_id for t in drawn.top_logprobs] == best.indices[:3].tolist()
-    reported = [t.logprob for t in drawn.top_logprobs]
-    assert reported == pytest.approx(best.values[:3].tolist(), abs=1e-5)
+    assert found.logprobs[0].logprob == pytest.approx(float(wanted[found.token_ids[0]]), abs=1e-5)
+    best = wanted.sort(descending=True, stable=True)
+    top = found.logprobs[0].top
+    assert [token.token_id for token in top] == best.indices[:9].tolist()
+    assert [token.logprob for token in top] == pytest.approx(best.values[:9].tolist(), abs=1e-5)
 
 
 def test_logprobs_are_reported_only_where_asked_for() -> None:
-    sequences = [Sequence(make_request(num_top_logprobs=n)) for n in (None, 0, 2 * VOCAB)]
-    none, own, all_of_them = sample(_logits(num_rows=3), sequences)
-    assert (none.logprob, none.top_logprobs) == (None, ())
-    assert own.logprob is not None
-    assert own.top_logprobs == ()
-    assert len(all_of_them.top_logprobs) == VOCAB
+    params = [_params(num_top_logprobs=count) for count in (None, 0, None, 2 * VOCAB)]
+    logprobs = _sample(_logits(4), params).logprobs
+    assert {row: len(it.top) for row, it in logprobs.items()} == {1: 0, 3: VOCAB}
+    assert type(logprobs[3].logprob) is float
+    assert type(logprobs[3].top[0].token_id) is int
 
 
-def test_a_logit_that_is_not_a_number_is_an_error() -> None:
-    logits = _logits()
-    logits[0, 3] = math.nan
+def test_logprobs_of_masked_tokens() -> None:
+    logits = torch.full((1, VOCAB), -math.inf)
+    logits[0, 5] = 2.0
+    top = _sample(logits, [_params(num_top_logprobs=2)]).logprobs[0].top
+    assert [(token.token_id, token.logprob) for token in top] == [(5, 0.0), (0, -math.inf)]
+
+
+@pytest.mark.parametrize("sampling", MIXED)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_logit_that_is_not_a_number_is_an_error(sampling: dict[str, Any], value: float) -> None:
+    sampler, logits = Sampler(2, CPU), _logits(2)
+    logits[1, 3] = value
+    sampler.place(0, _params(**sampling))
+    samples = sampler.sample(logits, np.zeros(2, np.int64), np.array([4, 5]))
+    assert 0 <= int(samples.token_ids.min()) <= int(samples.token_ids.max()) < VOCAB
     with pytest.raises(EngineError, match="not a number"):
-        sample(logits, [Sequence(make_request())])
+        samples.read()
+
+
+def test_a_row_without_any_token_is_an_error() -> None:
+    with pytest.raises(EngineError, match="not a number"):
+        _sample(torch.full((1, VOCAB), -math.inf), [_params()])
+
+
+def test_a_huge_batch() -> None:
+    logits, params = _logits(3000, 300), _mixed(3000)
+    found = _sample(logits, params)
+    assert found.token_ids[2990:] == _sample(logits[2990:], params[2990:]).token_ids
+    assert len(found.token_ids) == 3000
+
+
+def test_no_rows() -> None:
+    none = np.zeros(0, np.int64)
+    found = Sampler(2, CPU).sample(_logits()[:0], none, none).read()
+    assert found == SampledTokens([], {})

@@ -1,54 +1,48 @@
 """A request under way, and what follows from the few facts that it stores."""
 
 import pytest
+from engine_parts import make_sequence
 from fake_decoder import EOS_ID, make_request
 
-from skipserve.engine.sequence import Sequence
 from skipserve.engine.types import FinishReason, Stage
-from skipserve_policies.plan import TokenClass
 
 pytestmark = pytest.mark.fast
 
 
 def test_all_of_the_prompt_is_pending_at_first() -> None:
-    request = make_request(num_text=2, num_images=1)
-    sequence = Sequence(request)
-    assert sequence.is_prefill
-    assert sequence.pending_ids == request.prompt_ids
-    assert sequence.pending_classes == request.token_classes
-    assert sequence.finish_reason is None
+    sequence = make_sequence(make_request(num_text=2, num_images=1))
+    assert sequence.next_stop == sequence.num_prompt == 8
+    assert sequence.visual_positions.tolist() == [2, 3, 4, 5]
+    assert sequence.visual_stop == 6
 
 
 def test_a_part_of_the_prompt_can_be_done() -> None:
-    request = make_request(num_text=4)
-    sequence = Sequence(request, num_computed=3)
-    assert sequence.is_prefill
-    assert sequence.pending_ids == request.prompt_ids[3:]
-    assert sequence.pending_classes == request.token_classes[3:]
+    sequence = make_sequence(make_request(num_text=4))
+    sequence.num_computed = 3
+    assert sequence.next_stop == 6
+    assert sequence.visual_stop == 0
 
 
-def test_an_answer_token_is_pending_until_it_is_computed() -> None:
-    request = make_request(num_text=4)
-    sequence = Sequence(request, num_computed=6, generated_ids=[11])
-    assert not sequence.is_prefill
-    assert sequence.pending_ids == (11,)
-    assert sequence.pending_classes == (TokenClass.GENERATED,)
-    sequence.num_computed = 7
-    sequence.generated_ids.append(12)
-    assert sequence.pending_ids == (12,)
+def test_a_token_is_pending_before_it_is_read() -> None:
+    sequence = make_sequence(make_request(num_text=4))
+    sequence.num_computed, sequence.num_tokens = 6, 7
+    assert (sequence.next_stop, sequence.num_unread) == (7, 1)
+    sequence.generated_ids.append(9)
+    assert (sequence.next_stop, sequence.num_unread) == (7, 0)
+    assert sequence.known_ids.tolist() == [*sequence.request.prompt_ids, 9]
 
 
-def test_prompt_and_answer_can_be_pending_together() -> None:
-    request = make_request(num_text=1)
-    sequence = Sequence(request, num_computed=2, generated_ids=[11, 12])
-    assert sequence.pending_ids == (61, 11, 12)
-    assert sequence.pending_classes == (TokenClass.LAST, *(TokenClass.GENERATED,) * 2)
+def test_the_last_token_is_never_fed_back() -> None:
+    sequence = make_sequence(make_request(num_text=4, max_tokens=2))
+    sequence.num_computed, sequence.num_tokens = 6, 7
+    assert sequence.next_stop == 7
+    sequence.num_computed, sequence.num_tokens = 7, 8
+    assert sequence.next_stop == 7
 
 
 @pytest.mark.parametrize(
     ("generated", "ends_at_eos", "reason"),
     [
-        ([], True, None),
         ([9], True, None),
         ([9, EOS_ID], True, FinishReason.STOP),
         ([9, EOS_ID], False, None),
@@ -59,16 +53,24 @@ def test_prompt_and_answer_can_be_pending_together() -> None:
 def test_an_answer_ends_at_the_end_token_or_at_its_length(
     generated: list[int], ends_at_eos: bool, reason: FinishReason | None
 ) -> None:
-    request = make_request(max_tokens=3, ends_at_eos=ends_at_eos)
-    sequence = Sequence(request, frozenset({EOS_ID}), generated_ids=generated)
-    assert sequence.finish_reason is reason
+    sequence = make_sequence(make_request(max_tokens=3, ends_at_eos=ends_at_eos))
+    sequence.generated_ids = generated
+    assert sequence.finish_reason(frozenset({EOS_ID})) is reason
 
 
-def test_marks_share_out_the_time_between_them() -> None:
-    sequence = Sequence(make_request())
-    start = sequence._marked_at
-    sequence.mark(Stage.QUEUE)
-    sequence.mark(Stage.PREFILL)
-    sequence.mark(Stage.PREFILL)
-    assert set(sequence.stage_seconds) == {Stage.QUEUE, Stage.PREFILL}
-    assert sum(sequence.stage_seconds.values()) == pytest.approx(sequence._marked_at - start)
+def test_stages_share_out_the_time_without_a_gap() -> None:
+    sequence = make_sequence(make_request())
+    sequence.arrived, sequence.started, sequence.vision_seconds = 10.0, 11.0, 2.0
+    stages = sequence.take_stages(15.0, is_finished=False)
+    assert stages == {Stage.QUEUE: 1.0, Stage.VISION_ENCODE: 2.0, Stage.PREFILL: 2.0}
+    assert sequence.take_stages(17.0, is_finished=False) == {}
+    assert sequence.take_stages(18.0, is_finished=True) == {Stage.DECODE: 3.0}
+
+
+def test_an_answer_of_one_token_has_no_decode_stage() -> None:
+    sequence = make_sequence(make_request())
+    sequence.started = sequence.arrived = 1.0
+    assert set(sequence.take_stages(sequence.arrived + 1, is_finished=True)) == {
+        Stage.QUEUE,
+        Stage.PREFILL,
+    }

@@ -30,7 +30,12 @@ from skipserve.engine.types import (
     SamplingParams,
     StepOutput,
 )
-from skipserve.errors import EngineError, InvalidRequestError, UnavailableError
+from skipserve.errors import (
+    EngineError,
+    InvalidRequestError,
+    RequestTimeoutError,
+    UnavailableError,
+)
 from skipserve.metrics.registry import ServerMetrics
 from skipserve.model.config import ModelConfig
 from skipserve.model.llava import Llava
@@ -129,7 +134,7 @@ def test_an_answer_equals_that_of_the_engine_without_a_process(
     engine.add(request)
     wanted = []
     while engine.has_work:
-        wanted += [output.token_id for output in engine.step()]
+        wanted += [output.token_id for output in engine.step().outputs]
     assert running.run(_tokens(running.service, request)) == wanted
 
 
@@ -149,13 +154,23 @@ def test_load_is_reported(running: Running, config: ModelConfig) -> None:
     async def scenario() -> None:
         async with aclosing(service.stream(_longest(config))) as first:
             await anext(first)
-            waiting = asyncio.create_task(_tokens(service, _request(config)))
+            assert (service.num_running, service.num_waiting) == (1, 0)
+            burst = [
+                asyncio.create_task(_tokens(service, _request(config, str(i)))) for i in range(3)
+            ]
             await asyncio.sleep(0)
-            assert (service.num_running, service.num_waiting) == (1, 1)
-        await waiting
+            # The engine has not heard of them yet.
+            assert (service.num_running, service.num_waiting) == (1, 3)
+            await asyncio.gather(*burst)
 
     running.run(scenario())
-    assert (service.num_running, service.num_waiting) == (0, 0)
+    running.run(_settle(service))
+
+
+async def _settle(service: EngineService) -> None:
+    """Wait until the engine has ended what was given up."""
+    while service.num_running or service.num_waiting:
+        await asyncio.sleep(0.001)
 
 
 def test_closing_a_stream_cancels_the_request(running: Running, config: ModelConfig) -> None:
@@ -166,9 +181,8 @@ def test_closing_a_stream_cancels_the_request(running: Running, config: ModelCon
             await anext(stream)
         return len(await _tokens(service, _request(config)))
 
-    # The next request is served only once the long one is out of the way.
     assert running.run(scenario()) == 4
-    assert (service.num_running, service.num_waiting) == (0, 0)
+    running.run(_settle(service))
 
 
 def test_clients_that_drop_at_any_point_leave_nothing(
@@ -188,7 +202,7 @@ def test_clients_that_drop_at_any_point_leave_nothing(
 
     alone = running.run(_tokens(service, _request(config)))
     assert running.run(scenario()) == alone
-    assert (service.num_running, service.num_waiting) == (0, 0)
+    running.run(_settle(service))
 
 
 def test_a_refused_request_fails_alone(running: Running, config: ModelConfig) -> None:
@@ -196,7 +210,7 @@ def test_a_refused_request_fails_alone(running: Running, config: ModelConfig) ->
     bad = replace(_request(config), images=())
 
     async def scenario() -> None:
-        with pytest.raises(EngineError, match="0 images need 0 image tokens"):
+        with pytest.raises(InvalidRequestError, match="0 images need 0 image tokens"):
             await _tokens(service, bad)
         assert len(await _tokens(service, _request(config))) == 4
 
@@ -211,17 +225,50 @@ def test_a_request_too_large_to_hand_over_is_invalid(running: Running, config: M
     assert running.service.num_waiting == 0
 
 
+@pytest.mark.parametrize(
+    ("queue_seconds", "deadline_seconds", "words"),
+    [(1e-9, None, "waited too long.*try again"), (None, 1e-9, "timeout_seconds")],
+)
+def test_a_request_whose_time_is_over_is_told_so(
+    running: Running,
+    config: ModelConfig,
+    queue_seconds: float | None,
+    deadline_seconds: float | None,
+    words: str,
+) -> None:
+    request = replace(
+        _request(config), queue_seconds=queue_seconds, deadline_seconds=deadline_seconds
+    )
+    with pytest.raises(RequestTimeoutError, match=words):
+        running.run(_tokens(running.service, request))
+    running.run(_settle(running.service))
+
+
 def test_work_is_counted(
     running: Running, registry: CollectorRegistry, config: ModelConfig
 ) -> None:
-    def generated() -> float:
-        labels = {"model": "tiny", "skip_policy": "inline"}
-        return registry.get_sample_value("skipserve_generated_tokens_total", labels) or 0.0
+    def value(name: str, **labels: str) -> float:
+        return registry.get_sample_value(f"skipserve_{name}", {"model": "tiny", **labels}) or 0.0
 
-    before = generated()
-    running.run(_tokens(running.service, _request(config, max_tokens=3)))
-    assert generated() - before == 3
-    assert registry.get_sample_value("skipserve_engine_up", {"model": "tiny"}) == 1
+    def counts() -> tuple[float, float, float, float]:
+        inline = {"skip_policy": "inline"}
+        return (
+            value("generated_tokens_total", **inline),
+            value("executed_flops_total", **inline),
+            value("engine_step_seconds_count"),
+            value("encoder_cache_queries_total"),
+        )
+
+    before = counts()
+    request = replace(_request(config, max_tokens=3), cache_salt="of its own")
+    running.run(_tokens(running.service, request))
+    running.run(_settle(running.service))
+    tokens, flops, steps, images = (now - then for now, then in zip(counts(), before, strict=True))
+    assert (tokens, steps, images) == (3, 3, 1)
+    assert flops > 0
+    assert value("engine_up") == 1
+    assert value("kv_cache_pages", state="free") > 0
+    assert value("integrity_faults") == 0
 
 
 def test_signals_are_left_to_the_parent(running: Running, config: ModelConfig) -> None:

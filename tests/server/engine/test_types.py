@@ -1,19 +1,25 @@
 """What flows through the engine, and whether it survives the way over the socket."""
 
+import math
+from dataclasses import replace
+
 import msgspec
 import pytest
 from fake_decoder import make_request
 
 from skipserve.engine.types import (
     Cancel,
+    EngineState,
     Executed,
     Failed,
+    FailureKind,
     FinishReason,
     FromEngine,
     Progress,
     Ready,
     Stage,
     StepOutput,
+    StepReport,
     Submit,
     ToEngine,
     TokenLogprob,
@@ -27,7 +33,12 @@ def _round_trip(message: object, kind: object) -> object:
 
 
 def test_a_request_survives_the_socket() -> None:
-    request = make_request(num_images=2, seed=2**63, num_top_logprobs=3)
+    request = replace(
+        make_request(num_images=2, seed=2**63, num_top_logprobs=3),
+        cache_salt="s",
+        queue_seconds=0.5,
+        deadline_seconds=math.inf,
+    )
     # What a plan remembers of itself must not travel.
     assert request.plan.digest
     assert _round_trip(Submit(request), ToEngine) == Submit(request)
@@ -41,24 +52,28 @@ def test_messages_to_the_engine_survive(message: object) -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        Ready("cpu", "float32", "ab", 1.5),
-        Progress(1, 2, (StepOutput("r", None, finish_reason=FinishReason.CANCELLED),)),
+        Ready("cpu", "float32", "ab", 4096),
         Progress(
-            1,
-            0,
+            EngineState(1, 2),
+            (StepOutput("r", None, finish_reason=FinishReason.CANCELLED),),
+        ),
+        Progress(
+            EngineState(num_faults=1),
             (
                 StepOutput(
                     "r",
                     7,
                     logprob=-0.5,
                     top_logprobs=(TokenLogprob(7, -0.5),),
-                    executed=Executed(5, 6, 1, 2, 3, 4),
+                    num_cached_tokens=16,
                     stage_seconds={Stage.DECODE: 0.5},
                 ),
             ),
+            StepReport({"full": Executed(5, 6, 1, 2, 3, 4)}, 0.25, 3, 2, 1),
         ),
         Failed(None, "no model"),
         Failed("r", "no"),
+        *(Failed("r", "no", kind) for kind in FailureKind),
     ],
 )
 def test_messages_from_the_engine_survive(message: object) -> None:

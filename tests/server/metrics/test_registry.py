@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
-from skipserve.engine.types import Executed, FinishReason, Stage, StepOutput
+from skipserve.engine.types import Executed, FinishReason, Stage, StepOutput, StepReport
 from skipserve.metrics.registry import Rejection, ServerMetrics
 from skipserve_policies.resolve import ResolvedPolicy, resolve
 from skipserve_policies.schema import SkipPolicy
@@ -42,35 +42,35 @@ class Metrics(ServerMetrics):
         }
 
 
-def test_the_contract_names_are_there() -> None:
+def test_latencies_are_observed_by_policy() -> None:
     metrics = Metrics()
-    output = StepOutput("r", 5, executed=Executed(70, 100, 7, 8, 3, 2))
     metrics.record_request("full", FinishReason.STOP, 0.2)
     metrics.record_first_token("full", 0.1)
     metrics.record_inter_token("full", 0.01)
-    metrics.record_step("full", output)
     for name, value in {
         "request_duration_seconds_sum": 0.2,
         "time_to_first_token_seconds_sum": 0.1,
         "inter_token_latency_seconds_sum": 0.01,
-        "executed_flops_total": 70,
-        "saved_flops_total": 30,
     }.items():
         assert metrics.value(name, skip_policy="full") == value
-    assert metrics.value("skipped_sublayers_total", skip_policy="full", kind="attention") == 3
-    assert metrics.value("skipped_sublayers_total", skip_policy="full", kind="ffn") == 2
-    assert metrics.value("executed_sublayers_total", skip_policy="full", kind="attention") == 7
-    assert metrics.value("executed_sublayers_total", skip_policy="full", kind="ffn") == 8
 
 
-def test_steps_count_tokens_and_book_their_time() -> None:
+def test_outputs_count_tokens_and_book_their_time() -> None:
     metrics = Metrics()
     seconds = {Stage.QUEUE: 0.5, Stage.PREFILL: 0.25}
-    metrics.record_step("skip-two", StepOutput("r", 5, stage_seconds=seconds))
-    metrics.record_step("skip-two", StepOutput("r", None, finish_reason=FinishReason.CANCELLED))
+    metrics.record_output("skip-two", StepOutput("r", 5, stage_seconds=seconds))
+    metrics.record_output("skip-two", StepOutput("r", None, finish_reason=FinishReason.CANCELLED))
     assert metrics.value("generated_tokens_total", skip_policy="skip-two") == 1
     assert metrics.value("stage_duration_seconds_sum", stage="queue") == 0.5
     assert metrics.value("stage_duration_seconds_sum", stage="prefill") == 0.25
+
+
+def test_the_use_of_the_prefix_cache_is_counted_in_tokens() -> None:
+    metrics = Metrics()
+    metrics.record_prefix_use("full", num_prompt=640, num_cached=0)
+    metrics.record_prefix_use("full", num_prompt=640, num_cached=624)
+    assert metrics.value("prefix_cache_queries_total", skip_policy="full") == 1280
+    assert metrics.value("prefix_cache_hits_total", skip_policy="full") == 624
 
 
 def test_requests_are_counted_by_how_they_ended() -> None:
@@ -130,7 +130,9 @@ def _record_all(metrics: ServerMetrics, name: str, code: int) -> None:
     metrics.record_first_token(name, 1.0)
     metrics.record_inter_token(name, 1.0)
     metrics.record_prompt_tokens(name, 1, 1)
-    metrics.record_step(name, StepOutput("r", 1))
+    metrics.record_prefix_use(name, 1, 1)
+    metrics.record_output(name, StepOutput("r", 1))
+    metrics.engine.record_step(StepReport({name: Executed()}, 0.1, 1, 1, 1))
     metrics.record_error(code)
 
 

@@ -7,7 +7,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_batches import Piece, Rows, build_batch, poisoned_cache, run_in_pieces, run_whole
+from model_batches import (
+    Piece,
+    Rows,
+    build_batch,
+    poisoned_cache,
+    run_in_pieces,
+    run_whole,
+    scattered_pages,
+)
 from plan_strategies import plans
 from reference_llava import ReferenceDecoder, steps_of_plan, steps_of_policy
 from tiny_llava import make_checkpoint
@@ -173,14 +181,14 @@ def test_sequences_of_several_plans_share_a_forward(
     shallow: Subject, some: list[tuple[Plan, str]]
 ) -> None:
     solo, prefill, decode = [], [], []
-    slot = 0
-    for seed, (plan, prompt) in enumerate(some):
+    lengths = [len(prompt) + 1 for _, prompt in some]
+    tables = scattered_pages(*lengths)
+    for seed, ((plan, prompt), pages) in enumerate(zip(some, tables, strict=True)):
         rows = make_rows(prompt, num_generated=1, seed=seed)
         solo.append(run_whole(shallow.llava, rows, trim(plan), answer_rows(rows)))
-        prefill.append(Piece(rows, trim(plan), 0, len(prompt), first_slot=slot))
-        decode.append(Piece(rows, trim(plan), len(prompt), len(rows), first_slot=slot))
-        slot += len(rows)
-    cache = poisoned_cache(shallow.llava, slot)
+        prefill.append(Piece(rows, trim(plan), 0, len(prompt), pages))
+        decode.append(Piece(rows, trim(plan), len(prompt), len(rows), pages))
+    cache = poisoned_cache(shallow.llava, *lengths)
     # A step of decode rows and of a prefill together: the first sequence is a step ahead.
     first = shallow.llava.forward(build_batch(prefill[:1], [prefill[0].stop - 1]), cache)
     mixed = [decode[0], *prefill[1:]]
@@ -199,3 +207,20 @@ def test_in_scope_generated_the_first_token_is_the_full_models(deep: Subject, na
     rows = make_rows("ttvvt", num_generated=0)
     full = run_whole(deep.llava, rows, trim(Plan.full(32)), [4])
     assert torch.equal(run_whole(deep.llava, rows, plan, [4]), full)
+
+
+@pytest.mark.fast
+def test_a_forward_may_want_no_logits(shallow: Subject) -> None:
+    rows = make_rows("tvvt", num_generated=0)
+    assert run_whole(shallow.llava, rows, trim(Plan.full(FEW_LAYERS)), []).shape == (0, 320)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(("dtype", "hidden"), [(torch.float32, 32), (torch.bfloat16, 512)])
+def test_a_cache_is_as_large_as_is_said(tmp_path: Path, dtype: torch.dtype, hidden: int) -> None:
+    make_checkpoint(tmp_path, num_layers=2, num_kv_heads=2, hidden=hidden)
+    model = Llava.load(tmp_path, torch.device("cpu"), dtype)
+    cache = model.new_cache(num_pages=3, page_size=5)
+    assert cache.page_size == 5
+    num_bytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    assert num_bytes == 15 * model.cache_bytes_per_token()

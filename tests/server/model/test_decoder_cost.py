@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from model_batches import Piece, Rows, build_batch
+from model_batches import Piece, Rows, build_batch, poisoned_cache, scattered_pages
 from tiny_llava import make_checkpoint
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from skipserve.model.decoder import KVCache
 from skipserve.model.llava import Llava
 from skipserve_policies.catalog import load_catalog
 from skipserve_policies.flops import count_rows, decoder_flops, head_flops
@@ -18,8 +19,6 @@ from skipserve_policies.resolve import resolve
 
 NUM_LAYERS = 32
 CATALOG = load_catalog()
-# Of attention's mask, dropout and causality.
-DEFAULTS: tuple[Any, ...] = (None, 0.0, False)
 LINEAR_OPERATIONS = (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.linear)
 
 
@@ -58,26 +57,40 @@ class PairCounter(TorchDispatchMode):
         """Look at attention; run everything."""
         kwargs = kwargs or {}
         if func is torch.ops.aten.scaled_dot_product_attention.default:
-            mask, _, is_causal = (*args[3:], *DEFAULTS[len(args) - 3 :])
-            self.num_pairs += _pairs(args[0].shape[2], args[1].shape[2], mask, is_causal)
+            self.num_pairs += _pairs(args[0].shape[2], args[1].shape[2], is_causal=False)
+        if func is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default:
+            query, keys, _, *dropout_and_causality = args
+            is_causal = dropout_and_causality[1:] == [True]
+            self.num_pairs += _pairs(query.shape[2], keys.shape[2], is_causal, **kwargs)
         return func(*args, **kwargs)
 
 
-def _pairs(num_queries: int, num_keys: int, mask: torch.Tensor | None, is_causal: bool) -> int:
+def _pairs(
+    num_queries: int, num_keys: int, is_causal: bool, attn_mask: torch.Tensor | None = None
+) -> int:
     if is_causal:
         assert num_queries == num_keys
         return num_queries * (num_queries + 1) // 2
-    if mask is None:
-        assert num_queries == 1
-        return num_keys
-    return int(mask.sum())
+    if attn_mask is None:
+        return num_queries * num_keys
+    return int((attn_mask == 0).sum())
+
+
+def cleared_cache(model: Llava, num_positions: int) -> KVCache:
+    """Return a cache of zeros: pieces of a sequence are run without what precedes them."""
+    cache = poisoned_cache(model, num_positions)
+    for layer in cache.layers:
+        layer.keys.zero_()
+        layer.values.zero_()
+    return cache
 
 
 def executed_flops(model: Llava, rows: Rows, plan: Plan, start: int, stop: int) -> int:
     """Run rows and count: products of matrices as torch counts them, attention by its pairs."""
     sizes = model.config.sizes.decoder
-    batch = build_batch([Piece(rows, plan, start, stop)], [stop - start - 1])
-    cache = model.new_cache(len(rows))
+    (pages,) = scattered_pages(len(rows))
+    batch = build_batch([Piece(rows, plan, start, stop, pages)], [stop - start - 1])
+    cache = cleared_cache(model, len(rows))
     flops, pairs = FlopCounterMode(display=False), PairCounter()
     with flops, pairs:
         model.forward(batch, cache)
@@ -159,10 +172,11 @@ def test_a_layer_that_no_row_needs_is_not_launched(
 ) -> None:
     plan = resolve(name, CATALOG[name], NUM_LAYERS).plan
     rows = make_rows(num_visual=4, num_generated=1)
-    cache = model.new_cache(len(rows))
+    cache = cleared_cache(model, len(rows))
+    (pages,) = scattered_pages(len(rows))
     last = len(rows) - 1
     for start, stop, idle in ((0, last, idle_in_prefill), (last, len(rows), idle_in_decode)):
-        batch = build_batch([Piece(rows, plan, start, stop)], [stop - start - 1])
+        batch = build_batch([Piece(rows, plan, start, stop, pages)], [stop - start - 1])
         with Touched() as touched:
             model.forward(batch, cache)
         launched = {

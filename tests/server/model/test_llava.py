@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from model_batches import Piece, Rows, build_batch, poisoned_cache, run_whole
+from model_batches import Piece, Rows, build_batch, poisoned_cache, run_whole, scattered_pages
 from tiny_llava import Naming, make_checkpoint
 from transformers import LlavaForConditionalGeneration
 from transformers.generation.utils import GenerateDecoderOnlyOutput
@@ -155,13 +155,14 @@ def check_greedy(model: Llava, oracle: LlavaForConditionalGeneration, pictured: 
     assert generated.logits is not None
     tokens = generated.sequences[0, -GREEDY_STEPS:].tolist()
     plan = trim(Plan.full(model.config.sizes.decoder.num_layers))
-    cache = poisoned_cache(model, len(pictured.ids) + GREEDY_STEPS)
+    num_positions = len(pictured.ids) + GREEDY_STEPS
+    cache = poisoned_cache(model, num_positions)
+    (pages,) = scattered_pages(num_positions)
     rows = pictured.rows(model, tuple(tokens))
     start, stop = 0, len(pictured.ids)
     for step, (token, oracle_logits) in enumerate(zip(tokens, generated.logits, strict=True)):
-        logits = model.forward(
-            build_batch([Piece(rows, plan, start, stop)], [stop - start - 1]), cache
-        )
+        piece = Piece(rows, plan, start, stop, pages)
+        logits = model.forward(build_batch([piece], [stop - start - 1]), cache)
         expected = oracle_logits[0]
         tolerance = 1e-4 * expected.abs().max()
         assert (logits[0] - expected).abs().max() <= tolerance

@@ -47,6 +47,12 @@ def test_only_the_layers_that_are_used_run(tmp_path: Path) -> None:
     assert len(model._vision._tower.encoder.layers) == 3
 
 
+def test_the_towers_linear_layers_are_packed(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path)
+    tower = Llava.load(tmp_path, CPU, torch.float32)._vision._tower
+    assert not any(isinstance(module, torch.nn.Linear) for module in tower.modules())
+
+
 def test_an_unknown_activation_is_refused(tmp_path: Path) -> None:
     make_checkpoint(tmp_path, top_config=(("projector_hidden_act", "swoosh"),))
     with pytest.raises(ModelFilesError, match="swoosh"):

@@ -8,10 +8,11 @@ import httpx
 import pytest
 from app_client import send
 from fastapi import FastAPI
+from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from skipserve.api.auth import PUBLIC_PATHS, RequireKey
+from skipserve.api.auth import PUBLIC_PATHS, RequireKey, get_key_digest
 from skipserve.api.routes import router
 from skipserve.app import Built, build
 from skipserve.errors import AuthenticationError
@@ -141,3 +142,30 @@ def test_s31_keys_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
 
 def test_without_keys_all_is_open(idle: Built) -> None:
     assert send(idle.app, "GET", "/v1/models").status_code == 200
+
+
+def test_the_app_hears_whose_request_it_is_but_not_the_key() -> None:
+    states: list[dict[str, bytes]] = []
+
+    async def inner(scope: Scope, receive: Receive, send: Send) -> None:
+        states.append(dict(scope.get("state", {})))
+
+    async def receive() -> Message:
+        raise NotImplementedError
+
+    async def send(message: Message) -> None:
+        raise NotImplementedError
+
+    app = RequireKey(inner, KEYS.split(","))
+    for key in (*KEYS.split(","), "first-key"):
+        headers = [(b"authorization", f"Bearer {key}".encode())]
+        asyncio.run(app({"type": "http", "path": "/v1/models", "headers": headers}, receive, send))
+    asyncio.run(app({"type": "http", "path": "/health", "headers": headers}, receive, send))
+    first, second, again, public = (state.get("key_digest") for state in states)
+    assert first == again != second
+    assert public is None
+    assert not any(b"first-key" in digest for state in states for digest in state.values())
+
+
+def test_on_an_open_server_a_request_is_nobody_s() -> None:
+    assert get_key_digest(Request({"type": "http", "state": {}})) is None

@@ -275,9 +275,7 @@ def test_s45_a_request_id_names_nothing_inside(client: httpx.Client) -> None:
     assert len(ids) == 2
 
 
-@pytest.mark.parametrize(
-    "field", ["mm_hashes", "uuid", "cache_salt", "prompt_token_ids", "user_id"]
-)
+@pytest.mark.parametrize("field", ["mm_hashes", "uuid", "cache_key", "prompt_token_ids", "user_id"])
 def test_s46_s48_no_key_of_a_cache_comes_from_a_client(client: httpx.Client, field: str) -> None:
     assert refuse(client, question("Hi", **{field: "a"}), 400)["param"] == field
 

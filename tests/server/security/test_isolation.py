@@ -1,11 +1,16 @@
 """No request changes another's answer: the rows of the security table on batches and state."""
 
 import json
+import os
+import signal
 import socket
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import httpx
+import pytest
 from live_server import LiveServer
 from pictures import data_uri, encode, question, random_picture
 
@@ -21,11 +26,31 @@ def body_of(index: int) -> dict[str, Any]:
     return question(f"Secret {index}?", url, skip_policy=policy, max_tokens=6, **sampling)
 
 
-def answer(live: LiveServer, index: int) -> Any:
+@dataclass(frozen=True)
+class Answer:
+    """What was answered, and the log-probability of each token."""
+
+    tokens: list[str]
+    logprobs: list[float]
+    finish_reason: str
+
+    def check_same_as(self, other: "Answer") -> None:
+        """Check for the same answer; sums of a batch may round in another order."""
+        assert (self.tokens, self.finish_reason) == (other.tokens, other.finish_reason)
+        assert self.logprobs == pytest.approx(other.logprobs, abs=1e-3)
+
+
+def answer(live: LiveServer, index: int, **fields: object) -> Answer:
     with live.client() as client:
-        reply = client.post(CHAT, json=body_of(index)).json()
+        reply = client.post(CHAT, json=body_of(index) | fields).json()
     assert reply["metrics"]["skip"]["policy"] == POLICIES[index % len(POLICIES)]
-    return reply["choices"]
+    [choice] = reply["choices"]
+    content = choice["logprobs"]["content"]
+    return Answer(
+        [token["token"] for token in content],
+        [token["logprob"] for token in content],
+        choice["finish_reason"],
+    )
 
 
 def disturb(live: LiveServer, index: int) -> None:
@@ -52,7 +77,14 @@ def test_s49_requests_at_once_do_not_mix(live: LiveServer) -> None:
         together = list(pool.map(lambda index: answer(live, index), range(num)))
         for disturbance in disturbances:
             disturbance.result()
-    assert together == alone
+    for index in range(num):
+        together[index].check_same_as(alone[index])
+
+
+def test_s48_a_salt_changes_no_answer(live: LiveServer) -> None:
+    shared = [answer(live, index) for index in range(4)]
+    for index in range(4):
+        answer(live, index, cache_salt="mine").check_same_as(shared[index])
 
 
 def test_nothing_is_left_behind(live: LiveServer) -> None:
@@ -62,7 +94,7 @@ def test_nothing_is_left_behind(live: LiveServer) -> None:
     with live.client() as client:
         while service.num_running or service.num_waiting:
             client.get("/health")
-    assert answer(live, 1) == answer(live, 1)
+    answer(live, 1).check_same_as(answer(live, 1))
 
 
 def test_overload_turns_some_away_and_serves_the_rest(live: LiveServer) -> None:
@@ -70,13 +102,19 @@ def test_overload_turns_some_away_and_serves_the_rest(live: LiveServer) -> None:
         with live.client() as client:
             return client.post(CHAT, json=body_of(index) | {"max_tokens": 15})
 
-    with ThreadPoolExecutor(48) as pool:
-        replies = list(pool.map(ask, range(48)))
-    served = [reply for reply in replies if reply.status_code == 200]
-    turned_away = [reply for reply in replies if reply.status_code == 503]
-    assert len(served) + len(turned_away) == len(replies)
-    assert len(served) >= 20
-    assert turned_away
+    service, limit, num = live.built.serving.service, 20, 48
+    assert service.pid is not None
+    with ThreadPoolExecutor(num) as pool:
+        # Nothing is served while the queue fills.
+        os.kill(service.pid, signal.SIGSTOP)
+        try:
+            waiting = [pool.submit(ask, index) for index in range(num)]
+            turned_away = [done.result() for done in islice(as_completed(waiting), num - limit)]
+        finally:
+            os.kill(service.pid, signal.SIGCONT)
+        statuses = [each.result().status_code for each in waiting]
+    assert {reply.status_code for reply in turned_away} == {503}
+    assert statuses.count(200) == limit
     for reply in turned_away:
         assert int(reply.headers["Retry-After"]) > 0
         assert reply.json()["error"]["type"] == "overloaded_error"

@@ -1,0 +1,119 @@
+"""Measures what each skip policy gains in requests per second, at several concurrencies."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import torch
+import typer
+from checkpoints import checkpoint
+from contenders import OurEngine, load_engine
+from plans import fitting_policies, plan_of
+from questions import QuestionSource, num_text
+from report import RESULTS, Row, grid, show, write
+from speedup_picture import Speedups, draw
+from timing import time_set, track
+
+from skipserve.engine.engine import Engine
+from skipserve.model.config import ModelConfig
+from skipserve_policies.cost import saving
+from skipserve_policies.flops import Request
+
+NUM_NEW_TOKENS = 10
+
+# Requests of a timed set: as many as run at a time, but not fewer than this.
+MIN_REQUESTS = 8
+
+# Median seconds of a set by policy, "full" first.
+Seconds = Mapping[str, float]
+
+
+def main(
+    model: Annotated[str, typer.Option(help="demo, small, or a folder.")] = "demo",
+    names: Annotated[str, typer.Option(help="Policies besides full; commas between.")] = "all",
+    concurrencies: Annotated[str, typer.Option(help="Requests at a time.")] = "1,4,16,64",
+    dtype: Annotated[str, typer.Option(help="As torch names it.")] = "bfloat16",
+    repeats: Annotated[int, typer.Option(min=1, help="Timed sets of requests of each.")] = 4,
+    threads: Annotated[int, typer.Option(min=1, help="Of torch; two on busy cores are slow.")] = 1,
+    output: Annotated[Path, typer.Option(help="The JSON file.")] = RESULTS / "policies.json",
+) -> None:
+    """Time each policy of the catalog against the full model, turn by turn."""
+    torch.set_num_threads(threads)
+    with checkpoint(model) as folder:
+        config = ModelConfig.from_folder(folder)
+        engine = load_engine(folder, torch.device("cpu"), getattr(torch, dtype))
+    policies = _chosen(names, config.sizes.decoder.num_layers)
+    seconds = {
+        concurrency: _time_all(engine, config, policies, concurrency, model, repeats)
+        for concurrency in map(int, concurrencies.split(","))
+    }
+    ratios = {policy: flops_ratio(config, policy, num_text(model)) for policy in policies}
+    speedups = {concurrency: speedups_over_full(found) for concurrency, found in seconds.items()}
+    rows = [*_full_rows(seconds), *_rows(ratios, speedups)]
+    show(rows)
+    write("policies", rows, sys.argv[1:], output, layout=grid)
+    draw(ratios, speedups, output.with_suffix(".svg"))
+
+
+def _chosen(names: str, num_layers: int) -> list[str]:
+    """Return the policies to time, "full" first."""
+    chosen = fitting_policies(num_layers) if names == "all" else names.split(",")
+    return list(dict.fromkeys(["full", *chosen]))
+
+
+def flops_ratio(config: ModelConfig, policy: str, num_text: int) -> float:
+    """Return how many times a policy's planned FLOPs the full model needs for a request."""
+    question = QuestionSource(config, seed=0).question(num_text, NUM_NEW_TOKENS)
+    request = Request(question.token_classes, NUM_NEW_TOKENS, num_images=1)
+    flops = saving(config.sizes, plan_of(policy, config.sizes.decoder.num_layers), request)
+    return flops.full_flops / flops.planned_flops
+
+
+def _time_all(
+    engine: Engine,
+    config: ModelConfig,
+    policies: Sequence[str],
+    concurrency: int,
+    model: str,
+    repeats: int,
+) -> Seconds:
+    """Return the median seconds that a set of requests takes, all policies taking turns."""
+    source, ours = QuestionSource(config, seed=concurrency), OurEngine(engine, concurrency)
+    seconds: dict[str, list[float]] = {policy: [] for policy in policies}
+    for _ in track(repeats + 1, f"{model}, {concurrency} at a time"):
+        for policy, times in seconds.items():
+            questions = [
+                source.question(num_text(model), NUM_NEW_TOKENS, policy=policy)
+                for _ in range(num_requests(concurrency))
+            ]
+            times.append(time_set(ours, questions).seconds)
+    return {policy: median(times[1:]) for policy, times in seconds.items()}
+
+
+def num_requests(concurrency: int) -> int:
+    """Return how many requests a timed set has."""
+    return max(concurrency, MIN_REQUESTS)
+
+
+def speedups_over_full(seconds: Seconds) -> dict[str, float]:
+    """Return how many times as fast as the full model each policy is; below 1 it is slower."""
+    return {policy: seconds["full"] / taken for policy, taken in seconds.items()}
+
+
+def _full_rows(seconds: Mapping[int, Seconds]) -> Iterator[Row]:
+    for concurrency, found in seconds.items():
+        rate = num_requests(concurrency) / found["full"]
+        yield Row(f"requests per second of full/at {concurrency}", rate, "1/s")
+
+
+def _rows(ratios: Mapping[str, float], speedups: Speedups) -> Iterator[Row]:
+    for policy, ratio in ratios.items():
+        yield Row(f"{policy}/planned FLOPs", ratio, "x")
+        for concurrency, found in speedups.items():
+            yield Row(f"{policy}/at {concurrency}", found[policy], "x")
+
+
+if __name__ == "__main__":
+    typer.run(main)

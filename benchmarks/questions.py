@@ -1,0 +1,109 @@
+"""The requests that are timed: random text around random pictures, the same for everyone."""
+
+from dataclasses import dataclass
+from hashlib import sha256
+
+import torch
+from plans import plan_of
+from torch import Tensor
+
+from skipserve.engine.types import Image
+from skipserve.model.config import ModelConfig
+from skipserve_policies.flops import prompt_classes
+from skipserve_policies.plan import Plan, TokenClass
+
+# Text tokens ahead of the picture, the same in all questions of one source.
+NUM_BEFORE = 5
+
+# Text tokens of a prompt; with the picture's, 299 for the small model and 54 for the demo.
+_NUM_TEXT = {"small": 43}
+_NUM_TEXT_ELSE = 18
+
+
+def num_text(model: str) -> int:
+    """Return how many text tokens a question to a model has where nothing else is said."""
+    return _NUM_TEXT.get(model, _NUM_TEXT_ELSE)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One request; all that the host prepares is prepared.
+
+    Attributes:
+        prompt_ids: token ids of all rows.
+        token_classes: the class of each row.
+        image: the picture as our engine takes it.
+        pixel_values: the picture as transformers takes it, normalised, [1, 3, S, S].
+        num_new_tokens: answered, whatever they are.
+        policy: the name of what our engine computes; others compute everything.
+        plan: the same, for the model's depth.
+    """
+
+    prompt_ids: tuple[int, ...]
+    token_classes: tuple[TokenClass, ...]
+    image: Image
+    pixel_values: Tensor
+    num_new_tokens: int
+    policy: str
+    plan: Plan
+
+
+class QuestionSource:
+    """Draws questions for a model: the same ones for the same seed, others for another."""
+
+    def __init__(self, config: ModelConfig, seed: int) -> None:
+        self._config = config
+        self._generator = torch.Generator().manual_seed(seed)
+        self._before = self._text(NUM_BEFORE)
+
+    def number(self, low: int, high: int) -> int:
+        """Return a number from low to high, both possible."""
+        return int(torch.randint(low, high + 1, (), generator=self._generator))
+
+    def picture(self) -> Tensor:
+        """Return a picture, uint8 [S, S, 3]."""
+        size = self._config.sizes.vision.image_size
+        return torch.randint(0, 256, (size, size, 3), generator=self._generator, dtype=torch.uint8)
+
+    def question(
+        self,
+        num_text: int,
+        num_new_tokens: int,
+        *,
+        picture: Tensor | None = None,
+        policy: str = "full",
+    ) -> Question:
+        """Return a question with so many text tokens, on a picture of its own or a given one."""
+        pixels = self.picture() if picture is None else picture
+        after = self._text(num_text - NUM_BEFORE)
+        sizes = self._config.sizes
+        parts = [
+            (TokenClass.TEXT, NUM_BEFORE),
+            (TokenClass.VISUAL, sizes.vision.num_tokens),
+            (TokenClass.TEXT, len(after)),
+        ]
+        visual = (self._config.image_token_id,) * sizes.vision.num_tokens
+        return Question(
+            prompt_ids=(*self._before, *visual, *after),
+            token_classes=prompt_classes(parts),
+            image=_image(pixels),
+            pixel_values=self._pixel_values(pixels),
+            num_new_tokens=num_new_tokens,
+            policy=policy,
+            plan=plan_of(policy, sizes.decoder.num_layers),
+        )
+
+    def _text(self, count: int) -> tuple[int, ...]:
+        """Return token ids that are not the image's."""
+        num_others = self._config.sizes.decoder.vocab_size - 1
+        ids = torch.randint(0, num_others, (count,), generator=self._generator)
+        return tuple((ids + (ids >= self._config.image_token_id)).tolist())
+
+    def _pixel_values(self, pixels: Tensor) -> Tensor:
+        mean, std = torch.tensor(self._config.image_mean), torch.tensor(self._config.image_std)
+        return ((pixels / 255 - mean) / std).permute(2, 0, 1)[None]
+
+
+def _image(pixels: Tensor) -> Image:
+    content = pixels.numpy().tobytes()
+    return Image(content, pixels.shape[0], sha256(content).digest())

@@ -1,0 +1,76 @@
+"""Names the pages of a sequence by all that their keys and values depend on."""
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from struct import pack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipserve.engine.framing import digest_of, frame
+from skipserve.engine.pages import PageKey
+from skipserve.engine.types import Request
+from skipserve_policies.plan import TokenClass
+
+
+class PageKeys:
+    """The keys of one sequence's pages; two keys are equal iff the pages are computed alike.
+
+    That is: from the same tokens and image rows at the same positions, by rows of the same
+    `kv_digest`, under the same salt. Classes and policies are not named.
+
+    Args:
+        request: whose pages they are.
+        page_size: positions of a page.
+        tokens_per_image: prompt rows that show one image.
+        image_token_id: the token of these rows.
+    """
+
+    def __init__(
+        self, request: Request, page_size: int, tokens_per_image: int, image_token_id: int
+    ) -> None:
+        self._page_size = page_size
+        self._tokens_per_image = tokens_per_image
+        self._images = request.images
+        self._visual_rows = [
+            row for row, token_id in enumerate(request.prompt_ids) if token_id == image_token_id
+        ]
+        digests = [bytes.fromhex(request.plan.kv_digest(c)) for c in TokenClass]
+        self._prompt_rows = [digests[c] for c in request.token_classes]
+        self._generated_row = digests[TokenClass.GENERATED]
+        self._root = digest_of(b"root", request.cache_salt.encode(), pack("<Q", page_size))
+        self._keys: list[PageKey] = []
+
+    def key(self, index: int, token_ids: NDArray[np.int64]) -> PageKey:
+        """Return the key of a page, which is worked out once, after those of the pages before.
+
+        Args:
+            index: of the page, counted from 0 in the sequence.
+            token_ids: all that are known, of prompt and answer; they fill the page.
+        """
+        assert (index + 1) * self._page_size <= len(token_ids), f"page {index} is not full"
+        while len(self._keys) <= index:
+            self._keys.append(self._next_key(token_ids))
+        return self._keys[index]
+
+    def _next_key(self, token_ids: NDArray[np.int64]) -> PageKey:
+        start = len(self._keys) * self._page_size
+        stop = start + self._page_size
+        parent = self._keys[-1].digest if self._keys else self._root
+        page_ids = token_ids[start:stop].astype("<i4").tobytes()
+        rows = self._prompt_rows[start:stop]
+        rows += [self._generated_row] * (self._page_size - len(rows))
+        images = frame(*self._image_fields(start, stop))
+        digest = digest_of(b"page", parent, page_ids, b"".join(rows), images)
+        return PageKey(digest, parent, page_ids)
+
+    def _image_fields(self, start: int, stop: int) -> Iterator[bytes]:
+        """Yield of each image in the rows: its digest, which of its rows is the first, how many."""
+        size = self._tokens_per_image
+        first = bisect_left(self._visual_rows, start)
+        end = bisect_left(self._visual_rows, stop)
+        while first < end:
+            image, offset = divmod(first, size)
+            count = min(size - offset, end - first)
+            yield frame(self._images[image].digest, pack("<QQ", offset, count))
+            first += count

@@ -1,0 +1,1 @@
+"""The engine without a server: questions in, answers out, in the process that asks."""

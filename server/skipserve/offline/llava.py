@@ -1,0 +1,251 @@
+"""A loaded model that answers questions: what `from skipserve import LLaVA` gives."""
+
+import itertools
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Unpack
+
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import Progress
+
+from skipserve.api.convert import Prepared
+from skipserve.api.policies import PolicyRegistry
+from skipserve.api.report import Reporter
+from skipserve.engine.process import load
+from skipserve.engine.types import EngineLimits, EngineSpec, Image, Request, StepOutput
+from skipserve.errors import EngineError, InvalidRequestError, SkipserveError
+from skipserve.media.preprocess import ImageFilesError, Preprocessor
+from skipserve.model.config import ModelConfig, ModelFilesError
+from skipserve.model_folder import DEMO, StartError, model_folder
+from skipserve.offline.answers import Answer, GrowingAnswer
+from skipserve.offline.questions import (
+    AnyQuestion,
+    ImageSource,
+    Question,
+    describe_image,
+    first_fault,
+    naming,
+    read_image,
+    read_question,
+)
+from skipserve.offline.sampling import Sampling, sampling_params, stop_strings
+from skipserve.prompt.processor import PromptProcessor
+from skipserve.prompt.tokenizer import TokenizerFilesError
+from skipserve.settings import Dtype
+from skipserve_policies.catalog import load_catalog
+from skipserve_policies.resolve import PolicyError, ResolvedPolicy
+from skipserve_policies.schema import SkipPolicy
+
+# A name, or a policy spelt out.
+PolicyChoice = str | SkipPolicy | Mapping[str, Any]
+
+
+class LLaVA:
+    """A model that answers many questions at once, in this process and without HTTP.
+
+        llava = LLaVA("demo")
+        answers = llava.generate(
+            [("docs/picture.png", "How many red squares are there?")],
+            skip_policy="skip-block-every-3-from-16",
+        )
+        print(answers[0].text)
+
+    One thread uses it at a time.
+
+    Args:
+        model: "demo", or the folder of a LLaVA-1.5 checkpoint in Hugging Face format.
+        device: "auto", or a device as torch names it.
+        dtype: "auto" for the checkpoint's, "float32", "bfloat16" or "float16".
+        num_threads: CPU threads, for all of torch in this process; None leaves them as they are.
+        policies: a YAML file that adds skip policies.
+        limits: how much the engine takes on at once.
+        max_image_pixels: width times height of one image.
+
+    Raises:
+        StartError: the model or the policies file cannot be used.
+        EngineError: there is no such device.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] = DEMO,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        num_threads: int | None = None,
+        policies: str | os.PathLike[str] | None = None,
+        limits: EngineLimits | None = None,
+        max_image_pixels: int = 40_000_000,
+    ) -> None:
+        folder = model_folder(os.fspath(model))
+        limits = limits or EngineLimits()
+        spec = EngineSpec(folder, device, _checked_dtype(dtype), num_threads, limits)
+        try:
+            config = ModelConfig.from_folder(folder)
+            sizes = config.sizes
+            catalog = load_catalog(None if policies is None else Path(policies))
+            self._registry = PolicyRegistry(catalog, sizes.decoder.num_layers)
+            self._prompts = PromptProcessor.from_folder(folder, config)
+            self._preprocessor = Preprocessor.from_folder(
+                folder, sizes.vision.image_size, max_image_pixels
+            )
+            self._engine, _ = load(spec)
+        except (ModelFilesError, TokenizerFilesError, ImageFilesError, PolicyError) as error:
+            raise StartError(str(error)) from error
+        self._max_image_pixels = max_image_pixels
+        self._reporter = Reporter(sizes)
+        # Never one twice: what is left of a call that failed is not taken for the next one's.
+        self._ids = map("question-{}".format, itertools.count())
+
+    @property
+    def policies(self) -> list[str]:
+        """The names of the skip policies that fit the model."""
+        return list(self._registry.resolved)
+
+    def generate(
+        self,
+        questions: Iterable[AnyQuestion],
+        *,
+        skip_policy: PolicyChoice | Sequence[PolicyChoice] = "full",
+        progress: bool = False,
+        **sampling: Unpack[Sampling],
+    ) -> list[Answer]:
+        """Answer questions, as many of them at a time as the engine takes on.
+
+        All questions are read and checked before the first is begun. Their pictures stay in
+        memory until the last is answered, as the model takes them: 340 kB for each that differs,
+        with LLaVA-1.5.
+
+        Args:
+            questions: each a text, a tuple of an image (or a list of images) and a text, a
+                `Question`, or a list of messages in OpenAI's form. An image is a path, the bytes
+                of a picture file, a PIL image, or a data URI.
+            skip_policy: a name, a `SkipPolicy` or the mapping that spells one out; or a list with
+                one of these for each question.
+            progress: whether to show a bar on standard error.
+            sampling: see `skipserve.offline.sampling.Sampling`; greedy without any.
+
+        Returns:
+            The answers, in the order of the questions.
+
+        Raises:
+            InvalidRequestError: a question, a policy or a keyword is at fault; says which.
+            UnusableImageError: a picture cannot be read; says which.
+            NotFoundError: there is no such policy; names the nearest.
+            EngineError: the engine failed. It can be used again.
+        """
+        if isinstance(questions, str | Question):
+            raise InvalidRequestError("questions is a single question; put it into a list")
+        asked = list(questions)
+        policies = self._choose_policies(skip_policy, len(asked))
+        images: dict[bytes, Image] = {}
+        prepared = [
+            self._prepare(index, *pair, sampling, images)
+            for index, pair in enumerate(zip(asked, policies, strict=True))
+        ]
+        return self._answer(prepared, progress)
+
+    def _choose_policies(
+        self, choice: PolicyChoice | Sequence[PolicyChoice], count: int
+    ) -> list[ResolvedPolicy]:
+        if isinstance(choice, str | SkipPolicy | Mapping):
+            return [self._find_policy(choice)] * count
+        if len(choice) != count:
+            raise InvalidRequestError(
+                f"there are {len(choice)} skip policies for {count} questions; "
+                "give one for all, or one for each",
+                param="skip_policy",
+            )
+        policies = []
+        for index, each in enumerate(choice):
+            with naming(f"skip_policy[{index}]"):
+                policies.append(self._find_policy(each))
+        return policies
+
+    def _find_policy(self, choice: PolicyChoice) -> ResolvedPolicy:
+        if isinstance(choice, str):
+            return self._registry.find(choice)
+        try:
+            return self._registry.resolve_inline(SkipPolicy.model_validate(choice))
+        except ValidationError as error:
+            raise InvalidRequestError(
+                f"a skip policy is a name or a mapping with rules; {first_fault(error)}",
+                param="skip_policy",
+            ) from error
+
+    def _prepare(
+        self,
+        index: int,
+        question: AnyQuestion,
+        policy: ResolvedPolicy,
+        sampling: Sampling,
+        images: dict[bytes, Image],
+    ) -> Prepared:
+        """Return a question as the engine takes it; `images` gathers pictures by their digest."""
+        with naming(f"questions[{index}]"):
+            conversation = read_question(question)
+            prompt = self._prompts.encode_chat(conversation.messages)
+            room = min(self._prompts.max_positions, self._engine.num_cache_tokens)
+            request = Request(
+                id=next(self._ids),
+                prompt_ids=prompt.prompt_ids,
+                token_classes=prompt.token_classes,
+                images=tuple(self._fit(source, images) for source in conversation.images),
+                sampling=sampling_params(sampling, index, room - len(prompt.prompt_ids)),
+                policy_name=policy.name,
+                plan=policy.plan,
+            )
+            return Prepared(request, policy, stop_strings(sampling))
+
+    def _fit(self, source: ImageSource, images: dict[bytes, Image]) -> Image:
+        with naming(describe_image(source)):
+            picture = read_image(source, self._max_image_pixels)
+            image = self._preprocessor.fit(picture, "images")
+        return images.setdefault(image.digest, image)
+
+    def _answer(self, prepared: Sequence[Prepared], shows_progress: bool) -> list[Answer]:
+        tokenizer = self._prompts.tokenizer
+        answers = {each.request.id: GrowingAnswer(each, tokenizer) for each in prepared}
+        try:
+            for index, each in enumerate(prepared):
+                with naming(f"questions[{index}]"):
+                    self._engine.add(each.request)
+            self._run(answers, shows_progress)
+        except BaseException:
+            # Whatever it was, Ctrl-C among it: the next call finds an engine without work.
+            self._engine.drop_running()
+            for request_id in answers:
+                self._engine.cancel(request_id)
+            raise
+        return [answer.finish(self._reporter) for answer in answers.values()]
+
+    def _run(self, answers: Mapping[str, GrowingAnswer], shows_progress: bool) -> None:
+        with Progress(console=Console(stderr=True), disable=not shows_progress) as bar:
+            task = bar.add_task("Answering", total=len(answers))
+            while self._engine.has_work:
+                for output in self._step():
+                    bar.advance(task, self._take(output, answers[output.request_id]))
+
+    def _step(self) -> Sequence[StepOutput]:
+        try:
+            return self._engine.step().outputs
+        except SkipserveError:
+            raise
+        except Exception as error:
+            raise EngineError(f"the engine failed while it ran the questions: {error}") from error
+
+    def _take(self, output: StepOutput, answer: GrowingAnswer) -> bool:
+        """Take a step of an answer; return whether that ended it."""
+        answer.push(output)
+        if answer.is_over and output.finish_reason is None:
+            self._engine.cancel(output.request_id)
+        return answer.is_over
+
+
+def _checked_dtype(dtype: str) -> str:
+    try:
+        return Dtype(dtype).value
+    except ValueError as error:
+        raise StartError(f"dtype is {dtype!r}; it must be one of {', '.join(Dtype)}") from error

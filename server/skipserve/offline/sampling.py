@@ -1,0 +1,81 @@
+"""How answers are sampled: the keywords of `LLaVA.generate`, and what the engine makes of them."""
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+from skipserve.engine.types import SamplingParams
+from skipserve.errors import InvalidRequestError
+
+_MAX_TOKENS = 128
+_NUM_SEEDS = 2**64
+
+
+class Sampling(TypedDict, total=False):
+    """How answers are chosen, and what is told of them.
+
+    Attributes:
+        max_tokens: at most so many tokens are generated for an answer; without it 128, or
+            fewer where the prompt leaves less of the model's context.
+        temperature: 0, which is what it is without, takes the most probable token each time.
+        top_k: keep so many of the most probable tokens; 0 keeps all.
+        top_p: then keep the smallest set of tokens that holds this much probability.
+        min_p: then keep tokens at least this many times as probable as the best one.
+        seed: question i draws with seed + i, so that a question asked several times has several
+            answers, and the same ones the next time; 0 without it.
+        stop: the answer ends before any of these.
+        logprobs: whether to report the log-probability of each token.
+        top_logprobs: how many alternatives to report with it.
+    """
+
+    max_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    seed: int
+    stop: str | Sequence[str]
+    logprobs: bool
+    top_logprobs: int
+
+
+def sampling_params(sampling: Sampling, index: int, num_left: int) -> SamplingParams:
+    """Return how the answer to one question is sampled; the engine checks the values.
+
+    Args:
+        sampling: what holds for all questions.
+        index: which question it is.
+        num_left: tokens that its prompt leaves room for.
+
+    Raises:
+        InvalidRequestError: alternatives are asked for without log-probabilities.
+        TypeError: there is no such keyword.
+    """
+    num_wanted = max(1, min(_MAX_TOKENS, num_left))
+    fields: dict[str, Any] = {"max_tokens": num_wanted, "temperature": 0.0}
+    fields |= sampling
+    fields["seed"] = _wrap(fields.get("seed", 0) + index)
+    fields.pop("stop", None)
+    has_logprobs, num_top = fields.pop("logprobs", False), fields.pop("top_logprobs", None)
+    if num_top is not None and not has_logprobs:
+        raise InvalidRequestError("top_logprobs needs logprobs=True", param="top_logprobs")
+    return SamplingParams(num_top_logprobs=(num_top or 0) if has_logprobs else None, **fields)
+
+
+def stop_strings(sampling: Sampling) -> tuple[str, ...]:
+    """Return the strings that end an answer.
+
+    Raises:
+        InvalidRequestError: one is empty, or no text.
+    """
+    stop = sampling.get("stop", ())
+    stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    if not all(isinstance(each, str) and each for each in stops):
+        raise InvalidRequestError(
+            f"stop is {stop!r}; it must be a text or several, none of them empty", param="stop"
+        )
+    return stops
+
+
+def _wrap(seed: int) -> int:
+    """Return a seed as a signed integer of 64 bits."""
+    return (seed + _NUM_SEEDS // 2) % _NUM_SEEDS - _NUM_SEEDS // 2

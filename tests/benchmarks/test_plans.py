@@ -1,0 +1,26 @@
+"""The policies that the benchmarks name fit the models that they time."""
+
+import pytest
+from plans import FOUR_POLICIES, fitting_policies, plan_of
+
+from skipserve_policies.plan import TokenClass
+
+pytestmark = pytest.mark.fast
+
+
+def test_the_four_policies_do_four_different_things_for_generated_rows() -> None:
+    columns = {plan_of(policy, 32).column_digest(TokenClass.GENERATED) for policy in FOUR_POLICIES}
+    assert len(columns) == 4
+
+
+def test_the_full_model_runs_every_layer_of_the_four_policies() -> None:
+    full = plan_of(FOUR_POLICIES[0], 32).sublayers[TokenClass.GENERATED]
+    for policy in FOUR_POLICIES[1:]:
+        found = plan_of(policy, 32).sublayers[TokenClass.GENERATED]
+        assert (found.attention, found.kv, found.ffn) <= (full.attention, full.kv, full.ffn)
+
+
+def test_policies_that_are_too_deep_are_left_out() -> None:
+    shallow, deep = fitting_policies(20), fitting_policies(32)
+    assert "exit-after-24" in set(deep) - set(shallow)
+    assert "full" in shallow

@@ -1,0 +1,179 @@
+"""Tests of what the route of chat completions asks of the engine, which is played here."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from pictures import question
+from prometheus_client import CollectorRegistry
+
+from skipserve.api.admission import Admission
+from skipserve.app import build
+from skipserve.engine.types import FinishReason, Ready, Request, StepOutput
+from skipserve.errors import EngineError, RequestTimeoutError, SkipserveError
+from skipserve.metrics.registry import ServerMetrics
+from skipserve.settings import Settings
+
+pytestmark = pytest.mark.fast
+
+CHAT = "/v1/chat/completions"
+Asking = Callable[..., Coroutine[Any, Any, httpx.Response]]
+
+
+class PlayedService:
+    """Takes requests as the engine's service does; answers with two tokens, or with an error."""
+
+    def __init__(self, num_cache_tokens: int = 4096, error: SkipserveError | None = None) -> None:
+        self.ready = Ready("cpu", "float32", "ab", num_cache_tokens)
+        self.is_ready = self.is_alive = True
+        self.num_running = 0
+        self.requests: list[Request] = []
+        self.may_begin, self.may_end = asyncio.Event(), asyncio.Event()
+        self._error = error
+
+    def let_run(self) -> None:
+        self.may_begin.set()
+        self.may_end.set()
+
+    async def stream(self, request: Request) -> AsyncGenerator[StepOutput, None]:
+        self.requests.append(request)
+        await self.may_begin.wait()
+        if self._error is not None:
+            raise self._error
+        yield StepOutput(request.id, 20)
+        await self.may_end.wait()
+        yield StepOutput(request.id, 21, finish_reason=FinishReason.LENGTH)
+
+
+def app_with(service: PlayedService, settings: Settings) -> FastAPI:
+    """Return the application with an engine that is played."""
+    built = build(settings)
+    metrics = ServerMetrics(CollectorRegistry(), "tiny", ())
+    parts: Any = {
+        "service": service,
+        "admission": Admission(service, metrics, 20, settings.max_queued_tokens),  # type: ignore[arg-type]
+    }
+    built.app.state.serving = replace(built.serving, **parts)
+    return built.app
+
+
+def has_queue(app: FastAPI) -> bool:
+    """Return whether prompt tokens wait."""
+    return bool(app.state.serving.admission._tokens.num_tokens)
+
+
+def play(app: FastAPI, scenario: Callable[[Asking], Coroutine[Any, Any, None]]) -> None:
+    """Run a scenario that asks the application."""
+
+    async def run() -> None:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+
+            async def ask(key: str = "", **fields: object) -> httpx.Response:
+                headers = {"Authorization": f"Bearer {key}"} if key else {}
+                return await client.post(CHAT, json=question("Hi", **fields), headers=headers)
+
+            async with asyncio.timeout(10):
+                await scenario(ask)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("isolates", [False, True])
+def test_keys_share_a_cache_unless_they_are_isolated(settings: Settings, isolates: bool) -> None:
+    service = PlayedService()
+    keyed = {"api_key": "one,two", "isolate_keys": isolates}
+    app = app_with(service, Settings(**settings.model_dump() | keyed))
+
+    async def scenario(ask: Asking) -> None:
+        service.let_run()
+        for key in ("one", "two", "one"):
+            assert (await ask(key)).status_code == 200
+
+    play(app, scenario)
+    first, second, again = (request.cache_salt for request in service.requests)
+    assert first == again
+    assert (first != second) == isolates
+    assert ("" in {first, second}) != isolates
+
+
+def test_the_answer_fits_what_the_engine_holds(settings: Settings) -> None:
+    service = PlayedService(num_cache_tokens=100)
+    app = app_with(service, settings)
+
+    async def scenario(ask: Asking) -> None:
+        service.let_run()
+        assert (await ask(max_tokens=None)).status_code == 200
+        [request] = service.requests
+        num_left = 100 - request.num_prompt
+        assert request.sampling.max_tokens == num_left
+        assert (await ask(max_tokens=num_left)).status_code == 200
+        refused = await ask(max_tokens=num_left + 1)
+        assert refused.status_code == 400
+        assert refused.json()["error"]["param"] == "max_tokens"
+
+    play(app, scenario)
+    assert len(service.requests) == 2
+
+
+def test_times_are_handed_on(settings: Settings) -> None:
+    service = PlayedService()
+    app = app_with(service, settings)
+
+    async def scenario(ask: Asking) -> None:
+        service.let_run()
+        await ask()
+        await ask(timeout_seconds=1.5)
+
+    play(app, scenario)
+    assert [r.deadline_seconds for r in service.requests] == [600.0, 1.5]
+    assert [r.queue_seconds for r in service.requests] == [60.0, 60.0]
+
+
+def test_prompt_tokens_wait_until_the_first_token(settings: Settings) -> None:
+    service = PlayedService()
+    app = app_with(service, settings.model_copy(update={"max_queued_tokens": 1}))
+
+    async def scenario(ask: Asking) -> None:
+        first = asyncio.create_task(ask())
+        while not service.requests:
+            await asyncio.sleep(0)
+        refused = await ask()
+        assert refused.status_code == 503
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert refused.json()["error"]["type"] == "overloaded_error"
+        service.may_begin.set()
+        while has_queue(app):
+            await asyncio.sleep(0)
+        second = asyncio.create_task(ask())
+        while len(service.requests) < 2:
+            await asyncio.sleep(0)
+        service.may_end.set()
+        assert [(await each).status_code for each in (first, second)] == [200, 200]
+
+    play(app, scenario)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(RequestTimeoutError("too long"), 408), (EngineError("it failed"), 500)],
+)
+def test_errors_of_the_engine_have_their_status(
+    settings: Settings, error: SkipserveError, status: int
+) -> None:
+    service = PlayedService(error=error)
+    app = app_with(service, settings.model_copy(update={"max_queued_tokens": 1}))
+
+    async def scenario(ask: Asking) -> None:
+        service.let_run()
+        # Twice: what failed does not wait any more.
+        for _ in range(2):
+            reply = await ask()
+            assert reply.status_code == status
+            assert reply.json()["error"]["message"] == error.message
+
+    play(app, scenario)

@@ -1,0 +1,22 @@
+"""Tensors on their way to the host."""
+
+import pytest
+import torch
+
+from skipserve.engine.host_copy import HostCopy
+
+pytestmark = pytest.mark.fast
+
+
+def test_on_the_cpu_nothing_is_copied() -> None:
+    x = torch.arange(3)
+    (copy,) = HostCopy(x).wait()
+    assert copy is x
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_from_a_device() -> None:
+    x, y = torch.arange(3, device="cuda"), torch.ones(2, 2, device="cuda")
+    copies = HostCopy(x, y)
+    x.zero_()
+    assert [copy.tolist() for copy in copies.wait()] == [[0, 1, 2], [[1.0, 1.0], [1.0, 1.0]]]

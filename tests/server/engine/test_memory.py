@@ -1,0 +1,75 @@
+"""How large the page pool and a step may be."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from fake_decoder import CONFIG, FakeDecoder
+
+from skipserve.engine import memory
+from skipserve.engine.engine import Engine
+from skipserve.engine.memory import default_batch_tokens, num_pool_pages, vision_bytes
+from skipserve.engine.types import EngineLimits
+from skipserve.errors import EngineError
+
+pytestmark = pytest.mark.fast
+
+PAGE_BYTES = FakeDecoder().cache_bytes_per_token() * 16
+LIMITS = EngineLimits(max_running=1000)
+
+
+def test_the_pool_is_as_large_as_it_is_told() -> None:
+    limits = replace(LIMITS, kv_cache_bytes=PAGE_BYTES * 7 + 5)
+    assert num_pool_pages(FakeDecoder(), limits, 512) == 7
+    assert Engine(FakeDecoder(), limits).num_cache_tokens == 7 * 16
+
+
+def test_the_pool_is_never_larger_than_what_can_run() -> None:
+    limits = EngineLimits(max_running=3, kv_cache_bytes=PAGE_BYTES * 10**6)
+    assert num_pool_pages(FakeDecoder(), limits, 512) == 3 * CONFIG.max_positions / 16
+
+
+def test_a_pool_without_a_page_is_refused() -> None:
+    with pytest.raises(EngineError, match=f"a page takes {PAGE_BYTES}"):
+        num_pool_pages(FakeDecoder(), replace(LIMITS, kv_cache_bytes=PAGE_BYTES - 1), 512)
+
+
+def test_a_share_of_the_free_memory_is_taken_less_what_a_step_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = FakeDecoder()
+    free = 4 * 2**20
+    monkeypatch.setattr(memory, "_free_host_bytes", lambda: free)
+    num_bytes = num_pool_pages(model, LIMITS, 16) * PAGE_BYTES
+    assert free / 8 < num_bytes < free / 4
+    assert num_pool_pages(model, LIMITS, 64) * PAGE_BYTES < num_bytes
+    monkeypatch.setattr(memory, "_free_host_bytes", lambda: vision_bytes(model, 16))
+    with pytest.raises(EngineError):
+        num_pool_pages(model, LIMITS, 16)
+
+
+def test_the_tower_is_given_room_for_all_pictures_of_a_step() -> None:
+    model = FakeDecoder()
+    assert vision_bytes(model, 400) > 10 * vision_bytes(model, 0)
+    assert vision_bytes(model, 0) > 4 * 3 * CONFIG.sizes.vision.image_size**2
+
+
+def test_this_machine_has_memory() -> None:
+    assert 2**20 < memory._free_host_bytes() < 2**50
+    assert num_pool_pages(FakeDecoder(), EngineLimits(), 512) > 0
+
+
+def test_a_control_group_limits_what_is_free(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("cgroup")
+    monkeypatch.setattr(memory, "_CGROUP", folder)
+    (folder / "memory.current").write_text("1000\n")
+    (folder / "memory.max").write_text("51000\n")
+    assert memory._free_host_bytes() == 50_000
+    (folder / "memory.max").write_text("max\n")
+    assert memory._free_host_bytes() > 50_000
+
+
+def test_a_cpu_gets_smaller_steps() -> None:
+    assert default_batch_tokens(torch.device("cpu")) < default_batch_tokens(torch.device("cuda"))

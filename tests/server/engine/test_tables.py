@@ -1,0 +1,39 @@
+"""What running sequences hold, as arrays."""
+
+import pytest
+from engine_parts import EngineParts, make_sequence
+from fake_decoder import make_request
+
+from skipserve.engine.sequence import NO_SLOT
+from skipserve.engine.tables import UNREAD
+from skipserve_policies.plan import TokenClass
+
+pytestmark = pytest.mark.fast
+
+
+def test_a_placed_sequence_is_entered_whole() -> None:
+    tables = EngineParts(max_running=2).tables
+    sequence = make_sequence(make_request(num_text=2, num_images=1), plan_index=3)
+    sequence.generated_ids = [40, 41]
+    tables.place(sequence)
+    tables.extend(sequence, [5, 6])
+    tables.extend(sequence, [2])
+    slot = sequence.slot
+    known = [*sequence.request.prompt_ids, 40, 41]
+    assert tables.token_ids[slot, : len(known)].tolist() == known
+    classes = [*sequence.request.token_classes, *(TokenClass.GENERATED,) * 56]
+    assert tables.columns[slot].tolist() == [12 + c for c in classes]
+    assert tables.pages[slot, :3].tolist() == sequence.pages == [5, 6, 2]
+    assert tables.num_free == 1
+
+
+def test_a_slot_can_be_had_again_and_shows_nothing_of_the_one_before() -> None:
+    tables = EngineParts(max_running=1).tables
+    before, after = make_sequence(make_request(num_text=20)), make_sequence(make_request())
+    tables.place(before)
+    slot = before.slot
+    tables.clear(before)
+    assert (before.slot, tables.num_free) == (NO_SLOT, 1)
+    tables.place(after)
+    assert after.slot == slot
+    assert set(tables.token_ids[slot, after.num_prompt :].tolist()) == {UNREAD}

@@ -1,0 +1,113 @@
+"""The metrics of the engine: what its reports and states become."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from skipserve.engine.types import EngineState, Executed, StepReport
+from skipserve.metrics.engine import EngineMetrics
+from skipserve.metrics.families import Families
+
+pytestmark = pytest.mark.fast
+
+COUNTERS = {
+    "num_page_evictions": "prefix_cache_evictions_total",
+    "num_preemptions": "preemptions_total",
+    "num_encoder_queries": "encoder_cache_queries_total",
+    "num_encoder_hits": "encoder_cache_hits_total",
+    "num_encoder_evictions": "encoder_cache_evictions_total",
+}
+
+
+class Metrics(EngineMetrics):
+    """The metrics with a way to read them."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        super().__init__(Families(self.registry, "tiny", {"full", "skip-two"}))
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(f"skipserve_{name}", {"model": "tiny", **labels})
+
+
+def test_work_is_counted_by_policy() -> None:
+    metrics = Metrics()
+    executed = {"full": Executed(100, 100, 9, 9), "skip-two": Executed(70, 100, 7, 8, 3, 2)}
+    metrics.record_step(StepReport(executed, 0.02, 2, 2, 2))
+    metrics.record_step(StepReport({"skip-two": Executed(70, 100, 7, 8, 3, 2)}, 0.01, 1, 1, 1))
+    for name, value in {"executed_flops_total": 140, "saved_flops_total": 60}.items():
+        assert metrics.value(name, skip_policy="skip-two") == value
+    labels = {"skip_policy": "skip-two"}
+    assert metrics.value("executed_sublayers_total", kind="attention", **labels) == 14
+    assert metrics.value("executed_sublayers_total", kind="ffn", **labels) == 16
+    assert metrics.value("skipped_sublayers_total", kind="attention", **labels) == 6
+    assert metrics.value("skipped_sublayers_total", kind="ffn", **labels) == 4
+    assert metrics.value("executed_flops_total", skip_policy="full") == 100
+    assert metrics.value("saved_flops_total", skip_policy="full") == 0
+
+
+def test_a_policy_without_a_name_is_inline() -> None:
+    metrics = Metrics()
+    metrics.record_step(StepReport({"mine": Executed(7, 7)}, 0.1, 1, 1, 1))
+    assert metrics.value("executed_flops_total", skip_policy="inline") == 7
+    assert metrics.value("executed_flops_total", skip_policy="mine") is None
+
+
+def test_the_shape_of_steps_is_observed() -> None:
+    metrics = Metrics()
+    metrics.record_step(StepReport({}, seconds=0.0004, num_rows=300, num_sequences=5, num_plans=2))
+    sums = {"seconds": 0.0004, "rows": 300, "requests": 5, "policies": 2}
+    for name, value in sums.items():
+        assert metrics.value(f"engine_step_{name}_sum") == value
+        assert metrics.value(f"engine_step_{name}_count") == 1
+    assert metrics.value("engine_step_seconds_bucket", le="0.0005") == 1
+    assert metrics.value("engine_step_rows_bucket", le="256.0") == 0
+    assert metrics.value("engine_step_policies_bucket", le="2.0") == 1
+
+
+def test_the_memory_is_shown_as_it_is() -> None:
+    metrics = Metrics()
+    metrics.record_state(
+        EngineState(
+            num_pages=100, num_pages_used=25, num_pages_cached=15, encoder_bytes=2**20, num_faults=1
+        )
+    )
+    assert metrics.value("kv_cache_usage_ratio") == 0.25
+    pages = {state: metrics.value("kv_cache_pages", state=state) for state in ("used", "cached")}
+    assert pages == {"used": 25, "cached": 15}
+    assert metrics.value("kv_cache_pages", state="free") == 60
+    assert metrics.value("encoder_cache_bytes") == 2**20
+    assert metrics.value("integrity_faults") == 1
+    metrics.record_state(EngineState())
+    assert metrics.value("kv_cache_usage_ratio") == 0
+    assert metrics.value("integrity_faults") == 0
+
+
+@pytest.mark.parametrize(("field", "name"), COUNTERS.items())
+def test_what_the_engine_counts_becomes_a_counter(field: str, name: str) -> None:
+    metrics = Metrics()
+    assert metrics.value(name) == 0
+    for count in (3, 3, 10):
+        metrics.record_state(EngineState(**{field: count}))
+    assert metrics.value(name) == 10
+    # A new engine counts from 0.
+    metrics.record_state(EngineState(**{field: 2}))
+    assert metrics.value(name) == 12
+
+
+@given(st.lists(st.integers(0, 5)))
+def test_a_counter_never_goes_back(counts: list[int]) -> None:
+    metrics = Metrics()
+    values = [0.0]
+    for count in counts:
+        metrics.record_state(EngineState(num_preemptions=count))
+        values.append(metrics.value("preemptions_total") or 0.0)
+    assert values == sorted(values)
+
+
+def test_names_end_in_their_unit() -> None:
+    metrics = Metrics()
+    units = ("seconds", "bytes", "ratio", "rows", "requests", "policies", "pages", "faults")
+    for family in metrics.registry.collect():
+        assert family.type == "counter" or family.name.endswith(units), family.name

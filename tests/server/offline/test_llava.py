@@ -1,0 +1,343 @@
+"""Tests of asking a model without a server: the demo, and the server's own tiny one."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pictures import data_uri, encode, image_part, question, random_picture
+from PIL.Image import Image
+
+from skipserve import Answer, LLaVA, Question, SkipserveError
+from skipserve.engine.types import EngineLimits, FinishReason
+from skipserve.errors import (
+    EngineError,
+    InvalidRequestError,
+    NotFoundError,
+    PolicyFitError,
+    UnusableImageError,
+)
+from skipserve.model.llava import Llava
+from skipserve.model_folder import StartError
+from skipserve.offline.questions import AnyQuestion
+from skipserve_client.evaluate.dataset import demo_examples
+from skipserve_client.evaluate.scenes import Split
+from skipserve_policies.schema import Action, Rule, SkipPolicy
+
+COUNT = "How many red squares are there?"
+DESCRIBE = "Describe the picture."
+POLICIES = ("full", "skip-block-every-3-from-16", "skip-block-every-3-from-0-all", "exit-after-24")
+PICTURE = Path(__file__).parents[3] / "docs" / "picture.png"
+
+
+@pytest.fixture(scope="module")
+def llava() -> LLaVA:
+    return LLaVA(num_threads=1)
+
+
+@pytest.fixture(scope="module")
+def picture() -> Image:
+    return next(demo_examples(Split.HELD_OUT, 1)).image
+
+
+@pytest.fixture
+def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail the test if the model computes anything."""
+
+    def compute(*_: object) -> None:
+        raise AssertionError("the model was used")
+
+    monkeypatch.setattr(Llava, "encode_images", compute)
+    monkeypatch.setattr(Llava, "forward", compute)
+
+
+def texts(answers: list[Answer]) -> list[str]:
+    return [answer.text for answer in answers]
+
+
+def refused(llava: LLaVA, questions: list[Any], **options: Any) -> SkipserveError:
+    with pytest.raises(SkipserveError) as caught:
+        llava.generate(questions, **options)
+    return caught.value
+
+
+def test_the_picture_of_the_readme(llava: LLaVA) -> None:
+    policy = "skip-block-every-3-from-16"
+    (answer,) = llava.generate([(PICTURE, COUNT)], skip_policy=policy, max_tokens=16)
+    assert answer.text == "2"
+    assert answer.finish_reason is FinishReason.STOP
+    assert len(answer.token_ids) == 2  # the end token too
+    assert answer.logprobs is None
+    assert answer.skip.policy == policy
+    assert answer.skip.layers == {"skip_block": (18, 21, 24, 27, 30)}
+
+
+def test_answers_are_the_servers(checkpoint: Path, client: httpx.Client) -> None:
+    """Three ways to the same answer, over HTTP and not."""
+    url = data_uri(encode(random_picture(40, 30)))
+    policy = "skip-block-every-3-from-0-all"
+    options: dict[str, Any] = {"max_tokens": 8, "logprobs": True, "top_logprobs": 2}
+    body = question("What is it?", url, temperature=0, skip_policy=policy, **options)
+    reply = client.post("/v1/chat/completions", json=body).json()
+    turn = {"role": "user", "content": [image_part(url), {"type": "text", "text": "What is it?"}]}
+    for asked in ([(random_picture(40, 30), "What is it?")], [[turn]]):
+        (answer,) = LLaVA(checkpoint, num_threads=1).generate(asked, skip_policy=policy, **options)
+        choice = reply["choices"][0]
+        assert answer.text == choice["message"]["content"]
+        assert answer.finish_reason == choice["finish_reason"]
+        assert answer.skip.digest == reply["metrics"]["skip"]["digest"]
+        assert answer.num_prompt_tokens == reply["usage"]["prompt_tokens"]
+        assert len(answer.token_ids) == reply["usage"]["completion_tokens"]
+        assert answer.logprobs is not None
+        for ours, theirs in zip(answer.logprobs, choice["logprobs"]["content"], strict=True):
+            assert ours.token == theirs["token"]
+            assert ours.logprob == pytest.approx(theirs["logprob"], abs=1e-3)
+            assert len(ours.top_logprobs) == 2
+
+
+def test_a_mixed_batch_answers_as_one_by_one(llava: LLaVA) -> None:
+    """Short and long answers, all policies in one call: each comes back in its place."""
+    asked: list[Question] = []
+    policies: list[str] = []
+    for index, example in enumerate(demo_examples(Split.HELD_OUT, 12)):
+        asked.append(Question(DESCRIBE if index % 3 == 1 else example.question, (example.image,)))
+        policies.append(POLICIES[index % len(POLICIES)])
+    together = llava.generate((each for each in asked), skip_policy=policies, max_tokens=40)
+    for one, policy, answer in zip(asked, policies, together, strict=True):
+        (alone,) = llava.generate([one], skip_policy=policy, max_tokens=40)
+        assert answer.text == alone.text
+        assert answer.token_ids == alone.token_ids
+        assert answer.skip.policy == policy
+    assert len(set(texts(together))) > 6
+
+
+def test_several_images_and_none(llava: LLaVA, picture: Image) -> None:
+    one, two, none = llava.generate([(picture, COUNT), ([picture] * 2, COUNT), COUNT], max_tokens=2)
+    num_rows = two.num_prompt_tokens - one.num_prompt_tokens
+    assert num_rows > 30
+    assert one.num_prompt_tokens - none.num_prompt_tokens >= num_rows
+
+
+def test_nothing_is_asked(llava: LLaVA) -> None:
+    assert llava.generate([]) == []
+    assert llava.generate(iter(()), skip_policy=[]) == []
+
+
+def test_a_stop_string_across_tokens(llava: LLaVA) -> None:
+    (whole,) = llava.generate([(PICTURE, DESCRIBE)], logprobs=True)
+    assert whole.logprobs is not None
+    ends = [len("".join(t.token for t in whole.logprobs[: n + 1])) for n in range(3)]
+    stop = whole.text[ends[1] - 2 : ends[1] + 1]
+    options: Any = {"stop": ["nowhere", stop], "logprobs": True}
+    stopped, other = llava.generate([(PICTURE, DESCRIBE), (PICTURE, COUNT)], **options)
+    assert stopped.text == whole.text[: whole.text.index(stop)]
+    assert stopped.finish_reason is FinishReason.STOP
+    assert stopped.token_ids == whole.token_ids[:3]
+    assert stopped.logprobs is not None
+    assert 0 < len(stopped.logprobs) < 3
+    assert other.text == "2"
+    # The request that was stopped is gone from the engine.
+    assert texts(llava.generate([(PICTURE, COUNT)])) == ["2"]
+
+
+def test_tokens_run_out(llava: LLaVA) -> None:
+    (answer,) = llava.generate([(PICTURE, DESCRIBE)], max_tokens=3)
+    assert answer.finish_reason is FinishReason.LENGTH
+    assert len(answer.token_ids) == 3
+
+
+def test_log_probabilities(llava: LLaVA) -> None:
+    (answer,) = llava.generate([(PICTURE, DESCRIBE)], max_tokens=5, logprobs=True, top_logprobs=3)
+    assert answer.logprobs is not None
+    assert "".join(token.token for token in answer.logprobs).strip() == answer.text
+    for token in answer.logprobs:
+        assert len(token.top_logprobs) == 3
+        assert token.top_logprobs[0].logprob == token.logprob <= 0
+
+
+def test_samples_differ_and_come_again(llava: LLaVA, picture: Image) -> None:
+    options: Any = {"temperature": 2.0, "seed": 1, "max_tokens": 12}
+    samples = texts(llava.generate([(picture, DESCRIBE)] * 4, **options))
+    assert len(set(samples)) > 1
+    assert texts(llava.generate([(picture, DESCRIBE)] * 4, **options)) == samples
+    assert texts(llava.generate([(picture, DESCRIBE)] * 4, temperature=0.0)) != samples
+
+
+def test_what_is_saved(llava: LLaVA) -> None:
+    full, skipped = llava.generate([(PICTURE, COUNT)] * 2, skip_policy=["full", "exit-after-24"])
+    assert full.skip.saved_ratio == 0
+    assert full.skip.planned_flops == full.skip.full_flops
+    assert 0.1 < skipped.skip.saved_ratio < 0.3
+    assert skipped.skip.planned_flops < skipped.skip.full_flops
+
+
+def test_policies_spelt_out(llava: LLaVA) -> None:
+    rule = {"action": "skip_ffn", "layers": [20, 21], "scope": "all"}
+    as_object = SkipPolicy(rules=(Rule.model_validate(rule),))
+    answers = llava.generate([(PICTURE, COUNT)] * 2, skip_policy=[as_object, {"rules": [rule]}])
+    for answer in answers:
+        assert answer.text == "2"
+        assert answer.skip.policy == "inline"
+        assert answer.skip.layers == {Action.SKIP_FFN.value: (20, 21)}
+
+
+def test_the_policies(llava: LLaVA, tmp_path: Path) -> None:
+    assert set(POLICIES) < set(llava.policies)
+    file = tmp_path / "policies.yaml"
+    file.write_text("mine: {rules: [{action: skip_ffn, layers: [9], scope: all}]}")
+    mine = LLaVA(num_threads=1, policies=file)
+    assert mine.policies == [*llava.policies, "mine"]
+    assert mine.generate([(PICTURE, COUNT)], skip_policy="mine")[0].skip.policy == "mine"
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize(
+    ("asked", "kind", "told"),
+    [
+        (None, InvalidRequestError, "questions[1]: a question is a text"),
+        (("nowhere.png", COUNT), UnusableImageError, "questions[1]: image nowhere.png: "),
+        ((b"GIF8", COUNT), UnusableImageError, "questions[1]: an image: the image cannot"),
+        ((random_picture(900, 1), COUNT), UnusableImageError, "questions[1]: an image: "),
+        ("why " * 200, InvalidRequestError, "questions[1]: the prompt has"),
+    ],
+    ids=["type", "path", "bytes", "thin", "long"],
+)
+def test_a_bad_question_is_named(
+    checkpoint: Path, asked: Any, kind: type[SkipserveError], told: str
+) -> None:
+    llava = LLaVA(checkpoint, num_threads=1, max_image_pixels=10_000)
+    error = refused(llava, [COUNT, asked])
+    assert isinstance(error, kind)
+    assert told in str(error)
+    assert error.param == "questions[1]"
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize(
+    ("options", "kind", "told"),
+    [
+        ({"skip_policy": "skip-blok-every-3-from-16"}, NotFoundError, POLICIES[1]),
+        ({"skip_policy": ["full", "nope"]}, NotFoundError, "skip_policy[1]: there is no skip"),
+        ({"skip_policy": ["full"]}, InvalidRequestError, "1 skip policies for 2 questions"),
+        ({"skip_policy": {"rulez": []}}, InvalidRequestError, "rulez"),
+        ({"skip_policy": ["full", 7]}, InvalidRequestError, "skip_policy[1]: a skip policy is"),
+        (
+            {"skip_policy": {"rules": [{"action": "skip_ffn", "layers": [99]}]}},
+            PolicyFitError,
+            "layer 99 does not exist",
+        ),
+        ({"max_tokens": 0}, InvalidRequestError, "questions[0]: max_tokens is 0"),
+        ({"max_tokens": 5000}, InvalidRequestError, "questions[0]: the prompt has"),
+        ({"temperature": -1.0}, InvalidRequestError, "questions[0]: temperature is -1"),
+        ({"top_p": 0.0}, InvalidRequestError, "questions[0]: top_p is 0"),
+        ({"stop": ""}, InvalidRequestError, "stop is ''"),
+        ({"top_logprobs": 2}, InvalidRequestError, "needs logprobs=True"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_bad_keyword(
+    llava: LLaVA, options: dict[str, Any], kind: type[SkipserveError], told: str
+) -> None:
+    error = refused(llava, [COUNT, COUNT], **options)
+    assert isinstance(error, kind)
+    assert told in str(error)
+
+
+def test_a_single_question_is_no_list(llava: LLaVA) -> None:
+    for single in (COUNT, Question(COUNT)):
+        with pytest.raises(InvalidRequestError, match="put it into a list"):
+            llava.generate(single)  # type: ignore[arg-type]
+
+
+def test_a_refused_question_leaves_nothing_behind(llava: LLaVA) -> None:
+    """The engine refuses the last: the first, which it has taken in, is forgotten."""
+    too_long = COUNT + " why" * 900
+    error = refused(llava, [(PICTURE, COUNT), too_long], max_tokens=500)
+    assert str(error).startswith("questions[1]: ")
+    assert texts(llava.generate([(PICTURE, COUNT)])) == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"), [(RuntimeError("no luck"), EngineError), (KeyboardInterrupt(), None)]
+)
+def test_it_can_be_used_after_a_failure(
+    llava: LLaVA,
+    monkeypatch: pytest.MonkeyPatch,
+    raised: BaseException,
+    told: type[BaseException] | None,
+) -> None:
+    forward = Llava.forward
+    calls: Iterator[int] = iter(range(100))
+
+    def fails_at_last(model: Llava, *arguments: Any) -> Any:
+        if next(calls) == 2:
+            raise raised
+        return forward(model, *arguments)
+
+    asked = [(PICTURE, DESCRIBE), (PICTURE, COUNT)]
+    expected = texts(llava.generate(asked))
+    with monkeypatch.context() as broken:
+        broken.setattr(Llava, "forward", fails_at_last)
+        with pytest.raises(told or type(raised)) as caught:
+            llava.generate(asked)
+    assert caught.value is raised or caught.value.__cause__ is raised
+    assert texts(llava.generate(asked)) == expected
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        EngineLimits(max_running=2, max_batch_tokens=64, reuses_prefixes=False),
+        EngineLimits(looks_ahead=True),
+    ],
+    ids=["narrow", "looks_ahead"],
+)
+def test_limits_change_no_answer(llava: LLaVA, picture: Image, limits: EngineLimits) -> None:
+    other = LLaVA(num_threads=1, limits=limits)
+    asked: list[AnyQuestion] = [
+        (PICTURE, COUNT),
+        Question(DESCRIBE, (picture,)),
+        (PICTURE, DESCRIBE),
+    ]
+    for stop in ("nowhere", ","):
+        expected = llava.generate(asked, stop=stop)
+        assert texts(other.generate(asked, stop=stop)) == texts(expected)
+
+
+def test_questions_about_one_picture_share_its_prompt() -> None:
+    llava = LLaVA(num_threads=1)
+    (first,) = llava.generate([(PICTURE, COUNT)])
+    again = llava.generate([(PICTURE, COUNT), (PICTURE, DESCRIBE)])
+    assert first.num_cached_tokens == 0
+    assert [answer.num_cached_tokens > 30 for answer in again] == [True, True]
+    assert again[0].text == first.text
+    apart = LLaVA(num_threads=1, limits=EngineLimits(reuses_prefixes=False))
+    assert [it.num_cached_tokens for _ in "ab" for it in apart.generate([(PICTURE, COUNT)])] == [
+        0,
+        0,
+    ]
+
+
+def test_the_bar(llava: LLaVA, capsys: pytest.CaptureFixture[str]) -> None:
+    llava.generate([COUNT], max_tokens=2)
+    assert capsys.readouterr() == ("", "")
+    llava.generate([COUNT], max_tokens=2, progress=True)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "100%" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"model": "nowhere"}, "there is no model folder nowhere"),
+        ({"model": PICTURE.parent}, "config.json"),
+        ({"dtype": "float23"}, "it must be one of auto, float32"),
+        ({"policies": "nowhere.yaml"}, "nowhere.yaml: cannot be read"),
+    ],
+)
+def test_what_cannot_be_loaded(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(StartError) as caught:
+        LLaVA(**options)
+    assert told in str(caught.value)

@@ -1,0 +1,164 @@
+"""Tests of the forms that questions and images come in."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pictures import data_uri, encode, image_part, random_picture
+from PIL import Image
+
+from skipserve.errors import InvalidRequestError, SkipserveError, UnusableImageError
+from skipserve.media.data_uri import EncodedImage
+from skipserve.media.decode import PixelLimits, decode_images
+from skipserve.offline.questions import (
+    AnyQuestion,
+    Conversation,
+    ImageSource,
+    Question,
+    describe_image,
+    naming,
+    read_image,
+    read_question,
+)
+from skipserve.prompt.template import ImagePart, Message, TextPart
+
+pytestmark = pytest.mark.fast
+
+PICTURE = random_picture(5, 4)
+LIMIT = 1000
+
+
+def asked(text: str, *images: ImageSource) -> Conversation:
+    places = tuple(ImagePart() for _ in images)
+    return Conversation((Message("user", (*places, TextPart(text))),), images)
+
+
+@pytest.mark.parametrize(
+    ("question", "read"),
+    [
+        ("Why?", asked("Why?")),
+        (("a.png", "Why?"), asked("Why?", "a.png")),
+        ((Path("a.png"), "Why?"), asked("Why?", Path("a.png"))),
+        ((b"GIF8", "Why?"), asked("Why?", b"GIF8")),
+        ((PICTURE, "Why?"), asked("Why?", PICTURE)),
+        ((["a.png", b"GIF8"], "Why?"), asked("Why?", "a.png", b"GIF8")),
+        ((("a.png", "b.png"), "Why?"), asked("Why?", "a.png", "b.png")),
+        (([], "Why?"), asked("Why?")),
+        (Question("Why?"), asked("Why?")),
+        (Question("Why?", ("a.png", PICTURE)), asked("Why?", "a.png", PICTURE)),
+        (Question("Why?", "a.png"), asked("Why?", "a.png")),
+        ([{"role": "user", "content": "Why?"}], asked("Why?")),
+    ],
+    ids=str,
+)
+def test_forms_of_a_question(question: AnyQuestion, read: Conversation) -> None:
+    assert read_question(question) == read
+
+
+def test_a_conversation() -> None:
+    turns: list[dict[str, Any]] = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [image_part("a.png"), {"type": "text", "text": "What?"}]},
+        {"role": "assistant", "content": "A dog."},
+        {"role": "user", "content": [{"type": "text", "text": "And?"}, image_part("b.png")]},
+    ]
+    assert read_question(turns) == Conversation(
+        messages=(
+            Message("system", (TextPart("Be brief."),)),
+            Message("user", (ImagePart(), TextPart("What?"))),
+            Message("assistant", (TextPart("A dog."),)),
+            Message("user", (TextPart("And?"), ImagePart())),
+        ),
+        images=("a.png", "b.png"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("question", "told"),
+    [
+        (None, "NoneType"),
+        (7, "int"),
+        (("a.png", "b.png", "Why?"), "tuple"),
+        (("a.png", 7), "the text is of type int"),
+        (Question(b"Why?"), "the text is of type bytes"),  # type: ignore[arg-type]
+        ([], "messages"),
+        (["Why?"], "messages.0"),
+        ([{"role": "cook", "content": "Why?"}], "messages.0.role"),
+        ([{"role": "user", "content": "Why?", "name": "Ann"}], "messages.0.name"),
+        ([{"role": "user", "content": [{"type": "video"}]}], "messages.0.content"),
+    ],
+    ids=str,
+)
+def test_what_is_no_question(question: Any, told: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        read_question(question)
+    assert "a question is a text, a tuple" in caught.value.message
+    assert told in caught.value.message
+
+
+def test_an_image_is_the_same_from_everywhere(tmp_path: Path) -> None:
+    content = encode(PICTURE)
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    for source in (path, str(path), content, PICTURE, data_uri(content), Image.open(path)):
+        assert read_image(source, LIMIT).tobytes() == PICTURE.tobytes()
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK"])
+def test_a_pil_image_is_read_as_its_file_is(mode: str) -> None:
+    content = encode(random_picture(5, 4, mode), "TIFF" if mode == "CMYK" else "PNG")
+    opened = Image.open(io.BytesIO(content))
+    if mode == "CMYK":
+        assert read_image(opened, LIMIT).tobytes() == opened.convert("RGB").tobytes()
+    else:
+        pixels = PixelLimits(LIMIT, LIMIT)
+        decoded = decode_images([EncodedImage(content, "")], pixels)[0]
+        assert read_image(opened, LIMIT).tobytes() == decoded.tobytes()
+
+
+def test_a_photograph_is_turned_upright() -> None:
+    turned_left = Image.Exif()
+    turned_left[0x0112] = 6
+    content = encode(PICTURE, exif=turned_left)
+    assert read_image(content, LIMIT).size == (4, 5)
+    assert read_image(Image.open(io.BytesIO(content)), LIMIT).size == (4, 5)
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (b"no picture", "cannot be decoded"),
+        ("data:image/png;base64,AAAA", "cannot be decoded"),
+        ("data:text/plain;base64,AAAA", "declared type"),
+        ("nowhere.png", "cannot be read: No such file"),
+        (".", "cannot be read: Is a directory"),
+        ("a\0b", "cannot be read"),
+        ("http://127.0.0.1/a.png", "cannot be read: No such file"),
+        (encode(random_picture(40, 30)), "40 x 30 pixels"),
+        (random_picture(40, 30), "40 x 30 pixels"),
+        (Image.open(io.BytesIO(encode(PICTURE)[:60])), "cannot be decoded"),
+        (None, "of type NoneType"),
+        (7, "of type int"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_is_no_image(source: Any, told: str) -> None:
+    with pytest.raises(UnusableImageError) as caught:
+        read_image(source, LIMIT)
+    assert told in caught.value.message
+
+
+def test_images_by_name() -> None:
+    assert describe_image("docs/a.png") == "image docs/a.png"
+    assert describe_image(Path("docs/a.png")) == "image docs/a.png"
+    for source in (b"GIF8", PICTURE, data_uri(b"GIF8")):
+        assert describe_image(source) == "an image"
+
+
+def test_errors_name_their_place() -> None:
+    with pytest.raises(UnusableImageError) as caught, naming("questions[3]"), naming("image a.png"):
+        raise UnusableImageError("it is broken", "images")
+    assert caught.value.message == "questions[3]: image a.png: it is broken"
+    assert caught.value.param == "questions[3]"
+    assert isinstance(caught.value.__cause__, SkipserveError)

@@ -1,0 +1,70 @@
+"""The host side of the engine without a model: sequences, slots, pages and the scheduler."""
+
+import time
+
+import numpy as np
+from fake_decoder import CONFIG, IMAGE_ID, NUM_LAYERS, TOKENS_PER_IMAGE
+
+from skipserve.engine.page_keys import PageKeys
+from skipserve.engine.pages import PagePool
+from skipserve.engine.rows import PlanTable
+from skipserve.engine.scheduler import Scheduler, Step
+from skipserve.engine.sequence import NO_SLOT, Sequence
+from skipserve.engine.tables import SlotTables
+from skipserve.engine.types import Request
+
+
+def make_sequence(request: Request, page_size: int = 4, plan_index: int = 0) -> Sequence:
+    """Return a request that has not started."""
+    return Sequence(
+        request,
+        keys=PageKeys(request, page_size, TOKENS_PER_IMAGE, IMAGE_ID),
+        visual_positions=np.flatnonzero(np.array(request.prompt_ids) == IMAGE_ID),
+        arrived=time.perf_counter(),
+        plan_index=plan_index,
+    )
+
+
+class EngineParts:
+    """What an engine has besides its model, with tokens that the test chooses."""
+
+    def __init__(
+        self,
+        *,
+        num_pages: int = 64,
+        page_size: int = 4,
+        max_rows: int = 64,
+        max_running: int = 8,
+        reuses_prefixes: bool = True,
+    ) -> None:
+        self.pool = PagePool(num_pages, page_size)
+        self.tables = SlotTables(max_running, CONFIG.max_positions, page_size)
+        self.plans = PlanTable(NUM_LAYERS)
+        self.scheduler = Scheduler(
+            self.pool, self.tables, max_rows, reuses_prefixes=reuses_prefixes
+        )
+
+    def add(self, request: Request) -> Sequence:
+        """Line a request up."""
+        index = self.plans.acquire(request.plan)
+        sequence = make_sequence(request, self.tables.page_size, index)
+        self.scheduler.add(sequence)
+        return sequence
+
+    def finish(self, step: Step, token_id: int = 7, *, publishes: bool = False) -> None:
+        """Give each sequence that samples a token, and take those out that are complete."""
+        for sequence, stop, samples in zip(step.sequences, step.stops, step.samples, strict=True):
+            sequence.started = sequence.started or 1.0
+            if publishes and sequence.slot != NO_SLOT:
+                self._publish(sequence, stop)
+            if samples:
+                sequence.generated_ids.append(token_id)
+                self.tables.token_ids[sequence.slot, sequence.num_tokens - 1] = token_id
+                if sequence.finish_reason(frozenset()) is not None:
+                    self.scheduler.remove(sequence)
+
+    def _publish(self, sequence: Sequence, stop: int) -> None:
+        for place in range(sequence.num_published, stop // self.tables.page_size):
+            key = sequence.keys.key(place, self.tables.token_ids[sequence.slot])
+            self.pool.publish(sequence.pages[place], key)
+            sequence.num_published = place + 1
