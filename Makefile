@@ -39,8 +39,10 @@ format: install  ## Format the code and mend what the linter can mend.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## Time us against transformers in one run; writes benchmarks/results/.
-	$(BIN)/python benchmarks/end_to_end.py $(ARGS)
+BENCH ?= end_to_end throughput host_cost reuse mixed policies
+
+bench: install  ## Run all benchmarks, half an hour; make bench BENCH=reuse ARGS="--models demo" runs one.
+	for name in $(BENCH); do $(BIN)/python benchmarks/$$name.py $(ARGS) || exit 1; done
 
 evaluate: install  ## Measure every policy of the catalog on the demo model's held-out questions.
 	env -u OMP_NUM_THREADS $(BIN)/skipserve evaluate --data demo --policies all $(ARGS)

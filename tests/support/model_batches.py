@@ -107,7 +107,7 @@ def _kv_group(pieces: Sequence[Piece]) -> KvGroup:
     width = max(len(piece.pages) for piece in pieces)
     tables = [[*p.pages, *[NO_PAGE] * (width - len(p.pages))] for p in pieces]
     return KvGroup(
-        tables=torch.tensor(tables, dtype=torch.int32), slots=torch.cat([p.slots for p in pieces])
+        tables=torch.tensor(tables, dtype=torch.int64), slots=torch.cat([p.slots for p in pieces])
     )
 
 

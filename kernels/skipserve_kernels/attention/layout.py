@@ -83,7 +83,7 @@ def find_queries(
     )
 
 
-def find_runs(tables: NDArray[np.int32], num_positions: Index, page_size: int) -> Runs:
+def find_runs(tables: Index, num_positions: Index, page_size: int) -> Runs:
     """Join neighbouring pages of sequences.
 
     With pages of 4, the table 7 8 3 and 10 positions, there are two runs: positions 0 to 7 from
@@ -104,5 +104,5 @@ def find_runs(tables: NDArray[np.int32], num_positions: Index, page_size: int) -
         sequences=sequences,
         starts=starts,
         stops=np.where(is_last, num_positions[sequences], np.append(starts[1:], 0)),
-        slots=tables[sequences, columns].astype(np.int64) * page_size,
+        slots=tables[sequences, columns] * page_size,
     )

@@ -7,6 +7,9 @@ from skipserve.errors import InvalidRequestError
 from skipserve.model.config import ModelConfig
 from skipserve_policies.plan import TokenClass
 
+# More than any vocabulary has; beyond what an array holds, an error would come too late.
+_MAX_TOP = 2**31 - 1
+
 
 def check_request(request: Request, config: ModelConfig, num_cache_tokens: int) -> None:
     """Check all that a forward relies on.
@@ -51,11 +54,13 @@ def _check_length(request: Request, max_positions: int, num_cache_tokens: int) -
 def _check_sampling(sampling: SamplingParams) -> None:
     is_temperature = math.isfinite(sampling.temperature) and sampling.temperature >= 0
     _require(is_temperature, f"temperature is {sampling.temperature}, it must be 0 or more")
-    _require(sampling.top_k >= 0, f"top_k is {sampling.top_k}, it must be 0 or more")
+    is_count = 0 <= sampling.top_k <= _MAX_TOP
+    _require(is_count, f"top_k is {sampling.top_k}, it must be in 0 to {_MAX_TOP}")
     _require(0 < sampling.top_p <= 1, f"top_p is {sampling.top_p}, it must be in (0, 1]")
     _require(0 <= sampling.min_p <= 1, f"min_p is {sampling.min_p}, it must be in [0, 1]")
     num_top = sampling.num_top_logprobs or 0
-    _require(num_top >= 0, f"top_logprobs is {num_top}, it must be 0 or more")
+    is_count = 0 <= num_top <= _MAX_TOP
+    _require(is_count, f"top_logprobs is {num_top}, it must be in 0 to {_MAX_TOP}")
 
 
 def _check_plan(request: Request, num_layers: int) -> None:

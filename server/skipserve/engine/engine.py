@@ -9,7 +9,11 @@ import numpy as np
 
 from skipserve.engine.checks import check_request
 from skipserve.engine.counting import WorkCounter
-from skipserve.engine.memory import default_batch_tokens, num_pool_pages
+from skipserve.engine.memory import (
+    default_batch_tokens,
+    max_images_at_once,
+    num_pool_pages,
+)
 from skipserve.engine.page_keys import PageKeys
 from skipserve.engine.pages import PagePool
 from skipserve.engine.rows import PlanTable
@@ -30,6 +34,7 @@ from skipserve.engine.types import (
 )
 from skipserve.model.llava import Llava
 
+_NOT_A_NUMBER = "the model's output is not a number"
 _EXPIRED = {
     FailureKind.QUEUE_TIMEOUT: "the request waited too long for the engine",
     FailureKind.DEADLINE: "the request took longer than it may",
@@ -38,10 +43,17 @@ _EXPIRED = {
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step gave: by request, and over all of them; None where none was complete."""
+    """What a step gave.
+
+    Attributes:
+        outputs: by request.
+        report: over all requests; None where no step was complete.
+        failed: requests that it could not go on with, and has forgotten.
+    """
 
     outputs: list[StepOutput]
     report: StepReport | None
+    failed: tuple[Failed, ...] = ()
 
 
 class Engine:
@@ -76,7 +88,12 @@ class Engine:
             self._pool, self._tables, max_rows, reuses_prefixes=limits.reuses_prefixes
         )
         self._runner = Runner(
-            model, self._tables, self._plans, num_pages, limits.encoder_cache_bytes
+            model,
+            self._tables,
+            self._plans,
+            num_pages,
+            limits.encoder_cache_bytes,
+            max_images_at_once(model, max_rows),
         )
         self._counter = WorkCounter(config.sizes)
         self._sequences: dict[str, Sequence] = {}
@@ -84,6 +101,9 @@ class Engine:
         # No request expires before.
         self._next_expiry = math.inf
         self._num_faults = 0
+        self._is_audited = True
+        # When the last step was recorded.
+        self._recorded = 0.0
 
     @property
     def has_work(self) -> bool:
@@ -175,6 +195,12 @@ class Engine:
             self._forget(sequence)
         return [sequence.request.id for sequence in running]
 
+    def audit(self) -> None:
+        """Check the books, unless nothing has changed; for moments in which nobody waits."""
+        if not self._is_audited:
+            self._num_faults = max(self._num_faults, len(self.check()))
+            self._is_audited = True
+
     def check(self) -> list[str]:
         """Return what is wrong with the bookkeeping; nothing in a sound engine."""
         faults = self._scheduler.check(self._sequences.values())
@@ -190,6 +216,7 @@ class Engine:
         executed = self._counter.executed(step, launched.num_encoded)
         num_plans = len({sequence.plan_index for sequence in step.sequences})
         self._enter(sampling, launched, tokens)
+        failed = self._fail([sampling[place] for place in tokens.faulty])
         self._publish(step)
         now = time.perf_counter()
         outputs = [
@@ -199,12 +226,24 @@ class Engine:
         ]
         report = StepReport(
             executed=executed,
-            seconds=time.perf_counter() - launched.started,
+            seconds=self._lap(launched.started),
             num_rows=step.num_rows,
             num_sequences=len(step.sequences),
             num_plans=num_plans,
         )
-        return StepResult(outputs, report)
+        return StepResult(outputs, report, failed)
+
+    def _fail(self, sequences: list[Sequence]) -> tuple[Failed, ...]:
+        """Forget requests whose logits are no numbers; the others of the step are unharmed."""
+        alive = [sequence for sequence in sequences if not sequence.is_over]
+        for sequence in alive:
+            self._forget(sequence)
+        return tuple(Failed(sequence.request.id, _NOT_A_NUMBER) for sequence in alive)
+
+    def _lap(self, started: float) -> float:
+        """Return what a step took; looking ahead, it was launched before the last one was over."""
+        started, self._recorded = max(started, self._recorded), time.perf_counter()
+        return self._recorded - started
 
     def _enter(self, sampling: list[Sequence], launched: Launched, tokens: SampledTokens) -> None:
         """Enter tokens into the tables, but for sequences that have lost their slots meanwhile."""
@@ -256,11 +295,10 @@ class Engine:
 
     def _forget(self, sequence: Sequence) -> None:
         sequence.is_over = True
+        self._is_audited = False
         self._scheduler.remove(sequence)
         self._plans.release(sequence.request.plan)
         del self._sequences[sequence.request.id]
-        if not self._sequences:
-            self._num_faults = len(self.check())
 
 
 def _expiries(sequence: Sequence) -> tuple[float, float]:

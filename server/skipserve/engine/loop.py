@@ -72,6 +72,8 @@ class EngineLoop:
         """
         messages = self._take_messages()
         outputs = [output for message in messages if (output := self._apply(message)) is not None]
+        if not messages and not self._engine.has_work:
+            self._engine.audit()
         if outputs or not self._engine.has_work:
             self._report(tuple(outputs))
         return None not in messages
@@ -113,6 +115,8 @@ class EngineLoop:
             self._fail_running(_message_for_clients(error))
             self._report()
         else:
+            for failed in result.failed:
+                self._send(failed)
             self._report(tuple(result.outputs), result.report)
 
     def _fail_running(self, message: str) -> None:

@@ -57,14 +57,22 @@ def _pool_bytes(model: Llava, max_rows: int) -> int:
     return int(_SHARE_ELSEWHERE * free) - reserved
 
 
+def max_images_at_once(model: Llava, max_rows: int) -> int:
+    """Return how many images a step reaches at most, unless it enters some far behind their start.
+
+    Those are rare: their first rows were found in pages, but the images themselves were given up.
+    """
+    return max_rows // model.config.sizes.vision.num_tokens + 2
+
+
 def vision_bytes(model: Llava, max_rows: int) -> int:
-    """Return what the vision tower may need at once for the images that a step can reach.
+    """Return what the vision tower may need at once for so many images.
 
     An upper estimate: the states of all layers, which transformers hands out, and the working set
     of one layer, in float32.
     """
     sizes = model.config.sizes.vision
-    num_images = max_rows // sizes.num_tokens + 2
+    num_images = max_images_at_once(model, max_rows)
     num_tokens = sizes.num_patches + 1
     states = (sizes.num_layers_used + 1) * sizes.hidden_size
     working = 6 * sizes.hidden_size + 2 * sizes.ffn_size

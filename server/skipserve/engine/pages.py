@@ -38,8 +38,8 @@ class PagePool:
         self.page_size = page_size
         self.num_evictions = 0
         self._holds = [0] * num_pages
-        # The next one to take is the last.
-        self._free = dict.fromkeys(reversed(range(num_pages)))
+        # Those that were never used come before those that were given up singly.
+        self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(num_pages))
         # Least recently used first.
         self._cached: OrderedDict[int, None] = OrderedDict()
         self._keys: dict[int, PageKey] = {}
@@ -77,9 +77,9 @@ class PagePool:
             raise OutOfPagesError(f"{count} pages are wanted, {self.num_available} can be had")
         while len(self._free) < count:
             self._evict()
-        pages = []
-        for _ in range(count):
-            after = self._take_free(after)
+        pages: list[int] = []
+        while len(pages) < count:
+            after = self._take_free(after, count - len(pages))
             pages.append(after)
         return pages
 
@@ -135,14 +135,24 @@ class PagePool:
         self._free[page] = None
         self.num_evictions += 1
 
-    def _take_free(self, after: int | None) -> int:
-        if after is not None and after + 1 in self._free:
-            page = after + 1
-            del self._free[page]
-        else:
-            page, _ = self._free.popitem()
+    def _take_free(self, after: int | None, count: int) -> int:
+        page = -1 if after is None else after + 1
+        if page not in self._free:
+            page = self._run_start(count)
+        del self._free[page]
         self._holds[page] = 1
         return page
+
+    def _run_start(self, count: int) -> int:
+        """Return the first of up to `count` free neighbours; the last of them comes next in line.
+
+        The pages of a victim are evicted last ones first.
+        """
+        page = next(iter(self._free))
+        first = page
+        while first - 1 in self._free and page - first < count - 1:
+            first -= 1
+        return first
 
     def _hold_faults(self, held: Iterable[Sequence[int]]) -> Iterator[str]:
         found: Counter[int] = Counter()

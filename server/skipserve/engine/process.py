@@ -25,6 +25,8 @@ from skipserve.model.llava import Llava
 logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_MIB = 2**20
 
 # What is wrong with the model or the settings: the message says it all.
 _EXPECTED = (ModelFilesError, EngineError)
@@ -37,6 +39,7 @@ _MAX_SIGN_SECONDS = 1.0
 def main() -> int:
     """Run the process; return its exit status."""
     _live_and_die_with_parent()
+    keep_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     spec = spec_from_json(sys.argv[2])
     with socket.socket(fileno=int(sys.argv[1])) as connection:
@@ -117,6 +120,18 @@ def _live_and_die_with_parent() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep what is freed for what is allocated next.
+
+    Each step makes and frees the same large tensors. Their pages would go back to the system each
+    time, and come back one fault at a time: 0.1 to 0.2 ms of a step that samples 200 rows.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_TRIM_THRESHOLD, 256 * _MIB)
+        mallopt(_M_MMAP_THRESHOLD, 32 * _MIB)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import compress
+from itertools import compress, islice
 
 import numpy as np
 import torch
@@ -68,6 +68,7 @@ class Runner:
         plans: what the columns in the tables mean.
         num_pages: of the pool.
         encoder_cache_bytes: for projected images.
+        max_images: that are encoded at once.
     """
 
     def __init__(
@@ -77,12 +78,14 @@ class Runner:
         plans: PlanTable,
         num_pages: int,
         encoder_cache_bytes: int,
+        max_images: int,
     ) -> None:
         self.encoder_cache = EncoderCache(encoder_cache_bytes)
         self.num_encoder_queries = self.num_encoder_hits = 0
         self._model = model
         self._tables = tables
         self._plans = plans
+        self._max_images = max_images
         self._cache = model.new_cache(num_pages, tables.page_size)
         self._sampler = Sampler(tables.num_slots, model.device)
         # By slot, for steps that are launched before the last tokens are read.
@@ -118,7 +121,10 @@ class Runner:
             return None, {}
         cached = {each.key: self.encoder_cache.get(each.key) for each in wanted}
         found = {key: features for key, features in cached.items() if features is not None}
-        missing = {each.key: each for each in wanted if each.key not in found}
+        missing: dict[bytes, _Wanted] = {}
+        for each in wanted:
+            if each.key not in found:
+                missing.setdefault(each.key, each)
         self.num_encoder_queries += len(wanted)
         self.num_encoder_hits += len(wanted) - len(missing)
         features = found | (self._encode(missing) if missing else {})
@@ -145,13 +151,16 @@ class Runner:
                 )
 
     def _encode(self, missing: dict[bytes, _Wanted]) -> dict[bytes, Tensor]:
-        """Encode images in one batch and keep them."""
+        """Encode images, in one batch unless there is no room for so many, and keep them."""
         started = time.perf_counter()
-        pixels = _pixels([each.image for each in missing.values()]).to(self._model.device)
-        features = self._model.encode_images(pixels)
-        if features.is_cuda:
-            torch.cuda.synchronize(features.device)  # or its time would count as the prefill's
-        encoded = dict(zip(missing, features.unbind(0), strict=True))
+        encoded: dict[bytes, Tensor] = {}
+        waiting = iter(missing.items())
+        while group := dict(islice(waiting, self._max_images)):
+            pixels = _pixels([each.image for each in group.values()]).to(self._model.device)
+            features = self._model.encode_images(pixels)
+            encoded |= zip(group, features.unbind(0), strict=True)
+        if pixels.is_cuda:
+            torch.cuda.synchronize(pixels.device)  # or its time would count as the prefill's
         for key, rows in encoded.items():
             self.encoder_cache.put(key, rows)
         seconds = time.perf_counter() - started

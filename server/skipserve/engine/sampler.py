@@ -15,7 +15,6 @@ from skipserve.engine.host_copy import HostCopy
 from skipserve.engine.philox import uniform
 from skipserve.engine.row_order import argmax
 from skipserve.engine.types import SamplingParams, TokenLogprob
-from skipserve.errors import EngineError
 
 _NO_LOGPROBS = -1
 
@@ -40,10 +39,12 @@ class SampledTokens:
     Attributes:
         token_ids: by row of the batch.
         logprobs: by row of the batch, only of those that asked.
+        faulty: rows of the batch whose logits are no numbers; their tokens mean nothing.
     """
 
     token_ids: list[int]
     logprobs: dict[int, Logprobs]
+    faulty: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,13 @@ class Samples:
     def read(self) -> SampledTokens:
         """Wait for the device and return the tokens.
 
-        Raises:
-            EngineError: a logit is NaN or plus infinity, or a row has none that is finite.
+        A row is faulty if a logit of it is NaN or plus infinity, or none is finite.
         """
         token_ids, best, *reports = self.copies.wait()
-        if not best.isfinite().all():
-            raise EngineError("the model's output is not a number")
+        is_finite = best[:, 0].isfinite()
+        faulty = () if is_finite.all() else (~is_finite).nonzero()[:, 0].tolist()
         logprobs = self._by_row(*reports) if reports else {}
-        return SampledTokens(token_ids.tolist(), logprobs)
+        return SampledTokens(token_ids.tolist(), logprobs, frozenset(faulty))
 
     def _by_row(self, own: Tensor, top_ids: Tensor, top: Tensor) -> dict[int, Logprobs]:
         rows = (self.num_top != _NO_LOGPROBS).nonzero()[0]

@@ -11,6 +11,8 @@ from skipserve.engine.pages import PageKey, PagePool
 from skipserve.engine.sequence import Sequence
 from skipserve.engine.tables import SlotTables
 
+_arrived = attrgetter("arrived")
+
 
 @dataclass
 class Step:
@@ -108,18 +110,31 @@ class Scheduler:
         return step
 
     def _schedule_running(self, step: Step) -> bool:
-        """Take in what the budget allows; return whether nobody had to go for it."""
+        """Take in what the budget allows; return whether nobody had to go for it.
+
+        Those that lack one row come first: a long prompt is not to hold up answers.
+        """
         num_before = self.num_preemptions
         place = 0
         while place < len(self._running) and step.num_rows < self._max_rows:
             sequence = self._running[place]
-            stop = self._next_stop(sequence, step)
-            if stop > sequence.num_allotted and not self._make_room(sequence, stop):
-                break
-            if stop > sequence.num_computed:
+            stop = sequence.next_stop
+            if stop == sequence.num_computed + 1:
+                if stop > sequence.num_allotted and not self._make_room(sequence, stop):
+                    break
                 step.add(sequence, stop)
             place += 1
+        if len(step.sequences) < len(self._running):
+            self._schedule_chunks(step)
         return self.num_preemptions == num_before
+
+    def _schedule_chunks(self, step: Step) -> None:
+        """Take in those that lack several rows; they have the pages for these."""
+        for sequence in self._running:
+            stop = self._next_stop(sequence, step)
+            # One row more is what a sequence lacks that has just been taken in.
+            if sequence.next_stop > sequence.num_computed + 1 and stop > sequence.num_computed:
+                step.add(sequence, stop)
 
     def _next_stop(self, sequence: Sequence, step: Step) -> int:
         """Return how far a sequence can get with the rows that a step has left."""
@@ -144,7 +159,7 @@ class Scheduler:
         sequence = self._running.pop()
         self._stop(sequence)
         sequence.num_computed = sequence.num_published = 0
-        self._waiting.appendleft(sequence)
+        insort(self._waiting, sequence, key=_arrived)
         self.num_preemptions += 1
         return sequence
 
@@ -190,8 +205,8 @@ class Scheduler:
         self._tables.place(sequence)
         self._tables.extend(sequence, found)
         self._extend(sequence, num_missing)
-        # A preempted one is older than some that run.
-        insort(self._running, sequence, key=attrgetter("arrived"))
+        # One that was held back or preempted is older than some that run.
+        insort(self._running, sequence, key=_arrived)
         sequence.num_published = len(found)
         sequence.num_computed = len(found) * page_size
         if not sequence.started:

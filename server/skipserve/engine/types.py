@@ -253,7 +253,7 @@ class EngineState(msgspec.Struct, frozen=True):
         num_encoder_queries: images that a step needed.
         num_encoder_hits: of those, the ones that were not encoded for it.
         num_encoder_evictions: projected images given up for others.
-        num_faults: what the last check of the bookkeeping found wrong; 0 in a sound engine.
+        num_faults: the most that a check of the bookkeeping has found wrong; 0 in a sound engine.
     """
 
     num_running: int = 0

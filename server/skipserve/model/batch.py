@@ -69,7 +69,7 @@ class KvGroup:
     Slot s of a layer is position s % page_size of page s // page_size.
 
     Attributes:
-        tables: pages by sequence, in the order of their positions, [B, W] int32; what lies behind
+        tables: pages by sequence, in the order of their positions, [B, W] int64; what lies behind
             a sequence's last page is not looked at.
         slots: where each row's keys and values go, [T] int64.
     """

@@ -29,14 +29,14 @@ def slots_of(runs: Runs, sequence: int) -> list[int]:
 
 
 def test_neighbouring_pages_are_joined() -> None:
-    runs = find_runs(np.array([[7, 8, 3, 4]], dtype=np.int32), array(10), page_size=4)
+    runs = find_runs(np.array([[7, 8, 3, 4]], dtype=np.int64), array(10), page_size=4)
     assert runs.starts.tolist() == [0, 8]
     assert runs.stops.tolist() == [8, 10]
     assert runs.slots.tolist() == [28, 12]
 
 
 def test_pages_far_out_are_counted_in_64_bits() -> None:
-    runs = find_runs(np.array([[2**27]], dtype=np.int32), array(1), page_size=64)
+    runs = find_runs(np.array([[2**27]], dtype=np.int64), array(1), page_size=64)
     assert runs.slots.tolist() == [2**33]
 
 
@@ -49,7 +49,7 @@ def test_runs_are_the_positions_of_each_sequence(
 ) -> None:
     width = max(len(table) for table in tables)
     behind_last = data.draw(st.integers(-1, 13))
-    padded = np.array([t + [behind_last] * (width - len(t)) for t in tables], dtype=np.int32)
+    padded = np.array([t + [behind_last] * (width - len(t)) for t in tables], dtype=np.int64)
     lengths = [data.draw(st.integers(0, len(t) * page_size)) for t in tables]
     limits = [data.draw(st.integers(0, length)) for length in lengths]
     runs = find_runs(padded, array(*lengths), page_size)

@@ -119,7 +119,7 @@ def attend(drawn: Sequence[Drawn], tables: Sequence[Sequence[int]]) -> Tensor:
     key_rows = np.concatenate([np.arange(start, start + a.offsets[-1] + 1) for start, a in pairs])
     queries = find_queries(query_rows, key_rows, row_starts, num_cached)
     width = max(map(len, tables))
-    padded = np.array([[*t, *[-1] * (width - len(t))] for t in tables], dtype=np.int32)
+    padded = np.array([[*t, *[-1] * (width - len(t))] for t in tables], dtype=np.int64)
     runs = find_runs(padded, np.array([a.num_seen for a in asked]), PAGE_SIZE)
     new = (
         torch.cat([d.keys[d.asked.num_cached :] for d in drawn]).to(cache.keys.dtype),

@@ -63,6 +63,7 @@ def test_a_bad_request_is_refused(change: dict[str, Any], message: str) -> None:
         ({"temperature": math.nan}, "temperature is nan"),
         ({"temperature": math.inf}, "temperature is inf"),
         ({"top_k": -1}, "top_k is -1"),
+        ({"top_k": 2**63}, "top_k is 9223372036854775808"),
         ({"min_p": -0.1}, "min_p is -0.1"),
         ({"min_p": 1.5}, "min_p is 1.5"),
         ({"min_p": math.nan}, "min_p is nan"),

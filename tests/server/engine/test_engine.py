@@ -1,5 +1,6 @@
 """The engine without processes, on a small random decoder."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -15,13 +16,14 @@ from skipserve.engine.types import (
     EngineLimits,
     EngineState,
     Executed,
+    Failed,
     FailureKind,
     FinishReason,
     Request,
     Stage,
     StepOutput,
 )
-from skipserve.errors import EngineError, InvalidRequestError
+from skipserve.errors import InvalidRequestError
 from skipserve.model.batch import Batch
 from skipserve.model.decoder import KVCache
 from skipserve_policies import flops
@@ -171,6 +173,7 @@ def test_the_engine_says_how_it_stands() -> None:
     assert (state.num_pages_used, state.num_encoder_queries, state.num_encoder_hits) == (5, 1, 0)
     assert state.encoder_bytes > 0
     _run(engine)
+    engine.audit()
     state = engine.state
     assert (state.num_running, state.num_waiting, state.num_pages_used) == (0, 0, 0)
     assert state.num_pages_cached == 4
@@ -181,8 +184,13 @@ def test_pages_that_leak_are_a_fault() -> None:
     engine = Engine(FakeDecoder())
     engine._pool.allocate(1)
     _run(engine, make_request())
+    engine.audit()
     assert engine.state.num_faults > 0
-    assert engine.check() != []
+    engine._pool.release([0])
+    _run(engine, make_request("again"))
+    engine.audit()
+    assert engine.check() == []
+    assert engine.state.num_faults > 0, "a fault that was there is not forgotten"
 
 
 @pytest.mark.parametrize("looks_ahead", [False, True])
@@ -213,6 +221,18 @@ def test_looking_ahead_launches_a_step_before_the_last_one_is_read() -> None:
     assert result.report is not None
     assert result.report.num_rows == 1
     assert not engine.has_work
+
+
+@pytest.mark.parametrize("looks_ahead", [False, True])
+def test_the_times_of_all_steps_add_up_to_no_more_than_the_clock(looks_ahead: bool) -> None:
+    engine = Engine(FakeDecoder(), EngineLimits(looks_ahead=looks_ahead))
+    engine.add(make_request(max_tokens=9))
+    begun = time.perf_counter()
+    reports = []
+    while engine.has_work:
+        reports.append(engine.step().report)
+    passed = time.perf_counter() - begun
+    assert 0 < sum(report.seconds for report in reports if report) <= passed
 
 
 def test_looking_ahead_a_slot_may_change_hands_before_its_token_is_read() -> None:
@@ -345,12 +365,36 @@ def test_after_a_step_that_failed_the_others_run() -> None:
 
 
 class _NotANumber(FakeDecoder):
+    """A decoder that says nothing sensible to prompts with images."""
+
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
-        return super().forward(batch, cache) * torch.nan
+        logits = super().forward(batch, cache)
+        for place, row in enumerate(batch.logit_rows.tolist()):
+            stop = next(stop for stop in batch.row_starts[1:] if row < stop)
+            start = batch.row_starts[batch.row_starts.index(stop) - 1]
+            if any(start <= visual < stop for visual in batch.visual_rows.tolist()):
+                logits[place] = torch.nan
+        return logits
 
 
-def test_logits_that_are_no_numbers_are_an_error() -> None:
-    engine = Engine(_NotANumber())
-    engine.add(make_request())
-    with pytest.raises(EngineError):
-        engine.step()
+@pytest.mark.parametrize("looks_ahead", [False, True])
+def test_logits_that_are_no_numbers_end_their_request_alone(looks_ahead: bool) -> None:
+    engine = Engine(_NotANumber(), EngineLimits(looks_ahead=looks_ahead))
+    requests = [make_request(str(i), num_text=i, num_images=i % 2) for i in range(4)]
+    for request in requests:
+        engine.add(request)
+    failed: list[Failed] = []
+    outputs: list[StepOutput] = []
+    while engine.has_work:
+        result = engine.step()
+        failed += result.failed
+        outputs += result.outputs
+    assert [(each.request_id, each.kind) for each in failed] == [
+        ("1", FailureKind.ENGINE),
+        ("3", FailureKind.ENGINE),
+    ]
+    for request in requests[::2]:
+        alone = _run(Engine(FakeDecoder()), request)
+        assert _tokens([o for o in outputs if o.request_id == request.id]) == _tokens(alone)
+    assert {output.request_id for output in outputs} == {"0", "2"}
+    assert engine.check() == []

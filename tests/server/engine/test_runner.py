@@ -18,11 +18,14 @@ BYTES_PER_IMAGE = TOKENS_PER_IMAGE * CONFIG.sizes.decoder.hidden_size * 4
 class Rig:
     """A runner with a scheduler to feed it."""
 
-    def __init__(self, cache_bytes: int = 4 * BYTES_PER_IMAGE, max_rows: int = 64) -> None:
+    def __init__(
+        self, cache_bytes: int = 4 * BYTES_PER_IMAGE, max_rows: int = 64, max_images: int = 9
+    ) -> None:
         self.parts = EngineParts(max_rows=max_rows)
         self.model = FakeDecoder()
         tables, plans = self.parts.tables, self.parts.plans
-        self.runner = Runner(self.model, tables, plans, self.parts.pool.num_pages, cache_bytes)
+        num_pages = self.parts.pool.num_pages
+        self.runner = Runner(self.model, tables, plans, num_pages, cache_bytes, max_images)
 
     @property
     def encoded(self) -> list[list[int]]:
@@ -68,6 +71,21 @@ def test_a_picture_that_was_seen_is_not_encoded_again() -> None:
     assert rig.encoded == [[50]]
     assert list(first.num_encoded.values()) == [1]
     assert second.num_encoded == {}
+
+
+def test_pictures_beyond_what_there_is_room_for_are_encoded_afterwards() -> None:
+    rig = Rig(max_images=2)
+    launched = rig.step(_asking("a", 50, 60, 70), _asking("b", 80, 90))
+    assert rig.encoded == [[50, 60], [70, 80], [90]]
+    together = Rig().step(_asking("a", 50, 60, 70), _asking("b", 80, 90))
+    assert launched.samples is not None
+    assert together.samples is not None
+    assert launched.samples.read().token_ids == together.samples.read().token_ids
+
+
+def test_the_first_to_show_a_picture_pays_for_it() -> None:
+    launched = Rig().step(_asking("a", 50), _asking("b", 50, num_text=4))
+    assert {s.request.id: count for s, count in launched.num_encoded.items()} == {"a": 1}
 
 
 def test_a_salt_keeps_pictures_apart() -> None:

@@ -163,6 +163,20 @@ def test_a_prompt_does_not_wait_for_one_that_went_back_to_wait() -> None:
     assert (_ids(step), step.starts) == (["b"], [4])
 
 
+def test_answers_go_before_a_long_prompt_that_came_earlier() -> None:
+    """The held-back prompt starts after the younger one, and has more rows than a step."""
+    parts = EngineParts(max_rows=12)
+    _add(parts, "a", num_text=8, shares=True)
+    parts.add(replace(make_request("long", num_text=30), cache_salt=""))
+    _add(parts, "young", num_text=0, max_tokens=9)
+    parts.finish(parts.scheduler.schedule(), publishes=True)
+    for _ in range(3):
+        step = parts.scheduler.schedule()
+        assert "young" in _ids(step)
+        assert "long" in _ids(step)
+        parts.finish(step, publishes=True)
+
+
 def test_nobody_waits_where_nothing_is_reused() -> None:
     parts = EngineParts(reuses_prefixes=False)
     _add(parts, "a", "b", num_text=9, shares=True)

@@ -15,7 +15,7 @@ FACTORS = torch.arange(20.0).view(10, 2, 1, 1)
 IDLE = LayerRows(attention=Every.NONE, kv=Every.NONE, ffn=Every.NONE)
 PAGE_SIZE = 2
 GROUP = KvGroup(
-    tables=torch.tensor([[5, 6, 1, -1], [8, 3, 4, 2]], dtype=torch.int32),
+    tables=torch.tensor([[5, 6, 1, -1], [8, 3, 4, 2]], dtype=torch.int64),
     slots=torch.tensor([12, 13, 2, 5]),
 )
 
@@ -110,7 +110,7 @@ def test_layers_that_agree_share_and_idle_ones_have_nothing() -> None:
 
 def test_layers_whose_keys_lie_elsewhere_do_not_share() -> None:
     rows = LayerRows()
-    tables = torch.tensor([[0, 1, 2, -1], [3, 4, 5, 6]], dtype=torch.int32)
+    tables = torch.tensor([[0, 1, 2, -1], [3, 4, 5, 6]], dtype=torch.int64)
     other = KvGroup(tables=tables, slots=torch.tensor([2, 3, 4, 13]))
     prepared = prepare_rows(make_batch(rows, rows, kv_group=(GROUP, other)), FACTORS, PAGE_SIZE)
     layout = prepared[block_key(rows, other)].layout
