@@ -40,8 +40,9 @@ def client(url: str) -> Iterator[SkipserveClient]:
         yield client
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def picture(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a picture that the server has not seen."""
     path = tmp_path_factory.mktemp("pictures") / "picture.png"
     Image.effect_noise((40, 30), 90).convert("RGB").save(path)
     return str(path)
@@ -59,8 +60,13 @@ def test_ask_and_its_stream_give_the_same_answer(client: SkipserveClient, pictur
     whole = client.ask(picture, "What?", **options)
     with client.stream_ask(picture, "What?", **options) as stream:
         assert "".join(stream) == whole.text
-    assert stream.answer.skip == whole.skip
-    assert stream.answer.usage == whole.usage
+    again = client.ask(picture, "What?", **options)
+    assert stream.answer.skip == again.skip
+    assert stream.answer.usage == again.usage
+    # The second time the picture's rows are there already, and are not counted.
+    assert (whole.usage.cached_tokens, again.usage.cached_tokens) == (0, 32)
+    assert again.skip.planned_flops < whole.skip.planned_flops
+    assert again.text == whole.text
     assert [token.token for token in stream.answer.logprobs] == [
         token.token for token in whole.logprobs
     ]

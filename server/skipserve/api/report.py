@@ -28,7 +28,7 @@ class Reporter:
             prompt=request.token_classes,
             num_generated=tally.num_generated,
             num_cached=tally.num_cached,
-            num_images=len(request.images),
+            num_images=self._num_needed(request, tally.num_cached),
         )
         saved = saving(self.sizes, policy.plan, shape)
         return RequestMetrics(
@@ -45,6 +45,11 @@ class Reporter:
                 saved_ratio=saved.saved_ratio,
             ),
         )
+
+    def _num_needed(self, request: Request, num_cached: int) -> int:
+        """Return the images of which some row was not there already."""
+        num_found = request.token_classes[:num_cached].count(TokenClass.VISUAL)
+        return len(request.images) - num_found // self.sizes.vision.num_tokens
 
 
 def usage(request: Request, tally: Tally) -> Usage:
