@@ -229,10 +229,11 @@ class Scheduler:
 
     def _unpublished(self, sequence: Sequence) -> Iterator[PageKey]:
         """Yield the names of the prompt's pages that are being computed for a running sequence."""
-        num_full = sequence.num_prompt // self._tables.page_size
         if self._reuses_prefixes:
+            known_ids = sequence.known_ids
+            num_full = sequence.num_prompt // self._tables.page_size
             for place in range(sequence.num_published, num_full):
-                yield sequence.keys.key(place, sequence.known_ids)
+                yield sequence.keys.key(place, known_ids)
 
     def check(self, sequences: Iterable[Sequence]) -> list[str]:
         """Return what is wrong with the bookkeeping; nothing in a sound scheduler.

@@ -122,7 +122,8 @@ class EngineMetrics:
         )
         self._encoder_bytes = gauge("encoder_cache_bytes", "Projected images that are kept.")
         self._faults = gauge(
-            "integrity_faults", "What the last check of the bookkeeping found wrong; 0 is sound."
+            "integrity_faults",
+            "The most that a check of the bookkeeping has found wrong; 0 is sound.",
         )
 
 
