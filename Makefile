@@ -35,6 +35,9 @@ check: install  ## Lint, types and the fast tests: before each commit.
 	$(BIN)/mypy
 	$(BIN)/pytest -m fast -q $(ARGS)
 
+test-kernels: install  ## Run the kernels in Triton's interpreter and compile them for GPUs; needs none.
+	$(BIN)/pytest -m kernels $(ARGS)
+
 format: install  ## Format the code and mend what the linter can mend.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -53,4 +56,4 @@ train-demo: install  ## Train the demo model anew into runs/demo: hours on 2 cor
 clean:  ## Remove .venv, caches and runs.
 	rm -rf $(VENV) runs dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install serve test check format bench evaluate train-demo clean
+.PHONY: help install serve test check test-kernels format bench evaluate train-demo clean

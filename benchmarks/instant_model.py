@@ -8,7 +8,7 @@ from torch import Tensor
 
 from skipserve.model.batch import Batch
 from skipserve.model.config import ModelConfig
-from skipserve.model.decoder import KVCache
+from skipserve.model.layers import KVCache
 from skipserve.model.llava import Llava
 
 
@@ -29,7 +29,7 @@ class InstantModel(Llava):
         decoder = replace(config.sizes.decoder, vocab_size=vocab_size)
         config = replace(config, sizes=replace(config.sizes, decoder=decoder))
         nothing: Any = None
-        super().__init__(config, torch.device("cpu"), torch.float32, "", nothing, nothing)
+        super().__init__(config, torch.device("cpu"), torch.float32, "", False, nothing, nothing)
         generator = torch.Generator().manual_seed(0)
         self.logits = torch.randn(num_sequences, vocab_size, generator=generator)
 
@@ -41,6 +41,9 @@ class InstantModel(Llava):
     def new_cache(self, num_pages: int, page_size: int) -> KVCache:
         """Return a cache of no layer."""
         return KVCache(page_size, ())
+
+    def warm_up(self, cache: KVCache) -> None:
+        """Have nothing to compile."""
 
     def cache_bytes_per_token(self) -> int:
         """Return 1, though nothing is kept: the pool is as large as its bytes say."""

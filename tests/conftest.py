@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import triton_interpreter  # noqa: F401 - it must come before triton
 from hypothesis import HealthCheck, settings
 
 

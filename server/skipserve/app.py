@@ -32,8 +32,9 @@ from skipserve.prompt.processor import PromptProcessor
 from skipserve.prompt.tokenizer import TokenizerFilesError
 from skipserve.settings import Settings
 from skipserve_policies.catalog import load_catalog, nearest_names
+from skipserve_policies.plan import Plan
 from skipserve_policies.quality import load_measured
-from skipserve_policies.resolve import PolicyError
+from skipserve_policies.resolve import PolicyError, ResolvedPolicy
 
 _MIB, _GIB = 2**20, 2**30
 
@@ -76,10 +77,10 @@ def _build_serving(settings: Settings) -> Serving:
         config.sizes.decoder.num_layers,
         load_measured(folder, name),
     )
-    _check_default(settings.default_skip_policy, policies)
+    hot_plans = _hot_plans(settings, policies)
     registry = CollectorRegistry()
     metrics = ServerMetrics(registry, name, policies.resolved.values())
-    service = EngineService(engine_spec(settings, folder), metrics)
+    service = EngineService(engine_spec(settings, folder, hot_plans), metrics)
     return Serving(
         service=service,
         converter=_build_converter(settings, folder, config, policies, name),
@@ -93,19 +94,19 @@ def _build_serving(settings: Settings) -> Serving:
     )
 
 
-def engine_spec(settings: Settings, folder: Path) -> EngineSpec:
-    """Return how to run the engine on a model's folder."""
+def engine_spec(settings: Settings, folder: Path, hot_plans: tuple[Plan, ...] = ()) -> EngineSpec:
+    """Return how to run the engine on a model's folder, with graphs for some plans' decode."""
     return EngineSpec(
         model=folder,
         device=settings.device.value,
         dtype=settings.dtype.value,
         num_threads=settings.num_threads,
-        limits=_engine_limits(settings),
+        limits=_engine_limits(settings, hot_plans),
         stall_seconds=settings.stall_seconds,
     )
 
 
-def _engine_limits(settings: Settings) -> EngineLimits:
+def _engine_limits(settings: Settings, hot_plans: tuple[Plan, ...]) -> EngineLimits:
     gib = settings.kv_cache_gib
     return EngineLimits(
         max_batch_tokens=settings.max_batch_tokens,
@@ -114,6 +115,8 @@ def _engine_limits(settings: Settings) -> EngineLimits:
         kv_cache_bytes=None if gib is None else int(gib * _GIB),
         encoder_cache_bytes=settings.encoder_cache_mib * _MIB,
         reuses_prefixes=settings.prefix_cache,
+        uses_graphs=None if settings.cuda_graphs else False,
+        hot_plans=hot_plans,
     )
 
 
@@ -138,12 +141,19 @@ def _build_converter(
     )
 
 
-def _check_default(name: str, policies: PolicyRegistry) -> None:
+def _hot_plans(settings: Settings, policies: PolicyRegistry) -> tuple[Plan, ...]:
+    """Return the plans that the settings name."""
+    names = (settings.default_skip_policy, *settings.hot_policies)
+    return tuple(_find_policy(name, policies).plan for name in names)
+
+
+def _find_policy(name: str, policies: PolicyRegistry) -> ResolvedPolicy:
     if name in policies.misfits:
-        raise StartError(f"the default skip policy {name} does not fit: {policies.misfits[name]}")
+        raise StartError(f"the skip policy {name} does not fit: {policies.misfits[name]}")
     if name not in policies.resolved:
         nearest = ", ".join(nearest_names(name, policies.resolved))
         raise StartError(f"there is no skip policy {name!r}; the nearest are {nearest}")
+    return policies.resolved[name]
 
 
 def _build_app(settings: Settings, serving: Serving) -> FastAPI:

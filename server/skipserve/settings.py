@@ -83,6 +83,9 @@ class Settings(BaseSettings):
     prefix_cache: bool = Field(
         True, description="Whether requests reuse what others with the same beginning computed."
     )
+    cuda_graphs: bool = Field(
+        True, description="Whether decode steps run as captured graphs, on a GPU."
+    )
     host: str = Field("127.0.0.1", min_length=1, description="The address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="The port; 0 takes a free one.")
     api_key: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
@@ -92,6 +95,11 @@ class Settings(BaseSettings):
     policies: Path | None = Field(None, description="A YAML file that adds skip policies.")
     default_skip_policy: str = Field(
         "full", description="The skip policy of requests that name none."
+    )
+    hot_policies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Policies whose decode steps get GPU graphs of their own, beside full and the "
+        "default; several by repeating or with commas.",
     )
     allow_inline_policies: bool = Field(
         True, description="Whether requests may spell a skip policy out."
@@ -145,18 +153,29 @@ class Settings(BaseSettings):
         file = (_file_source(settings_cls, Path(path)),) if path else ()
         return init_settings, env_settings, *file
 
+    @field_validator("page_size")
+    @classmethod
+    def _check_page_size(cls, value: int) -> int:
+        """Take what every device's kernels take."""
+        if value & (value - 1):
+            raise ValueError("page_size must be a power of two")
+        return value
+
     @field_validator("api_key", mode="before")
     @classmethod
     def _split_keys(cls, value: Any) -> Any:
         """Take one text with commas, or several, as keys."""
-        texts = [value] if isinstance(value, str) else value
-        if not isinstance(texts, list | tuple):
-            return value
-        keys = [key.strip() for text in texts for key in str(text).split(",") if key.strip()]
+        keys = _split(value)
         # An empty variable counts as not set. An empty flag would leave the server open unnoticed.
         if value and not keys:
             raise ValueError("the key is empty")
         return keys
+
+    @field_validator("hot_policies", mode="before")
+    @classmethod
+    def _split_policies(cls, value: Any) -> Any:
+        """Take one text with commas, or several, as names."""
+        return _split(value)
 
     @model_validator(mode="after")
     def _check_pixels(self) -> Self:
@@ -168,6 +187,14 @@ class Settings(BaseSettings):
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the server."""
         return self.host in _LOOPBACK or self.host.startswith("127.")
+
+
+def _split(value: Any) -> Any:
+    """Return the parts of one text with commas, or of several; anything else as it is."""
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple):
+        return value
+    return [part.strip() for text in texts for part in str(text).split(",") if part.strip()]
 
 
 def _file_source(settings: type[BaseSettings], path: Path) -> PydanticBaseSettingsSource:

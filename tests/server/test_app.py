@@ -12,6 +12,7 @@ from skipserve.app import Built, build, engine_spec
 from skipserve.engine.types import EngineLimits
 from skipserve.model_folder import StartError, model_folder
 from skipserve.settings import Settings
+from skipserve_policies.plan import Plan, trim
 
 pytestmark = pytest.mark.fast
 
@@ -92,14 +93,18 @@ def test_the_engine_gets_its_limits(settings: Settings) -> None:
         kv_cache_gib=0.5,
         encoder_cache_mib=3,
         prefix_cache=False,
+        cuda_graphs=False,
     )
-    assert engine_spec(changed, Path("m")).limits == EngineLimits(
+    plan = trim(Plan.full(4))
+    assert engine_spec(changed, Path("m"), (plan,)).limits == EngineLimits(
         max_batch_tokens=512,
         max_running=32,
         page_size=8,
         kv_cache_bytes=2**29,
         encoder_cache_bytes=3 * 2**20,
         reuses_prefixes=False,
+        uses_graphs=False,
+        hot_plans=(plan,),
     )
     assert engine_spec(settings, Path("m")).limits == EngineLimits()
 
@@ -121,3 +126,10 @@ def test_before_the_engine_is_there(idle: Built) -> None:
     assert reply.headers["Retry-After"].isdecimal()
     assert send(idle.app, "GET", "/version").json().keys() == {"version"}
     assert len(send(idle.app, "GET", "/v1/skip_policies").json()["data"]) > 20
+
+
+def test_a_hot_policy_must_be_one_that_fits(settings: Settings) -> None:
+    with pytest.raises(StartError, match="no skip policy 'ful'"):
+        build(with_changes(settings, hot_policies=("ful",)))
+    built = build(with_changes(settings, hot_policies=("full",)))
+    assert built.serving.converter.policies.resolved["full"]

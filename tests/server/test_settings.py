@@ -89,6 +89,7 @@ def test_a_misspelt_setting_in_a_file(tmp_path: Path) -> None:
         {"max_running_requests": 0},
         {"page_size": 0},
         {"kv_cache_gib": 0},
+        {"page_size": 24},
         {"encoder_cache_mib": -1},
         {"max_queued_tokens": 0},
         {"queue_seconds": 0},
@@ -142,3 +143,9 @@ def test_loopback(host: str, is_loopback: bool) -> None:
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError):
         Settings().port = 1  # type: ignore[misc]
+
+
+def test_several_hot_policies_come_with_commas_or_one_by_one() -> None:
+    assert Settings().hot_policies == ()
+    assert Settings(hot_policies="a, b").hot_policies == ("a", "b")
+    assert Settings(hot_policies=("a", "b,c")).hot_policies == ("a", "b", "c")

@@ -10,7 +10,7 @@ from torch import Tensor
 from skipserve.engine.types import Image, Request, SamplingParams
 from skipserve.model.batch import Batch, Every, RowSet
 from skipserve.model.config import ModelConfig
-from skipserve.model.decoder import KVCache
+from skipserve.model.layers import KVCache
 from skipserve.model.llava import Llava
 from skipserve_kernels.attention.op import KeyValues
 from skipserve_policies.flops import prompt_classes
@@ -53,6 +53,7 @@ class FakeDecoder(Llava):
     config = CONFIG
     device = torch.device("cpu")
     dtype = torch.float32
+    uses_triton = False
 
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -74,6 +75,9 @@ class FakeDecoder(Llava):
         layers = tuple(KeyValues(keys=room, values=room) for room in rooms)
         return KVCache(layers=layers, page_size=page_size)
 
+    def warm_up(self, cache: KVCache) -> None:
+        """Have nothing to compile."""
+
     def cache_bytes_per_token(self) -> int:
         return 4 * HIDDEN * NUM_LAYERS
 
@@ -89,7 +93,8 @@ class FakeDecoder(Llava):
             group = batch.kv_group[layer]
             stored[group.slots[kv]] = before[kv]
             attention = _mask(rows.attention, len(hidden))
-            for table, (start, stop) in zip(group.tables, pairwise(batch.row_starts), strict=True):
+            bounds = pairwise(batch.row_starts)
+            for table, (start, stop) in zip(group.tables.device, bounds, strict=True):
                 for row in range(start, stop):
                     if attention[row]:
                         seen = torch.arange(int(batch.positions[row]) + 1)
@@ -102,7 +107,7 @@ class FakeDecoder(Llava):
 def _mask(rows: RowSet, num_rows: int) -> Tensor:
     if isinstance(rows, Every):
         return torch.full((num_rows,), rows is Every.ALL)
-    return torch.zeros(num_rows, dtype=torch.bool).index_fill(0, rows, True)
+    return torch.zeros(num_rows, dtype=torch.bool).index_fill(0, rows.device, True)
 
 
 def make_request(

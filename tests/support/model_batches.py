@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import accumulate, pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from skipserve.model.batch import Batch, Every, KvGroup, LayerRows, RowSet
-from skipserve.model.decoder import KVCache
+from skipserve.model.batch import Batch, Every, Indexes, KvGroup, LayerRows, RowSet
+from skipserve.model.layers import KVCache
 from skipserve.model.llava import Llava
 from skipserve_policies.plan import Ffn, Pair, Plan, TokenClass
 
@@ -73,20 +74,29 @@ def row_does(plan: Plan, layer: int, token_class: TokenClass) -> dict[str, bool]
     }
 
 
-def row_set(flags: Sequence[bool]) -> RowSet:
-    """Return the rows whose flag is set."""
-    if all(flags):
-        return Every.ALL
-    return torch.tensor(flags).nonzero()[:, 0] if any(flags) else Every.NONE
+class RowSets:
+    """Makes row sets; equal ones are one object, as in a batch of the engine."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[bool, ...], Indexes] = {}
+
+    def of(self, flags: Sequence[bool]) -> RowSet:
+        """Return the rows whose flag is set."""
+        if all(flags):
+            return Every.ALL
+        if not any(flags):
+            return Every.NONE
+        return self._made.setdefault(tuple(flags), Indexes.of(np.flatnonzero(flags)))
 
 
 def build_batch(pieces: Sequence[Piece], logit_rows: Sequence[int]) -> Batch:
     """Put pieces of sequences into one batch; `logit_rows` counts in the batch."""
-    layers = []
+    layers, row_sets = [], RowSets()
     for layer in range(pieces[0].plan.num_layers):
         does = [row for piece in pieces for row in piece.rows_do(layer)]
         names = [field.name for field in fields(LayerRows)]
-        layers.append(LayerRows(**{name: row_set([row[name] for row in does]) for name in names}))
+        sets = {name: row_sets.of([row[name] for row in does]) for name in names}
+        layers.append(LayerRows(**sets))
     positions = torch.cat([torch.arange(p.start, p.stop) for p in pieces])
     is_visual = torch.cat([p.rows.is_visual[p.start : p.stop] for p in pieces])
     features = torch.cat([_features(p) for p in pieces])
@@ -106,9 +116,7 @@ def build_batch(pieces: Sequence[Piece], logit_rows: Sequence[int]) -> Batch:
 def _kv_group(pieces: Sequence[Piece]) -> KvGroup:
     width = max(len(piece.pages) for piece in pieces)
     tables = [[*p.pages, *[NO_PAGE] * (width - len(p.pages))] for p in pieces]
-    return KvGroup(
-        tables=torch.tensor(tables, dtype=torch.int64), slots=torch.cat([p.slots for p in pieces])
-    )
+    return KvGroup(tables=Indexes.of(np.array(tables)), slots=torch.cat([p.slots for p in pieces]))
 
 
 def _features(piece: Piece) -> Tensor:

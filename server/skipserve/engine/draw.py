@@ -14,6 +14,7 @@ from torch import Tensor
 
 from skipserve.engine.row_order import ascending
 from skipserve.engine.types import SamplingParams
+from skipserve.model.transfer import to_device
 
 # scale: 1 / temperature; gap: how far below the best min_p reaches, in logits.
 FILTERS = np.dtype([(name, np.float64) for name in ("scale", "gap", "top_k", "top_p")])
@@ -31,40 +32,60 @@ def filters_of(params: SamplingParams) -> tuple[float, float, float, float]:
 
 
 def draw(
-    logits: Tensor, best: Tensor, filters: NDArray[np.void], chances: NDArray[np.float64]
+    greedy: Tensor,
+    logits: Tensor,
+    best: Tensor,
+    rows: NDArray[np.int64],
+    filters: NDArray[np.void],
+    chances: NDArray[np.float64],
 ) -> Tensor:
-    """Return a token of each row, [N]: the one at which the running probability passes `chances`.
+    """Return a token of each row, [B]: of N rows the one where the running probability passes.
 
-    It runs over the tokens that the filters leave, in the order of their ids. Tokens that tie with
-    the last one left stay too.
+    It runs over the tokens that the filters leave, in the order of their ids, and passes the row's
+    chance. Tokens that tie with the last one left stay too.
 
     Args:
-        logits: float32, [N, V].
-        best: the largest of each row, [N, 1]; finite, else the row's token is any.
+        greedy: the tokens of all other rows, int64, [B].
+        logits: float32, [B, V].
+        best: the largest of each row, [B, 1]; where it is not finite, the row's token is any.
+        rows: those that are drawn, [N].
         filters: FILTERS, [N].
         chances: in [0, 1), [N].
     """
-    columns = torch.from_numpy(filters.view(np.float64).reshape(-1, 4, 1)).to(logits.device)
+    num_tokens = logits.shape[1]
+    is_cut = (filters["top_k"] < num_tokens) | (filters["top_p"] < 1)
+    numbers = filters.view(np.float64).reshape(-1, 4, 1)
+    places, cut_places, columns, shares = to_device(
+        [rows, is_cut.nonzero()[0], numbers, chances[:, None]], logits.device
+    )
+    logits, best = logits.index_select(0, places), best.index_select(0, places)
     scale, gap = columns[:, :2].float().unbind(1)
-    is_cut = (filters["top_k"] < logits.shape[1]) | (filters["top_p"] < 1)
     if is_cut.any():
-        rows = torch.from_numpy(is_cut.nonzero()[0]).to(logits.device)
-        cut = (it.index_select(0, rows) for it in (logits, best, columns))
-        gap[rows] = gap[rows].maximum(_cut_gap(*cut))
+        most = int(min(filters["top_k"][is_cut].max(), num_tokens))
+        cut = (it.index_select(0, cut_places) for it in (logits, best, columns, gap))
+        gap = gap.index_copy(0, cut_places, _cut_gap(most, *cut))
     below_best = logits - best
     weights = weigh(below_best, scale)
     if is_cut.any() or np.isfinite(filters["gap"]).any():
         weights.mul_(_is_at_least(below_best, gap))
-    return _pick(weights, torch.from_numpy(chances[:, None]).to(logits.device))[:, 0]
+    return greedy.index_copy(0, places, _pick(weights, shares)[:, 0])
 
 
-def _cut_gap(logits: Tensor, best: Tensor, columns: Tensor) -> Tensor:
-    """Return how far below the best top_k and then top_p reach in each row, in logits, [N, 1]."""
+def _cut_gap(most: int, logits: Tensor, best: Tensor, columns: Tensor, gap: Tensor) -> Tensor:
+    """Return how far below the best the filters reach in each row, in logits, [N, 1].
+
+    Args:
+        most: the largest top_k of these rows, at most V.
+        logits: of these rows, [N, V].
+        best: likewise, [N, 1].
+        columns: their FILTERS, [N, 4, 1].
+        gap: how far min_p reaches, [N, 1].
+    """
     scale, _, top_k, top_p = columns.unbind(1)
-    below_best = ascending(logits).sub_(best)
-    ranks = torch.arange(logits.shape[1], 0, -1, dtype=logits.dtype, device=logits.device)
+    below_best = ascending(logits, most).sub_(best)
+    ranks = torch.arange(most, 0, -1, dtype=logits.dtype, device=logits.device)
     weights = weigh(below_best, scale.float()).mul_(_is_at_least(top_k.float(), ranks))
-    return below_best.gather(1, _pick(weights, 1 - top_p))
+    return below_best.gather(1, _pick(weights, 1 - top_p)).maximum(gap)
 
 
 def _is_at_least(x: Tensor, y: Tensor) -> Tensor:

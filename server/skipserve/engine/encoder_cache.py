@@ -48,6 +48,12 @@ class EncoderCache:
         self._entries[key] = features
         self.num_bytes += features.nbytes
 
+    def clear(self) -> None:
+        """Give all features up."""
+        self.num_evictions += len(self._entries)
+        self._entries.clear()
+        self.num_bytes = 0
+
     def _remove(self, key: bytes) -> None:
         features = self._entries.pop(key, None)
         self.num_bytes -= 0 if features is None else features.nbytes

@@ -1,11 +1,14 @@
 """The engine: requests in, tokens out, one step at a time. Knows no process and no HTTP."""
 
+import logging
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
+from operator import itemgetter
 
 import numpy as np
+import torch
 
 from skipserve.engine.checks import check_request
 from skipserve.engine.counting import WorkCounter
@@ -34,7 +37,10 @@ from skipserve.engine.types import (
 )
 from skipserve.model.llava import Llava
 
+logger = logging.getLogger(__name__)
+
 _NOT_A_NUMBER = "the model's output is not a number"
+_OUT_OF_MEMORY = "the device ran out of memory while the engine ran the request"
 _EXPIRED = {
     FailureKind.QUEUE_TIMEOUT: "the request waited too long for the engine",
     FailureKind.DEADLINE: "the request took longer than it may",
@@ -92,8 +98,8 @@ class Engine:
             self._tables,
             self._plans,
             num_pages,
-            limits.encoder_cache_bytes,
             max_images_at_once(model, max_rows),
+            limits,
         )
         self._counter = WorkCounter(config.sizes)
         self._sequences: dict[str, Sequence] = {}
@@ -178,14 +184,19 @@ class Engine:
         the host works while the device does. A request that turns out to be complete has then had
         one row too many.
 
+        If the device has no memory for the rows, one request is given up and the others that have
+        rows there go back to wait, as if pages had run out.
+
         Raises:
-            Exception: whatever the model raised; `drop_running` then clears the way.
+            Exception: whatever else the model raised; `drop_running` then clears the way.
         """
         step = self._scheduler.schedule()
-        launched = self._runner.launch(step) if step.sequences else None
+        launched = self._launch(step) if step.sequences else None
+        is_lost = launched is None and bool(step.sequences)
         if self._looks_ahead:
             launched, self._launched = self._launched, launched
-        return StepResult([], None) if launched is None else self._record(launched)
+        result = StepResult([], None) if launched is None else self._record(launched)
+        return replace(result, failed=result.failed + self._give_up(step)) if is_lost else result
 
     def drop_running(self) -> list[str]:
         """Forget the requests of a step that raised; return their ids."""
@@ -208,11 +219,44 @@ class Engine:
             faults.append("the table of plans does not hold just those of the requests")
         return faults
 
+    def _launch(self, step: Step) -> Launched | None:
+        """Launch a step; None if the device has no memory for it.
+
+        The exception holds the memory of the attempt, so it must not get out of here.
+        """
+        try:
+            return self._runner.launch(step)
+        except torch.OutOfMemoryError as error:
+            logger.warning("no memory for a step of %d rows: %s", step.num_rows, str(error))
+            return None
+
+    def _give_up(self, step: Step) -> tuple[Failed, ...]:
+        """Make it easier to run what a step could not, now that the one before it is read.
+
+        The request that came last has to go, of those with many rows if there are any. Each time
+        ends one request, or finds that the step before has ended all.
+        """
+        rows = zip(step.sequences, step.starts, step.stops, strict=True)
+        alive = [
+            (stop - start > 1, sequence.arrived, sequence)
+            for sequence, start, stop in rows
+            if not sequence.is_over
+        ]
+        failed: tuple[Failed, ...] = ()
+        if alive:
+            *_, last = max(alive, key=itemgetter(0, 1))
+            self._forget(last)
+            failed = (Failed(last.request.id, _OUT_OF_MEMORY, FailureKind.OUT_OF_MEMORY),)
+        self._scheduler.take_back(step)
+        self._runner.free_memory()
+        return failed
+
     def _record(self, launched: Launched) -> StepResult:
         """Read the tokens, move the sequences on, count, and let go of those that are complete."""
         step = launched.step
         sampling = list(compress(step.sequences, step.samples))
         tokens = launched.samples.read() if launched.samples else SampledTokens([], {})
+        _book_vision(launched)
         executed = self._counter.executed(step, launched.num_encoded)
         num_plans = len({sequence.plan_index for sequence in step.sequences})
         self._enter(sampling, launched, tokens)
@@ -299,6 +343,14 @@ class Engine:
         self._scheduler.remove(sequence)
         self._plans.release(sequence.request.plan)
         del self._sequences[sequence.request.id]
+
+
+def _book_vision(launched: Launched) -> None:
+    """Add the time of the vision tower to those for whom it ran."""
+    if launched.encoding is not None:
+        seconds = launched.encoding.seconds()
+        for sequence in launched.num_encoded:
+            sequence.vision_seconds += seconds
 
 
 def _expiries(sequence: Sequence) -> tuple[float, float]:

@@ -1,9 +1,8 @@
 """Step -> Batch: the rows of one forward, and who does what at each layer."""
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -11,59 +10,126 @@ from skipserve.engine.rows import HostRowSet, PlanTable
 from skipserve.engine.scheduler import Step
 from skipserve.engine.sequence import Sequence
 from skipserve.engine.tables import UNREAD, SlotTables
-from skipserve.model.batch import Batch, Every, KvGroup, LayerRows, RowSet
+from skipserve.model.batch import Batch, Every, Indexes, KvGroup, LayerRows, RowSet
+from skipserve.model.transfer import to_device
 
 Index = NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class StepRows:
+    """The T rows of a step of B sequences, on the host.
+
+    Attributes:
+        row_starts: the first row of each sequence, and T, [B + 1].
+        sequence_slots: [B].
+        row_slots: the slot of each row's sequence, [T].
+        positions: [T].
+        token_ids: [T]; UNREAD where only the device knows the token.
+        kv_slots: where keys and values go, [T].
+        page_tables: [B, W].
+        columns: of the table of plans, [T].
+    """
+
+    row_starts: Index
+    sequence_slots: Index
+    row_slots: Index
+    positions: Index
+    token_ids: Index
+    kv_slots: Index
+    page_tables: Index
+    columns: Index
+
+    @classmethod
+    def of(cls, step: Step, tables: SlotTables) -> "StepRows":
+        """Gather the rows of a step from what the sequences hold."""
+        slots = np.array([sequence.slot for sequence in step.sequences])
+        starts, stops = np.array(step.starts), np.array(step.stops)
+        counts = stops - starts
+        row_starts = np.concatenate([[0], counts.cumsum()])
+        row_slots = slots.repeat(counts)
+        positions = np.arange(step.num_rows) + (starts - row_starts[:-1]).repeat(counts)
+        page_size = tables.page_size
+        pages = tables.pages[row_slots, positions // page_size]
+        return cls(
+            row_starts=row_starts,
+            sequence_slots=slots,
+            row_slots=row_slots,
+            positions=positions,
+            token_ids=tables.token_ids[row_slots, positions],
+            kv_slots=pages * page_size + positions % page_size,
+            page_tables=tables.pages[slots, : -(-int(stops.max()) // page_size)],
+            columns=tables.columns[row_slots, positions],
+        )
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A forward, and where its tokens go.
+
+    Attributes:
+        batch: the forward.
+        sampled_slots: the slots of the sequences that sample, on the device, [R] int64.
+    """
+
+    batch: Batch
+    sampled_slots: Tensor
+
+
 def build_batch(
     step: Step,
-    tables: SlotTables,
+    rows: StepRows,
     plans: PlanTable,
     visual_features: Tensor | None,
     last_tokens: Tensor,
-) -> Batch:
+) -> Inputs:
     """Make one forward of all rows of a step, whatever their plans.
 
     All indexes are computed on the host and go to the device in one copy.
 
     Args:
         step: which rows.
-        tables: what the sequences hold.
-        plans: what the columns in the tables mean.
+        rows: the same, gathered.
+        plans: what their columns mean.
         visual_features: projected features of the rows that show an image, [N, D], in order.
         last_tokens: the last token of each slot, [slots], where the forward runs: it may have been
             sampled there and not be read yet.
     """
-    slots = np.array([sequence.slot for sequence in step.sequences])
-    starts, stops = np.array(step.starts), np.array(step.stops)
-    counts = stops - starts
-    row_starts = np.concatenate([[0], counts.cumsum()])
-    row_slots = slots.repeat(counts)
-    positions = np.arange(step.num_rows) + (starts - row_starts[:-1]).repeat(counts)
-    page_size = tables.page_size
-    pages = tables.pages[row_slots, positions // page_size]
-    page_tables = tables.pages[slots, : -(-int(stops.max()) // page_size)]
-    token_ids = tables.token_ids[row_slots, positions]
-    host = plans.rows(tables.columns[row_slots, positions])
+    host = plans.rows(rows.columns)
+    unread = np.flatnonzero(rows.token_ids == UNREAD)
     arrays = [
-        token_ids,
-        positions,
-        pages * page_size + positions % page_size,
-        page_tables.ravel(),
-        _visual_rows(step, row_starts),
-        row_starts[1:][step.samples] - 1,
+        rows.token_ids,
+        rows.positions,
+        rows.kv_slots,
+        rows.page_tables,
+        _visual_rows(step, rows.row_starts),
+        rows.row_starts[1:][step.samples] - 1,
+        rows.sequence_slots[step.samples],
+        unread,
+        rows.row_slots[unread],
         *host.indexes,
     ]
-    ids, on_positions, kv_slots, flat_tables, visual_rows, logit_rows, *sets = _to_device(
-        arrays, last_tokens.device
-    )
-    layers = [_layer_rows(layer, sets) for layer in host.layers]
-    group = KvGroup(flat_tables.view(page_tables.shape), kv_slots)
-    return Batch(
-        token_ids=_with_unread(ids, token_ids, row_slots, last_tokens),
-        positions=on_positions,
-        row_starts=tuple(row_starts.tolist()),
+    (
+        ids,
+        positions,
+        kv_slots,
+        tables,
+        visual_rows,
+        logit_rows,
+        sampled_slots,
+        unread_rows,
+        unread_slots,
+        *sets,
+    ) = to_device(arrays, last_tokens.device)
+    if len(unread):
+        ids = ids.index_copy(0, unread_rows, last_tokens.index_select(0, unread_slots))
+    row_sets = list(map(Indexes, host.indexes, sets))
+    layers = [_layer_rows(layer, row_sets) for layer in host.layers]
+    group = KvGroup(Indexes(rows.page_tables, tables), kv_slots)
+    batch = Batch(
+        token_ids=ids,
+        positions=positions,
+        row_starts=tuple(rows.row_starts.tolist()),
         num_cached=tuple(step.starts),
         visual_rows=visual_rows,
         visual_features=visual_features,
@@ -71,15 +137,7 @@ def build_batch(
         kv_group=(group,) * len(host.places),
         logit_rows=logit_rows,
     )
-
-
-def _with_unread(ids: Tensor, known: Index, row_slots: Index, last_tokens: Tensor) -> Tensor:
-    """Put in the tokens that only the device knows."""
-    unread = np.flatnonzero(known == UNREAD)
-    if not len(unread):
-        return ids
-    rows, slots = _to_device([unread, row_slots[unread]], ids.device)
-    return ids.index_copy(0, rows, last_tokens.index_select(0, slots))
+    return Inputs(batch, sampled_slots)
 
 
 def visual_range(sequence: Sequence, start: int, stop: int) -> tuple[int, int]:
@@ -98,12 +156,7 @@ def _visual_rows(step: Step, row_starts: Index) -> Index:
     return np.concatenate(rows)
 
 
-def _to_device(arrays: list[Index], device: torch.device) -> Iterator[Tensor]:
-    host = torch.from_numpy(np.concatenate(arrays))
-    return iter(torch.split(host.to(device), [len(array) for array in arrays]))
-
-
-def _layer_rows(layer: dict[str, HostRowSet], sets: list[Tensor]) -> LayerRows:
+def _layer_rows(layer: dict[str, HostRowSet], sets: list[Indexes]) -> LayerRows:
     """Put row sets into their places; equal ones are one object."""
 
     def row_set(rows: HostRowSet) -> RowSet:

@@ -115,9 +115,10 @@ class EngineLoop:
             self._fail_running(_message_for_clients(error))
             self._report()
         else:
+            # The last tokens of a request come before its end.
+            self._report(tuple(result.outputs), result.report)
             for failed in result.failed:
                 self._send(failed)
-            self._report(tuple(result.outputs), result.report)
 
     def _fail_running(self, message: str) -> None:
         for request_id in self._engine.drop_running():
@@ -133,6 +134,4 @@ class EngineLoop:
 def _message_for_clients(error: Exception) -> str:
     if isinstance(error, SkipserveError):
         return error.message
-    if isinstance(error, torch.OutOfMemoryError):
-        return "the device ran out of memory while the engine ran the request"
     return "the engine failed while it ran the request"

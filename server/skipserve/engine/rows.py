@@ -1,12 +1,11 @@
 """Which rows do what at each layer: plans as bits, and bits as row sets, on the host."""
 
 from dataclasses import dataclass, fields
-from enum import IntFlag
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.model.batch import Every, LayerRows
+from skipserve.model.batch import Every, LayerRows, Work
 from skipserve_policies.plan import Cell, Ffn, Pair, Plan, TokenClass
 
 Index = NDArray[np.int64]
@@ -20,23 +19,11 @@ NUM_CLASSES = len(TokenClass)
 _MAX_PATTERNS = 256
 
 
-class Work(IntFlag):
-    """What a row does in a block: the fields of LayerRows as bits, in the same order."""
-
-    ATTENTION = 1
-    KV = 2
-    FFN = 4
-    PARALLEL = 8
-    PARALLEL_SHARED = 16
-    PAIR_FIRST = 32
-    PAIR_SECOND = 64
-
-
-_FIELDS = dict(zip(Work, (field.name for field in fields(LayerRows)), strict=True))
+_FIELDS = {Work[field.name.upper()]: field.name for field in fields(LayerRows)}
 
 _WORK_OF_FFN = {
     Ffn.NONE: Work(0),
-    Ffn.SERIAL: Work.FFN,
+    Ffn.SERIAL: Work.FFN | Work.SERIAL,
     Ffn.PARALLEL: Work.FFN | Work.PARALLEL,
     Ffn.PARALLEL_SHARED: Work.FFN | Work.PARALLEL_SHARED,
 }
@@ -128,6 +115,10 @@ class PlanTable:
         pattern = self._pattern(occurs)
         indexes = tuple(np.flatnonzero(of_columns[columns]) for of_columns in pattern.sets)
         return HostRows(indexes, pattern.layers, pattern.places)
+
+    def work(self, columns: Index) -> NDArray[np.uint8]:
+        """Return the Work of rows by layer, given the column of each, [L, T]."""
+        return self._work[columns].T
 
     def _place(self, work: NDArray[np.uint8]) -> int:
         """Store a plan's columns where no plan is, or at the end."""

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import compress, islice
 
 import numpy as np
@@ -12,14 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skipserve.engine.encoder_cache import EncoderCache, image_key
-from skipserve.engine.inputs import build_batch, visual_range
+from skipserve.engine.graphs import DecodeGraphs
+from skipserve.engine.inputs import StepRows, build_batch, visual_range
 from skipserve.engine.rows import PlanTable
 from skipserve.engine.sampler import Sampler, Samples
 from skipserve.engine.scheduler import Step
 from skipserve.engine.sequence import Sequence
+from skipserve.engine.stopwatch import Stopwatch
 from skipserve.engine.tables import SlotTables
-from skipserve.engine.types import Image
+from skipserve.engine.types import EngineLimits, Image
 from skipserve.model.llava import Llava
+from skipserve_policies.plan import Plan, trim
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Launched:
         slots: of these sequences.
         positions: where their tokens go.
         num_encoded: images that were encoded for a sequence, where there are any.
+        encoding: how long that took; None where there are none.
         started: when, on the clock of `perf_counter`.
     """
 
@@ -40,7 +44,23 @@ class Launched:
     slots: NDArray[np.int64]
     positions: NDArray[np.int64]
     num_encoded: Mapping[Sequence, int]
+    encoding: Stopwatch | None
     started: float
+
+
+@dataclass(frozen=True)
+class _Images:
+    """What a step's rows show.
+
+    Attributes:
+        features: of all rows that show an image, [N, D]; None if there are none.
+        num_encoded: images that had to be encoded, by the sequence that they were encoded for.
+        encoding: how long that took; None if there were none.
+    """
+
+    features: Tensor | None = None
+    num_encoded: Mapping[Sequence, int] = field(default_factory=dict)
+    encoding: Stopwatch | None = None
 
 
 @dataclass(frozen=True)
@@ -67,8 +87,8 @@ class Runner:
         tables: what the sequences hold.
         plans: what the columns in the tables mean.
         num_pages: of the pool.
-        encoder_cache_bytes: for projected images.
         max_images: that are encoded at once.
+        limits: how much the engine takes on.
     """
 
     def __init__(
@@ -77,19 +97,24 @@ class Runner:
         tables: SlotTables,
         plans: PlanTable,
         num_pages: int,
-        encoder_cache_bytes: int,
         max_images: int,
+        limits: EngineLimits,
     ) -> None:
-        self.encoder_cache = EncoderCache(encoder_cache_bytes)
+        self.encoder_cache = EncoderCache(limits.encoder_cache_bytes)
         self.num_encoder_queries = self.num_encoder_hits = 0
         self._model = model
         self._tables = tables
         self._plans = plans
         self._max_images = max_images
         self._cache = model.new_cache(num_pages, tables.page_size)
-        self._sampler = Sampler(tables.num_slots, model.device)
+        self._sampler = Sampler(tables.num_slots)
         # By slot, for steps that are launched before the last tokens are read.
         self._last_tokens = torch.zeros(tables.num_slots, dtype=torch.int64, device=model.device)
+        model.warm_up(self._cache)
+        uses_graphs = limits.uses_graphs
+        if uses_graphs is None:
+            uses_graphs = model.uses_triton and model.device.type == "cuda"
+        self._graphs = self._capture(limits.hot_plans) if uses_graphs else None
 
     def launch(self, step: Step) -> Launched:
         """Compute the rows of a step and sample; a device that works on its own may go on later."""
@@ -97,28 +122,49 @@ class Runner:
         for sequence in step.placed:
             self._sampler.place(sequence.slot, sequence.request.sampling)
             sequence.started = sequence.started or started
-        features, num_encoded = self._features(step)
-        batch = build_batch(step, self._tables, self._plans, features, self._last_tokens)
-        logits = self._model.forward(batch, self._cache)
+        images = self._find_images(step)
+        logits, sampled_slots = self._forward(step, images.features)
         sampling = list(compress(step.sequences, step.samples))
         slots = np.array([s.slot for s in sampling], dtype=np.int64)
         # The scheduler has counted the new token in.
         positions = np.array([s.num_tokens - 1 for s in sampling], dtype=np.int64)
-        samples = self._sample(logits, slots, positions) if sampling else None
-        return Launched(step, samples, slots, positions, num_encoded, started)
+        samples = self._sampler.sample(logits, slots, positions) if sampling else None
+        if samples is not None:
+            self._last_tokens.index_copy_(0, sampled_slots, samples.token_ids)
+        return Launched(
+            step, samples, slots, positions, images.num_encoded, images.encoding, started
+        )
 
-    def _sample(
-        self, logits: Tensor, slots: NDArray[np.int64], positions: NDArray[np.int64]
-    ) -> Samples:
-        samples = self._sampler.sample(logits, slots, positions)
-        self._last_tokens[torch.from_numpy(slots)] = samples.token_ids
-        return samples
+    def free_memory(self) -> None:
+        """Give up what can be computed again, after the device has run out of memory."""
+        self.encoder_cache.clear()
+        if self._model.device.type == "cuda":
+            torch.cuda.empty_cache()
 
-    def _features(self, step: Step) -> tuple[Tensor | None, Mapping[Sequence, int]]:
-        """Return the projected features of all rows that show an image, [N, D], and who paid."""
+    def _capture(self, hot_plans: tuple[Plan, ...]) -> DecodeGraphs:
+        full = trim(Plan.full(self._model.config.sizes.decoder.num_layers))
+        return DecodeGraphs(
+            self._model,
+            self._cache,
+            self._tables,
+            self._plans,
+            self._last_tokens,
+            hot=(full, *hot_plans),
+        )
+
+    def _forward(self, step: Step, features: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the logits that a step samples from, and the slots that they are of."""
+        rows = StepRows.of(step, self._tables)
+        if self._graphs is not None and (replayed := self._graphs.run(step, rows)) is not None:
+            return replayed
+        inputs = build_batch(step, rows, self._plans, features, self._last_tokens)
+        return self._model.forward(inputs.batch, self._cache), inputs.sampled_slots
+
+    def _find_images(self, step: Step) -> _Images:
+        """Return the projected features of all rows that show an image."""
         wanted = list(self._wanted(step))
         if not wanted:
-            return None, {}
+            return _Images()
         cached = {each.key: self.encoder_cache.get(each.key) for each in wanted}
         found = {key: features for key, features in cached.items() if features is not None}
         missing: dict[bytes, _Wanted] = {}
@@ -127,9 +173,11 @@ class Runner:
                 missing.setdefault(each.key, each)
         self.num_encoder_queries += len(wanted)
         self.num_encoder_hits += len(wanted) - len(missing)
-        features = found | (self._encode(missing) if missing else {})
+        encoding = Stopwatch(self._model.device) if missing else None
+        features = found | (self._encode(missing, encoding) if encoding else {})
         pieces = [features[each.key][each.start : each.stop] for each in wanted]
-        return torch.cat(pieces), Counter(each.sequence for each in missing.values())
+        payers = Counter(each.sequence for each in missing.values())
+        return _Images(torch.cat(pieces), payers, encoding)
 
     def _wanted(self, step: Step) -> Iterator[_Wanted]:
         """Yield what the step's chunks reach, image by image, in the order of the rows."""
@@ -150,27 +198,27 @@ class Runner:
                     stop=min(last - begin, num_tokens),
                 )
 
-    def _encode(self, missing: dict[bytes, _Wanted]) -> dict[bytes, Tensor]:
+    def _encode(self, missing: dict[bytes, _Wanted], encoding: Stopwatch) -> dict[bytes, Tensor]:
         """Encode images, in one batch unless there is no room for so many, and keep them."""
-        started = time.perf_counter()
         encoded: dict[bytes, Tensor] = {}
         waiting = iter(missing.items())
+        encoding.start()
         while group := dict(islice(waiting, self._max_images)):
-            pixels = _pixels([each.image for each in group.values()]).to(self._model.device)
+            pixels = _pixels([each.image for each in group.values()], self._model.device)
             features = self._model.encode_images(pixels)
             encoded |= zip(group, features.unbind(0), strict=True)
-        if pixels.is_cuda:
-            torch.cuda.synchronize(pixels.device)  # or its time would count as the prefill's
+        encoding.stop()
         for key, rows in encoded.items():
             self.encoder_cache.put(key, rows)
-        seconds = time.perf_counter() - started
-        for sequence in {each.sequence for each in missing.values()}:
-            sequence.vision_seconds += seconds
         return encoded
 
 
-def _pixels(images: list[Image]) -> Tensor:
-    """Return the pixels of images of one size, uint8 [N, S, S, 3]."""
+def _pixels(images: list[Image], device: torch.device) -> Tensor:
+    """Return the pixels of images of one size on the device, uint8 [N, S, S, 3]."""
     # A bytearray, for torch warns of memory that cannot be written to.
     joined = bytearray().join(image.pixels for image in images)
-    return torch.frombuffer(joined, dtype=torch.uint8).view(-1, images[0].size, images[0].size, 3)
+    pixels = torch.frombuffer(joined, dtype=torch.uint8)
+    if device.type == "cuda":
+        pixels = pixels.pin_memory()
+    size = images[0].size
+    return pixels.to(device, non_blocking=True).view(-1, size, size, 3)

@@ -15,6 +15,7 @@ from skipserve.engine.host_copy import HostCopy
 from skipserve.engine.philox import uniform
 from skipserve.engine.row_order import argmax
 from skipserve.engine.types import SamplingParams, TokenLogprob
+from skipserve.model.transfer import to_device
 
 _NO_LOGPROBS = -1
 
@@ -87,8 +88,7 @@ class Samples:
 class Sampler:
     """Chooses the tokens of the sequences that run; each has a slot with its parameters."""
 
-    def __init__(self, max_running: int, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, max_running: int) -> None:
         self._is_greedy = np.ones(max_running, np.bool_)
         self._filters = np.zeros(max_running, FILTERS)
         self._seeds = np.zeros(max_running, np.uint64)
@@ -116,11 +116,10 @@ class Sampler:
         best = logits.gather(1, token_ids[:, None])
         drawn = (~self._is_greedy[slots]).nonzero()[0]
         if len(drawn):
-            rows = torch.from_numpy(drawn).to(self._device)
             slots_drawn = slots[drawn]
             chances = uniform(self._seeds[slots_drawn], positions[drawn])
-            rows_drawn = logits.index_select(0, rows), best.index_select(0, rows)
-            token_ids[rows] = draw(*rows_drawn, self._filters[slots_drawn], chances)
+            filters = self._filters[slots_drawn]
+            token_ids = draw(token_ids, logits, best, drawn, filters, chances)
         num_top = self._num_top[slots]
         copies = HostCopy(token_ids, best, *_logprobs(logits, token_ids, num_top))
         return Samples(token_ids, copies, num_top)
@@ -136,9 +135,9 @@ def _logprobs(logits: Tensor, token_ids: Tensor, num_top: NDArray[np.int64]) -> 
     asked = (num_top != _NO_LOGPROBS).nonzero()[0]
     if not len(asked):
         return ()
-    rows = torch.from_numpy(asked).to(logits.device)
-    logprobs = logits[rows].log_softmax(dim=-1)
-    own = logprobs.gather(1, token_ids[rows, None])[:, 0]
+    (rows,) = to_device([asked], logits.device)
+    logprobs = logits.index_select(0, rows).log_softmax(dim=-1)
+    own = logprobs.gather(1, token_ids.index_select(0, rows)[:, None])[:, 0]
     top_ids = _largest(logprobs, min(int(num_top.max()), logits.shape[1]))
     return own, top_ids, logprobs.gather(1, top_ids)
 

@@ -52,7 +52,7 @@ class Scheduler:
 
     A sequence gets the pages of its prompt when it starts and more as it grows. When none are
     left, the one that came last goes back to wait and is computed again later: what it had
-    published may still be found then.
+    published may still be found then. So do all of a step that could not run.
 
     Attributes:
         num_preemptions: how often that happened.
@@ -109,6 +109,13 @@ class Scheduler:
             self._admit(step)
         return step
 
+    def take_back(self, step: Step) -> None:
+        """Have the sequences of a step that did not run wait again, unless they are over by now."""
+        for sequence, samples in zip(step.sequences, step.samples, strict=True):
+            if not sequence.is_over:
+                sequence.num_tokens -= samples
+                self._preempt(sequence)
+
     def _schedule_running(self, step: Step) -> bool:
         """Take in what the budget allows; return whether nobody had to go for it.
 
@@ -156,12 +163,16 @@ class Scheduler:
         self._tables.extend(sequence, self._pool.allocate(num_pages, after=last))
 
     def _preempt_last(self) -> Sequence:
-        sequence = self._running.pop()
+        sequence = self._running[-1]
+        self._preempt(sequence)
+        return sequence
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self._running.remove(sequence)
         self._stop(sequence)
         sequence.num_computed = sequence.num_published = 0
         insort(self._waiting, sequence, key=_arrived)
         self.num_preemptions += 1
-        return sequence
 
     def _stop(self, sequence: Sequence) -> None:
         self._pool.release(sequence.pages)

@@ -41,10 +41,12 @@ _ERRORS: dict[FailureKind, type[SkipserveError]] = {
     FailureKind.INVALID: InvalidRequestError,
     FailureKind.QUEUE_TIMEOUT: RequestTimeoutError,
     FailureKind.DEADLINE: RequestTimeoutError,
+    FailureKind.OUT_OF_MEMORY: UnavailableError,
 }
 _ADVICE = {
     FailureKind.QUEUE_TIMEOUT: "; the server is busy, try again later",
     FailureKind.DEADLINE: "; ask for fewer tokens, or for more time with timeout_seconds",
+    FailureKind.OUT_OF_MEMORY: "; try again later, or with fewer images or a shorter prompt",
 }
 
 # So many times `stall_seconds` without a sign of life, and the engine is killed.
@@ -130,7 +132,7 @@ class EngineService:
         """Run a request and yield what each step gives it; closing the generator cancels it.
 
         Raises:
-            UnavailableError: the engine takes no requests now.
+            UnavailableError: the engine takes no requests now, or has no memory for this one.
             InvalidRequestError: the request is too large to hand over, or the engine refused it.
             RequestTimeoutError: it waited, or ran, longer than it may.
             EngineError: the engine failed at the request or died.

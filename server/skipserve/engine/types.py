@@ -41,6 +41,7 @@ class FailureKind(StrEnum):
     INVALID = "invalid"
     QUEUE_TIMEOUT = "queue_timeout"
     DEADLINE = "deadline"
+    OUT_OF_MEMORY = "out_of_memory"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class EngineLimits:
         reuses_prefixes: whether pages outlive the request that computed them.
         looks_ahead: whether a step is launched before the tokens of the last one are read; None
             where the device works on its own.
+        uses_graphs: whether decode steps run as captured graphs; None where the device can.
+        hot_plans: plans whose decode steps get graphs of their own, beside the full model's.
     """
 
     max_batch_tokens: int | None = None
@@ -65,6 +68,8 @@ class EngineLimits:
     encoder_cache_bytes: int = 256 * 2**20
     reuses_prefixes: bool = True
     looks_ahead: bool | None = None
+    uses_graphs: bool | None = None
+    hot_plans: tuple[Plan, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -248,7 +253,7 @@ class EngineState(msgspec.Struct, frozen=True):
         num_pages_used: pages that a request holds.
         num_pages_cached: pages that no request holds, kept for reuse.
         num_page_evictions: cached pages given up for others.
-        num_preemptions: requests put back to wait because pages ran out.
+        num_preemptions: requests put back to wait because pages, or the device's memory, ran out.
         encoder_bytes: projected images that are kept.
         num_encoder_queries: images that a step needed.
         num_encoder_hits: of those, the ones that were not encoded for it.

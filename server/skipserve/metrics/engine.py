@@ -19,7 +19,10 @@ _NUM_POLICIES = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32.0)
 # What an EngineState counts since the engine's start, by the name of its field.
 _COUNTED = {
     "num_page_evictions": ("prefix_cache_evictions", "Cached pages given up for others."),
-    "num_preemptions": ("preemptions", "Requests put back to wait because pages ran out."),
+    "num_preemptions": (
+        "preemptions",
+        "Requests put back to wait because pages, or the device's memory, ran out.",
+    ),
     "num_encoder_queries": ("encoder_cache_queries", "Images that a step needed."),
     "num_encoder_hits": ("encoder_cache_hits", "Of those, the ones not encoded for it."),
     "num_encoder_evictions": ("encoder_cache_evictions", "Projected images given up for others."),

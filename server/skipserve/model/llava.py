@@ -1,6 +1,6 @@
 """A LLaVA model: pictures and rows in, logits out. Ties the parts together, knows no request."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -10,7 +10,9 @@ from torch import Tensor
 
 from skipserve.model.batch import Batch
 from skipserve.model.config import ModelConfig, ModelFilesError
-from skipserve.model.decoder import Decoder, KVCache
+from skipserve.model.decoder import Decoder
+from skipserve.model.fused.support import fits_triton
+from skipserve.model.layers import KVCache
 from skipserve.model.vision import VisionEncoder
 from skipserve.model.weights import Weights, weights_digest
 from skipserve_kernels.linear.op import arithmetic_dtype
@@ -24,25 +26,35 @@ class Llava:
         config: what the checkpoint says of itself.
         device: where the model runs.
         dtype: what its weights are rounded to; a small model on the CPU computes in float32.
-        weights_digest: sha256 of the weight files, hexadecimal.
+        weights_digest: sha256 of the weight files, hexadecimal; empty without files.
+        uses_triton: whether the decoder runs in Triton kernels, which take gates.
     """
 
     config: ModelConfig
     device: torch.device
     dtype: torch.dtype
     weights_digest: str
+    uses_triton: bool
     _vision: VisionEncoder
     _decoder: Decoder
 
     @classmethod
     @torch.inference_mode()
-    def load(cls, folder: Path, device: torch.device, dtype: torch.dtype) -> Self:
+    def load(
+        cls,
+        folder: Path,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        uses_triton: bool | None = None,
+    ) -> Self:
         """Load a checkpoint, tensor by tensor.
 
         Args:
             folder: a LLaVA-1.5 checkpoint in Hugging Face's format, in safetensors.
             device: where the model is to run.
             dtype: what its weights are cast to.
+            uses_triton: whether the decoder runs in Triton kernels; None where it can.
 
         Raises:
             ModelFilesError: a file is missing, damaged, or of a model that is not supported.
@@ -51,12 +63,29 @@ class Llava:
         arithmetic = arithmetic_dtype(device, dtype, config.sizes.decoder.hidden_size)
         with Weights(folder, device, dtype, arithmetic) as weights:
             try:
-                vision = VisionEncoder(config, weights, device, arithmetic)
-                decoder = Decoder.load(config, weights)
+                model = cls.assemble(config, weights, uses_triton=uses_triton)
             except StrictDataclassError as error:
                 raise ModelFilesError(f"transformers refuses {folder}: {error}") from error
             weights.check_all_read()
-        return cls(config, device, dtype, weights_digest(folder), vision, decoder)
+        return replace(model, dtype=dtype, weights_digest=weights_digest(folder))
+
+    @classmethod
+    @torch.inference_mode()
+    def assemble(
+        cls, config: ModelConfig, weights: Weights, *, uses_triton: bool | None = None
+    ) -> Self:
+        """Build a model of weights that come from anywhere.
+
+        Args:
+            config: what the model is.
+            weights: its tensors; where and what they are decides where and in what it runs.
+            uses_triton: whether the decoder runs in Triton kernels; None where it can.
+        """
+        if uses_triton is None:
+            uses_triton = weights.device.type == "cuda" and fits_triton(config.sizes.decoder)
+        vision = VisionEncoder(config, weights, weights.device, weights.dtype)
+        decoder = Decoder.load(config, weights, uses_triton=uses_triton)
+        return cls(config, weights.device, weights.dtype, "", uses_triton, vision, decoder)
 
     @torch.inference_mode()
     def encode_images(self, pixels: Tensor) -> Tensor:
@@ -66,6 +95,11 @@ class Llava:
     def new_cache(self, num_pages: int, page_size: int) -> KVCache:
         """Return room for the keys and values of so many pages, of any sequences; not cleared."""
         return self._decoder.new_cache(num_pages, page_size)
+
+    @torch.inference_mode()
+    def warm_up(self, cache: KVCache) -> None:
+        """Compile all kernels that a forward may launch; the cache keeps what it holds."""
+        self._decoder.layers.warm_up(cache)
 
     def cache_bytes_per_token(self) -> int:
         """Return what the keys and values of one position take, in the type the device keeps."""

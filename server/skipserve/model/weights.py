@@ -36,6 +36,10 @@ class Weights:
     Names are `decoder.layers.0.mlp.up_proj.weight`, `head.weight`, `vision.encoder. ...`,
     `projector.linear_1.weight`, whatever the checkpoint calls them.
 
+    Attributes:
+        device: where tensors are.
+        dtype: what they come in.
+
     Args:
         folder: the checkpoint.
         device: where tensors go.
@@ -49,9 +53,9 @@ class Weights:
     def __init__(
         self, folder: Path, device: torch.device, dtype: torch.dtype, arithmetic: torch.dtype
     ) -> None:
-        self._device = device
-        self._dtype = dtype
-        self._arithmetic = arithmetic
+        self.device = device
+        self.dtype = arithmetic
+        self._rounding = dtype
         self._files = {file: _open(file) for file in weight_files(folder)}
         self._places = self._find()
         self._unread = set(self._places)
@@ -84,9 +88,9 @@ class Weights:
                 f"the tensor {key} has the shape {list(stored)}; "
                 f"the configuration asks for {list(shape)}"
             )
-        tensor = self._files[file].get_tensor(key).to(self._device, self._dtype)
+        tensor = self._files[file].get_tensor(key).to(self.device, self._rounding)
         self._unread.discard(name)
-        return cast(Tensor, tensor.to(self._arithmetic))
+        return cast(Tensor, tensor.to(self.dtype))
 
     def leave(self, pattern: str) -> None:
         """Give up tensors that need not be read: those whose whole name matches a pattern."""

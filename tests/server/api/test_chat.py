@@ -2,14 +2,18 @@
 
 import json
 import socket
+import subprocess
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
+import scarce_engine
 from live_server import LiveServer
 from pictures import question
 
+from skipserve.settings import Settings
 from skipserve_policies import flops
 from skipserve_policies.plan import Plan, TokenClass, trim
 
@@ -237,6 +241,41 @@ def test_a_request_out_of_time_is_told_so(client: httpx.Client, wants_stream: bo
         error = reply.json()["error"]
     assert (error["code"], error["type"]) == (408, "timeout_error")
     assert "timeout_seconds" in error["message"]
+
+
+@pytest.fixture(scope="module")
+def scarce(settings: Settings) -> Iterator[httpx.Client]:
+    """A server whose engine has no memory for long prompts."""
+    popen = subprocess.Popen
+
+    def start(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        return popen([command[0], scarce_engine.__file__, *command[3:]], **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("subprocess.Popen", start)
+        with LiveServer(settings) as server, server.client() as client:
+            yield client
+
+
+@pytest.mark.parametrize("wants_stream", [False, True])
+def test_a_request_without_memory_is_told_to_come_back(
+    scarce: httpx.Client, wants_stream: bool
+) -> None:
+    text = "Why? " * 30
+    reply = scarce.post(CHAT, json=alone(question(text, stream=wants_stream, max_tokens=2)))
+    if wants_stream:
+        assert reply.status_code == 200
+        *_, event, end, _ = reply.text.split("\n\n")
+        assert end == "data: [DONE]"
+        error = json.loads(event.removeprefix("data: "))["error"]
+    else:
+        assert reply.status_code == 503
+        assert int(reply.headers["Retry-After"]) >= 1
+        error = reply.json()["error"]
+    assert (error["code"], error["type"]) == (503, "overloaded_error")
+    assert "out of memory" in error["message"]
+    assert "GiB" not in error["message"]
+    assert ask(scarce, question("Why?"))["choices"]
 
 
 def test_times_and_salts_that_are_none_are_named(client: httpx.Client) -> None:

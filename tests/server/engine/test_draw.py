@@ -33,7 +33,8 @@ def _draw(logits: Tensor, chances: NDArray[np.float64], **sampling: Any) -> list
     filters = np.zeros(len(logits), FILTERS)
     filters[:] = filters_of(SamplingParams(max_tokens=1, **sampling))
     best = logits.amax(dim=-1, keepdim=True)
-    return [int(token_id) for token_id in draw(logits, best, filters, chances)]
+    greedy, rows = torch.full((len(logits),), -1), np.arange(len(logits))
+    return draw(greedy, logits, best, rows, filters, chances).tolist()
 
 
 def _drawn(logits: Tensor, **sampling: Any) -> set[int]:

@@ -25,7 +25,7 @@ from skipserve.engine.types import (
 )
 from skipserve.errors import InvalidRequestError
 from skipserve.model.batch import Batch
-from skipserve.model.decoder import KVCache
+from skipserve.model.layers import KVCache
 from skipserve_policies import flops
 from skipserve_policies.plan import Plan, TokenClass, trim
 

@@ -75,6 +75,15 @@ class EngineStates(RuleBasedStateMachine):
         if not looks_ahead:
             self._read(step, token_id)
 
+    @rule(token_id=st.sampled_from([7, 8]))
+    def lose(self, token_id: int) -> None:
+        """Launch a step that does not run, and read the one before."""
+        step = self.parts.scheduler.schedule()
+        self._read(self.launched, token_id)
+        for sequence in step.sequences:
+            sequence.is_over = sequence not in self.known
+        self.parts.scheduler.take_back(step)
+
     def _read(self, step: Step | None, token_id: int) -> None:
         self.launched = None
         if step is None:

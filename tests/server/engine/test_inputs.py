@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from model_batches import row_does
 from plan_strategies import plans
 
-from skipserve.engine.inputs import build_batch
+from skipserve.engine.inputs import StepRows, build_batch
 from skipserve.engine.scheduler import Step
 from skipserve.engine.sequence import Sequence
 from skipserve.engine.types import Request
@@ -44,7 +44,8 @@ class Built:
 
 def _build(parts: EngineParts) -> Built:
     step = parts.scheduler.schedule()
-    return Built(parts, step, build_batch(step, parts.tables, parts.plans, None, LAST_TOKENS))
+    rows = StepRows.of(step, parts.tables)
+    return Built(parts, step, build_batch(step, rows, parts.plans, None, LAST_TOKENS).batch)
 
 
 def _class(sequence: Sequence, position: int) -> TokenClass:
@@ -60,9 +61,9 @@ def _token(sequence: Sequence, position: int) -> int:
 def _members(rows: RowSet, num_rows: int) -> list[int]:
     if isinstance(rows, Every):
         return list(range(num_rows)) if rows is Every.ALL else []
-    assert rows.dtype == torch.int64
-    assert 0 < len(rows) < num_rows, "a set that needs no index has one"
-    return rows.tolist()
+    assert rows.device.tolist() == rows.host.tolist()
+    assert 0 < len(rows.host) < num_rows, "a set that needs no index has one"
+    return [int(row) for row in rows.host]
 
 
 @st.composite
@@ -113,7 +114,7 @@ def test_what_is_the_same_shares_one_object(built: Built) -> None:
     for layer in built.batch.layers:
         for rows in (getattr(layer, field.name) for field in fields(LayerRows)):
             if not isinstance(rows, Every):
-                assert by_content.setdefault(tuple(rows.tolist()), id(rows)) == id(rows)
+                assert by_content.setdefault(tuple(rows.host.tolist()), id(rows)) == id(rows)
 
 
 @given(_built())
@@ -136,7 +137,7 @@ def test_tables_hold_all_pages_that_a_sequence_sees(built: Built) -> None:
     page_size = built.parts.tables.page_size
     for row, sequence in enumerate(built.step.sequences):
         num_pages = -(-sequence.num_computed // page_size)
-        table = built.batch.kv_group[0].tables[row, :num_pages]
+        table = built.batch.kv_group[0].tables.device[row, :num_pages]
         assert table.tolist() == sequence.pages[:num_pages]
 
 
@@ -179,11 +180,12 @@ def test_indexes_are_what_the_model_reads() -> None:
     parts.add(make_request(num_images=1))
     batch = _build(parts).batch
     group = batch.kv_group[0]
-    for tensor in (batch.token_ids, batch.positions, group.slots, group.tables, batch.logit_rows):
+    tables = group.tables.device
+    for tensor in (batch.token_ids, batch.positions, group.slots, tables, batch.logit_rows):
         assert tensor.dtype == torch.int64
         assert tensor.device == CPU
-    assert group.tables.shape == (1, -(-batch.row_starts[-1] // parts.tables.page_size))
-    assert np.prod(group.tables.shape) > 0
+    assert tables.shape == (1, -(-batch.row_starts[-1] // parts.tables.page_size))
+    assert np.prod(tables.shape) > 0
 
 
 def test_a_token_that_only_the_device_knows_is_taken_from_there() -> None:

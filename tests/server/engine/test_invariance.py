@@ -14,10 +14,10 @@ import torch
 from tiny_llava import make_checkpoint
 from torch import Tensor
 
-from skipserve.engine.engine import Engine
+from skipserve.engine.engine import Engine, StepResult
 from skipserve.engine.types import EngineLimits, Image, Request, SamplingParams, StepOutput
 from skipserve.model.batch import Batch
-from skipserve.model.decoder import KVCache
+from skipserve.model.layers import KVCache
 from skipserve.model.llava import Llava
 from skipserve_policies.catalog import load_catalog
 from skipserve_policies.flops import prompt_classes
@@ -127,6 +127,19 @@ class Measured(Llava):
         return logits
 
 
+class Scarce(Llava):
+    """A model whose device has no memory for every fifth step."""
+
+    def __init__(self, model: Llava) -> None:
+        object.__setattr__(self, "__dict__", {**vars(model), "num_forwards": 0})
+
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+        vars(self)["num_forwards"] += 1
+        if vars(self)["num_forwards"] % 5 == 0:
+            raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+        return super().forward(batch, cache)
+
+
 def _run(engine: Engine, traffic: Traffic) -> dict[str, list[StepOutput]]:
     """Run requests as they come and go."""
     outputs: dict[str, list[StepOutput]] = {request.id: [] for request in traffic.requests}
@@ -215,6 +228,33 @@ def _tight(model: Llava, *, looks_ahead: bool = False) -> EngineLimits:
 def test_a_few_requests_in_a_crowd(model: Llava, looks_ahead: bool) -> None:
     engine = _check(model, 16, _tight(model, looks_ahead=looks_ahead), seed=1)
     assert engine.state.num_preemptions > 0
+
+
+@pytest.mark.parametrize("looks_ahead", [False, True])
+def test_whoever_survives_a_lack_of_memory(model: Llava, looks_ahead: bool) -> None:
+    """One request fails each time; the others are computed again and get what they get alone."""
+    traffic = replace(Traffic.draw(16, seed=1), cancels={})
+    engine = Engine(Scarce(model), _tight(model, looks_ahead=looks_ahead))
+    failed: list[str] = []
+    step = engine.step
+
+    def noting() -> StepResult:
+        result = step()
+        failed.extend(str(each.request_id) for each in result.failed)
+        return result
+
+    engine.step = noting  # type: ignore[method-assign]
+    mixed = _run(engine, traffic)
+    assert 2 < len(failed) < 12
+    num_parted = 0
+    for request in traffic.requests:
+        alone, scale = _alone(model, request)
+        outputs = mixed[request.id]
+        assert request.id in failed or len(outputs) == len(alone)
+        num_parted += not _compare(alone, outputs, scale)
+    assert num_parted <= 1, "near ties are rare"
+    assert engine.check() == []
+    assert engine.state.num_pages_used == 0
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from skipserve.engine.ipc import pack
 from skipserve.engine.loop import EngineLoop
 from skipserve.engine.types import (
     Cancel,
+    EngineLimits,
     Failed,
     FailureKind,
     FinishReason,
@@ -28,7 +29,7 @@ from skipserve.engine.types import (
     ToEngine,
 )
 from skipserve.model.batch import Batch
-from skipserve.model.decoder import KVCache
+from skipserve.model.layers import KVCache
 
 pytestmark = pytest.mark.fast
 
@@ -58,18 +59,19 @@ class Peer:
 
     def read_outputs_of(self, request_id: str) -> list[StepOutput]:
         """Return what comes for a request until it ends, which it must do well."""
-        outputs, failed = self._read_end_of(request_id)
+        outputs, failed = self.read_end_of(request_id)
         assert failed is None
         return outputs
 
     def read_failure_of(self, request_id: str) -> Failed:
         """Return how a request failed; nothing may have come for it before."""
-        outputs, failed = self._read_end_of(request_id)
+        outputs, failed = self.read_end_of(request_id)
         assert not outputs
         assert failed is not None
         return failed
 
-    def _read_end_of(self, request_id: str) -> tuple[list[StepOutput], Failed | None]:
+    def read_end_of(self, request_id: str) -> tuple[list[StepOutput], Failed | None]:
+        """Return what comes for a request until it ends, and how it failed if it did."""
         outputs: list[StepOutput] = []
         while True:
             message = self.read()
@@ -87,13 +89,15 @@ class Peer:
 
 
 @contextmanager
-def _loop(model: FakeDecoder, sign_seconds: float = 0.05) -> Iterator[Peer]:
+def _loop(
+    model: FakeDecoder, sign_seconds: float = 0.05, limits: EngineLimits | None = None
+) -> Iterator[Peer]:
     ours, theirs = socket.socketpair()
     ours.settimeout(20)
 
     def run() -> None:
         with theirs:
-            EngineLoop(Engine(model), theirs, sign_seconds).run()
+            EngineLoop(Engine(model, limits), theirs, sign_seconds).run()
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -197,14 +201,35 @@ class _Full(FakeDecoder):
         return super().forward(batch, cache)
 
 
-def test_a_device_out_of_memory_fails_what_ran_and_not_the_engine() -> None:
+def test_a_device_out_of_memory_fails_one_request_and_not_the_engine(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with _loop(_Full()) as peer:
-        peer.send(Submit(make_request("bad", num_images=1)))
+        peer.send(Submit(make_request("good")), Submit(make_request("bad", num_images=1)))
         failed = peer.read_failure_of("bad")
-        assert "out of memory" in failed.message
+        assert failed.kind is FailureKind.OUT_OF_MEMORY
         assert "GiB" not in failed.message
-        peer.send(Submit(make_request("good")))
         assert len(peer.read_outputs_of("good")) == 4
+    assert "GiB" in caplog.text
+
+
+class _FullAtLast(FakeDecoder):
+    """A decoder whose device has no memory for the third row of an answer."""
+
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+        if int(batch.positions[0]) == 7:
+            raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+        return super().forward(batch, cache)
+
+
+def test_the_last_tokens_of_a_request_come_before_its_failure() -> None:
+    limits = EngineLimits(looks_ahead=True)
+    with _loop(_FullAtLast(), limits=limits) as peer:
+        peer.send(Submit(make_request("a", num_text=3)))
+        outputs, failed = peer.read_end_of("a")
+    assert len(outputs) == 3
+    assert failed is not None
+    assert failed.kind is FailureKind.OUT_OF_MEMORY
 
 
 class _Broken(FakeDecoder):

@@ -17,7 +17,6 @@ from skipserve.engine.types import SamplingParams
 pytestmark = pytest.mark.fast
 
 VOCAB = 67
-CPU = torch.device("cpu")
 
 MIXED: tuple[dict[str, Any], ...] = (
     {"temperature": 0.0},
@@ -44,7 +43,7 @@ def _sample(
     logits: Tensor, params: list[SamplingParams], positions: list[int] | None = None
 ) -> SampledTokens:
     """Sample with slots that run against the order of the rows."""
-    sampler = Sampler(len(params), CPU)
+    sampler = Sampler(len(params))
     slots = np.arange(len(params))[::-1]
     for slot, row_params in zip(slots.tolist(), params, strict=True):
         sampler.place(slot, row_params)
@@ -104,11 +103,11 @@ def test_draws_follow_the_distribution(temperature: float) -> None:
 
 
 def test_a_slot_forgets_who_had_it() -> None:
-    sampler, logits = Sampler(2, CPU), _logits()
+    sampler, logits = Sampler(2), _logits()
     slots, positions = np.array([1]), np.array([3])
     for params in (*_mixed(7), *reversed(_mixed(7))):
         sampler.place(1, params)
-        fresh = Sampler(2, CPU)
+        fresh = Sampler(2)
         fresh.place(1, params)
         found = sampler.sample(logits, slots, positions).read()
         assert found == fresh.sample(logits, slots, positions).read()
@@ -116,7 +115,7 @@ def test_a_slot_forgets_who_had_it() -> None:
 
 
 def test_a_slot_that_changes_hands_before_the_read() -> None:
-    sampler, logits = Sampler(1, CPU), _logits()
+    sampler, logits = Sampler(1), _logits()
     sampler.place(0, _params(temperature=0.0, num_top_logprobs=3))
     samples = sampler.sample(logits, np.array([0]), np.array([3]))
     sampler.place(0, _params(temperature=0.0))
@@ -153,7 +152,7 @@ def test_logprobs_of_masked_tokens() -> None:
 @pytest.mark.parametrize("sampling", MIXED)
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_logit_that_is_not_a_number_is_an_error(sampling: dict[str, Any], value: float) -> None:
-    sampler, logits = Sampler(2, CPU), _logits(2)
+    sampler, logits = Sampler(2), _logits(2)
     logits[1, 3] = value
     sampler.place(0, _params(**sampling))
     samples = sampler.sample(logits, np.zeros(2, np.int64), np.array([4, 5]))
@@ -175,5 +174,5 @@ def test_a_huge_batch() -> None:
 
 def test_no_rows() -> None:
     none = np.zeros(0, np.int64)
-    found = Sampler(2, CPU).sample(_logits()[:0], none, none).read()
+    found = Sampler(2).sample(_logits()[:0], none, none).read()
     assert found == SampledTokens([], {})

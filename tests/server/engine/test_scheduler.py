@@ -235,6 +235,29 @@ def test_steps_keep_the_budget_and_everyone_gets_done(data: st.DataObject) -> No
     assert (parts.pool.num_used, parts.tables.num_free) == (0, 3)
 
 
+def test_a_step_that_did_not_run_is_taken_back() -> None:
+    """Whoever is over by then stays away; the others keep what they have and their order."""
+    parts = EngineParts(max_rows=9)
+    first, over, last = _add(parts, "a", "b", "c")
+    parts.finish(parts.scheduler.schedule())
+    parts.scheduler.remove(over)
+    over.is_over = True
+    step = parts.scheduler.schedule()
+    assert _ids(step) == ["a", "c"]
+    step.add(over, over.num_tokens)
+    parts.scheduler.take_back(step)
+    assert (parts.scheduler.num_running, parts.pool.num_used) == (0, 0)
+    assert [(s.num_tokens, s.num_computed, s.slot) for s in (first, last)] == [
+        (6, 0, NO_SLOT),
+        (5, 0, NO_SLOT),
+    ]
+    assert parts.scheduler.num_preemptions == 2
+    assert list(parts.scheduler) == [first, last]
+    assert parts.scheduler.check([first, last]) == []
+    again = parts.scheduler.schedule()
+    assert (_ids(again), again.starts, again.stops) == (["a", "c"], [0, 0], [6, 3])
+
+
 def test_the_check_finds_what_is_wrong() -> None:
     parts = EngineParts(max_running=3)
     first, second = _add(parts, "a", "b")

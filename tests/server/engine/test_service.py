@@ -21,9 +21,11 @@ from tiny_llava import make_checkpoint
 
 from skipserve.engine.engine import Engine
 from skipserve.engine.ipc import spec_to_json
-from skipserve.engine.service import EngineService
+from skipserve.engine.service import EngineService, _to_error
 from skipserve.engine.types import (
     EngineSpec,
+    Failed,
+    FailureKind,
     FinishReason,
     Image,
     Request,
@@ -244,6 +246,13 @@ def test_a_request_whose_time_is_over_is_told_so(
     running.run(_settle(running.service))
 
 
+@pytest.mark.parametrize("kind", FailureKind)
+def test_every_kind_of_failure_has_its_error(kind: FailureKind) -> None:
+    error = _to_error(Failed("r", "it failed", kind))
+    assert error.message.startswith("it failed")
+    assert isinstance(error, UnavailableError) == (kind is FailureKind.OUT_OF_MEMORY)
+
+
 def test_work_is_counted(
     running: Running, registry: CollectorRegistry, config: ModelConfig
 ) -> None:
@@ -403,7 +412,7 @@ def test_an_engine_does_not_outlive_its_parent(spec: EngineSpec) -> None:
 import asyncio
 import contextlib
 from skipserve.engine.ipc import spec_from_json
-from skipserve.engine.service import EngineService
+from skipserve.engine.service import EngineService, _to_error
 
 async def main():
     service = EngineService(spec_from_json({spec_to_json(spec)!r}))

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from skipserve.model.batch import Every, LayerRows, put, take
+from skipserve.model.batch import Every, Indexes, LayerRows, put, take
 
 pytestmark = pytest.mark.fast
 
 X = torch.arange(8.0).view(4, 2)
-SOME = torch.tensor([1, 3])
+SOME = Indexes.of([1, 3])
 
 
 def test_take_gives_the_rows_of_a_set() -> None:

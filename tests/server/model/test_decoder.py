@@ -5,11 +5,18 @@ from typing import Any
 
 import pytest
 import torch
+from decoder_subject import (
+    ACTIONS,
+    Subject,
+    answer_rows,
+    assert_close,
+    make_rows,
+    reference_logits,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_batches import (
     Piece,
-    Rows,
     build_batch,
     poisoned_cache,
     run_in_pieces,
@@ -17,13 +24,12 @@ from model_batches import (
     scattered_pages,
 )
 from plan_strategies import plans
-from reference_llava import ReferenceDecoder, steps_of_plan, steps_of_policy
+from reference_llava import steps_of_policy
 from tiny_llava import make_checkpoint
-from torch import Tensor
 
 from skipserve.model.llava import Llava
 from skipserve_policies.catalog import load_catalog
-from skipserve_policies.plan import ANSWER_CLASSES, Plan, TokenClass, trim
+from skipserve_policies.plan import Plan, trim
 from skipserve_policies.resolve import resolve
 from skipserve_policies.schema import Rule, Scope, SkipPolicy
 
@@ -37,17 +43,6 @@ OF_SCOPE_GENERATED = [
 ]
 
 
-class Subject:
-    """A tiny checkpoint, in the product and in the reference."""
-
-    def __init__(self, folder: Path, num_layers: int) -> None:
-        make_checkpoint(
-            folder, num_layers=num_layers, hidden=HIDDEN, num_heads=4, num_kv_heads=2, ffn=48
-        )
-        self.llava = Llava.load(folder, torch.device("cpu"), torch.float32)
-        self.reference = ReferenceDecoder(folder, num_heads=4, num_kv_heads=2)
-
-
 @pytest.fixture(scope="module")
 def shallow(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     return Subject(tmp_path_factory.mktemp("models") / "shallow", FEW_LAYERS)
@@ -56,37 +51,6 @@ def shallow(tmp_path_factory: pytest.TempPathFactory) -> Subject:
 @pytest.fixture(scope="module")
 def deep(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     return Subject(tmp_path_factory.mktemp("models") / "deep", 32)
-
-
-def make_rows(prompt: str, num_generated: int, seed: int = 0) -> Rows:
-    """Draw rows for a prompt written as t (text) and v (visual); its last row is LAST."""
-    generator = torch.Generator().manual_seed(seed)
-    kinds = {"t": TokenClass.TEXT, "v": TokenClass.VISUAL}
-    classes = [kinds[letter] for letter in prompt]
-    classes[-1] = TokenClass.LAST
-    is_visual = torch.tensor([letter == "v" for letter in prompt] + [False] * num_generated)
-    return Rows(
-        ids=torch.randint(5, 300, (len(prompt) + num_generated,), generator=generator),
-        classes=(*classes, *[TokenClass.GENERATED] * num_generated),
-        features=torch.randn(prompt.count("v"), HIDDEN, generator=generator),
-        is_visual=is_visual,
-    )
-
-
-def answer_rows(rows: Rows) -> list[int]:
-    return [index for index, c in enumerate(rows.classes) if c in ANSWER_CLASSES]
-
-
-def assert_close(actual: Tensor, expected: Tensor) -> None:
-    """Compare to 1e-4 of the expected logits' scale."""
-    assert not actual.isnan().any()
-    difference = (actual - expected).abs().max().item()
-    assert difference <= 1e-4 * expected.abs().max().item()
-
-
-def reference_logits(subject: Subject, rows: Rows, untrimmed: Plan) -> Tensor:
-    embedded = subject.reference.embed(rows.ids, rows.is_visual, rows.features)
-    return subject.reference.logits(embedded, rows.classes, steps_of_plan(untrimmed))
 
 
 @pytest.mark.parametrize("name", CATALOG)
@@ -98,17 +62,6 @@ def test_a_policy_of_the_catalog_follows_its_formula(deep: Subject, name: str) -
     expected = deep.reference.logits(embedded, rows.classes, steps)[answer_rows(rows)]
     assert_close(run_whole(deep.llava, rows, resolved.plan, answer_rows(rows)), expected)
     assert_close(run_in_pieces(deep.llava, rows, resolved.plan, [8, 9, 10]), expected)
-
-
-ACTIONS: tuple[dict[str, Any], ...] = (
-    {"action": "skip_block"},
-    {"action": "skip_ffn"},
-    {"action": "skip_attention"},
-    {"action": "skip_attention", "shared_norm": True},
-    {"action": "parallel_ffn_attention", "shared_norm": True},
-    {"action": "parallel_ffn_attention", "shared_norm": False},
-    {"action": "parallel_blocks"},
-)
 
 
 @pytest.mark.fast

@@ -10,8 +10,9 @@ from tiny_llava import make_checkpoint
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from skipserve.model.decoder import KVCache
+from skipserve.model.layers import KVCache
 from skipserve.model.llava import Llava
+from skipserve.model.plain.layers import PlainLayers
 from skipserve_policies.catalog import load_catalog
 from skipserve_policies.flops import count_rows, decoder_flops, head_flops
 from skipserve_policies.plan import Plan, TokenClass, trim
@@ -150,7 +151,9 @@ def _tensors(values: Any) -> list[torch.Tensor]:
 
 
 def addresses_of_block(model: Llava, layer: int) -> set[int]:
-    block = model._decoder.blocks[layer]
+    layers = model._decoder.layers
+    assert isinstance(layers, PlainLayers)
+    block = layers.blocks[layer]
     packed = (block.query, block.key_value, block.output, block.gate_up, block.down)
     tensors = [linear.weight for linear in packed]
     tensors += [block.attention_norm.scaled, block.ffn_norm.scaled]

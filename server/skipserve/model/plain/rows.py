@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from skipserve.model.batch import Batch, Every, KvGroup, LayerRows, RowSet, take
+from skipserve.model.batch import Batch, Every, Indexes, KvGroup, LayerRows, RowSet, take
 from skipserve_kernels.attention.layout import Index, Runs, find_queries, find_runs
 from skipserve_kernels.attention.op import Layout, prepare
 
@@ -77,7 +77,7 @@ class _Spans:
     def runs(self, group: KvGroup, page_size: int) -> Runs:
         """Find where the positions of all sequences lie, those of this forward too."""
         num_positions = self._num_cached + np.diff(self._row_starts)
-        return find_runs(group.tables.cpu().numpy(), num_positions, page_size)
+        return find_runs(group.tables.host, num_positions, page_size)
 
     def block(self, rows: LayerRows, group: KvGroup, runs: Runs) -> BlockRows:
         """Derive what one block needs."""
@@ -95,7 +95,6 @@ class _Spans:
         return prepare(queries, runs, self._factors.device)
 
     def _indexes(self, rows: RowSet) -> Index:
-        if isinstance(rows, Tensor):
-            indexes: Index = rows.cpu().numpy()
-            return indexes
+        if isinstance(rows, Indexes):
+            return rows.host
         return self._all_rows if rows is Every.ALL else self._all_rows[:0]

@@ -3,19 +3,19 @@
 Shapes: T rows, D hidden, H query heads, K key/value heads, C head size, F FFN size.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
+import torch
 from torch import Tensor
 
 from skipserve.model.batch import Every, LayerRows, put, take
-from skipserve.model.block_rows import BlockRows
-from skipserve.model.config import ModelConfig
-from skipserve.model.weights import Weights, take_gain, take_linear
+from skipserve.model.block_weights import BlockWeights
+from skipserve.model.plain.rows import BlockRows
 from skipserve_kernels.attention.op import KeyValues, attention, store
-from skipserve_kernels.linear.op import PackedLinear, linear, linear_add
-from skipserve_kernels.rms_norm.op import Gain, rms_norm
+from skipserve_kernels.input_projection.packing import Projection
+from skipserve_kernels.linear.op import PackedLinear, linear, linear_add, pack
+from skipserve_kernels.rms_norm.op import Gain, pack_gain, rms_norm
 from skipserve_kernels.rotary.op import rotary
 from skipserve_kernels.swiglu.op import swiglu
 
@@ -34,31 +34,17 @@ class DecoderBlock:
     head_size: int
 
     @classmethod
-    def load(cls, config: ModelConfig, weights: Weights, layer: int) -> Self:
-        """Read one layer."""
-        sizes = config.sizes.decoder
-        hidden, ffn = sizes.hidden_size, sizes.ffn_size
-        d_q, d_kv = sizes.num_heads * sizes.head_dim, sizes.num_kv_heads * sizes.head_dim
-        epsilon = config.rms_norm_epsilon
-        name = f"decoder.layers.{layer}"
-        attention_name, ffn_name = f"{name}.self_attn", f"{name}.mlp"
-        attention_bias = bool(config.text.get("attention_bias"))
-        ffn_bias = bool(config.text.get("mlp_bias"))
-        key_value = {f"{attention_name}.k_proj": d_kv, f"{attention_name}.v_proj": d_kv}
-        gate_up = {f"{ffn_name}.gate_proj": ffn, f"{ffn_name}.up_proj": ffn}
-
-        def read(parts: Mapping[str, int], num_inputs: int, has_bias: bool) -> PackedLinear:
-            return take_linear(weights, parts, num_inputs, has_bias=has_bias)
-
+    def pack(cls, plain: BlockWeights) -> Self:
+        """Bring the weights of one layer into the layout that is read fastest."""
         return cls(
-            attention_norm=take_gain(weights, f"{name}.input_layernorm", hidden, epsilon),
-            query=read({f"{attention_name}.q_proj": d_q}, hidden, attention_bias),
-            key_value=read(key_value, hidden, attention_bias),
-            output=read({f"{attention_name}.o_proj": hidden}, d_q, attention_bias),
-            ffn_norm=take_gain(weights, f"{name}.post_attention_layernorm", hidden, epsilon),
-            gate_up=read(gate_up, hidden, ffn_bias),
-            down=read({f"{ffn_name}.down_proj": hidden}, ffn, ffn_bias),
-            head_size=sizes.head_dim,
+            attention_norm=pack_gain(plain.attention_gain, plain.epsilon),
+            query=_pack(plain.query),
+            key_value=_pack(plain.key, plain.value),
+            output=_pack(plain.output),
+            ffn_norm=pack_gain(plain.ffn_gain, plain.epsilon),
+            gate_up=_pack(plain.gate, plain.up),
+            down=_pack(plain.down),
+            head_size=plain.head_size,
         )
 
     def __call__(self, hidden: Tensor, block: BlockRows, cache: KeyValues) -> Tensor:
@@ -112,3 +98,10 @@ class DecoderBlock:
         shared = rms_norm(take(hidden, rows.parallel_shared), self.attention_norm)
         own = rms_norm(attended, self.ffn_norm)
         return take(put(own, rows.parallel_shared, shared), rows.ffn)
+
+
+def _pack(*layers: Projection) -> PackedLinear:
+    """Pack linear layers of one input as one, whose outputs follow each other."""
+    weight = torch.cat([layer.weight for layer in layers])
+    biases = [layer.bias for layer in layers if layer.bias is not None]
+    return pack(weight, torch.cat(biases) if biases else None)

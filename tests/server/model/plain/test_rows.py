@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from skipserve.model.batch import Batch, Every, KvGroup, LayerRows, RowSet
-from skipserve.model.block_rows import BlockRows, block_key, prepare_rows
+from skipserve.model.batch import Batch, Every, Indexes, KvGroup, LayerRows, RowSet
+from skipserve.model.plain.rows import BlockRows, block_key, prepare_rows
 from skipserve_kernels.attention.cpu_layout import Block, Layout, Reads
 
 pytestmark = pytest.mark.fast
@@ -15,7 +16,7 @@ FACTORS = torch.arange(20.0).view(10, 2, 1, 1)
 IDLE = LayerRows(attention=Every.NONE, kv=Every.NONE, ffn=Every.NONE)
 PAGE_SIZE = 2
 GROUP = KvGroup(
-    tables=torch.tensor([[5, 6, 1, -1], [8, 3, 4, 2]], dtype=torch.int64),
+    tables=Indexes.of(np.array([[5, 6, 1, -1], [8, 3, 4, 2]])),
     slots=torch.tensor([12, 13, 2, 5]),
 )
 
@@ -60,15 +61,15 @@ def test_all_rows_attend_to_their_own_sequence() -> None:
 
 
 def test_keys_end_at_the_last_query() -> None:
-    layout = layout_of(torch.tensor([1, 3]))
+    layout = layout_of(Indexes.of([1, 3]))
     assert layout.chunks == ()
     assert read_of(layout.reads) == [(0, 10, 4), (1, 16, 2), (1, 6, 4), (1, 4, 2)]
 
 
 def test_some_rows_of_a_chunk_see_what_precedes_them() -> None:
-    (chunk,) = layout_of(torch.tensor([0, 1])).chunks
+    (chunk,) = layout_of(Indexes.of([0, 1])).chunks
     assert chunk.blocks == (Block(2, 2, None),)
-    (chunk,) = layout_of(torch.tensor([0, 2])).chunks
+    (chunk,) = layout_of(Indexes.of([0, 2])).chunks
     (block,) = chunk.blocks
     assert (block.num_queries, block.num_new) == (2, 3)
     assert block.bias is not None
@@ -76,7 +77,7 @@ def test_some_rows_of_a_chunk_see_what_precedes_them() -> None:
 
 
 def test_new_keys_are_counted_among_the_rows_that_project_them() -> None:
-    rows = LayerRows(attention=torch.tensor([2, 3]), kv=torch.tensor([2, 3]))
+    rows = LayerRows(attention=Indexes.of([2, 3]), kv=Indexes.of([2, 3]))
     starts = {"row_starts": (0, 2, 4), "num_cached": (3, 4)}
     layout = prepare(rows, **starts).layout
     assert isinstance(layout, Layout)
@@ -86,13 +87,13 @@ def test_new_keys_are_counted_among_the_rows_that_project_them() -> None:
 
 
 def test_a_sequence_without_queries_reads_nothing() -> None:
-    layout = layout_of(torch.tensor([3]))
+    layout = layout_of(Indexes.of([3]))
     assert layout.chunks == ()
     assert set(layout.reads.queries) == {0}
 
 
 def test_factors_and_slots_are_those_of_the_rows() -> None:
-    block = prepare(LayerRows(attention=torch.tensor([3]), kv=torch.tensor([0, 3])))
+    block = prepare(LayerRows(attention=Indexes.of([3]), kv=Indexes.of([0, 3])))
     assert [f.flatten().tolist() for f in block.query_factors] == [[14.0], [15.0]]
     assert [f.flatten().tolist() for f in block.key_factors] == [[4.0, 14.0], [5.0, 15.0]]
     assert block.slots.tolist() == [12, 5]
@@ -110,7 +111,7 @@ def test_layers_that_agree_share_and_idle_ones_have_nothing() -> None:
 
 def test_layers_whose_keys_lie_elsewhere_do_not_share() -> None:
     rows = LayerRows()
-    tables = torch.tensor([[0, 1, 2, -1], [3, 4, 5, 6]], dtype=torch.int64)
+    tables = Indexes.of(np.array([[0, 1, 2, -1], [3, 4, 5, 6]]))
     other = KvGroup(tables=tables, slots=torch.tensor([2, 3, 4, 13]))
     prepared = prepare_rows(make_batch(rows, rows, kv_group=(GROUP, other)), FACTORS, PAGE_SIZE)
     layout = prepared[block_key(rows, other)].layout

@@ -1,0 +1,49 @@
+"""Random inputs of the output projection, for its test and its benchmark."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from skipserve_kernels.output_projection.packing import OutputWeights, pack_outputs
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a block's output side works on.
+
+    Attributes:
+        x: [attention | activation], [N, QN + F].
+        weights: with biases.
+        hidden: the residual stream, [T, D].
+    """
+
+    x: Tensor
+    weights: OutputWeights
+    hidden: Tensor
+
+
+def make_inputs(
+    num_rows: int,
+    hidden_size: int,
+    query_size: int,
+    ffn_size: int,
+    *,
+    num_hidden_rows: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> Inputs:
+    """Return inputs for N entries of a residual stream with T rows, N unless given."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def randn(*shape: int, scale: float = 1.0) -> Tensor:
+        return (torch.randn(shape, generator=generator) * scale).to(dtype)
+
+    return Inputs(
+        x=randn(num_rows, query_size + ffn_size),
+        weights=pack_outputs(
+            (randn(hidden_size, query_size, scale=query_size**-0.5), randn(hidden_size)),
+            (randn(hidden_size, ffn_size, scale=ffn_size**-0.5), randn(hidden_size)),
+        ),
+        hidden=randn(num_hidden_rows or num_rows, hidden_size),
+    )

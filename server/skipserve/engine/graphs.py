@@ -1,0 +1,246 @@
+"""Decode steps as captured graphs, which the host launches in one call.
+
+A graph is frozen: its launches, their sizes, and the memory they read. So there is one for each
+number of rows in a short list, and a step fills up the next larger one with rows that do nothing.
+A *uniform* graph is of one plan's column and leaves out what the column skips. A *gated* one is of
+any mix: each row carries bits that say what it does at each layer, and what no row wants is not
+read.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skipserve.engine.inputs import StepRows
+from skipserve.engine.rows import PlanTable, plan_work
+from skipserve.engine.scheduler import Step
+from skipserve.engine.tables import UNREAD, SlotTables
+from skipserve.model.batch import Batch, Every, Indexes, KvGroup, LayerRows, Work
+from skipserve.model.layers import KVCache
+from skipserve.model.llava import Llava
+from skipserve.model.transfer import to_device
+from skipserve_policies.plan import Plan, TokenClass
+
+BUCKETS = (1, 2, 4, 8, 16, 24, 32, 48, 64)
+
+# What a row of a decode step does, by layer: bits of Work. Empty: any mix.
+Column = bytes
+
+_GATED: Column = b""
+_PAIRED = Work.PAIR_FIRST | Work.PAIR_SECOND
+
+
+@dataclass(frozen=True)
+class _Room:
+    """What the graphs of one bucket read, on the device, in one piece: [numbers] int64.
+
+    Attributes:
+        numbers: the piece; the others are views of it.
+        ids, positions, kv_slots, slots: by row, [b].
+        tables: pages by row, [b, W].
+        gates: Work by layer and row, [L, b]; last, for only gated graphs read it.
+    """
+
+    numbers: Tensor
+    ids: Tensor
+    positions: Tensor
+    kv_slots: Tensor
+    slots: Tensor
+    tables: Tensor
+    gates: Tensor
+
+    @classmethod
+    def empty(cls, num_rows: int, width: int, num_layers: int, device: torch.device) -> "_Room":
+        """Return room for so many rows, page table entries a row, and layers."""
+        sizes = (num_rows,) * 4 + (num_rows * width, num_layers * num_rows)
+        numbers = torch.zeros(sum(sizes), dtype=torch.int64, device=device)
+        ids, positions, kv_slots, slots, tables, gates = torch.split(numbers, list(sizes))
+        positions.fill_(-1)
+        kv_slots.fill_(-1)
+        shaped = tables.view(num_rows, width), gates.view(num_layers, num_rows)
+        return cls(numbers, ids, positions, kv_slots, slots, *shaped)
+
+    def fill(self, rows: StepRows, work: NDArray[np.uint8] | None) -> None:
+        """Put in the rows of a step, and their gates [L, T] if they count."""
+        num_spare, width = len(self.ids) - len(rows.positions), self.tables.shape[1]
+        per_row = (
+            (rows.token_ids, 0),
+            (rows.positions, -1),
+            (rows.kv_slots, -1),
+            (rows.row_slots, 0),
+        )
+        spare_pages = width - rows.page_tables.shape[1]
+        arrays = [np.pad(array, (0, num_spare), constant_values=value) for array, value in per_row]
+        arrays.append(np.pad(rows.page_tables, ((0, num_spare), (0, spare_pages))).ravel())
+        if work is not None:
+            arrays.append(np.pad(work.astype(np.int64), ((0, 0), (0, num_spare))).ravel())
+        (sent,) = to_device([np.concatenate(arrays)], self.numbers.device)
+        self.numbers[: len(sent)].copy_(sent)
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """A captured forward; `replay` computes `logits` anew, [b, V]."""
+
+    replay: Callable[[], object]
+    logits: Tensor
+
+
+class DecodeGraphs:
+    """The graphs of a model.
+
+    Args:
+        model: its decoder takes gates.
+        cache: keys and values.
+        tables: what the running sequences hold.
+        plans: what the columns in the tables mean.
+        last_tokens: the last token of each slot, on the device, [slots].
+        hot: plans whose decode steps get graphs of their own.
+    """
+
+    def __init__(
+        self,
+        model: Llava,
+        cache: KVCache,
+        tables: SlotTables,
+        plans: PlanTable,
+        last_tokens: Tensor,
+        hot: Sequence[Plan],
+    ) -> None:
+        self._model = model
+        self._cache = cache
+        self._plans = plans
+        self._last_tokens = last_tokens
+        num_layers = model.config.sizes.decoder.num_layers
+        width = tables.pages.shape[1]
+        largest = min(tables.num_slots, BUCKETS[-1])
+        self._rooms = {
+            bucket: _Room.empty(bucket, width, num_layers, model.device)
+            for bucket in BUCKETS
+            if bucket < largest
+        }
+        self._rooms[largest] = _Room.empty(largest, width, num_layers, model.device)
+        self._pool = torch.cuda.graph_pool_handle() if model.device.type == "cuda" else None
+        columns = [plan_work(plan)[TokenClass.GENERATED] for plan in hot]
+        hot_columns = {_key(work) for work in columns if not (work & _PAIRED).any()}
+        with torch.inference_mode():
+            self._graphs = self._capture_all(hot_columns)
+
+    def _capture_all(self, hot_columns: set[Column]) -> dict[tuple[Column, int], _Graph]:
+        # The largest first: the smaller ones fit into its memory.
+        return {
+            (column, bucket): self._capture(column, self._rooms[bucket])
+            for bucket in sorted(self._rooms, reverse=True)
+            for column in (_GATED, *sorted(hot_columns))
+        }
+
+    @torch.inference_mode()
+    def run(self, step: Step, rows: StepRows) -> tuple[Tensor, Tensor] | None:
+        """Run a step, if a graph fits it.
+
+        Returns:
+            Logits [T, V] float32, which the next step overwrites, and the slots of the rows [T];
+            None where no graph fits.
+        """
+        key = self.choose(step, rows)
+        if key is None:
+            return None
+        column, bucket = key
+        room = self._rooms[bucket]
+        room.fill(rows, self._plans.work(rows.columns) if column == _GATED else None)
+        graph = self._graphs[key]
+        graph.replay()
+        return graph.logits[: step.num_rows], room.slots[: step.num_rows]
+
+    def choose(self, step: Step, rows: StepRows) -> tuple[Column, int] | None:
+        """Return the graph of a step, a column and a number of rows.
+
+        None where a row is not the only one of its sequence, gives no token, shows an image or is
+        one of a pair, and for too many rows.
+        """
+        if step.num_rows > max(self._rooms) or not _is_decode(step):
+            return None
+        work = self._plans.work(rows.columns)
+        if (work & _PAIRED).any():
+            return None
+        bucket = min(bucket for bucket in self._rooms if bucket >= step.num_rows)
+        column = _key(work[:, 0]) if (work == work[:, :1]).all() else _GATED
+        return (column if (column, bucket) in self._graphs else _GATED), bucket
+
+    def _capture(self, column: Column, room: _Room) -> _Graph:
+        batch = self._batch(column, room)
+
+        def forward() -> Tensor:
+            last_tokens = self._last_tokens.index_select(0, room.slots)
+            ids = torch.where(room.ids == UNREAD, last_tokens, room.ids)
+            return self._model.forward(replace(batch, token_ids=ids), self._cache)
+
+        return _capture(forward, self._model.device, self._pool)
+
+    def _batch(self, column: Column, room: _Room) -> Batch:
+        num_rows, num_layers = len(room.ids), len(room.gates)
+        layers: tuple[LayerRows, ...] = (LayerRows(),) * num_layers
+        if column != _GATED:
+            layers = tuple(map(_uniform_rows, column))
+        # What only the host would read of a table, it does not for rows on their own.
+        tables = Indexes(np.zeros((0, 0), dtype=np.int64), room.tables)
+        return Batch(
+            token_ids=room.ids,
+            positions=room.positions,
+            row_starts=tuple(range(num_rows + 1)),
+            num_cached=(0,) * num_rows,
+            visual_rows=room.ids[:0],
+            visual_features=None,
+            layers=layers,
+            kv_group=(KvGroup(tables, room.kv_slots),) * num_layers,
+            logit_rows=torch.arange(num_rows, device=room.ids.device),
+            gates=room.gates if column == _GATED else None,
+        )
+
+
+def _key(work: NDArray[np.uint8]) -> Column:
+    return work.tobytes()
+
+
+def _is_decode(step: Step) -> bool:
+    """Return whether each row is the only one of its sequence, gives a token and shows none."""
+    sequences = zip(step.sequences, step.starts, strict=True)
+    return (
+        step.num_rows == len(step.sequences)
+        and all(step.samples)
+        and all(start >= sequence.visual_stop for sequence, start in sequences)
+    )
+
+
+def _uniform_rows(work: int) -> LayerRows:
+    """Return what all rows do in a layer, given the Work of one."""
+    sets = {
+        field.name: Every.ALL if work & Work[field.name.upper()] else Every.NONE
+        for field in fields(LayerRows)
+    }
+    return LayerRows(**sets)
+
+
+def _capture(forward: Callable[[], Tensor], device: torch.device, pool: Any) -> _Graph:
+    """Capture a forward whose inputs stay where they are.
+
+    On the CPU, which has no graphs, replaying runs it again.
+    """
+    if device.type == "cpu":
+        logits = forward()
+        return _Graph(lambda: logits.copy_(forward()), logits)
+    # What runs for the first time may allocate and compile, which a capture does not allow.
+    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(side):
+        forward()
+    torch.cuda.current_stream(device).wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool):
+        logits = forward()
+    return _Graph(graph.replay, logits)

@@ -1,0 +1,248 @@
+"""One layer of a LLaMA decoder in fused kernels, for rows that do different things.
+
+The residual stream is changed in place. Knows no policy. Shapes: T rows of a forward, N rows of a
+selection, D hidden, H query heads, K key/value heads, C head size, F FFN size.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+from torch import Tensor
+
+from skipserve.model.batch import Work
+from skipserve.model.block_weights import BlockWeights
+from skipserve.model.fused.rows import FfnNorm, FusedRows, QueryRows
+from skipserve_kernels.attention.op import KeyValues
+from skipserve_kernels.input_projection.packing import InputWeights, Part, pack_inputs
+from skipserve_kernels.input_projection.triton import Bits, Place, input_projection
+from skipserve_kernels.output_projection.packing import OutputWeights, pack_outputs
+from skipserve_kernels.output_projection.triton import output_projection
+from skipserve_kernels.paged_decode.triton import paged_decode
+from skipserve_kernels.paged_prefill.triton import paged_prefill
+from skipserve_kernels.rms_norm.triton import Target, norm_rows
+from skipserve_kernels.scratch import Scratch
+from skipserve_kernels.selection import Selection
+
+_BITS = Bits(query=Work.ATTENTION, key_value=Work.KV, ffn=Work.FFN)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What all blocks share.
+
+    Attributes:
+        factors: rotary factors, [P, 2, C / 2] float32.
+        scratch: for results that several programs compute together.
+        page_size: of the cache.
+    """
+
+    factors: Tensor
+    scratch: Scratch
+    page_size: int
+
+
+@dataclass(frozen=True)
+class FusedBlock:
+    """One layer: its weights and what to do with them."""
+
+    attention_gain: Tensor
+    ffn_gain: Tensor
+    inputs: InputWeights
+    outputs: OutputWeights
+    epsilon: float
+
+    @classmethod
+    def pack(cls, plain: BlockWeights) -> Self:
+        """Bring the weights of one layer into the kernels' layout."""
+        return cls(
+            attention_gain=plain.attention_gain,
+            ffn_gain=plain.ffn_gain,
+            inputs=pack_inputs(
+                plain.query,
+                plain.key,
+                plain.value,
+                plain.gate,
+                plain.up,
+                head_size=plain.head_size,
+            ),
+            outputs=pack_outputs(plain.output, plain.down),
+            epsilon=plain.epsilon,
+        )
+
+    def __call__(
+        self, hidden: Tensor, rows: FusedRows, cache: KeyValues, around: Surroundings
+    ) -> Tensor:
+        """Run the block on its rows; the others pass unchanged.
+
+        Args:
+            hidden: the block's input, [T, D]; it becomes the output.
+            rows: which rows do what.
+            cache: keys and values of this layer; those of the batch are written into it.
+            around: what the blocks share.
+
+        Returns:
+            `hidden`.
+        """
+        place = Place(cache.keys, cache.values, rows.group.slots, rows.positions, around.factors)
+        if rows.is_parallel:
+            self._run_parallel(hidden, rows, place, around)
+            return hidden
+        ffn_input = None if rows.ffn is None else self._room(hidden, rows.ffn, hidden.shape[1])
+        normed = self._norm_early(hidden, rows, ffn_input)
+        if normed is not None:
+            self._attend(hidden, normed, rows, place, around)
+        if rows.ffn is not None and ffn_input is not None:
+            if rows.late is not None:
+                self._norm_ffn(hidden, rows.late, ffn_input)
+            activation = self._room(hidden, rows.ffn, self.inputs.ffn_size)
+            input_projection(
+                self.inputs,
+                Part.FFN,
+                rows.ffn,
+                ffn_input=ffn_input,
+                activation=activation,
+                bits=_BITS,
+            )
+            weight, bias = self.outputs.down
+            output_projection(
+                activation, weight, bias, hidden, rows.ffn, around.scratch, bits=Work.FFN
+            )
+        return hidden
+
+    def _run_parallel(
+        self, hidden: Tensor, rows: FusedRows, place: Place, around: Surroundings
+    ) -> None:
+        """Run a block whose rows all do everything in the parallel form: two products."""
+        assert rows.kv is not None
+        assert rows.queries is not None
+        selection, width = rows.kv, hidden.shape[1]
+        attention_input = ffn_input = self._room(hidden, selection, width)
+        targets = [Target(self.attention_gain, attention_input)]
+        if not rows.shares_norm:
+            ffn_input = self._room(hidden, selection, width)
+            targets.append(Target(self.ffn_gain, ffn_input))
+        norm_rows(hidden, targets, self.epsilon, selection)
+        query_size = self.inputs.query_size
+        query = self._room(hidden, selection, query_size)
+        # What the output projection reads: mixed values, then activations.
+        joined = self._room(hidden, selection, query_size + self.inputs.ffn_size)
+        input_projection(
+            self.inputs,
+            Part.ALL,
+            selection,
+            attention_input=attention_input,
+            ffn_input=ffn_input,
+            place=place,
+            query=query,
+            activation=joined[:, query_size:],
+        )
+        self._mix(query, joined[:, :query_size], rows, place, around)
+        weight, bias = self.outputs.all
+        output_projection(joined, weight, bias, hidden, selection, around.scratch)
+
+    def _norm_early(
+        self, hidden: Tensor, rows: FusedRows, ffn_input: Tensor | None
+    ) -> Tensor | None:
+        """Normalise what reads the block's input; return that of the rows that project keys."""
+        for early in rows.early:
+            assert ffn_input is not None
+            self._norm_ffn(hidden, early, ffn_input)
+        if rows.kv is None:
+            return None
+        normed = self._room(hidden, rows.kv, hidden.shape[1])
+        targets = [Target(self.attention_gain, normed, bits=Work.KV)]
+        if rows.is_gated and ffn_input is not None:
+            targets.append(Target(self.ffn_gain, ffn_input, bits=Work.PARALLEL))
+            targets.append(Target(self.attention_gain, ffn_input, bits=Work.PARALLEL_SHARED))
+        norm_rows(hidden, targets, self.epsilon, rows.kv)
+        return normed
+
+    def _norm_ffn(self, hidden: Tensor, norm: FfnNorm, ffn_input: Tensor) -> None:
+        gain = self.attention_gain if norm.is_shared else self.ffn_gain
+        target = Target(gain, ffn_input, bits=norm.bits)
+        norm_rows(hidden, [target], self.epsilon, norm.selection, norm.places)
+
+    def _attend(
+        self, hidden: Tensor, normed: Tensor, rows: FusedRows, place: Place, around: Surroundings
+    ) -> None:
+        """Store keys and values, and add attention to the residual stream."""
+        queries = rows.queries
+        if queries is None:
+            self._project(Part.KEY_VALUE, rows.kv, normed, place)
+            return
+        query = self._room(hidden, queries.selection, self.inputs.query_size)
+        if queries.selection is rows.kv:
+            self._project(Part.QUERY_KEY_VALUE, rows.kv, normed, place, query)
+        else:
+            self._project(Part.KEY_VALUE, rows.kv, normed, place)
+            normed = self._room(hidden, queries.selection, hidden.shape[1])
+            norm_rows(
+                hidden, [Target(self.attention_gain, normed)], self.epsilon, queries.selection
+            )
+            self._project(Part.QUERY, queries.selection, normed, place, query)
+        mixed = self._room(hidden, queries.selection, self.inputs.query_size)
+        self._mix(query, mixed, rows, place, around)
+        weight, bias = self.outputs.output
+        output_projection(
+            mixed, weight, bias, hidden, queries.selection, around.scratch, bits=Work.ATTENTION
+        )
+
+    def _project(
+        self,
+        part: Part,
+        selection: Selection | None,
+        normed: Tensor,
+        place: Place,
+        query: Tensor | None = None,
+    ) -> None:
+        assert selection is not None
+        input_projection(
+            self.inputs,
+            part,
+            selection,
+            attention_input=normed,
+            place=place,
+            query=query,
+            bits=_BITS,
+        )
+
+    def _mix(
+        self, query: Tensor, out: Tensor, rows: FusedRows, place: Place, around: Surroundings
+    ) -> None:
+        """Attend: rows alone in their sequence in one kernel, chunks in another."""
+        assert rows.queries is not None
+        queries: QueryRows = rows.queries
+        by_head = query.view(len(query), self.inputs.num_heads, self.inputs.head_size)
+        tables = rows.group.tables.device
+        num_singles = 0
+        if queries.singles is not None:
+            num_singles = queries.singles.num_rows
+            paged_decode(
+                by_head[:num_singles],
+                place.keys,
+                place.values,
+                tables,
+                rows.positions,
+                around.page_size,
+                queries.singles,
+                out[:num_singles],
+                around.scratch,
+                bits=Work.ATTENTION,
+            )
+        if queries.chunks is not None:
+            assert queries.spans is not None
+            assert queries.chunk_positions is not None
+            paged_prefill(
+                by_head[num_singles:],
+                place.keys,
+                place.values,
+                tables,
+                queries.chunk_positions,
+                around.page_size,
+                queries.spans,
+                queries.chunks,
+                out[num_singles:],
+            )
+
+    def _room(self, hidden: Tensor, selection: Selection, width: int) -> Tensor:
+        return hidden.new_empty(selection.num_rows, width)

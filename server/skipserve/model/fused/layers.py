@@ -1,0 +1,117 @@
+"""The blocks of a decoder in fused kernels."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from skipserve.model.batch import Batch
+from skipserve.model.block_weights import BlockWeights
+from skipserve.model.config import ModelConfig
+from skipserve.model.fused.block import FusedBlock, Surroundings
+from skipserve.model.fused.rows import prepare_rows
+from skipserve.model.fused.warm_up import warm_up_batches
+from skipserve.model.layers import BlockFunction, KVCache, rotary_tables
+from skipserve.model.weights import Weights
+from skipserve_kernels import tiles
+from skipserve_kernels.attention.op import KeyValues
+from skipserve_kernels.input_projection.packing import pack_factors
+from skipserve_kernels.output_projection.triton import scratch_sizes as projection_scratch
+from skipserve_kernels.paged_decode.triton import scratch_sizes as decode_scratch
+from skipserve_kernels.rms_norm.triton import Target, norm_rows
+from skipserve_kernels.scratch import Scratch
+from skipserve_kernels.selection import Selection
+from skipserve_policies.sizes import DecoderSizes
+
+
+@dataclass(frozen=True)
+class FusedLayers:
+    """All blocks, and what they share.
+
+    Attributes:
+        gain: of the last normalisation, [D].
+        epsilon: of all normalisations.
+        factors: rotary factors of all positions, [P, 2, C / 2] float32.
+        scratch: for results that several programs compute together.
+        sizes: of the decoder.
+    """
+
+    blocks: tuple[FusedBlock, ...]
+    gain: Tensor
+    epsilon: float
+    factors: Tensor
+    scratch: Scratch
+    sizes: DecoderSizes
+
+    @classmethod
+    def load(cls, config: ModelConfig, weights: Weights) -> Self:
+        """Read and pack the blocks."""
+        sizes = config.sizes.decoder
+        cosine, sine = rotary_tables(config, torch.float32)
+        return cls(
+            blocks=tuple(
+                FusedBlock.pack(BlockWeights.read(config, weights, layer))
+                for layer in range(sizes.num_layers)
+            ),
+            gain=weights.take("decoder.norm.weight", sizes.hidden_size),
+            epsilon=config.rms_norm_epsilon,
+            factors=pack_factors(cosine, sine).to(weights.device),
+            scratch=_scratch(sizes, weights.device),
+            sizes=sizes,
+        )
+
+    @property
+    def cache_dtype(self) -> torch.dtype:
+        """The type in which keys and values are kept."""
+        return self.gain.dtype
+
+    def new_cache(self, num_slots: int) -> tuple[KeyValues, ...]:
+        """Return room for the keys and values of so many positions, by layer; not cleared."""
+        shape = (2, num_slots, self.sizes.num_kv_heads, self.sizes.head_dim)
+        rooms = (
+            torch.empty(shape, dtype=self.cache_dtype, device=self.gain.device) for _ in self.blocks
+        )
+        return tuple(KeyValues(*room.unbind(0)) for room in rooms)
+
+    def start(self, batch: Batch, cache: KVCache) -> BlockFunction:
+        """Derive what the blocks need of a forward's rows, and return what runs them."""
+        arch = tiles.architecture(self.gain.device)
+        layers = prepare_rows(batch, tiles.prefill_tile(self.cache_dtype, arch).rows)
+        around = Surroundings(self.factors, self.scratch, cache.page_size)
+
+        def run(layer: int, hidden: Tensor) -> Tensor:
+            rows = layers[layer]
+            assert rows is not None
+            return self.blocks[layer](hidden, rows, cache.layers[layer], around)
+
+        return run
+
+    def warm_up(self, cache: KVCache) -> None:
+        """Compile all kernels; the cache keeps what it holds. The interpreter compiles nothing."""
+        device = self.gain.device
+        if device.type == "cpu":
+            return
+        for batch in warm_up_batches(self.sizes, self.cache_dtype, device):
+            rows = torch.zeros(
+                len(batch.positions), self.sizes.hidden_size, dtype=self.cache_dtype, device=device
+            )
+            self.start(batch, cache)(0, rows)
+
+    def normed(self, hidden: Tensor, rows: Tensor) -> Tensor:
+        """Return some rows of the last layer's output [T, D], normalised: [R, D]."""
+        normed = hidden.new_empty(len(rows), hidden.shape[1])
+        selection = Selection(len(rows), rows)
+        norm_rows(hidden, [Target(self.gain, normed)], self.epsilon, selection)
+        return normed
+
+
+def _scratch(sizes: DecoderSizes, device: torch.device) -> Scratch:
+    """Return room for the largest launch of either kernel."""
+    arch, max_rows = tiles.architecture(device), tiles.MAX_FUSED_ROWS
+    needs = (
+        projection_scratch(max_rows, sizes.hidden_size),
+        decode_scratch(max_rows, sizes.num_heads, sizes.num_kv_heads, sizes.head_dim, arch),
+    )
+    num_parts, num_arrivals = (max(column) for column in zip(*needs, strict=True))
+    return Scratch.empty(num_parts, num_arrivals, device)

@@ -1,0 +1,56 @@
+"""What a decoder asks of its blocks, whichever kernels run them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from skipserve.model.batch import Batch
+from skipserve.model.config import ModelConfig
+from skipserve_kernels.attention.op import KeyValues
+
+# Runs one layer, by its number, on the residual stream [T, D]; may write into it.
+BlockFunction = Callable[[int, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class KVCache:
+    """Keys and values of all layers; slot s is position s % page_size of page s // page_size."""
+
+    page_size: int
+    layers: tuple[KeyValues, ...]
+
+
+class Layers(Protocol):
+    """The blocks of a decoder and its last normalisation, packed for some kernels."""
+
+    @property
+    def cache_dtype(self) -> torch.dtype:
+        """The type in which keys and values are kept."""
+
+    def new_cache(self, num_slots: int) -> tuple[KeyValues, ...]:
+        """Return room for the keys and values of so many positions, by layer; not cleared."""
+
+    def start(self, batch: Batch, cache: KVCache) -> BlockFunction:
+        """Derive what the blocks need of a forward's rows, and return what runs them."""
+
+    def warm_up(self, cache: KVCache) -> None:
+        """Compile what is compiled when it first runs; the cache keeps what it holds."""
+
+    def normed(self, hidden: Tensor, rows: Tensor) -> Tensor:
+        """Return some rows of the last layer's output [T, D], normalised: [R, D]."""
+
+
+def rotary_tables(config: ModelConfig, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return cosine and sine of all positions, [P, C] each, whose two halves are alike.
+
+    For all kinds of rotary embedding of transformers.
+    """
+    module = LlamaRotaryEmbedding(LlamaConfig(**config.text))
+    positions = torch.arange(config.max_positions).unsqueeze(0)
+    cosine, sine = module(torch.empty(0, dtype=dtype), positions)
+    return cosine[0], sine[0]

@@ -1,0 +1,80 @@
+"""The blocks of a decoder in torch's own operations."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from skipserve.model.batch import Batch
+from skipserve.model.block_weights import BlockWeights
+from skipserve.model.config import ModelConfig
+from skipserve.model.layers import BlockFunction, KVCache, rotary_tables
+from skipserve.model.plain.block import DecoderBlock
+from skipserve.model.plain.rows import block_key, prepare_rows
+from skipserve.model.weights import Weights, take_gain
+from skipserve_kernels.attention.op import KeyValues, cache_dtype
+from skipserve_kernels.rms_norm.op import Gain, rms_norm
+from skipserve_kernels.rotary.op import rotary_table
+from skipserve_policies.sizes import DecoderSizes
+
+
+@dataclass(frozen=True)
+class PlainLayers:
+    """All blocks, and what they share.
+
+    Attributes:
+        norm: the last normalisation.
+        factors: rotary factors of all positions, [P, 2, 1, C], in the type of the cache.
+        sizes: of the decoder.
+    """
+
+    blocks: tuple[DecoderBlock, ...]
+    norm: Gain
+    factors: Tensor
+    sizes: DecoderSizes
+
+    @classmethod
+    def load(cls, config: ModelConfig, weights: Weights) -> Self:
+        """Read and pack the blocks."""
+        sizes = config.sizes.decoder
+        kept = cache_dtype(weights.dtype, weights.device)
+        return cls(
+            blocks=tuple(
+                DecoderBlock.pack(BlockWeights.read(config, weights, layer))
+                for layer in range(sizes.num_layers)
+            ),
+            norm=take_gain(weights, "decoder.norm", sizes.hidden_size, config.rms_norm_epsilon),
+            factors=rotary_table(*rotary_tables(config, kept)).to(weights.device),
+            sizes=sizes,
+        )
+
+    @property
+    def cache_dtype(self) -> torch.dtype:
+        """The type in which keys and values are kept: that of the factors that turn them."""
+        return self.factors.dtype
+
+    def new_cache(self, num_slots: int) -> tuple[KeyValues, ...]:
+        """Return room for the keys and values of so many positions, by layer; not cleared."""
+        num_heads, head_size = self.sizes.num_kv_heads, self.sizes.head_dim
+        return tuple(
+            KeyValues.empty(num_slots, num_heads, head_size, self.cache_dtype, self.factors.device)
+            for _ in self.blocks
+        )
+
+    def start(self, batch: Batch, cache: KVCache) -> BlockFunction:
+        """Derive what the blocks need of a forward's rows, and return what runs them."""
+        prepared = prepare_rows(batch, self.factors, cache.page_size)
+
+        def run(layer: int, hidden: Tensor) -> Tensor:
+            rows = prepared[block_key(batch.layers[layer], batch.kv_group[layer])]
+            return self.blocks[layer](hidden, rows, cache.layers[layer])
+
+        return run
+
+    def warm_up(self, cache: KVCache) -> None:
+        """Do nothing: torch's operations are compiled already."""
+
+    def normed(self, hidden: Tensor, rows: Tensor) -> Tensor:
+        """Return some rows of the last layer's output [T, D], normalised: [R, D]."""
+        return rms_norm(hidden.index_select(0, rows), self.norm)

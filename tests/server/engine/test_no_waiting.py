@@ -1,0 +1,112 @@
+"""The host never waits for the device while it launches a step's sampling and inputs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from engine_parts import EngineParts
+from fake_decoder import make_request
+from meta_device import META, HostWaits, NoWaiting
+from torch import Tensor
+
+from skipserve.engine.inputs import StepRows, build_batch
+from skipserve.engine.sampler import Sampler, Samples
+from skipserve.engine.types import SamplingParams
+
+pytestmark = pytest.mark.fast
+
+VOCAB = 700
+
+ROWS: tuple[dict[str, Any], ...] = (
+    {"temperature": 0.0},
+    {"temperature": 1.0},
+    {"temperature": 1.5, "top_k": 5},
+    {"temperature": 1.0, "top_k": 600},
+    {"temperature": 0.7, "top_p": 0.8, "num_top_logprobs": 2},
+    {"temperature": 1.0, "min_p": 0.2},
+    {"temperature": 0.0, "num_top_logprobs": 20},
+)
+
+
+SAMPLINGS = [list(ROWS), *([row, row] for row in ROWS)]
+
+
+def _sample(logits: Tensor, samplings: list[dict[str, Any]]) -> Samples:
+    sampler = Sampler(len(samplings))
+    for slot, sampling in enumerate(samplings):
+        sampler.place(slot, SamplingParams(max_tokens=1, seed=slot, **sampling))
+    slots = np.arange(len(samplings))
+    return sampler.sample(logits, slots, slots + 9)
+
+
+@pytest.mark.parametrize("samplings", SAMPLINGS)
+def test_sampling(samplings: list[dict[str, Any]]) -> None:
+    logits = torch.empty(len(samplings), VOCAB, device=META)
+    with NoWaiting():
+        samples = _sample(logits, samplings)
+    assert samples.token_ids.shape == (len(samplings),)
+    assert samples.token_ids.dtype == torch.int64
+    on_cpu = _sample(torch.zeros(len(samplings), VOCAB), samplings).copies.wait()
+    for copy, wanted in zip(samples.copies.wait(), on_cpu, strict=True):
+        assert (copy.shape, copy.dtype) == (wanted.shape, wanted.dtype)
+
+
+def test_inputs() -> None:
+    """Of prompts with images, and then of answers whose last token is not read yet."""
+    parts = EngineParts()
+    last_tokens = torch.empty(parts.tables.num_slots, dtype=torch.int64, device=META)
+    for i in range(3):
+        parts.add(make_request(str(i), num_text=i + 1, num_images=i % 2))
+    for _ in range(2):
+        step = parts.scheduler.schedule()
+        rows = StepRows.of(step, parts.tables)
+        with NoWaiting():
+            inputs = build_batch(step, rows, parts.plans, None, last_tokens)
+        assert inputs.batch.token_ids.device == META
+        assert len(inputs.batch.token_ids) == step.num_rows
+
+
+@pytest.mark.parametrize(
+    "waits",
+    [
+        lambda x: x[torch.tensor([0])],
+        lambda x: x.index_select(0, torch.tensor([0])),
+        lambda x: x.index_put_((torch.tensor([0]),), torch.zeros((), device=META)),
+        lambda x: x[x > 0],
+        lambda x: x.nonzero(),
+        lambda x: x.sum().item(),
+        lambda x: x.copy_(torch.zeros(3)),
+        lambda x: x + torch.zeros(3).to(META),
+        lambda x: bool(x.equal(x)),
+    ],
+)
+def test_what_waits_is_seen(waits: Callable[[Tensor], object]) -> None:
+    with NoWaiting(), pytest.raises(HostWaits):
+        waits(torch.empty(3, device=META))
+
+
+def test_what_does_not_wait_is_let_through() -> None:
+    x = torch.empty(3, device=META)
+    with NoWaiting():
+        x.copy_(torch.zeros(3), non_blocking=True)
+        x[:2].add_(1).mul_(torch.tensor(2.0))
+        assert x.to(torch.int64)[torch.arange(2, device=META)].shape == (2,)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("samplings", SAMPLINGS)
+def test_sampling_on_a_gpu(samplings: list[dict[str, Any]]) -> None:
+    logits = torch.randn(len(samplings), VOCAB, device="cuda")
+    wanted = _sample(logits.cpu(), samplings).read()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        samples = _sample(logits, samplings)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    found = samples.read()
+    assert found.logprobs.keys() == wanted.logprobs.keys()
+    for row, sampling in enumerate(samplings):
+        if sampling["temperature"] == 0:
+            assert found.token_ids[row] == wanted.token_ids[row]

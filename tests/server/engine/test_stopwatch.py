@@ -1,0 +1,33 @@
+"""Time that a device takes."""
+
+import pytest
+import torch
+
+from skipserve.engine.stopwatch import Stopwatch
+
+pytestmark = pytest.mark.fast
+
+
+def test_the_time_between_start_and_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([10.0, 12.5, 90.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    stopwatch = Stopwatch(torch.device("cpu"))
+    stopwatch.start()
+    stopwatch.stop()
+    assert stopwatch.seconds() == stopwatch.seconds() == 2.5
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_the_host_does_not_wait_before_it_reads() -> None:
+    x = torch.randn(4096, 4096, device="cuda")
+    x @ x
+    stopwatch = Stopwatch(x.device)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        stopwatch.start()
+        for _ in range(20):
+            x @ x
+        stopwatch.stop()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert 1e-4 < stopwatch.seconds() < 60

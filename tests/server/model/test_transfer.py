@@ -1,0 +1,61 @@
+"""Arrays on their way to the device."""
+
+import numpy as np
+import pytest
+import torch
+from meta_device import META, NoWaiting
+
+from skipserve.model.transfer import Numbers, _cut, _join, to_device
+
+pytestmark = pytest.mark.fast
+
+
+def _arrays() -> list[Numbers]:
+    return [
+        np.arange(3),
+        np.array([[0.1, -np.inf], [np.nan, 2.0**60]]),
+        np.zeros(0, dtype=np.int64),
+        np.arange(12).reshape(3, 4)[:, ::2].T,
+        np.array([-1]),
+    ]
+
+
+def test_on_the_cpu_memory_is_shared() -> None:
+    arrays = _arrays()
+    for array, tensor in zip(arrays, to_device(arrays, torch.device("cpu")), strict=True):
+        np.testing.assert_array_equal(tensor.numpy(), array)
+        assert np.shares_memory(tensor.numpy(), array) == bool(array.size)
+
+
+def test_what_travels_together_comes_out_as_it_went_in() -> None:
+    arrays = _arrays()
+    block = _join(arrays, is_pinned=False)
+    assert block.numel() == 14
+    for array, tensor in zip(arrays, _cut(block, arrays), strict=True):
+        assert tensor.numpy().dtype == array.dtype
+        np.testing.assert_array_equal(tensor.numpy(), array)
+
+
+def test_to_another_device_they_go_in_one_copy() -> None:
+    arrays = _arrays()
+    with NoWaiting():
+        tensors = to_device(arrays, META)
+    assert len({tensor.untyped_storage()._cdata for tensor in tensors}) == 1
+    for array, tensor in zip(arrays, tensors, strict=True):
+        assert tensor.shape == array.shape
+        assert tensor.dtype == torch.from_numpy(array).dtype
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_to_a_gpu() -> None:
+    """Thousands of blocks that are dropped while they are copied do not overwrite each other."""
+    arrays = _arrays()
+    device = torch.device("cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        many = [to_device([*arrays, np.full(500, i)], device) for i in range(2000)]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for i, tensors in enumerate(many):
+        for array, tensor in zip([*arrays, np.full(500, i)], tensors, strict=True):
+            np.testing.assert_array_equal(tensor.cpu().numpy(), array)

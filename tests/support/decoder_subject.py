@@ -1,0 +1,68 @@
+"""A tiny model beside a reference that follows the formulas, and what both are fed."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from model_batches import Rows
+from reference_llava import ReferenceDecoder, steps_of_plan
+from tiny_llava import make_checkpoint
+from torch import Tensor
+
+from skipserve.model.llava import Llava
+from skipserve_policies.plan import ANSWER_CLASSES, Plan, TokenClass
+
+ACTIONS: tuple[dict[str, Any], ...] = (
+    {"action": "skip_block"},
+    {"action": "skip_ffn"},
+    {"action": "skip_attention"},
+    {"action": "skip_attention", "shared_norm": True},
+    {"action": "parallel_ffn_attention", "shared_norm": True},
+    {"action": "parallel_ffn_attention", "shared_norm": False},
+    {"action": "parallel_blocks"},
+)
+
+
+class Subject:
+    """A tiny checkpoint, in the product and in the reference."""
+
+    def __init__(
+        self, folder: Path, num_layers: int, *, hidden: int = 32, uses_triton: bool = False
+    ) -> None:
+        make_checkpoint(
+            folder, num_layers=num_layers, hidden=hidden, num_heads=4, num_kv_heads=2, ffn=48
+        )
+        self.llava = Llava.load(folder, torch.device("cpu"), torch.float32, uses_triton=uses_triton)
+        self.hidden_size = hidden
+        self.reference = ReferenceDecoder(folder, num_heads=4, num_kv_heads=2)
+
+
+def make_rows(prompt: str, num_generated: int, seed: int = 0, *, hidden: int = 32) -> Rows:
+    """Draw rows for a prompt written as t (text) and v (visual); its last row is LAST."""
+    generator = torch.Generator().manual_seed(seed)
+    kinds = {"t": TokenClass.TEXT, "v": TokenClass.VISUAL}
+    classes = [kinds[letter] for letter in prompt]
+    classes[-1] = TokenClass.LAST
+    is_visual = torch.tensor([letter == "v" for letter in prompt] + [False] * num_generated)
+    return Rows(
+        ids=torch.randint(5, 300, (len(prompt) + num_generated,), generator=generator),
+        classes=(*classes, *[TokenClass.GENERATED] * num_generated),
+        features=torch.randn(prompt.count("v"), hidden, generator=generator),
+        is_visual=is_visual,
+    )
+
+
+def answer_rows(rows: Rows) -> list[int]:
+    return [index for index, c in enumerate(rows.classes) if c in ANSWER_CLASSES]
+
+
+def assert_close(actual: Tensor, expected: Tensor) -> None:
+    """Compare to 1e-4 of the expected logits' scale."""
+    assert not actual.isnan().any()
+    difference = (actual - expected).abs().max().item()
+    assert difference <= 1e-4 * expected.abs().max().item()
+
+
+def reference_logits(subject: Subject, rows: Rows, untrimmed: Plan) -> Tensor:
+    embedded = subject.reference.embed(rows.ids, rows.is_visual, rows.features)
+    return subject.reference.logits(embedded, rows.classes, steps_of_plan(untrimmed))

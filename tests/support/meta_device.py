@@ -1,0 +1,65 @@
+"""The meta device as a stand-in for a GPU: whatever would make the host wait for it is an error.
+
+Meta tensors have no data, so reading one fails anyway. What the mode adds are the quiet ways of
+waiting: operations that bring unpinned host memory to a device, as an index on the host does.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+META = torch.device("meta")
+
+# The size of their result, or the result itself, goes to the host.
+_READING = {
+    *("_local_scalar_dense", "nonzero", "masked_select", "equal", "bincount"),
+    *("_unique2", "unique_dim", "unique_consecutive"),
+}
+_COPIES = {"_to_copy", "copy_"}
+
+
+class HostWaits(AssertionError):
+    """An operation would make the host wait for the device."""
+
+
+class NoWaiting(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While it is entered, raises HostWaits where a GPU would be waited for.
+
+    A copy from the host has to be declared as one that does not block. Not seen without a GPU: that
+    it starts in pinned memory, and a tensor made on the device from a list of numbers.
+    """
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = func.overloadpacket.__name__
+        given = _tensors((args, kwargs))
+        is_on_device = any(tensor.is_meta for tensor in given)
+        if is_on_device and (name in _READING or _has_mask(name, given)):
+            raise HostWaits(f"{name} reads from the device")
+        made = func(*args, **kwargs)
+        is_on_device = is_on_device or any(tensor.is_meta for tensor in _tensors(made))
+        # A number in a tensor of its own is handed over with the launch.
+        is_on_host = any(tensor.is_cpu and tensor.dim() for tensor in given)
+        if is_on_host and is_on_device and not (name in _COPIES and _is_non_blocking(args, kwargs)):
+            raise HostWaits(f"{name} brings host memory to the device")
+        return made
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _has_mask(name: str, given: list[Tensor]) -> bool:
+    return name in {"index", "index_put", "index_put_"} and any(
+        tensor.dtype == torch.bool for tensor in given[1:]
+    )
+
+
+def _is_non_blocking(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    # copy_(to, from, non_blocking)
+    return bool(kwargs.get("non_blocking")) or (len(args) > 2 and bool(args[2]))
