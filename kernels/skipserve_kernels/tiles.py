@@ -93,8 +93,10 @@ def projection_tile(kernel: Kernel, num_rows: int, dtype: torch.dtype, arch: int
 def decode_tile(num_rows: int, num_kv_heads: int, arch: int) -> Tile:
     """Return the tile of decode attention, with as many splits as fill the device."""
     splits = 1
-    while splits < _MAX_DECODE_SPLITS and num_rows * num_kv_heads * splits < _FILLING_PROGRAMS:
-        splits *= 2
+    num_programs = num_rows * num_kv_heads
+    if num_rows <= MAX_FUSED_ROWS:
+        while splits < _MAX_DECODE_SPLITS and num_programs * splits < _FILLING_PROGRAMS:
+            splits *= 2
     return replace(TILES[arch, Kernel.PAGED_DECODE, 64], splits=splits)
 
 

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from skipserve.model.weights import Weights
+
 META = torch.device("meta")
 
 # The size of their result, or the result itself, goes to the host.
@@ -18,11 +20,25 @@ _READING = {
     *("_local_scalar_dense", "nonzero", "masked_select", "equal", "bincount"),
     *("_unique2", "unique_dim", "unique_consecutive"),
 }
-_COPIES = {"_to_copy", "copy_"}
+# In inference mode `to` itself comes here, not what it is made of.
+_COPIES = {"_to_copy", "copy_", "to"}
 
 
 class HostWaits(AssertionError):
     """An operation would make the host wait for the device."""
+
+
+class MetaWeights(Weights):
+    """Tensors of any name, without data."""
+
+    def __init__(self) -> None:
+        self.device, self.dtype = META, torch.float32
+
+    def take(self, name: str, *shape: int) -> Tensor:
+        return torch.empty(shape, device=META)
+
+    def leave(self, pattern: str) -> None:
+        """Have nothing to give up."""
 
 
 class NoWaiting(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -229,9 +229,9 @@ def _uniform_rows(work: int) -> LayerRows:
 def _capture(forward: Callable[[], Tensor], device: torch.device, pool: Any) -> _Graph:
     """Capture a forward whose inputs stay where they are.
 
-    On the CPU, which has no graphs, replaying runs it again.
+    Where there are no graphs, on the CPU, replaying runs it again.
     """
-    if device.type == "cpu":
+    if device.type != "cuda":
         logits = forward()
         return _Graph(lambda: logits.copy_(forward()), logits)
     # What runs for the first time may allocate and compile, which a capture does not allow.

@@ -11,7 +11,7 @@ from torch import Tensor
 from skipserve.model.batch import Batch
 from skipserve.model.config import ModelConfig, ModelFilesError
 from skipserve.model.decoder import Decoder
-from skipserve.model.fused.support import fits_triton
+from skipserve.model.fused.support import fits_triton, runs_triton
 from skipserve.model.layers import KVCache
 from skipserve.model.vision import VisionEncoder
 from skipserve.model.weights import Weights, weights_digest
@@ -82,7 +82,7 @@ class Llava:
             uses_triton: whether the decoder runs in Triton kernels; None where it can.
         """
         if uses_triton is None:
-            uses_triton = weights.device.type == "cuda" and fits_triton(config.sizes.decoder)
+            uses_triton = runs_triton(weights.device) and fits_triton(config.sizes.decoder)
         vision = VisionEncoder(config, weights, weights.device, weights.dtype)
         decoder = Decoder.load(config, weights, uses_triton=uses_triton)
         return cls(config, weights.device, weights.dtype, "", uses_triton, vision, decoder)

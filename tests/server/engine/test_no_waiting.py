@@ -7,13 +7,22 @@ import numpy as np
 import pytest
 import torch
 from engine_parts import EngineParts
-from fake_decoder import make_request
-from meta_device import META, HostWaits, NoWaiting
+from fake_decoder import IMAGE_SIZE, NUM_LAYERS, make_request
+from meta_device import META, HostWaits, MetaWeights, NoWaiting
+from tiny_llava import make_checkpoint
 from torch import Tensor
+from triton.runtime.interpreter import InterpretedFunction
 
 from skipserve.engine.inputs import StepRows, build_batch
+from skipserve.engine.runner import Runner
 from skipserve.engine.sampler import Sampler, Samples
-from skipserve.engine.types import SamplingParams
+from skipserve.engine.tables import UNREAD
+from skipserve.engine.types import EngineLimits, SamplingParams
+from skipserve.model.config import ModelConfig
+from skipserve.model.llava import Llava
+from skipserve_policies.plan import Plan, trim
+from skipserve_policies.resolve import resolve
+from skipserve_policies.schema import Rule, SkipPolicy
 
 pytestmark = pytest.mark.fast
 
@@ -66,6 +75,50 @@ def test_inputs() -> None:
             inputs = build_batch(step, rows, parts.plans, None, last_tokens)
         assert inputs.batch.token_ids.device == META
         assert len(inputs.batch.token_ids) == step.num_rows
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Llava:
+    folder = make_checkpoint(
+        tmp_path_factory.mktemp("meta"), num_layers=NUM_LAYERS, image_size=IMAGE_SIZE, patch_size=2
+    )
+    return Llava.assemble(ModelConfig.from_folder(folder), MetaWeights(), uses_triton=True)
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("uses_graphs", [False, True])
+def test_whole_steps(model: Llava, uses_graphs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of chunks, images, mixed plans and answers, with kernels that are launched and do nothing."""
+    launched: list[str] = []
+    monkeypatch.setattr(
+        InterpretedFunction, "run", lambda kernel, *_, **__: launched.append(kernel.__name__)
+    )
+    parts = EngineParts(max_rows=9)
+    limits = EngineLimits(uses_graphs=uses_graphs)
+    num_pages = parts.pool.num_pages
+    runner = Runner(model, parts.tables, parts.plans, num_pages, 9, limits)
+    assert set(launched) >= {"_norm_row", "_project", "_finish", "_decode", "_prefill"}
+    for name, plan in (
+        ("serial", Plan.full(NUM_LAYERS)),
+        ("pair", _plan(Rule(action="parallel_blocks", layers=[1], scope="prompt"))),
+        ("frozen", _plan(Rule(action="skip_attention", layers=[2], scope="visual"))),
+        ("parallel", _plan(Rule(**PARALLEL, layers=[0, 1], scope="answer"))),
+    ):
+        parts.add(make_request(name, num_text=4, num_images=1, plan=trim(plan), temperature=0.5))
+    while parts.scheduler.num_running or parts.scheduler.num_waiting:
+        step = parts.scheduler.schedule()
+        launched.clear()
+        with NoWaiting():
+            runner.launch(step)
+        assert launched
+        parts.finish(step, UNREAD)
+
+
+PARALLEL: dict[str, Any] = {"action": "parallel_ffn_attention", "shared_norm": False}
+
+
+def _plan(*rules: Rule) -> Plan:
+    return resolve("test", SkipPolicy(rules=rules), NUM_LAYERS).plan
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""Which models the fused kernels can run; needs no Triton itself."""
+"""Where the fused kernels run, and which models; needs no Triton itself."""
+
+import torch
 
 from skipserve_policies.sizes import DecoderSizes
 
@@ -6,6 +8,12 @@ _HEAD_SIZES = (16, 32, 64, 128, 256)
 _MAX_QUERY_GROUP = 16
 # Of a matrix product on a tensor core.
 _LEAST_SIDE = 16
+_OLDEST_CAPABILITY = (8, 0)
+
+
+def runs_triton(device: torch.device) -> bool:
+    """Return whether a device runs the kernels: NVIDIA's GPUs from the A100 on."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= _OLDEST_CAPABILITY
 
 
 def fits_triton(sizes: DecoderSizes) -> bool:
