@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from skipserve_kernels.input_projection.packing import Projection
 from skipserve_kernels.input_projection.reference import Layers
+from skipserve_kernels.projection import Projection
 
 NUM_POSITIONS = 50
 

@@ -2,22 +2,11 @@
 
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-
-class Projection(NamedTuple):
-    """One linear layer.
-
-    Attributes:
-        weight: [M, D].
-        bias: [M], or None.
-    """
-
-    weight: Tensor
-    bias: Tensor | None = None
+from skipserve_kernels.projection import Projection
 
 
 class Part(Enum):

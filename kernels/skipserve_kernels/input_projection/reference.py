@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from skipserve_kernels.input_projection.packing import Projection
 from skipserve_kernels.linear import reference as linear_reference
+from skipserve_kernels.projection import Projection
 from skipserve_kernels.rotary import reference as rotary_reference
 from skipserve_kernels.swiglu import reference as swiglu_reference
 

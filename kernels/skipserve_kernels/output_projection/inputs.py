@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from skipserve_kernels.output_projection.packing import OutputWeights, pack_outputs
+from skipserve_kernels.projection import Projection
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,14 @@ def make_inputs(
     def randn(*shape: int, scale: float = 1.0) -> Tensor:
         return (torch.randn(shape, generator=generator) * scale).to(dtype)
 
+    def linear(width: int) -> Projection:
+        return Projection(randn(hidden_size, width, scale=width**-0.5), randn(hidden_size))
+
     return Inputs(
         x=randn(num_rows, query_size + ffn_size),
         weights=pack_outputs(
-            (randn(hidden_size, query_size, scale=query_size**-0.5), randn(hidden_size)),
-            (randn(hidden_size, ffn_size, scale=ffn_size**-0.5), randn(hidden_size)),
+            linear(query_size),
+            linear(ffn_size),
         ),
         hidden=randn(num_hidden_rows or num_rows, hidden_size),
     )

@@ -1,13 +1,11 @@
 """The weights of a block's output side in one matrix, so that one product can serve both."""
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-# A weight [D, inputs] and its bias [D], if it has one.
-Linear: TypeAlias = tuple[Tensor, Tensor | None]
+from skipserve_kernels.projection import Projection
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,29 +27,29 @@ class OutputWeights:
     query_size: int
 
     @property
-    def output(self) -> Linear:
+    def output(self) -> Projection:
         """Attention's part: a slice [D, QN] of the one weight."""
-        return self.weight[:, : self.query_size], self.output_bias
+        return Projection(self.weight[:, : self.query_size], self.output_bias)
 
     @property
-    def down(self) -> Linear:
+    def down(self) -> Projection:
         """The FFN's part: a slice [D, F] of the one weight."""
-        return self.weight[:, self.query_size :], self.down_bias
+        return Projection(self.weight[:, self.query_size :], self.down_bias)
 
     @property
-    def all(self) -> Linear:
+    def all(self) -> Projection:
         """Both at once."""
-        return self.weight, self.both_biases
+        return Projection(self.weight, self.both_biases)
 
 
-def pack_outputs(output: Linear, down: Linear) -> OutputWeights:
+def pack_outputs(output: Projection, down: Projection) -> OutputWeights:
     """Join attention's output projection, [D, QN], and the FFN's down projection, [D, F]."""
-    biases = [bias for _, bias in (output, down) if bias is not None]
+    biases = [it.bias for it in (output, down) if it.bias is not None]
     both = torch.stack(biases).sum(0) if biases else None
     return OutputWeights(
-        weight=torch.cat((output[0], down[0]), dim=1),
-        output_bias=output[1],
-        down_bias=down[1],
+        weight=torch.cat((output.weight, down.weight), dim=1),
+        output_bias=output.bias,
+        down_bias=down.bias,
         both_biases=both,
-        query_size=output[0].shape[1],
+        query_size=output.weight.shape[1],
     )

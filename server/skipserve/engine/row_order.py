@@ -4,8 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Of more than so many, torch's topk gains little over a sort of all.
-_MAX_TOPK = 512
+# torch's topk takes less time than a sort where few of many are wanted: 0.5 against 4.9 ms for 50
+# of 32,064 numbers in 8 rows, but 0.64 against 0.08 ms for 50 of 448 in 128.
+_LEAST_TOPK_WIDTH = 4096
+_LEAST_TOPK_RATIO = 32
 
 
 def argmax(x: Tensor) -> Tensor:
@@ -20,8 +22,9 @@ def argmax(x: Tensor) -> Tensor:
 
 def ascending(x: Tensor, count: int) -> Tensor:
     """Return the `count` largest of each row of x [B, V], [B, count], ascending; NaNs come last."""
-    if count <= _MAX_TOPK:
+    width = x.shape[1]
+    if width >= _LEAST_TOPK_WIDTH and width >= count * _LEAST_TOPK_RATIO:
         return x.topk(count).values.flip(-1)
     if x.is_cpu:
-        return torch.from_numpy(np.sort(x.numpy(), axis=-1)[:, x.shape[1] - count :])
-    return x.sort(dim=-1).values[:, x.shape[1] - count :]
+        return torch.from_numpy(np.sort(x.numpy(), axis=-1)[:, width - count :])
+    return x.sort(dim=-1).values[:, width - count :]

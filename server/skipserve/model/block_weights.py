@@ -7,7 +7,7 @@ from torch import Tensor
 
 from skipserve.model.config import ModelConfig
 from skipserve.model.weights import Weights
-from skipserve_kernels.input_projection.packing import Projection
+from skipserve_kernels.projection import Projection
 
 
 @dataclass(frozen=True)

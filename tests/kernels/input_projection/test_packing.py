@@ -5,10 +5,10 @@ import torch
 
 from skipserve_kernels.input_projection.packing import (
     Part,
-    Projection,
     pack_factors,
     pack_inputs,
 )
+from skipserve_kernels.projection import Projection
 
 pytestmark = pytest.mark.fast
 

@@ -18,12 +18,12 @@ from skipserve_kernels.input_projection.inputs import Inputs, Sizes, make_inputs
 from skipserve_kernels.input_projection.packing import (
     InputWeights,
     Part,
-    Projection,
     pack_factors,
     pack_inputs,
 )
 from skipserve_kernels.input_projection.reference import Result
 from skipserve_kernels.input_projection.triton import Bits, Place, input_projection
+from skipserve_kernels.projection import Projection
 from skipserve_kernels.selection import Selection
 
 pytestmark = pytest.mark.kernels

@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from skipserve_kernels.output_projection.packing import pack_outputs
+from skipserve_kernels.projection import Projection
 
 pytestmark = pytest.mark.fast
 
 
 def test_slices_are_the_weights_and_share_their_memory() -> None:
     output, down = torch.randn(8, 16), torch.randn(8, 24)
-    weights = pack_outputs((output, None), (down, None))
+    weights = pack_outputs(Projection(output), Projection(down))
     assert torch.equal(weights.output[0], output)
     assert torch.equal(weights.down[0], down)
     assert torch.equal(weights.all[0], torch.cat((output, down), dim=1))
@@ -22,7 +23,7 @@ def test_slices_are_the_weights_and_share_their_memory() -> None:
 
 def test_one_product_gives_the_sum_of_both() -> None:
     x, y = torch.randn(3, 16), torch.randn(3, 24)
-    output, down = (torch.randn(8, 16), torch.randn(8)), (torch.randn(8, 24), torch.randn(8))
+    output, down = (Projection(torch.randn(8, n), torch.randn(8)) for n in (16, 24))
     weight, bias = pack_outputs(output, down).all
     together = torch.nn.functional.linear(torch.cat((x, y), dim=1), weight, bias)
     apart = torch.nn.functional.linear(x, *output) + torch.nn.functional.linear(y, *down)
@@ -32,7 +33,7 @@ def test_one_product_gives_the_sum_of_both() -> None:
 @pytest.mark.parametrize("which", [0, 1])
 def test_one_bias_alone_is_that_of_both(which: int) -> None:
     bias, weight = torch.randn(8), torch.randn(8, 16)
-    weights = pack_outputs(*((weight, bias if i == which else None) for i in range(2)))
+    weights = pack_outputs(*(Projection(weight, bias if i == which else None) for i in range(2)))
     found = weights.all[1]
     assert found is not None
     assert torch.equal(found, bias)
@@ -43,7 +44,7 @@ def test_one_bias_alone_is_that_of_both(which: int) -> None:
 def test_the_sum_of_biases_is_rounded_once() -> None:
     biases = torch.tensor([[1.0, 256.0], [2.0**-9, 1.0]]).bfloat16()
     weight = torch.zeros(2, 4, dtype=torch.bfloat16)
-    found = pack_outputs((weight, biases[0]), (weight, biases[1])).all[1]
+    found = pack_outputs(*(Projection(weight, bias) for bias in biases)).all.bias
     assert found is not None
     assert found.dtype is torch.bfloat16
     assert torch.equal(found, (biases[0].double() + biases[1].double()).bfloat16())

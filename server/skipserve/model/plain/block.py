@@ -13,8 +13,8 @@ from skipserve.model.batch import Every, LayerRows, put, take
 from skipserve.model.block_weights import BlockWeights
 from skipserve.model.plain.rows import BlockRows
 from skipserve_kernels.attention.op import KeyValues, attention, store
-from skipserve_kernels.input_projection.packing import Projection
 from skipserve_kernels.linear.op import PackedLinear, linear, linear_add, pack
+from skipserve_kernels.projection import Projection
 from skipserve_kernels.rms_norm.op import Gain, pack_gain, rms_norm
 from skipserve_kernels.rotary.op import rotary
 from skipserve_kernels.swiglu.op import swiglu

@@ -14,7 +14,7 @@ from skipserve.model.fused import block as block_module
 from skipserve.model.fused.block import FusedBlock, Surroundings
 from skipserve.model.fused.rows import prepare_rows
 from skipserve_kernels.attention.op import KeyValues
-from skipserve_kernels.input_projection.packing import Projection
+from skipserve_kernels.projection import Projection
 from skipserve_kernels.scratch import Scratch
 
 pytestmark = [pytest.mark.kernels, pytest.mark.fast]
