@@ -138,17 +138,26 @@ def _engine_phases() -> Iterator[str]:
     limits = EngineLimits(uses_graphs=True)
     runner = Runner(model, parts.tables, parts.plans, parts.pool.num_pages, 50, limits)
     drawn = Random(0)
-    for number in range(150):
-        plan = trim(Plan.full(NUM_LAYERS) if number % 3 else _draw_plan(drawn))
-        request = make_request(
-            str(number), num_text=drawn.randint(1, 20), num_images=number % 2, plan=plan
-        )
-        parts.add(request)
-    while parts.scheduler.num_running or parts.scheduler.num_waiting:
-        step = parts.scheduler.schedule()
-        yield f"{step.num_rows} rows of {len(step.sequences)} sequences"
-        runner.launch(step)
-        parts.finish(step, UNREAD)
+    plans = [Plan.full(NUM_LAYERS) if number % 3 else _draw_plan(drawn) for number in range(150)]
+    # All together, and then some on their own: only then do all rows of a step do the same.
+    for mix in (plans, *([plan] * 3 for plan in [*_uniform_plans(), *plans[:30:3]])):
+        for number, plan in enumerate(mix):
+            num_text = drawn.randint(1, 20)
+            parts.add(
+                make_request(str(number), num_text=num_text, num_images=number % 2, plan=trim(plan))
+            )
+        while parts.scheduler.num_running or parts.scheduler.num_waiting:
+            step = parts.scheduler.schedule()
+            yield f"{step.num_rows} rows of {len(step.sequences)} sequences of {len(mix)}"
+            runner.launch(step)
+            parts.finish(step, UNREAD)
+
+
+def _uniform_plans() -> Iterator[Plan]:
+    """Yield plans in which all classes and layers do the same."""
+    for does_attention, ffn in product((True, False), Ffn):
+        column = (Cell(does_attention, ffn),) * NUM_LAYERS
+        yield Plan((column,) * NUM_CLASSES)
 
 
 def _draw_plan(drawn: Random) -> Plan:

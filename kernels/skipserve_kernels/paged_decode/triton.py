@@ -94,6 +94,7 @@ def paged_decode(
         tile: how to compute; None takes the table's.
     """
     check_tensors(query, keys, values, tables, out)
+    assert page_size & (page_size - 1) == 0, f"a page of {page_size} is no power of two"
     num_heads, head_size = query.shape[1:]
     num_kv_heads = keys.shape[1]
     group = num_heads // num_kv_heads

@@ -53,6 +53,7 @@ def paged_prefill(
         tile: how to compute; None takes the table's.
     """
     check_tensors(query, keys, values, tables, out)
+    assert page_size & (page_size - 1) == 0, f"a page of {page_size} is no power of two"
     num_heads, head_size = query.shape[1:]
     assert query.shape[0] == selection.num_rows
     assert selection.gates is None

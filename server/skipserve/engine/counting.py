@@ -96,6 +96,7 @@ class WorkCounter:
             ffn=ffn,
             skipped_attention=full_attention - attention,
             skipped_ffn=full_ffn - ffn,
+            images=tally.num_images,
         )
 
 

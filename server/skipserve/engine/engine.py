@@ -8,10 +8,10 @@ from itertools import compress
 from operator import itemgetter
 
 import numpy as np
-import torch
 
 from skipserve.engine.checks import check_request
 from skipserve.engine.counting import WorkCounter
+from skipserve.engine.device_memory import is_out_of_memory
 from skipserve.engine.memory import (
     default_batch_tokens,
     max_images_at_once,
@@ -226,7 +226,9 @@ class Engine:
         """
         try:
             return self._runner.launch(step)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             logger.warning("no memory for a step of %d rows: %s", step.num_rows, str(error))
             return None
 
@@ -274,6 +276,7 @@ class Engine:
             num_rows=step.num_rows,
             num_sequences=len(step.sequences),
             num_plans=num_plans,
+            mode=launched.mode,
         )
         return StepResult(outputs, report, failed)
 

@@ -7,24 +7,28 @@ any mix: each row carries bits that say what it does at each layer, and what no 
 read.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skipserve.engine.inputs import StepRows
+from skipserve.engine.device_memory import is_out_of_memory
+from skipserve.engine.inputs import Index, StepRows
 from skipserve.engine.rows import PlanTable, plan_work
 from skipserve.engine.scheduler import Step
 from skipserve.engine.tables import UNREAD, SlotTables
+from skipserve.engine.types import StepMode
 from skipserve.model.batch import Batch, Every, Indexes, KvGroup, LayerRows, Work
 from skipserve.model.layers import KVCache
 from skipserve.model.llava import Llava
-from skipserve.model.transfer import to_device
+from skipserve.model.transfer import send
 from skipserve_policies.plan import Plan, TokenClass
+
+logger = logging.getLogger(__name__)
 
 BUCKETS = (1, 2, 4, 8, 16, 24, 32, 48, 64)
 
@@ -37,50 +41,53 @@ _PAIRED = Work.PAIR_FIRST | Work.PAIR_SECOND
 
 @dataclass(frozen=True)
 class _Room:
-    """What the graphs of one bucket read, on the device, in one piece: [numbers] int64.
+    """What the graphs of one bucket read, on the device, in one piece: int64.
+
+    Everything that a graph reads and does not make itself lies here: a graph keeps nothing alive.
 
     Attributes:
         numbers: the piece; the others are views of it.
+        blank: what it holds when no row does anything, on the host.
         ids, positions, kv_slots, slots: by row, [b].
         tables: pages by row, [b, W].
-        gates: Work by layer and row, [L, b]; last, for only gated graphs read it.
+        gates: Work by layer and row, [L, b]; only gated graphs read it.
+        rows: 0, 1, ..., [b].
     """
 
     numbers: Tensor
+    blank: Index
     ids: Tensor
     positions: Tensor
     kv_slots: Tensor
     slots: Tensor
     tables: Tensor
     gates: Tensor
+    rows: Tensor
 
     @classmethod
     def empty(cls, num_rows: int, width: int, num_layers: int, device: torch.device) -> "_Room":
         """Return room for so many rows, page table entries a row, and layers."""
-        sizes = (num_rows,) * 4 + (num_rows * width, num_layers * num_rows)
-        numbers = torch.zeros(sum(sizes), dtype=torch.int64, device=device)
-        ids, positions, kv_slots, slots, tables, gates = torch.split(numbers, list(sizes))
-        positions.fill_(-1)
-        kv_slots.fill_(-1)
+        sizes = [*(num_rows,) * 4, num_rows * width, num_layers * num_rows, num_rows]
+        blank = np.zeros(sum(sizes), dtype=np.int64)
+        blank[num_rows : 3 * num_rows] = -1
+        blank[-num_rows:] = np.arange(num_rows)
+        numbers = torch.from_numpy(blank.copy()).to(device)
+        ids, positions, kv_slots, slots, tables, gates, rows = torch.split(numbers, sizes)
         shaped = tables.view(num_rows, width), gates.view(num_layers, num_rows)
-        return cls(numbers, ids, positions, kv_slots, slots, *shaped)
+        return cls(numbers, blank, ids, positions, kv_slots, slots, *shaped, rows)
 
     def fill(self, rows: StepRows, work: NDArray[np.uint8] | None) -> None:
-        """Put in the rows of a step, and their gates [L, T] if they count."""
-        num_spare, width = len(self.ids) - len(rows.positions), self.tables.shape[1]
-        per_row = (
-            (rows.token_ids, 0),
-            (rows.positions, -1),
-            (rows.kv_slots, -1),
-            (rows.row_slots, 0),
-        )
-        spare_pages = width - rows.page_tables.shape[1]
-        arrays = [np.pad(array, (0, num_spare), constant_values=value) for array, value in per_row]
-        arrays.append(np.pad(rows.page_tables, ((0, num_spare), (0, spare_pages))).ravel())
+        """Put in the rows of a step, and their gates [L, T] if they count, in one copy."""
+        num_rows = len(rows.positions)
+        stop = 4 * len(self.ids) + self.tables.numel()
+        filled = self.blank[: stop if work is None else stop + self.gates.numel()].copy()
+        per_row = filled[: 4 * len(self.ids)].reshape(4, -1)
+        per_row[:, :num_rows] = rows.token_ids, rows.positions, rows.kv_slots, rows.row_slots
+        tables = filled[4 * len(self.ids) : stop].reshape(self.tables.shape)
+        tables[:num_rows, : rows.page_tables.shape[1]] = rows.page_tables
         if work is not None:
-            arrays.append(np.pad(work.astype(np.int64), ((0, 0), (0, num_spare))).ravel())
-        (sent,) = to_device([np.concatenate(arrays)], self.numbers.device)
-        self.numbers[: len(sent)].copy_(sent)
+            filled[stop:].reshape(len(work), -1)[:, :num_rows] = work
+        send(filled, self.numbers)
 
 
 @dataclass(frozen=True)
@@ -125,27 +132,35 @@ class DecodeGraphs:
             if bucket < largest
         }
         self._rooms[largest] = _Room.empty(largest, width, num_layers, model.device)
-        self._pool = torch.cuda.graph_pool_handle() if model.device.type == "cuda" else None
+        self._capturer = _Capturer(model.device)
         columns = [plan_work(plan)[TokenClass.GENERATED] for plan in hot]
         hot_columns = {_key(work) for work in columns if not (work & _PAIRED).any()}
         with torch.inference_mode():
             self._graphs = self._capture_all(hot_columns)
 
     def _capture_all(self, hot_columns: set[Column]) -> dict[tuple[Column, int], _Graph]:
-        # The largest first: the smaller ones fit into its memory.
-        return {
-            (column, bucket): self._capture(column, self._rooms[bucket])
-            for bucket in sorted(self._rooms, reverse=True)
-            for column in (_GATED, *sorted(hot_columns))
-        }
+        """Capture the largest first, for the smaller ones fit into its memory, as far as it goes.
+
+        What has no graph runs without.
+        """
+        graphs: dict[tuple[Column, int], _Graph] = {}
+        try:
+            for bucket in sorted(self._rooms, reverse=True):
+                for column in (_GATED, *sorted(hot_columns)):
+                    graphs[column, bucket] = self._capture(column, self._rooms[bucket])
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            logger.warning("no memory for more than %d graphs of decode steps", len(graphs))
+        return graphs
 
     @torch.inference_mode()
-    def run(self, step: Step, rows: StepRows) -> tuple[Tensor, Tensor] | None:
+    def run(self, step: Step, rows: StepRows) -> tuple[Tensor, Tensor, StepMode] | None:
         """Run a step, if a graph fits it.
 
         Returns:
-            Logits [T, V] float32, which the next step overwrites, and the slots of the rows [T];
-            None where no graph fits.
+            Logits [T, V] float32, which the next step overwrites, the slots of the rows [T], and
+            the kind of graph; None where no graph fits.
         """
         key = self.choose(step, rows)
         if key is None:
@@ -155,7 +170,8 @@ class DecodeGraphs:
         room.fill(rows, self._plans.work(rows.columns) if column == _GATED else None)
         graph = self._graphs[key]
         graph.replay()
-        return graph.logits[: step.num_rows], room.slots[: step.num_rows]
+        mode = StepMode.GATED if column == _GATED else StepMode.UNIFORM
+        return graph.logits[: step.num_rows], room.slots[: step.num_rows], mode
 
     def choose(self, step: Step, rows: StepRows) -> tuple[Column, int] | None:
         """Return the graph of a step, a column and a number of rows.
@@ -163,12 +179,13 @@ class DecodeGraphs:
         None where a row is not the only one of its sequence, gives no token, shows an image or is
         one of a pair, and for too many rows.
         """
-        if step.num_rows > max(self._rooms) or not _is_decode(step):
+        buckets = [b for column, b in self._graphs if column == _GATED and b >= step.num_rows]
+        if not buckets or not _is_decode(step):
             return None
         work = self._plans.work(rows.columns)
         if (work & _PAIRED).any():
             return None
-        bucket = min(bucket for bucket in self._rooms if bucket >= step.num_rows)
+        bucket = min(buckets)
         column = _key(work[:, 0]) if (work == work[:, :1]).all() else _GATED
         return (column if (column, bucket) in self._graphs else _GATED), bucket
 
@@ -180,7 +197,7 @@ class DecodeGraphs:
             ids = torch.where(room.ids == UNREAD, last_tokens, room.ids)
             return self._model.forward(replace(batch, token_ids=ids), self._cache)
 
-        return _capture(forward, self._model.device, self._pool)
+        return self._capturer.capture(forward)
 
     def _batch(self, column: Column, room: _Room) -> Batch:
         num_rows, num_layers = len(room.ids), len(room.gates)
@@ -198,7 +215,7 @@ class DecodeGraphs:
             visual_features=None,
             layers=layers,
             kv_group=(KvGroup(tables, room.kv_slots),) * num_layers,
-            logit_rows=torch.arange(num_rows, device=room.ids.device),
+            logit_rows=room.rows,
             gates=room.gates if column == _GATED else None,
         )
 
@@ -226,21 +243,30 @@ def _uniform_rows(work: int) -> LayerRows:
     return LayerRows(**sets)
 
 
-def _capture(forward: Callable[[], Tensor], device: torch.device, pool: Any) -> _Graph:
-    """Capture a forward whose inputs stay where they are.
+class _Capturer:
+    """Captures forwards whose inputs stay where they are; all graphs share one piece of memory.
 
-    Where there are no graphs, on the CPU, replaying runs it again.
+    Where there are no graphs, on the CPU, replaying runs the forward again.
     """
-    if device.type != "cuda":
-        logits = forward()
-        return _Graph(lambda: logits.copy_(forward()), logits)
-    # What runs for the first time may allocate and compile, which a capture does not allow.
-    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    side.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(side):
-        forward()
-    torch.cuda.current_stream(device).wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
-        logits = forward()
-    return _Graph(graph.replay, logits)
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        if device.type == "cuda":
+            self._pool = torch.cuda.graph_pool_handle()
+            # One for all: libraries keep memory for each stream that they have worked on.
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def capture(self, forward: Callable[[], Tensor]) -> _Graph:
+        """Return the graph of a forward, which is run as well."""
+        if self._device.type != "cuda":
+            logits = forward()
+            return _Graph(lambda: logits.copy_(forward()), logits)
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        # What runs for the first time may allocate and compile, which a capture does not allow.
+        with torch.cuda.stream(self._stream):
+            forward()
+        torch.cuda.current_stream(self._device).wait_stream(self._stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+            logits = forward()
+        return _Graph(graph.replay, logits)

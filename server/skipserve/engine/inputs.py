@@ -85,7 +85,7 @@ def build_batch(
 ) -> Inputs:
     """Make one forward of all rows of a step, whatever their plans.
 
-    All indexes are computed on the host and go to the device in one copy.
+    What it reads is computed on the host and goes to the device in one copy.
 
     Args:
         step: which rows.

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from skipserve.engine.graphs import BUCKETS
 from skipserve.engine.types import EngineLimits
 from skipserve.errors import EngineError
 from skipserve.model.llava import Llava
@@ -17,12 +18,25 @@ _BATCH_TOKENS_ELSEWHERE = 2048
 _SHARE_CPU = 0.25
 _SHARE_ELSEWHERE = 0.9
 
+# Of one logit, through all that sampling makes of it: copies, sorted, weights, whole numbers, sums.
+_SAMPLER_NUMBER_BYTES = 80
+
+# Of one captured graph; vLLM reports 24 to 28 MiB of larger ones.
+_GRAPH_BYTES = 24 * 2**20
+
 _CGROUP = Path("/sys/fs/cgroup")
 
 
 def default_batch_tokens(device: torch.device) -> int:
     """Return how many rows a step may have if nobody says so."""
     return _BATCH_TOKENS_CPU if device.type == "cpu" else _BATCH_TOKENS_ELSEWHERE
+
+
+def runs_graphs(model: Llava, limits: EngineLimits) -> bool:
+    """Return whether decode steps are captured."""
+    if limits.uses_graphs is not None:
+        return limits.uses_graphs and model.uses_triton
+    return model.uses_triton and model.device.type == "cuda"
 
 
 def num_pool_pages(model: Llava, limits: EngineLimits, max_rows: int) -> int:
@@ -39,7 +53,7 @@ def num_pool_pages(model: Llava, limits: EngineLimits, max_rows: int) -> int:
     page_bytes = model.cache_bytes_per_token() * limits.page_size
     num_bytes = limits.kv_cache_bytes
     if num_bytes is None:
-        num_bytes = _pool_bytes(model, max_rows)
+        num_bytes = _pool_bytes(model, limits, max_rows)
     num_fitting = num_bytes // page_bytes
     if num_fitting < 1:
         raise EngineError(
@@ -49,8 +63,11 @@ def num_pool_pages(model: Llava, limits: EngineLimits, max_rows: int) -> int:
     return int(min(num_fitting, limits.max_running * pages_per_sequence))
 
 
-def _pool_bytes(model: Llava, max_rows: int) -> int:
+def _pool_bytes(model: Llava, limits: EngineLimits, max_rows: int) -> int:
+    """Return a share of what is free, less what steps and the rest of the engine need."""
     reserved = vision_bytes(model, max_rows) + _decoder_bytes(model, max_rows)
+    reserved += limits.encoder_cache_bytes + _sampler_bytes(model, limits, max_rows)
+    reserved += _graph_bytes(limits) if runs_graphs(model, limits) else 0
     if model.device.type == "cpu":
         return int(_SHARE_CPU * (_free_host_bytes() - reserved))
     free, _ = torch.cuda.mem_get_info(model.device)
@@ -85,6 +102,18 @@ def _decoder_bytes(model: Llava, max_rows: int) -> int:
     sizes = model.config.sizes.decoder
     working = 8 * sizes.hidden_size + 3 * sizes.ffn_size + 2 * sizes.vocab_size
     return 4 * max_rows * working
+
+
+def _sampler_bytes(model: Llava, limits: EngineLimits, max_rows: int) -> int:
+    """Return what drawing a token for each request may need; an upper estimate."""
+    num_drawn = min(limits.max_running, max_rows)
+    return _SAMPLER_NUMBER_BYTES * num_drawn * model.config.sizes.decoder.vocab_size
+
+
+def _graph_bytes(limits: EngineLimits) -> int:
+    """Return what the captured graphs take besides what steps need; an estimate."""
+    num_columns = len({plan.columns for plan in limits.hot_plans}) + 2
+    return _GRAPH_BYTES * num_columns * len(BUCKETS)
 
 
 def _free_host_bytes() -> int:

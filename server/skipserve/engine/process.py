@@ -20,6 +20,7 @@ from skipserve.engine.loop import EngineLoop
 from skipserve.engine.types import EngineSpec, Failed, Ready
 from skipserve.errors import EngineError
 from skipserve.model.config import ModelConfig, ModelFilesError
+from skipserve.model.fused.support import has_compiler, runs_triton
 from skipserve.model.llava import Llava
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,8 @@ def load(spec: EngineSpec) -> tuple[Engine, Ready]:
     if spec.num_threads is not None:
         torch.set_num_threads(spec.num_threads)
     device = resolve_device(spec.device)
+    # Else the convolution of a float32 vision tower would round its inputs to 10 bits on a GPU.
+    torch.backends.cudnn.allow_tf32 = False
     dtype = resolve_dtype(spec.dtype, device, ModelConfig.from_folder(spec.model).dtype)
     model = Llava.load(spec.model, device, dtype)
     engine = Engine(model, spec.limits)
@@ -85,12 +88,17 @@ def resolve_device(name: str) -> torch.device:
     """Return the device of a name; "auto" takes a GPU where there is one.
 
     Raises:
-        EngineError: a GPU is asked for and there is none.
+        EngineError: a GPU is asked for and there is none, or nothing to build its kernels with.
     """
     has_gpu = torch.cuda.is_available()
     device = torch.device(("cuda" if has_gpu else "cpu") if name == "auto" else name)
     if device.type == "cuda" and not has_gpu:
         raise EngineError(f"the device is {name}, but this machine has no CUDA device; cpu works")
+    if runs_triton(device) and not has_compiler():
+        raise EngineError(
+            "Triton needs a C compiler and Python's headers to start its kernels: install gcc and "
+            "python3-dev, or name a compiler in CC"
+        )
     return device
 
 

@@ -14,15 +14,24 @@ from torch import Tensor
 from skipserve.engine.encoder_cache import EncoderCache, image_key
 from skipserve.engine.graphs import DecodeGraphs
 from skipserve.engine.inputs import StepRows, build_batch, visual_range
+from skipserve.engine.memory import runs_graphs
 from skipserve.engine.rows import PlanTable
 from skipserve.engine.sampler import Sampler, Samples
 from skipserve.engine.scheduler import Step
 from skipserve.engine.sequence import Sequence
 from skipserve.engine.stopwatch import Stopwatch
 from skipserve.engine.tables import SlotTables
-from skipserve.engine.types import EngineLimits, Image
+from skipserve.engine.types import EngineLimits, Image, SamplingParams, StepMode
 from skipserve.model.llava import Llava
 from skipserve_policies.plan import Plan, trim
+
+# Sampling of every kind.
+_DRAWS = (
+    SamplingParams(1, temperature=0.0, num_top_logprobs=1),
+    SamplingParams(1, top_k=5),
+    SamplingParams(1, top_p=0.5),
+    SamplingParams(1, min_p=0.5),
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,7 @@ class Launched:
         num_encoded: images that were encoded for a sequence, where there are any.
         encoding: how long that took; None where there are none.
         started: when, on the clock of `perf_counter`.
+        mode: how the forward ran.
     """
 
     step: Step
@@ -46,6 +56,7 @@ class Launched:
     num_encoded: Mapping[Sequence, int]
     encoding: Stopwatch | None
     started: float
+    mode: StepMode
 
 
 @dataclass(frozen=True)
@@ -111,10 +122,9 @@ class Runner:
         # By slot, for steps that are launched before the last tokens are read.
         self._last_tokens = torch.zeros(tables.num_slots, dtype=torch.int64, device=model.device)
         model.warm_up(self._cache)
-        uses_graphs = limits.uses_graphs
-        if uses_graphs is None:
-            uses_graphs = model.uses_triton and model.device.type == "cuda"
-        self._graphs = self._capture(limits.hot_plans) if uses_graphs else None
+        self._graphs = self._capture(limits.hot_plans) if runs_graphs(model, limits) else None
+        if model.device.type != "cpu":
+            self._warm_up()
 
     def launch(self, step: Step) -> Launched:
         """Compute the rows of a step and sample; a device that works on its own may go on later."""
@@ -123,7 +133,7 @@ class Runner:
             self._sampler.place(sequence.slot, sequence.request.sampling)
             sequence.started = sequence.started or started
         images = self._find_images(step)
-        logits, sampled_slots = self._forward(step, images.features)
+        logits, sampled_slots, mode = self._forward(step, images.features)
         sampling = list(compress(step.sequences, step.samples))
         slots = np.array([s.slot for s in sampling], dtype=np.int64)
         # The scheduler has counted the new token in.
@@ -132,7 +142,7 @@ class Runner:
         if samples is not None:
             self._last_tokens.index_copy_(0, sampled_slots, samples.token_ids)
         return Launched(
-            step, samples, slots, positions, images.num_encoded, images.encoding, started
+            step, samples, slots, positions, images.num_encoded, images.encoding, started, mode
         )
 
     def free_memory(self) -> None:
@@ -140,6 +150,19 @@ class Runner:
         self.encoder_cache.clear()
         if self._model.device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def _warm_up(self) -> None:
+        """Do once what the first requests would wait for: libraries load what they need then."""
+        sizes = self._model.config.sizes
+        size = sizes.vision.image_size
+        black = Image(bytes(3 * size**2), size, digest=b"")
+        self._model.encode_images(_pixels([black], self._model.device))
+        logits = torch.zeros(len(_DRAWS), sizes.decoder.vocab_size, device=self._model.device)
+        sampler = Sampler(len(_DRAWS))
+        for slot, sampling in enumerate(_DRAWS):
+            sampler.place(slot, sampling)
+        slots = np.arange(len(_DRAWS))
+        sampler.sample(logits, slots, slots)
 
     def _capture(self, hot_plans: tuple[Plan, ...]) -> DecodeGraphs:
         full = trim(Plan.full(self._model.config.sizes.decoder.num_layers))
@@ -152,13 +175,14 @@ class Runner:
             hot=(full, *hot_plans),
         )
 
-    def _forward(self, step: Step, features: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the logits that a step samples from, and the slots that they are of."""
+    def _forward(self, step: Step, features: Tensor | None) -> tuple[Tensor, Tensor, StepMode]:
+        """Return the logits that a step samples from, their slots, and how it ran."""
         rows = StepRows.of(step, self._tables)
         if self._graphs is not None and (replayed := self._graphs.run(step, rows)) is not None:
             return replayed
         inputs = build_batch(step, rows, self._plans, features, self._last_tokens)
-        return self._model.forward(inputs.batch, self._cache), inputs.sampled_slots
+        logits = self._model.forward(inputs.batch, self._cache)
+        return logits, inputs.sampled_slots, StepMode.EAGER
 
     def _find_images(self, step: Step) -> _Images:
         """Return the projected features of all rows that show an image."""

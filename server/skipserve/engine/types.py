@@ -44,6 +44,14 @@ class FailureKind(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
 
 
+class StepMode(StrEnum):
+    """How a step ran: as a graph of one plan, as a graph of any mix, or without a graph."""
+
+    UNIFORM = "uniform"
+    GATED = "gated"
+    EAGER = "eager"
+
+
 @dataclass(frozen=True)
 class EngineLimits:
     """How much an engine takes on at once.
@@ -92,7 +100,7 @@ class EngineSpec:
     num_threads: int | None = None
     limits: EngineLimits = EngineLimits()
     stall_seconds: float = 30.0
-    load_seconds: float = 600.0
+    load_seconds: float = 1200.0
 
 
 @dataclass(frozen=True)
@@ -187,6 +195,7 @@ class Executed:
         full_flops: what the same rows cost under the trimmed full model.
         attention, ffn: (row, layer) sublayers that ran.
         skipped_attention, skipped_ffn: those that the trimmed full model would have run besides.
+        images: images that were encoded.
     """
 
     flops: int = 0
@@ -195,6 +204,7 @@ class Executed:
     ffn: int = 0
     skipped_attention: int = 0
     skipped_ffn: int = 0
+    images: int = 0
 
     def __add__(self, other: "Executed") -> "Executed":
         return Executed(
@@ -234,6 +244,7 @@ class StepReport(msgspec.Struct, frozen=True):
         num_rows: rows that were launched.
         num_sequences: requests that took part.
         num_plans: distinct plans among them.
+        mode: how it ran.
     """
 
     executed: dict[str, Executed]
@@ -241,6 +252,7 @@ class StepReport(msgspec.Struct, frozen=True):
     num_rows: int
     num_sequences: int
     num_plans: int
+    mode: StepMode = StepMode.EAGER
 
 
 class EngineState(msgspec.Struct, frozen=True):

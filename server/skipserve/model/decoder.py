@@ -18,6 +18,9 @@ from skipserve.model.weights import Weights, take_linear
 from skipserve_kernels.linear.op import PackedLinear, linear, pack
 from skipserve_policies.sizes import DecoderSizes
 
+# Libraries have other products for few rows than for many.
+_HEAD_ROWS = (1, 16, 128)
+
 
 @dataclass(frozen=True)
 class Decoder:
@@ -51,6 +54,13 @@ class Decoder:
     def new_cache(self, num_pages: int, page_size: int) -> KVCache:
         """Return room for the keys and values of so many pages; it is not cleared."""
         return KVCache(page_size, self.layers.new_cache(num_pages * page_size))
+
+    def warm_up(self, cache: KVCache) -> None:
+        """Run what is compiled or loaded when it first runs; the cache keeps what it holds."""
+        self.layers.warm_up(cache)
+        if self.embedding.device.type != "cpu":
+            for num_rows in _HEAD_ROWS:
+                linear(self.embedding.new_zeros(num_rows, self.sizes.hidden_size), self.head)
 
     def cache_bytes_per_token(self) -> int:
         """Return what the keys and values of one position take in all layers."""

@@ -99,7 +99,7 @@ class Llava:
     @torch.inference_mode()
     def warm_up(self, cache: KVCache) -> None:
         """Compile all kernels that a forward may launch; the cache keeps what it holds."""
-        self._decoder.layers.warm_up(cache)
+        self._decoder.warm_up(cache)
 
     def cache_bytes_per_token(self) -> int:
         """Return what the keys and values of one position take, in the type the device keeps."""

@@ -32,6 +32,15 @@ def to_device(arrays: Sequence[Numbers], device: torch.device) -> list[Tensor]:
     return _cut(block.to(device, non_blocking=True), arrays)
 
 
+def send(numbers: NDArray[np.int64], target: Tensor) -> None:
+    """Copy numbers to the beginning of a flat tensor of a device, without waiting on a GPU."""
+    room = target[: len(numbers)]
+    if target.device.type == "cuda":
+        room.copy_(_join([numbers], is_pinned=True), non_blocking=True)
+    else:
+        room.copy_(torch.from_numpy(numbers), non_blocking=True)
+
+
 def _join(arrays: Sequence[Numbers], *, is_pinned: bool) -> Tensor:
     """Return the bits of all numbers as int64, one array behind the other."""
     num_numbers = sum(array.size for array in arrays)

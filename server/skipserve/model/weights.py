@@ -116,7 +116,7 @@ class Weights:
             for key in opened.keys():  # noqa: SIM118  (the file is no mapping)
                 if _DERIVED.search(key):
                     continue
-                name = _canonical(key)
+                name = canonical_name(key)
                 if name in places:
                     raise ModelFilesError(f"the tensors {places[name][1]} and {key} are the same")
                 places[name] = (file, key)
@@ -193,7 +193,12 @@ def _open(file: Path) -> Any:
         raise ModelFilesError(f"{file} cannot be read as safetensors: {error}") from error
 
 
-def _canonical(key: str) -> str:
+def canonical_name(key: str) -> str:
+    """Return the name here of a tensor of a checkpoint.
+
+    Raises:
+        ModelFilesError: no LLaVA model has a tensor of that name.
+    """
     for pattern, name in _NAMES:
         canonical, count = pattern.subn(name, key)
         if count:

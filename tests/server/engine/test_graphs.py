@@ -3,6 +3,10 @@
 On the CPU, which has no graphs, a replay runs the same forward on the same memory again.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -10,9 +14,9 @@ import torch
 from tiny_llava import make_checkpoint
 
 from skipserve.engine.engine import Engine
-from skipserve.engine.inputs import StepRows
-from skipserve.engine.scheduler import Step
-from skipserve.engine.types import EngineLimits, Request, SamplingParams
+from skipserve.engine.graphs import _Capturer
+from skipserve.engine.types import EngineLimits, Request, SamplingParams, StepMode
+from skipserve.model.batch import Every
 from skipserve.model.llava import Llava
 from skipserve_policies.flops import prompt_classes
 from skipserve_policies.plan import Plan, TokenClass, trim
@@ -102,47 +106,117 @@ def _limits(*, uses_graphs: bool, looks_ahead: bool = False) -> EngineLimits:
     )
 
 
-@pytest.mark.parametrize("looks_ahead", [False, True])
+@pytest.fixture(scope="module")
+def engine(fused: Llava) -> Engine:
+    return Engine(fused, _limits(uses_graphs=True))
+
+
+@pytest.fixture(scope="module")
+def ahead(fused: Llava) -> Engine:
+    return Engine(fused, _limits(uses_graphs=True, looks_ahead=True))
+
+
+def _solo(plain: Llava, names: list[str]) -> dict[str, list[int | None]]:
+    """Return the answer that each gets alone, of the plain model."""
+    solo = {}
+    for place, name in enumerate(names):
+        engine = Engine(plain, _limits(uses_graphs=False))
+        engine.add(_request(name, num_prompt=3 + place))
+        solo[name] = [output.token_id for _ in range(4) for output in engine.step().outputs]
+    return solo
+
+
 @pytest.mark.parametrize(
     "names",
     [["full"], ["hot"], ["full", "ffn", "parallel"], ["shared", "attention"], ["pair", "full"]],
     ids="-".join,
 )
 def test_answers_are_those_of_the_plain_model(
-    fused: Llava, plain: Llava, names: list[str], looks_ahead: bool
+    engine: Engine, ahead: Engine, plain: Llava, names: list[str]
 ) -> None:
-    limits = _limits(uses_graphs=True, looks_ahead=looks_ahead)
-    solo = {}
-    for place, name in enumerate(names):
-        engine = Engine(plain, _limits(uses_graphs=False))
-        engine.add(_request(name, num_prompt=3 + place))
-        solo[name] = [o.token_id for _ in range(4) for o in engine.step().outputs]
-    assert _answers(Engine(fused, limits), names) == solo
+    solo = _solo(plain, names)
+    assert _answers(engine, names) == solo
+    assert _answers(ahead, names) == solo
 
 
-def test_each_mix_of_plans_gets_its_graph(fused: Llava, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_mix_of_plans_gets_its_graph(engine: Engine) -> None:
+    graphs = engine._runner._graphs
+    assert graphs is not None
+    replayed: list[tuple[bool, int]] = []
+    for key, graph in graphs._graphs.items():
+        note = partial(replayed.append, (key[0] == b"", key[1]))
+        graphs._graphs[key] = replace(graph, replay=partial(_both, note, graph.replay))
+    for names, expected in (
+        (["full"], [(False, 1)] * 3),
+        (["hot"], [(False, 1)] * 3),
+        (["ffn"], [(True, 1)] * 3),
+        (["full", "hot"], [(True, 2)] * 3),
+        (["pair"], []),
+    ):
+        replayed.clear()
+        _answers(engine, names)
+        # The prompt is a chunk; what follows is not.
+        assert replayed == expected
+
+
+def test_each_step_says_how_it_ran(engine: Engine) -> None:
+    for name, mode in (
+        ("full", StepMode.UNIFORM),
+        ("ffn", StepMode.GATED),
+        ("pair", StepMode.EAGER),
+    ):
+        engine.add(_request(name))
+        reports = [engine.step().report for _ in range(4)]
+        assert [it.mode for it in reports if it] == [StepMode.EAGER, mode, mode, mode]
+
+
+def _both(first: Callable[[], object], second: Callable[[], object]) -> None:
+    first()
+    second()
+
+
+def test_a_graph_reads_nothing_that_could_be_freed(engine: Engine) -> None:
+    """A captured graph knows addresses alone: what it reads must lie in what is kept."""
+    graphs = engine._runner._graphs
+    assert graphs is not None
+    for (column, bucket), _ in graphs._graphs.items():
+        room = graphs._rooms[bucket]
+        batch = graphs._batch(column, room)
+        tensors = [batch.token_ids, batch.positions, batch.visual_rows, batch.logit_rows]
+        tensors += [group.slots for group in batch.kv_group]
+        tensors += [group.tables.device for group in batch.kv_group]
+        tensors += [batch.gates] if batch.gates is not None else []
+        for tensor in tensors:
+            assert tensor.untyped_storage().data_ptr() == room.numbers.untyped_storage().data_ptr()
+        assert all(isinstance(rows, Every) for it in batch.layers for rows in vars(it).values())
+
+
+def test_without_memory_for_more_the_graphs_there_are_are_used(
+    fused: Llava, plain: Llava, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The largest come first: here those of three rows, of which one is left over for any mix."""
+    captured = count()
+
+    def capture(self: _Capturer, forward: Callable[[], torch.Tensor]) -> object:
+        if next(captured) == 1:
+            raise RuntimeError("CUDA error: out of memory")
+        return real(self, forward)
+
+    real = _Capturer.capture
+    monkeypatch.setattr(_Capturer, "capture", capture)
     engine = Engine(fused, _limits(uses_graphs=True))
     graphs = engine._runner._graphs
     assert graphs is not None
-    seen: list[tuple[bool, int] | None] = []
-    run = graphs.run
+    assert list(graphs._graphs) == [(b"", MAX_RUNNING)]
+    assert _answers(engine, ["full"]) == _solo(plain, ["full"])
 
-    def watch(step: Step, rows: StepRows) -> tuple[torch.Tensor, torch.Tensor] | None:
-        replayed = run(step, rows)
-        key = graphs.choose(step, rows)
-        seen.append(key and (key[0] == b"", key[1]))
-        assert (replayed is None) == (key is None)
-        return replayed
 
-    monkeypatch.setattr(graphs, "run", watch)
-    for names, expected in (
-        (["full"], (False, 1)),
-        (["hot"], (False, 1)),
-        (["ffn"], (True, 1)),
-        (["full", "hot"], (True, 2)),
-        (["pair"], None),
-    ):
-        seen.clear()
-        _answers(engine, names)
-        # The prompt is a chunk; what follows is not.
-        assert seen == [None, *[expected] * 3]
+def test_what_is_wrong_with_a_capture_is_told(
+    fused: Llava, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def capture(self: _Capturer, forward: Callable[[], torch.Tensor]) -> object:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(_Capturer, "capture", capture)
+    with pytest.raises(RuntimeError, match="not permitted"):
+        Engine(fused, _limits(uses_graphs=True))

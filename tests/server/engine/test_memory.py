@@ -15,7 +15,7 @@ from skipserve.errors import EngineError
 pytestmark = pytest.mark.fast
 
 PAGE_BYTES = FakeDecoder().cache_bytes_per_token() * 16
-LIMITS = EngineLimits(max_running=1000)
+LIMITS = EngineLimits(max_running=1000, encoder_cache_bytes=0)
 
 
 def test_the_pool_is_as_large_as_it_is_told() -> None:
@@ -46,6 +46,29 @@ def test_a_share_of_the_free_memory_is_taken_less_what_a_step_needs(
     monkeypatch.setattr(memory, "_free_host_bytes", lambda: vision_bytes(model, 16))
     with pytest.raises(EngineError):
         num_pool_pages(model, LIMITS, 16)
+
+
+class OnGpu(FakeDecoder):
+    """Says that it is on a GPU."""
+
+    device = torch.device("cuda")
+
+
+def test_of_a_gpu_most_is_taken_less_what_the_rest_of_the_engine_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    free = 4 * 2**30
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2 * free))
+    model, limits = OnGpu(), replace(LIMITS, max_running=10**7)
+    whole = num_pool_pages(model, limits, 16) * PAGE_BYTES
+    assert 0.85 * free < whole <= 0.9 * free
+    kept = replace(limits, encoder_cache_bytes=2**30)
+    assert whole - num_pool_pages(model, kept, 16) * PAGE_BYTES == pytest.approx(2**30, rel=1e-3)
+    monkeypatch.setattr(OnGpu, "uses_triton", True)
+    with_graphs = num_pool_pages(model, limits, 16) * PAGE_BYTES
+    assert whole - with_graphs > 18 * 20 * 2**20
+    without = num_pool_pages(model, replace(limits, uses_graphs=False), 16) * PAGE_BYTES
+    assert without == whole
 
 
 def test_the_tower_is_given_room_for_all_pictures_of_a_step() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from meta_device import META, NoWaiting
 
-from skipserve.model.transfer import Numbers, _cut, _join, to_device
+from skipserve.model.transfer import Numbers, _cut, _join, send, to_device
 
 pytestmark = pytest.mark.fast
 
@@ -44,6 +44,15 @@ def test_to_another_device_they_go_in_one_copy() -> None:
     for array, tensor in zip(arrays, tensors, strict=True):
         assert tensor.shape == array.shape
         assert tensor.dtype == torch.from_numpy(array).dtype
+
+
+def test_what_is_sent_takes_the_beginning() -> None:
+    target = torch.full((5,), 7)
+    send(np.array([1, 2, 3]), target)
+    assert target.tolist() == [1, 2, 3, 7, 7]
+    on_device = torch.empty(5, dtype=torch.int64, device=META)
+    with NoWaiting():
+        send(np.array([1, 2, 3]), on_device)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -1,5 +1,8 @@
 """Where the fused kernels run, and which models; needs no Triton itself."""
 
+import os
+import shutil
+
 import torch
 
 from skipserve_policies.sizes import DecoderSizes
@@ -29,3 +32,8 @@ def fits_triton(sizes: DecoderSizes) -> bool:
         and sizes.num_heads // sizes.num_kv_heads <= _MAX_QUERY_GROUP
         and all(side % _LEAST_SIDE == 0 for side in sides)
     )
+
+
+def has_compiler() -> bool:
+    """Return whether Triton finds the C compiler with which it builds what starts its kernels."""
+    return bool(os.environ.get("CC")) or any(map(shutil.which, ("gcc", "clang")))

@@ -31,7 +31,14 @@ def warm_up_batches(
             yield _batch(_num_rows(rows, num_rows), rows, device)
         if num_rows <= tiles.MAX_FUSED_ROWS:
             yield _batch(num_rows, LayerRows(), device, is_gated=True)
-    for rows in (LayerRows(), LayerRows(attention=_some(1, device))):
+    # Attention of chunks comes in one tile; what it writes to differs.
+    some = _some(1, device)
+    for rows in (
+        LayerRows(),
+        LayerRows(attention=some),
+        LayerRows(parallel=Every.ALL),
+        LayerRows(attention=some, kv=some, ffn=some, parallel=some),
+    ):
         yield _batch(2, rows, device, is_chunk=True)
 
 

@@ -1,0 +1,300 @@
+"""How fast our kernels are beside the library's, and beside what the device can do.
+
+Each launch works on another copy of what it reads, so that nothing is left in the device's cache.
+Shapes: M rows, D hidden, H query heads, K key/value heads, C head size, F FFN size.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from on_gpu.bench import Bench, Rows
+from on_gpu.clock import Work, device_seconds
+from on_gpu.kernel_checks import CHECKS, Setting, new_scratch
+from on_gpu.record import SHARE_UNIT
+from report import Row
+from torch import Tensor
+
+from skipserve_kernels.input_projection.packing import InputWeights, Part
+from skipserve_kernels.input_projection.triton import Place, input_projection
+from skipserve_kernels.output_projection.triton import output_projection
+from skipserve_kernels.paged_decode.triton import paged_decode
+from skipserve_kernels.paged_prefill.spans import find_spans
+from skipserve_kernels.paged_prefill.triton import paged_prefill
+from skipserve_kernels.rms_norm.triton import Target, norm_rows
+from skipserve_kernels.selection import Selection
+from skipserve_kernels.tiles import architecture, prefill_tile
+
+_NUM_COPIES = 8
+# Of small things, so that all copies together do not fit into the cache.
+_MAX_COPIES = 64
+_PAGE_SIZE = 16
+_EPSILON = 1e-5
+
+
+@dataclass(frozen=True)
+class Race:
+    """One operation on one number of rows.
+
+    Attributes:
+        kernel: as `kernel_checks.CHECKS` calls it.
+        name: of the operation.
+        num_rows: M.
+        flops: of one launch.
+        num_bytes: that one launch reads and writes at least.
+        ours: one launch of ours for each copy.
+        library: likewise.
+    """
+
+    kernel: str
+    name: str
+    num_rows: int
+    flops: float
+    num_bytes: float
+    ours: list[Work]
+    library: list[Work]
+
+
+def setting_of(bench: Bench) -> Setting:
+    """Return what kernels are checked and timed with."""
+    amount = bench.amount
+    return Setting(
+        sizes=bench.config.sizes.decoder,
+        device=bench.device,
+        dtype=bench.dtype,
+        row_counts=amount.row_counts,
+        prefill_counts=amount.prefill_counts,
+        context=amount.context,
+    )
+
+
+def check_kernel(bench: Bench, kernel: str) -> Rows:
+    """Yield the error shares of a kernel, and note whether they are good."""
+    bench.exactness[kernel] = False
+    shares = []
+    for case, share in CHECKS[kernel](setting_of(bench)):
+        shares.append(share)
+        yield Row(f"{kernel}/{case}", share, SHARE_UNIT, target=1.0, is_limit=True)
+    bench.exactness[kernel] = max(shares) <= 1
+
+
+@torch.inference_mode()
+def measure_kernels(bench: Bench) -> Rows:
+    """Time each kernel that is exact; one that was not checked is checked first."""
+    setting = setting_of(bench)
+    for kernel, races in RACES.items():
+        if kernel not in bench.exactness:
+            yield from check_kernel(bench, kernel)
+        if not bench.exactness[kernel]:
+            bench.notes.append(f"{kernel}: not timed, for it is not exact")
+            continue
+        for race in races(setting):
+            yield from _rows(bench, race)
+
+
+def _rows(bench: Bench, race: Race) -> Rows:
+    contenders = {"ours": race.ours, "library": race.library}
+    seconds = device_seconds(contenders, bench.device, bench.amount.repeats)
+    name = f"{race.name}/{race.num_rows} rows"
+    floor = bench.ceilings.seconds(race.flops, race.num_bytes)
+    yield Row(f"{name}/ours", 1e6 * seconds["ours"], "us")
+    yield Row(f"{name}/library", 1e6 * seconds["library"], "us")
+    yield Row(f"{name}/ours, of the floor", 100 * floor / seconds["ours"], "%")
+
+
+def _input_races(setting: Setting) -> Iterator[Race]:
+    copies = [_input_weights(setting) for _ in range(_NUM_COPIES)]
+    for num_rows in (*setting.row_counts, *setting.prefill_counts):
+        for name, part in _PARTS.items():
+            yield _input_race(setting, name, part, num_rows, copies)
+
+
+_PARTS = {
+    "query, key and value": Part.QUERY_KEY_VALUE,
+    "gate and up": Part.FFN,
+    "all inputs": Part.ALL,
+}
+
+
+def _input_weights(setting: Setting) -> InputWeights:
+    sizes, (num_heads, num_kv_heads) = setting.sizes, setting.heads
+    num_outputs = (num_heads + 2 * num_kv_heads) * sizes.head_dim + 2 * sizes.ffn_size
+    scale = sizes.hidden_size**-0.5
+    weight = _random(setting, num_outputs, sizes.hidden_size, scale=scale)
+    return InputWeights(weight, None, num_heads, num_kv_heads, sizes.head_dim, sizes.ffn_size)
+
+
+def _input_race(
+    setting: Setting, name: str, part: Part, num_rows: int, copies: Sequence[InputWeights]
+) -> Race:
+    sizes, device = setting.sizes, setting.device
+    x = _random(setting, num_rows, sizes.hidden_size)
+    rows = torch.arange(num_rows, device=device)
+    room = x.new_empty(2, num_rows, sizes.num_kv_heads, sizes.head_dim)
+    factors = torch.ones(num_rows, 2, sizes.head_dim // 2, device=device)
+    project = partial(
+        input_projection,
+        part=part,
+        selection=Selection(num_rows),
+        attention_input=x,
+        ffn_input=x,
+        place=Place(room[0], room[1], rows, rows, factors),
+        query=x.new_empty(num_rows, copies[0].query_size),
+        activation=x.new_empty(num_rows, sizes.ffn_size),
+    )
+    used = copies[0].rows(part)
+    return Race(
+        kernel="input projection",
+        name=name,
+        num_rows=num_rows,
+        flops=2 * num_rows * len(used) * sizes.hidden_size,
+        num_bytes=x.itemsize * len(used) * (sizes.hidden_size + num_rows),
+        ours=[partial(project, weights) for weights in copies],
+        library=[partial(F.linear, x, w.weight[used.start : used.stop]) for w in copies],
+    )
+
+
+def _output_races(setting: Setting) -> Iterator[Race]:
+    sizes = setting.sizes
+    hidden, query_size = sizes.hidden_size, sizes.num_heads * sizes.head_dim
+    width = query_size + sizes.ffn_size
+    copies = [_random(setting, hidden, width, scale=width**-0.5) for _ in range(_NUM_COPIES)]
+    scratch = new_scratch(setting)
+    parts = {"output": (0, query_size), "down": (query_size, width), "all outputs": (0, width)}
+    for num_rows in (*setting.row_counts, *setting.prefill_counts):
+        for name, (first, last) in parts.items():
+            x = _random(setting, num_rows, last - first)
+            # Ours are added to it, again and again: it grows slowly.
+            residual = _random(setting, num_rows, hidden)
+            weights = [weight[:, first:last] for weight in copies]
+            rest = None, residual, Selection(num_rows), scratch
+            yield Race(
+                kernel="output projection",
+                name=name,
+                num_rows=num_rows,
+                flops=2 * num_rows * x.shape[1] * hidden,
+                num_bytes=x.itemsize * (hidden + num_rows) * x.shape[1],
+                ours=[partial(output_projection, x, weight, *rest) for weight in weights],
+                library=[partial(torch.addmm, residual, x, weight.t()) for weight in weights],
+            )
+
+
+def _decode_races(setting: Setting) -> Iterator[Race]:
+    """Yield rows that see all keys of the context.
+
+    The library has no page tables: it reads the same pool, as if each sequence lay in one piece.
+    """
+    sizes, context = setting.sizes, setting.context
+    num_sequences = _NUM_COPIES * max(setting.row_counts)
+    width = -(-context // _PAGE_SIZE)
+    by_sequence = (num_sequences, width * _PAGE_SIZE, sizes.num_kv_heads, sizes.head_dim)
+    keys, values = (_random(setting, *by_sequence) for _ in range(2))
+    pages = torch.arange(num_sequences * width, device=setting.device)
+    scratch = new_scratch(setting)
+    for num_rows in setting.row_counts:
+        query = _random(setting, num_rows, sizes.num_heads, sizes.head_dim)
+        attend = partial(
+            paged_decode,
+            query,
+            keys.flatten(0, 1),
+            values.flatten(0, 1),
+            positions=torch.full((num_rows,), context - 1, device=setting.device),
+            page_size=_PAGE_SIZE,
+            selection=Selection(num_rows),
+            out=torch.empty_like(query.flatten(1)),
+            scratch=scratch,
+        )
+        firsts = range(0, num_sequences, num_rows)[:_MAX_COPIES]
+        tables = [pages.view(num_sequences, width)[first : first + num_rows] for first in firsts]
+        seen = [
+            [x[first : first + num_rows, :context].transpose(1, 2) for x in (keys, values)]
+            for first in firsts
+        ]
+        yield Race(
+            kernel="decode attention",
+            name=f"decode attention, {context} keys",
+            num_rows=num_rows,
+            flops=4 * num_rows * sizes.num_heads * sizes.head_dim * context,
+            num_bytes=2 * query.itemsize * num_rows * context * by_sequence[2] * by_sequence[3],
+            ours=[partial(attend, table) for table in tables],
+            library=[_attention(query.unsqueeze(2), *pair, is_causal=False) for pair in seen],
+        )
+
+
+def _prefill_races(setting: Setting) -> Iterator[Race]:
+    """Yield whole prompts of one sequence."""
+    sizes, device = setting.sizes, setting.device
+    tile = prefill_tile(setting.dtype, architecture(device))
+    for num_rows in setting.prefill_counts:
+        width = -(-num_rows // _PAGE_SIZE)
+        room = (2, width * _PAGE_SIZE, sizes.num_kv_heads, sizes.head_dim)
+        copies = [_random(setting, *room).unbind(0) for _ in range(_NUM_COPIES)]
+        query = _random(setting, num_rows, sizes.num_heads, sizes.head_dim)
+        spans = find_spans(np.array([num_rows], dtype=np.int64), tile.rows)
+        attend = partial(
+            paged_prefill,
+            query,
+            tables=torch.arange(width, device=device)[None],
+            positions=torch.arange(num_rows, device=device),
+            page_size=_PAGE_SIZE,
+            spans=torch.from_numpy(spans).to(device),
+            selection=Selection(num_rows),
+            out=torch.empty_like(query.flatten(1)),
+        )
+        by_head = [[x[:num_rows].transpose(0, 1)[None] for x in (query, *pair)] for pair in copies]
+        num_heads = 2 * (sizes.num_heads + sizes.num_kv_heads)
+        num_pairs = num_rows * (num_rows + 1) // 2
+        yield Race(
+            kernel="prefill attention",
+            name="prefill attention",
+            num_rows=num_rows,
+            flops=4 * sizes.num_heads * sizes.head_dim * num_pairs,
+            num_bytes=query.itemsize * num_heads * num_rows * sizes.head_dim,
+            ours=[partial(attend, keys=pair[0], values=pair[1]) for pair in copies],
+            library=[_attention(*each, is_causal=True) for each in by_head],
+        )
+
+
+def _norm_races(setting: Setting) -> Iterator[Race]:
+    width = setting.sizes.hidden_size
+    gain = _random(setting, width)
+    for num_rows in (*setting.row_counts, *setting.prefill_counts):
+        copies = [_random(setting, num_rows, width) for _ in range(_NUM_COPIES)]
+        rest = [Target(gain, torch.empty_like(copies[0]))], _EPSILON, Selection(num_rows)
+        yield Race(
+            kernel="normalisation",
+            name="normalisation",
+            num_rows=num_rows,
+            flops=0,
+            num_bytes=2 * gain.itemsize * num_rows * width,
+            ours=[partial(norm_rows, x, *rest) for x in copies],
+            library=[partial(F.rms_norm, x, (width,), gain, _EPSILON) for x in copies],
+        )
+
+
+RACES: dict[str, Callable[[Setting], Iterator[Race]]] = {
+    "input projection": _input_races,
+    "output projection": _output_races,
+    "decode attention": _decode_races,
+    "prefill attention": _prefill_races,
+    "normalisation": _norm_races,
+}
+
+
+def _attention(query: Tensor, keys: Tensor, values: Tensor, *, is_causal: bool) -> Work:
+    has_groups = query.shape[1] != keys.shape[1]
+    return partial(
+        F.scaled_dot_product_attention,
+        query,
+        keys,
+        values,
+        is_causal=is_causal,
+        enable_gqa=has_groups,
+    )
+
+
+def _random(setting: Setting, *shape: int, scale: float = 1.0) -> Tensor:
+    return torch.randn(shape, dtype=setting.dtype, device=setting.device).mul_(scale)
