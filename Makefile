@@ -47,6 +47,12 @@ BENCH ?= end_to_end throughput host_cost reuse mixed policies
 bench: install  ## Run all benchmarks, half an hour; make bench BENCH=reuse ARGS="--models demo" runs one.
 	for name in $(BENCH); do $(BIN)/python benchmarks/$$name.py $(ARGS) || exit 1; done
 
+dashboards: install  ## Write the Grafana dashboards' JSON from deploy/grafana.
+	$(BIN)/python deploy/grafana/build.py
+
+metrics-page: install  ## Write docs/metrics.md anew from the code.
+	$(BIN)/python -m skipserve.metrics.page > docs/metrics.md
+
 evaluate: install  ## Measure every policy of the catalog on the demo model's held-out questions.
 	env -u OMP_NUM_THREADS $(BIN)/skipserve evaluate --data demo --policies all $(ARGS)
 
@@ -56,4 +62,4 @@ train-demo: install  ## Train the demo model anew into runs/demo: hours on 2 cor
 clean:  ## Remove .venv, caches and runs.
 	rm -rf $(VENV) runs dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install serve test check test-kernels format bench evaluate train-demo clean
+.PHONY: help install serve test check test-kernels format bench dashboards metrics-page evaluate train-demo clean

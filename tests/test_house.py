@@ -29,10 +29,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "skipserve_client.evaluate": {"skipserve_client", "skipserve_policies"},
     "skipserve": set(),
     "skipserve.errors": set(),
+    "skipserve.logging_setup": set(),
     "skipserve.model_folder": set(),
     "skipserve.settings": set(),
     "skipserve.model": {"skipserve_kernels", "skipserve_policies"},
-    "skipserve.engine": {"skipserve.model", "skipserve.errors", "skipserve_policies"},
+    "skipserve.engine": {
+        "skipserve.model",
+        "skipserve.errors",
+        "skipserve.logging_setup",
+        "skipserve_policies",
+    },
     "skipserve.engine.types": {"skipserve_policies"},
     "skipserve.engine.service": {
         "skipserve.engine.ipc",
@@ -43,9 +49,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "skipserve.metrics": {"skipserve.engine.types", "skipserve_policies"},
     "skipserve.media": {"skipserve.errors", "skipserve.engine.types", "skipserve.model.config"},
     "skipserve.prompt": {"skipserve.errors", "skipserve.model.config", "skipserve_policies"},
-    "skipserve.api": _SERVING | {"skipserve.errors"},
+    "skipserve.api": _SERVING | {"skipserve.errors", "skipserve.logging_setup"},
+    "skipserve.tracing": {"skipserve.api", "skipserve.engine.types"},
     "skipserve.app": _SERVING
-    | {"skipserve.api", "skipserve.model.config", "skipserve.model_folder", "skipserve.settings"},
+    | {
+        "skipserve.api",
+        "skipserve.model.config",
+        "skipserve.model_folder",
+        "skipserve.settings",
+        "skipserve.tracing",
+    },
     "skipserve.offline": {
         "skipserve.api",
         "skipserve.engine.process",
@@ -62,6 +75,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "skipserve.app",
         "skipserve.model_folder",
         "skipserve.errors",
+        "skipserve.logging_setup",
         "skipserve.settings",
     },
 }

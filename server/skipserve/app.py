@@ -1,5 +1,6 @@
 """Builds the web application from the settings: the one place where the rooms meet."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from skipserve.api.auth import RequireKey
 from skipserve.api.body import ReadBody
 from skipserve.api.convert import Converter, ImageLimits, TimeLimits
 from skipserve.api.errors import handle_error
-from skipserve.api.guard import Guard
+from skipserve.api.exchange import CHAT_PATH
+from skipserve.api.guard import Guard, Tracer
 from skipserve.api.policies import PolicyRegistry
 from skipserve.api.report import Reporter
 from skipserve.api.routes import router
@@ -30,7 +32,7 @@ from skipserve.model.config import ModelConfig, ModelFilesError
 from skipserve.model_folder import DEMO, StartError, model_folder
 from skipserve.prompt.processor import PromptProcessor
 from skipserve.prompt.tokenizer import TokenizerFilesError
-from skipserve.settings import Settings
+from skipserve.settings import LogFormat, Settings
 from skipserve_policies.catalog import load_catalog, nearest_names
 from skipserve_policies.plan import Plan
 from skipserve_policies.quality import load_measured
@@ -64,7 +66,7 @@ def build(settings: Settings) -> Built:
         serving = _build_serving(settings)
     except (ModelFilesError, TokenizerFilesError, ImageFilesError, PolicyError) as error:
         raise StartError(str(error)) from error
-    app = _build_app(settings, serving)
+    app = _build_app(settings, serving, _build_tracer(settings, serving.converter.model_name))
     return Built(app, serving, tuple(_warnings(settings, serving.converter.policies)))
 
 
@@ -80,11 +82,14 @@ def _build_serving(settings: Settings) -> Serving:
     hot_plans = _hot_plans(settings, policies)
     registry = CollectorRegistry()
     metrics = ServerMetrics(registry, name, policies.resolved.values())
+    reporter = Reporter(config.sizes)
+    for policy in policies.resolved.values():
+        metrics.show_policy(policy.name, reporter.saved_ratio(policy), policies.measured(policy))
     service = EngineService(engine_spec(settings, folder, hot_plans), metrics)
     return Serving(
         service=service,
         converter=_build_converter(settings, folder, config, policies, name),
-        reporter=Reporter(config.sizes),
+        reporter=reporter,
         admission=Admission(
             service, metrics, settings.max_queued_requests, settings.max_queued_tokens
         ),
@@ -103,6 +108,7 @@ def engine_spec(settings: Settings, folder: Path, hot_plans: tuple[Plan, ...] = 
         num_threads=settings.num_threads,
         limits=_engine_limits(settings, hot_plans),
         stall_seconds=settings.stall_seconds,
+        logs_json=settings.log_format is LogFormat.JSON,
     )
 
 
@@ -156,7 +162,26 @@ def _find_policy(name: str, policies: PolicyRegistry) -> ResolvedPolicy:
     return policies.resolved[name]
 
 
-def _build_app(settings: Settings, serving: Serving) -> FastAPI:
+def _build_tracer(settings: Settings, model: str) -> Tracer | None:
+    """Return where traces go; None without an endpoint, which needs no package of OpenTelemetry's.
+
+    Raises:
+        StartError: there is an endpoint, and the packages are missing.
+    """
+    if settings.otlp_endpoint is None:
+        return None
+    try:
+        from skipserve.tracing import SpanTracer  # noqa: PLC0415
+    except ImportError as error:
+        raise StartError(
+            f"traces for {settings.otlp_endpoint} need packages that are not installed: "
+            "pip install 'skipserve[trace]', or unset --otlp-endpoint and "
+            "OTEL_EXPORTER_OTLP_ENDPOINT"
+        ) from error
+    return SpanTracer(settings.otlp_endpoint, model)
+
+
+def _build_app(settings: Settings, serving: Serving, tracer: Tracer | None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
         refuse_bombs()
@@ -165,6 +190,8 @@ def _build_app(settings: Settings, serving: Serving) -> FastAPI:
             yield
         finally:
             await serving.service.close(grace_seconds=0)
+            if tracer is not None:
+                await asyncio.to_thread(tracer.close)
 
     app = FastAPI(
         title="skipserve",
@@ -181,12 +208,12 @@ def _build_app(settings: Settings, serving: Serving) -> FastAPI:
     # The last one added is the first to see a request.
     app.add_middleware(
         ReadBody,
-        paths={"/v1/chat/completions"},
+        paths={CHAT_PATH},
         max_bytes=settings.max_body_bytes,
         timeout_seconds=settings.body_seconds,
     )
     app.add_middleware(RequireKey, keys=[key.get_secret_value() for key in settings.api_key])
-    app.add_middleware(Guard, metrics=serving.metrics)
+    app.add_middleware(Guard, metrics=serving.metrics, tracer=tracer)
     return app
 
 

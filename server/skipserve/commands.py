@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gc
 import inspect
-import json
 import logging
 import shlex
 import shutil
@@ -24,6 +23,7 @@ from rich.console import Console
 
 from skipserve.app import Built, build
 from skipserve.errors import EngineError
+from skipserve.logging_setup import set_up_logging
 from skipserve.model_folder import StartError
 from skipserve.settings import LogFormat, Settings, SettingsFileError
 
@@ -44,6 +44,7 @@ _METAVARS = {
     "api_key": "KEY",
     "default_skip_policy": "NAME",
     "hot_policies": "NAME",
+    "otlp_endpoint": "URL",
 }
 _PANELS = {
     "Model": ("model", "dtype", "device", "num_threads"),
@@ -75,7 +76,7 @@ def serve(**flags: Any) -> None:
         listener = listen(settings.host, settings.port)
     except (StartError, OSError) as error:
         raise _refusal(str(error)) from error
-    _set_up_logging(settings.log_format)
+    set_up_logging(as_json=settings.log_format is LogFormat.JSON)
     for warning in built.warnings:
         logger.warning(warning)
     # What exists now stays: no collection need look at it again, which would hold up all streams.
@@ -157,31 +158,6 @@ def listen(host: str, port: int) -> socket.socket:
     # write of a reply waits 40 ms for the client's acknowledgement of the first.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
-
-
-def _set_up_logging(log_format: LogFormat) -> None:
-    handler = logging.StreamHandler()
-    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    handler.setFormatter(_JsonFormatter() if log_format is LogFormat.JSON else text)
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    for noisy in ("uvicorn", "asyncio"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-
-
-class _JsonFormatter(logging.Formatter):
-    """Writes each record as one JSON object."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        line = {
-            "time": self.formatTime(record),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line)
 
 
 class _Server(uvicorn.Server):

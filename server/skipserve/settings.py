@@ -17,6 +17,7 @@ from pydantic_settings import (
 from yaml import YAMLError
 
 _PREFIX = "SKIPSERVE_"
+_OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _MIB = 2**20
 _LOOPBACK = {"localhost", "::1"}
 
@@ -137,6 +138,13 @@ class Settings(BaseSettings):
     )
     config: Path | None = Field(None, description="A YAML or TOML file with these settings.")
     log_format: LogFormat = Field(LogFormat.TEXT, description="How log lines are written.")
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s/]",
+        validate_default=True,
+        description="Where traces are sent, as OTLP over HTTP: http://collector:4318. "
+        f"{_OTLP_ENDPOINT} if not set; without either nothing is traced.",
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -171,6 +179,12 @@ class Settings(BaseSettings):
             raise ValueError("the key is empty")
         return keys
 
+    @field_validator("otlp_endpoint", mode="before")
+    @classmethod
+    def _find_endpoint(cls, value: Any) -> Any:
+        """Take OpenTelemetry's own variable where no other place says it; empty is not set."""
+        return value or os.environ.get(_OTLP_ENDPOINT) or None
+
     @field_validator("hot_policies", mode="before")
     @classmethod
     def _split_policies(cls, value: Any) -> Any:
@@ -194,7 +208,8 @@ def _split(value: Any) -> Any:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list | tuple):
         return value
-    return [part.strip() for text in texts for part in str(text).split(",") if part.strip()]
+    plain = (it.get_secret_value() if isinstance(it, SecretStr) else str(it) for it in texts)
+    return [part.strip() for text in plain for part in text.split(",") if part.strip()]
 
 
 def _file_source(settings: type[BaseSettings], path: Path) -> PydanticBaseSettingsSource:

@@ -11,7 +11,7 @@ from app_client import send
 from skipserve.app import Built, build, engine_spec
 from skipserve.engine.types import EngineLimits
 from skipserve.model_folder import StartError, model_folder
-from skipserve.settings import Settings
+from skipserve.settings import LogFormat, Settings
 from skipserve_policies.plan import Plan, trim
 
 pytestmark = pytest.mark.fast
@@ -107,6 +107,8 @@ def test_the_engine_gets_its_limits(settings: Settings) -> None:
         hot_plans=(plan,),
     )
     assert engine_spec(settings, Path("m")).limits == EngineLimits()
+    assert not engine_spec(settings, Path("m")).logs_json
+    assert engine_spec(with_changes(settings, log_format=LogFormat.JSON), Path("m")).logs_json
 
 
 def test_the_demo_is_a_name_and_not_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

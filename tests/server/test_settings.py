@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from skipserve.settings import Device, Dtype, Settings, SettingsFileError
 
@@ -14,6 +14,7 @@ pytestmark = pytest.mark.fast
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
         monkeypatch.delenv(f"SKIPSERVE_{name.upper()}", raising=False)
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
 
 
 def test_defaults() -> None:
@@ -149,3 +150,29 @@ def test_several_hot_policies_come_with_commas_or_one_by_one() -> None:
     assert Settings().hot_policies == ()
     assert Settings(hot_policies="a, b").hot_policies == ("a", "b")
     assert Settings(hot_policies=("a", "b,c")).hot_policies == ("a", "b", "c")
+
+
+def test_traces_go_where_opentelemetry_says_unless_we_say_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert Settings().otlp_endpoint is None
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+    assert Settings().otlp_endpoint is None
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://shared:4318")
+    assert Settings().otlp_endpoint == "http://shared:4318"
+    monkeypatch.setenv("SKIPSERVE_OTLP_ENDPOINT", "https://ours:4318")
+    assert Settings().otlp_endpoint == "https://ours:4318"
+    assert Settings(otlp_endpoint="http://flag").otlp_endpoint == "http://flag"
+
+
+@pytest.mark.parametrize(
+    "value", ["collector:4318", "grpc://collector:4317", "http://", "http:// "]
+)
+def test_an_endpoint_is_a_url(value: str) -> None:
+    with pytest.raises(ValidationError, match="otlp_endpoint"):
+        Settings(otlp_endpoint=value)
+
+
+def test_a_secret_key_stays_the_key() -> None:
+    (key,) = Settings(api_key=(SecretStr("k"),)).api_key
+    assert key.get_secret_value() == "k"

@@ -31,6 +31,7 @@ class Admission:
         self._metrics = metrics
         self._max_requests = max_requests
         self._tokens = TokenQueue(max_tokens)
+        metrics.watch_queue(lambda: self._tokens.num_tokens)
         self._num_inside = 0
         self._is_idle = asyncio.Event()
         self._is_idle.set()

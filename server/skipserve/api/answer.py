@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from skipserve.api.wire import TokenLogprobs, TopLogprob
+from skipserve.api.wire import SkipReport, TokenLogprobs, TopLogprob
 from skipserve.engine.types import FinishReason, Stage, StepOutput
 from skipserve.prompt.detokenize import Detokenizer, StopScanner
 from skipserve.prompt.tokenizer import Tokenizer
@@ -110,20 +110,27 @@ class Tally:
         arrived: when the request came; like all times here, on the clock of `perf_counter`.
         num_generated: tokens sampled, the end token among them.
         num_cached: leading prompt rows that were not computed.
-        queue_seconds: time spent waiting for the engine.
+        stage_seconds: time spent in each stage, once it is over.
         first_token, last_token: when they came.
+        finish_reason: why it ended; None until then, and where it ended by an error.
+        error: the type of that error.
+        skip: what the reply said of the work.
     """
 
     arrived: float = field(default_factory=time.perf_counter)
     num_generated: int = 0
     num_cached: int = 0
-    queue_seconds: float = 0.0
+    stage_seconds: dict[Stage, float] = field(default_factory=dict)
     first_token: float | None = None
     last_token: float | None = None
+    finish_reason: FinishReason | None = None
+    error: str | None = None
+    skip: SkipReport | None = None
 
     def add(self, output: StepOutput) -> None:
         """Take a step."""
-        self.queue_seconds += output.stage_seconds.get(Stage.QUEUE, 0.0)
+        if output.stage_seconds:
+            self.stage_seconds |= output.stage_seconds
         self.num_cached = max(self.num_cached, output.num_cached_tokens)
         if output.token_id is None:
             return
@@ -131,6 +138,11 @@ class Tally:
         self.last_token = time.perf_counter()
         if self.first_token is None:
             self.first_token = self.last_token
+
+    @property
+    def queue_seconds(self) -> float:
+        """Time spent waiting for the engine."""
+        return self.stage_seconds.get(Stage.QUEUE, 0.0)
 
     @property
     def duration_seconds(self) -> float:

@@ -103,8 +103,10 @@ class Chat:
         return self.form.model or self.serving.converter.model_name
 
     def _metrics(self) -> RequestMetrics:
-        prepared = self.prepared
-        return self.serving.reporter.metrics(prepared.request, prepared.policy, self.tally)
+        prepared, tally = self.prepared, self.tally
+        metrics = self.serving.reporter.metrics(prepared.request, prepared.policy, tally)
+        tally.skip = metrics.skip
+        return metrics
 
     def _logprobs(self, piece: Piece) -> ChoiceLogprobs | None:
         return ChoiceLogprobs(content=piece.logprobs) if self.prepared.has_logprobs else None

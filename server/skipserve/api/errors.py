@@ -64,8 +64,9 @@ def error_response(error: Exception) -> Response:
     return Response(error_body(told), told.status, headers, media_type="application/json")
 
 
-async def handle_error(_: Request, error: Exception) -> Response:
+async def handle_error(request: Request, error: Exception) -> Response:
     """Answer for FastAPI's own errors: no such route, wrong method, a form that does not fit."""
+    request.state.exchange.error = to_skipserve_error(error).type
     return error_response(error)
 
 

@@ -1,88 +1,94 @@
 """Around every request: its id, one line in the log, and a reply whatever goes wrong inside."""
 
 import logging
-import re
-import time
-import uuid
+from typing import Protocol
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from skipserve.api.errors import error_response, to_skipserve_error
+from skipserve.api.exchange import Exchange
+from skipserve.logging_setup import request_id
 from skipserve.metrics.registry import ServerMetrics
 
 logger = logging.getLogger("skipserve.requests")
 # Asked for all the time by whatever watches over the server.
 _PROBES = frozenset({"/health", "/ready", "/metrics"})
-_CLIENT_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+
+
+class Tracer(Protocol):
+    """Where traces of requests go."""
+
+    def record(self, exchange: Exchange) -> str | None:
+        """Trace a request that has ended; return the trace's id, None for one that has no trace."""
+
+    def close(self) -> None:
+        """Send what is left."""
 
 
 class Guard:
     """The outermost of our layers.
 
-    A client's `X-Request-Id` is echoed where it is harmless, and used for nothing else.
-
     Args:
         app: what comes next.
         metrics: counts replies with an error.
+        tracer: is shown each request that has ended; None traces nothing.
     """
 
-    def __init__(self, app: ASGIApp, metrics: ServerMetrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: ServerMetrics, tracer: Tracer | None = None) -> None:
         self._app = app
         self._metrics = metrics
+        self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app; answer with an error of the one form where it raises."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, send)
+        exchange = Exchange(scope)
+        send = _watched(send, exchange)
+        token = request_id.set(exchange.request_id)
         try:
-            await self._app(scope, receive, exchange.send)
-        except Exception as error:  # noqa: BLE001 - the last line of defence
-            await self._answer(error, exchange, scope, receive)
+            await self._app(scope, receive, send)
+        except Exception as error:
+            exchange.error = to_skipserve_error(error).type
+            if to_skipserve_error(error) is not error:
+                logger.exception("failed", exc_info=error)
+            if exchange.status is None:
+                await error_response(error)(scope, receive, send)
         finally:
-            self._log(exchange)
+            self._tell(exchange)
+            request_id.reset(token)
 
-    async def _answer(
-        self, error: Exception, exchange: "_Exchange", scope: Scope, receive: Receive
-    ) -> None:
-        if to_skipserve_error(error) is not error:
-            logger.exception("%s failed", exchange.request_id, exc_info=error)
-        if exchange.status is None:
-            await error_response(error)(scope, receive, exchange.send)
-
-    def _log(self, exchange: "_Exchange") -> None:
-        status = exchange.status
-        if status is not None and status >= 400:
-            self._metrics.record_error(status)
-        is_routine = status == 200 and exchange.path in _PROBES
+    def _tell(self, exchange: Exchange) -> None:
+        """Count an error, trace the request, and log its line."""
+        if exchange.status is not None and exchange.status >= 400:
+            self._metrics.record_error(exchange.status)
+        trace_id = self._trace(exchange)
+        is_routine = exchange.status == 200 and exchange.path in _PROBES
         logger.log(
             logging.DEBUG if is_routine else logging.INFO,
-            "%s %s %s %s %.3f s",
-            exchange.request_id,
-            exchange.method,
-            exchange.path,
-            status or "cut off",
-            time.perf_counter() - exchange.arrived,
+            "%s",
+            exchange,
+            extra={"fields": exchange.describe() | ({"trace_id": trace_id} if trace_id else {})},
         )
 
+    def _trace(self, exchange: Exchange) -> str | None:
+        """Return the id of a request's trace; what goes wrong with it is not the request's."""
+        try:
+            return self._tracer.record(exchange) if self._tracer else None
+        except Exception:
+            logger.exception("no trace")
+            return None
 
-class _Exchange:
-    """One request and what is known of its reply; `status` is None until the reply begins."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
-        given = Headers(scope=scope).get("x-request-id", "")
-        self.request_id = given if _CLIENT_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"
-        self.method = scope["method"]
-        self.path = ascii(scope["path"])[1:-1][:200]
-        self.arrived = time.perf_counter()
-        self.status: int | None = None
-        self._send = send
+def _watched(send: Send, exchange: Exchange) -> Send:
+    """Return a `send` that notes the status, and puts the request id among the headers."""
 
-    async def send(self, message: Message) -> None:
-        """Pass a message on, the request id among its headers."""
+    async def watched(message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status = message["status"]
-            MutableHeaders(scope=message)["X-Request-Id"] = self.request_id
-        await self._send(message)
+            exchange.status = message["status"]
+            MutableHeaders(scope=message)["X-Request-Id"] = exchange.request_id
+        await send(message)
+
+    return watched

@@ -64,7 +64,11 @@ class PolicyRegistry:
 
     def quality(self, policy: ResolvedPolicy) -> tuple[Quality, ...]:
         """Return what was measured of a policy on the loaded model, then what is published."""
-        return (*self._measured.get(policy.digest, ()), *policy.policy.quality)
+        return (*self.measured(policy), *policy.policy.quality)
+
+    def measured(self, policy: ResolvedPolicy) -> tuple[Quality, ...]:
+        """Return what was measured of a policy on the loaded model."""
+        return self._measured.get(policy.digest, ())
 
     def resolve_inline(self, policy: SkipPolicy) -> ResolvedPolicy:
         """Return a policy that a request spelt out.

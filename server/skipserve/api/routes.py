@@ -13,6 +13,7 @@ from skipserve.api.admission import Place
 from skipserve.api.answer import Tally
 from skipserve.api.auth import get_key_digest
 from skipserve.api.chat import Chat
+from skipserve.api.exchange import CHAT_PATH, Exchange, get_exchange
 from skipserve.api.serving import Serving, get_serving
 from skipserve.api.wire import (
     ChatForm,
@@ -47,7 +48,7 @@ async def _place(serving: TheServing) -> AsyncIterator[Place]:
 
 
 @router.post(
-    "/v1/chat/completions",
+    CHAT_PATH,
     response_model=ChatReply,
     responses={
         200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
@@ -59,6 +60,7 @@ async def chat_completions(
     serving: TheServing,
     place: Annotated[Place, Depends(_place)],
     key_digest: Annotated[bytes | None, Depends(get_key_digest)],
+    exchange: Annotated[Exchange, Depends(get_exchange)],
     x_skip_policy: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Answer a question about images, under the skip policy that the request names."""
@@ -66,8 +68,9 @@ async def chat_completions(
     prepared = await asyncio.to_thread(
         serving.converter.convert, form, x_skip_policy, key_digest, serving.num_cache_tokens
     )
+    exchange.chat = Chat(serving, form, prepared, place, tally, created)
     place.join_queue(prepared.request.num_prompt)
-    return await Chat(serving, form, prepared, place, tally, created).respond()
+    return await exchange.chat.respond()
 
 
 @router.get("/v1/models")

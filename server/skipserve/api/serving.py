@@ -15,6 +15,7 @@ from skipserve.api.convert import Converter, Prepared
 from skipserve.api.report import Reporter, num_visual
 from skipserve.engine.service import EngineService
 from skipserve.engine.types import FinishReason, Request, Stage, StepOutput
+from skipserve.errors import SkipserveError
 from skipserve.metrics.registry import ServerMetrics
 
 
@@ -61,7 +62,6 @@ class Serving:
             SkipserveError: the engine refused the request, failed or died.
         """
         text = AnswerText(self.converter.prompts.tokenizer, prepared.stops, prepared.has_logprobs)
-        finish_reason: FinishReason | None = None
         self._record_start(prepared)
         try:
             async with contextlib.aclosing(self.service.stream(prepared.request)) as outputs:
@@ -69,21 +69,28 @@ class Serving:
                     place.leave_queue()
                     self._record(output, prepared.request, tally)
                     piece = text.push(output)
-                    finish_reason = piece.finish_reason
+                    tally.finish_reason = piece.finish_reason
                     yield piece
-                    if finish_reason is not None:
+                    if piece.finish_reason is not None:
                         break
         except (asyncio.CancelledError, GeneratorExit):
-            finish_reason = finish_reason or FinishReason.CANCELLED
+            tally.finish_reason = tally.finish_reason or FinishReason.CANCELLED
+            raise
+        except SkipserveError as error:
+            tally.error = error.type
             raise
         finally:
+            tally.stage_seconds |= prepared.stage_seconds | {Stage.DETOKENIZE: text.seconds}
             self.metrics.record_stage(Stage.DETOKENIZE, text.seconds)
-            self.metrics.record_request(prepared.policy.name, finish_reason, tally.duration_seconds)
+            self.metrics.record_request(
+                prepared.policy.name, tally.finish_reason, tally.duration_seconds
+            )
 
     def _record_start(self, prepared: Prepared) -> None:
-        num_image = num_visual(prepared.request)
-        num_text = prepared.request.num_prompt - num_image
-        self.metrics.record_prompt_tokens(prepared.policy.name, num_text, num_image)
+        request, num_rows = prepared.request, num_visual(prepared.request)
+        self.metrics.record_prompt(
+            prepared.policy.name, request.num_prompt - num_rows, num_rows, len(request.images)
+        )
         for stage, seconds in prepared.stage_seconds.items():
             self.metrics.record_stage(stage, seconds)
 

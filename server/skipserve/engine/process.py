@@ -19,6 +19,7 @@ from skipserve.engine.ipc import pack, spec_from_json
 from skipserve.engine.loop import EngineLoop
 from skipserve.engine.types import EngineSpec, Failed, Ready
 from skipserve.errors import EngineError
+from skipserve.logging_setup import set_up_logging
 from skipserve.model.config import ModelConfig, ModelFilesError
 from skipserve.model.fused.support import has_compiler, runs_triton
 from skipserve.model.llava import Llava
@@ -41,8 +42,8 @@ def main() -> int:
     """Run the process; return its exit status."""
     _live_and_die_with_parent()
     keep_freed_memory()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     spec = spec_from_json(sys.argv[2])
+    set_up_logging(as_json=spec.logs_json)
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         try:
             engine, ready = load(spec)

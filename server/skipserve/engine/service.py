@@ -91,8 +91,11 @@ class EngineService:
         self._loaded, self._idle, self._gone = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._idle.set()
         if metrics is not None:
-            metrics.watch_engine(
-                lambda: self.is_ready, lambda: self.num_running, lambda: self.num_waiting
+            metrics.engine.watch(
+                lambda: self.is_ready,
+                lambda: self.num_running,
+                lambda: self.num_waiting,
+                lambda: self.pid if self._is_connected else None,
             )
 
     @property
@@ -211,13 +214,15 @@ class EngineService:
         match message:
             case Ready():
                 self.ready = message
+                if self._metrics is not None:
+                    self._metrics.engine.record_ready(message)
                 self._loaded.set()
             case Progress():
                 self._take_progress(message)
             case Failed(request_id=None):
                 self.failure = EngineError(message.message)
             case Failed(request_id=str(request_id)):
-                self._end(request_id, _to_error(message))
+                self._end(request_id, message.kind, _to_error(message))
 
     def _take_progress(self, progress: Progress) -> None:
         self._state = progress.state
@@ -236,8 +241,10 @@ class EngineService:
         if output.finish_reason is not None:
             self._forget(output.request_id)
 
-    def _end(self, request_id: str, error: SkipserveError) -> None:
+    def _end(self, request_id: str, kind: FailureKind, error: SkipserveError) -> None:
         self._streams[request_id].events.put_nowait(error)
+        if self._metrics is not None:
+            self._metrics.engine.record_failure(kind)
         self._forget(request_id)
 
     def _fail_all(self) -> None:
@@ -246,7 +253,8 @@ class EngineService:
             self.failure = EngineError("the engine has died")
             logger.error("the engine has died")
         for request_id in tuple(self._streams):
-            self._end(request_id, EngineError("the engine stopped while it ran the request"))
+            error = EngineError("the engine stopped while it ran the request")
+            self._end(request_id, FailureKind.ENGINE, error)
         self._state = EngineState()
 
     def _forget(self, request_id: str) -> None:

@@ -92,6 +92,7 @@ class EngineSpec:
         limits: how much it takes on at once.
         stall_seconds: without a sign of life for so long, the engine counts as hung.
         load_seconds: loading may take so long.
+        logs_json: whether the process writes log lines as JSON.
     """
 
     model: Path
@@ -101,6 +102,7 @@ class EngineSpec:
     limits: EngineLimits = EngineLimits()
     stall_seconds: float = 30.0
     load_seconds: float = 1200.0
+    logs_json: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ from enum import StrEnum
 from http import HTTPStatus
 from importlib.metadata import version
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 
 from skipserve.engine.types import FinishReason, Stage, StepOutput
 from skipserve.metrics.engine import EngineMetrics
-from skipserve.metrics.families import Families
+from skipserve.metrics.families import Families, Labels, Metric
 from skipserve_policies.resolve import ResolvedPolicy
+from skipserve_policies.schema import Quality
 
 _ERROR_STATUSES = frozenset(status.value for status in HTTPStatus if status.value >= 400)
 
@@ -63,9 +64,30 @@ class ServerMetrics:
         self._families = Families(registry, model, frozenset(policy.name for policy in policies))
         self.engine = EngineMetrics(self._families)
         self._define_latencies()
-        self._define_work()
-        self._define_state()
+        self._define_requests()
+        self._define_tokens()
+        self._define_policies()
         self._set_info(policies)
+        ProcessCollector(registry=registry)
+
+    @property
+    def made(self) -> tuple[Metric, ...]:
+        """All metrics of ours, those of the engine included."""
+        return tuple(self._families.made)
+
+    def show_policy(
+        self, policy_name: str, saved_ratio: float, measured: Iterable[Quality]
+    ) -> None:
+        """Tell what a named policy saves, and how good it was on the loaded model."""
+        labels = self._labels(policy_name)
+        self._saved_ratio.labels(*labels).set(saved_ratio)
+        for quality in measured:
+            about = quality.dataset, str(quality.n or "unknown")
+            self._quality_ratio.labels(*labels, *about).set(quality.value / 100)
+
+    def watch_queue(self, num_tokens: Callable[[], int]) -> None:
+        """Ask for the prompt tokens that wait whenever the metrics are read."""
+        self._tokens_waiting.labels(self._model).set_function(num_tokens)
 
     def record_request(
         self, policy_name: str, finish_reason: FinishReason | None, duration_seconds: float
@@ -90,11 +112,14 @@ class ServerMetrics:
         """Observe the time that a request spent in a stage."""
         self._stage_duration.labels(self._model, Stage(stage).value).observe(seconds)
 
-    def record_prompt_tokens(self, policy_name: str, num_text: int, num_image: int) -> None:
-        """Count the prompt rows of a request, those of images apart."""
+    def record_prompt(
+        self, policy_name: str, num_text: int, num_visual: int, num_images: int
+    ) -> None:
+        """Count the prompt rows of a request, those that show an image apart, and its images."""
         labels = self._labels(policy_name)
         self._prompt_tokens.labels(*labels).inc(num_text)
-        self._image_tokens.labels(*labels).inc(num_image)
+        self._image_tokens.labels(*labels).inc(num_visual)
+        self._images.labels(*labels).inc(num_images)
 
     def record_prefix_use(self, policy_name: str, num_prompt: int, num_cached: int) -> None:
         """Count the prompt rows of a request, and those of them that were not computed."""
@@ -118,62 +143,149 @@ class ServerMetrics:
         """Count a request that was turned away."""
         self._rejections.labels(self._model, Rejection(reason).value).inc()
 
-    def watch_engine(
-        self,
-        is_up: Callable[[], bool],
-        num_running: Callable[[], int],
-        num_waiting: Callable[[], int],
-    ) -> None:
-        """Ask for the engine's state whenever the metrics are read."""
-        self._engine_up.labels(self._model).set_function(is_up)
-        self._running.labels(self._model).set_function(num_running)
-        self._waiting.labels(self._model).set_function(num_waiting)
-
     def _labels(self, policy_name: str) -> tuple[str, str]:
         return self._families.policy_labels(policy_name)
 
     def _define_latencies(self) -> None:
         self._request_duration = self._histogram(
-            "request_duration", "From a request's arrival to its end.", _REQUEST_SECONDS
+            "request_duration_seconds",
+            "From a request's arrival to its end, however it ended.",
+            "Which stage grew: `skipserve_stage_duration_seconds`.",
+            _REQUEST_SECONDS,
         )
         self._time_to_first_token = self._histogram(
-            "time_to_first_token", "From a request's arrival to its first token.", _REQUEST_SECONDS
+            "time_to_first_token_seconds",
+            "From a request's arrival to its first token.",
+            "The stages up to prefill, the queue first.",
+            _REQUEST_SECONDS,
         )
         self._inter_token_latency = self._histogram(
-            "inter_token_latency", "Between two tokens of a request.", _TOKEN_SECONDS
+            "inter_token_latency_seconds",
+            "Between two tokens of a request.",
+            "`skipserve_engine_step_seconds`, and how many rows the steps have.",
+            _TOKEN_SECONDS,
         )
         self._stage_duration = self._families.histogram(
             "stage_duration_seconds",
             "Time of a request in one stage, once per request; decode is from the first token to "
             "the last.",
+            "queue: the engine is full. decode_image, preprocess, tokenize: the front end lacks "
+            "CPU. vision_encode: images that no cache had.",
             _STAGE_SECONDS,
-            "stage",
+            unit="seconds",
+            labels=("stage",),
         )
 
-    def _define_work(self) -> None:
-        self._requests = self._counter("requests", "Requests that ended.", "finish_reason")
-        self._prompt_tokens = self._counter("prompt_tokens", "Prompt rows that show no image.")
-        self._image_tokens = self._counter("image_tokens", "Prompt rows that show an image.")
-        self._generated_tokens = self._counter("generated_tokens", "Tokens sampled.")
+    def _define_requests(self) -> None:
+        counter = self._families.counter
+        self._requests = self._counter(
+            "requests",
+            "Requests handed to the engine that ended.",
+            "error: `skipserve_request_failures_total` says why. More length than before: answers "
+            "ramble; is it one policy?",
+            "finish_reason",
+            unit="requests",
+        )
+        self._errors = counter(
+            "errors",
+            "HTTP replies with an error status; a stream that fails later is not among them.",
+            "4xx: what clients send, see the access log. 503: rejections. 500: the log has the "
+            "exception, with the request id.",
+            unit="replies",
+            labels=("code",),
+        )
+        self._rejections = counter(
+            "rejections",
+            "Requests turned away with a 503, before the engine.",
+            "queue_full, queued_tokens: more comes than is served. draining, not_ready: a rollout; "
+            "if not, the engine is down.",
+            unit="requests",
+            labels=("reason",),
+        )
+        self._cancellations = counter(
+            "cancellations",
+            "Requests given up by clients.",
+            "Rises with latency: clients run out of patience.",
+            unit="requests",
+        )
+        self._tokens_waiting = self._families.gauge(
+            "prompt_tokens_waiting",
+            "Prompt tokens that wait for the first token of their answer.",
+            "At `--max-queued-tokens` requests are turned away.",
+            unit="tokens",
+        )
+        for reason in Rejection:
+            self._rejections.labels(self._model, reason.value)
+
+    def _define_tokens(self) -> None:
+        self._prompt_tokens = self._counter(
+            "prompt_tokens",
+            "Prompt rows that show no image.",
+            "Longer prompts cost prefill and pages.",
+            unit="tokens",
+        )
+        self._image_tokens = self._counter(
+            "image_tokens",
+            "Prompt rows that show an image.",
+            "More images, or more of them a request.",
+            unit="tokens",
+        )
+        self._generated_tokens = self._counter(
+            "generated_tokens",
+            "Tokens sampled.",
+            "The server's throughput. Per request: do answers grow under one policy?",
+            unit="tokens",
+        )
+        self._images = self._counter(
+            "images",
+            "Images that requests brought.",
+            "The base of `skipserve_images_encoded_total`.",
+            unit="images",
+        )
         self._prefix_queries = self._counter(
-            "prefix_cache_queries", "Prompt rows that were looked for in the cache, image or text."
+            "prefix_cache_queries",
+            "Prompt rows that were looked for in the cache, image or text.",
+            "The base of the hit ratio.",
+            unit="rows",
         )
         self._prefix_hits = self._counter(
-            "prefix_cache_hits", "Prompt rows that were found there and not computed."
+            "prefix_cache_hits",
+            "Prompt rows that were found there and not computed.",
+            "Falls: other images, a policy that shares with none, or evictions.",
+            unit="rows",
         )
-        counter = self._families.counter
-        self._errors = counter("errors", "Replies with an error status.", "code")
-        self._rejections = counter("rejections", "Requests turned away.", "reason")
-        self._cancellations = counter("cancellations", "Requests given up by clients.")
 
-    def _define_state(self) -> None:
+    def _define_policies(self) -> None:
         gauge = self._families.gauge
-        self._running = gauge("requests_running", "Requests under way in the engine.")
-        self._waiting = gauge("requests_waiting", "Requests that wait for the engine.")
-        self._engine_up = gauge("engine_up", "1 while the engine makes progress.")
-        self._build_info = gauge("build_info", "What is running.", "version", "python")
+        self._build_info = gauge(
+            "build_info",
+            "1; what is running.",
+            "Differs among replicas: a rollout is under way.",
+            unit="1",
+            labels=("version", "python"),
+        )
         self._policy_info = gauge(
-            "skip_policy_info", "The named policies.", "skip_policy", "digest", "scope"
+            "skip_policy_info",
+            "1; the named policies. Equal digests compute the same.",
+            "A digest that changed: the name means something else now.",
+            unit="1",
+            labels=("skip_policy", "digest", "scope"),
+        )
+        self._saved_ratio = gauge(
+            "skip_policy_saved_ratio",
+            "Planned share of the full model's FLOPs that is saved on the standard request: 60 "
+            "text tokens, one image, 10 tokens of answer.",
+            "Changes with the policies file only.",
+            unit="ratio",
+            labels=("skip_policy",),
+        )
+        self._quality_ratio = gauge(
+            "skip_policy_quality_ratio",
+            "Share of right answers, as `skipserve evaluate` measured it on these weights. Absent "
+            "where it did not.",
+            "Changes with a new evaluation only. Compare with that of `full`.",
+            unit="ratio",
+            labels=("skip_policy", "dataset", "samples"),
         )
 
     def _set_info(self, policies: Iterable[ResolvedPolicy]) -> None:
@@ -182,8 +294,13 @@ class ServerMetrics:
             labels = policy.name, policy.digest, policy.scope or "none"
             self._policy_info.labels(self._model, *labels).set(1)
 
-    def _histogram(self, name: str, meaning: str, buckets: tuple[float, ...]) -> Histogram:
-        return self._families.histogram(f"{name}_seconds", meaning, buckets, "skip_policy")
+    def _histogram(
+        self, name: str, meaning: str, advice: str, buckets: tuple[float, ...]
+    ) -> Histogram:
+        return self._families.histogram(
+            name, meaning, advice, buckets, unit="seconds", labels=("skip_policy",)
+        )
 
-    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
-        return self._families.counter(name, meaning, "skip_policy", *labels)
+    def _counter(self, name: str, meaning: str, advice: str, *labels: str, unit: str) -> Counter:
+        of_policy: Labels = ("skip_policy", *labels)
+        return self._families.counter(name, meaning, advice, unit=unit, labels=of_policy)

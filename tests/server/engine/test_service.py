@@ -298,11 +298,14 @@ def test_the_socket_is_nowhere_in_the_file_system(running: Running) -> None:
     assert not any(names)
 
 
-def _scenario(spec: EngineSpec, scenario: Any) -> EngineService:
+def _scenario(
+    spec: EngineSpec, scenario: Any, registry: CollectorRegistry | None = None
+) -> EngineService:
     """Run a scenario on an engine of its own; return the service as it is in the end."""
 
     async def in_time() -> EngineService:
-        service = EngineService(spec)
+        metrics = None if registry is None else ServerMetrics(registry, "tiny", ())
+        service = EngineService(spec, metrics)
         async with asyncio.timeout(90):
             try:
                 await service.start()
@@ -347,9 +350,12 @@ def test_a_killed_engine_ends_its_streams(spec: EngineSpec, config: ModelConfig)
         with pytest.raises(EngineError, match="died"):
             await _tokens(service, _request(config))
 
-    service = _scenario(spec, scenario)
+    registry = CollectorRegistry()
+    service = _scenario(spec, scenario, registry)
     assert service.failure is not None
     assert (service.num_running, service.num_waiting) == (0, 0)
+    labels = {"model": "tiny", "reason": "engine"}
+    assert registry.get_sample_value("skipserve_request_failures_total", labels) == 2
 
 
 def test_a_hung_engine_is_seen_and_then_killed(spec: EngineSpec, config: ModelConfig) -> None:

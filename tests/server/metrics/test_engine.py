@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from skipserve.engine.types import EngineState, Executed, StepReport
+from skipserve.engine.types import (
+    EngineState,
+    Executed,
+    FailureKind,
+    Ready,
+    StepMode,
+    StepReport,
+)
 from skipserve.metrics.engine import EngineMetrics
 from skipserve.metrics.families import Families
 
@@ -106,8 +113,43 @@ def test_a_counter_never_goes_back(counts: list[int]) -> None:
     assert values == sorted(values)
 
 
+@pytest.mark.parametrize("mode", StepMode)
+def test_steps_are_counted_by_how_they_ran(mode: StepMode) -> None:
+    metrics = Metrics()
+    assert metrics.value("engine_steps_total", mode=mode.value) == 0
+    metrics.record_step(StepReport({}, 0.1, 1, 1, 1, mode))
+    assert {it: metrics.value("engine_steps_total", mode=it.value) for it in StepMode} == {
+        it: int(it is mode) for it in StepMode
+    }
+
+
+def test_encoded_images_are_counted_by_policy() -> None:
+    metrics = Metrics()
+    metrics.record_step(StepReport({"full": Executed(images=2)}, 0.1, 1, 1, 1))
+    assert metrics.value("images_encoded_total", skip_policy="full") == 2
+
+
+@pytest.mark.parametrize("kind", FailureKind)
+def test_failures_are_counted_by_why(kind: FailureKind) -> None:
+    metrics = Metrics()
+    assert metrics.value("request_failures_total", reason=kind.value) == 0
+    metrics.record_failure(kind)
+    assert metrics.value("request_failures_total", reason=kind.value) == 1
+
+
+def test_what_was_loaded_is_told() -> None:
+    metrics = Metrics()
+    metrics.record_ready(Ready("cuda:0", "bfloat16", "ab12", 4096))
+    labels = {"device": "cuda:0", "dtype": "bfloat16", "weights_digest": "ab12"}
+    assert metrics.value("engine_info", **labels) == 1
+
+
 def test_names_end_in_their_unit() -> None:
     metrics = Metrics()
     units = ("seconds", "bytes", "ratio", "rows", "requests", "policies", "pages", "faults")
+    states = {"skipserve_engine_up", "skipserve_engine_info"} | {
+        f"skipserve_requests_{state}" for state in ("running", "waiting")
+    }
     for family in metrics.registry.collect():
-        assert family.type == "counter" or family.name.endswith(units), family.name
+        is_known = family.type == "counter" or family.name in states
+        assert is_known or family.name.endswith(units), family.name

@@ -1,5 +1,6 @@
 """The metrics: their names, what feeds them, and that labels come from closed sets only."""
 
+import os
 from collections.abc import Iterable
 
 import pytest
@@ -10,7 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from skipserve.engine.types import Executed, FinishReason, Stage, StepOutput, StepReport
 from skipserve.metrics.registry import Rejection, ServerMetrics
 from skipserve_policies.resolve import ResolvedPolicy, resolve
-from skipserve_policies.schema import SkipPolicy
+from skipserve_policies.schema import Quality, SkipPolicy
 
 pytestmark = pytest.mark.fast
 
@@ -85,11 +86,12 @@ def test_requests_are_counted_by_how_they_ended() -> None:
 
 def test_prompt_rows_errors_and_rejections_are_counted() -> None:
     metrics = Metrics()
-    metrics.record_prompt_tokens("full", num_text=60, num_image=576)
+    metrics.record_prompt("full", num_text=60, num_visual=1152, num_images=2)
     metrics.record_error(404)
     metrics.record_rejection(Rejection.QUEUE_FULL)
     assert metrics.value("prompt_tokens_total", skip_policy="full") == 60
-    assert metrics.value("image_tokens_total", skip_policy="full") == 576
+    assert metrics.value("image_tokens_total", skip_policy="full") == 1152
+    assert metrics.value("images_total", skip_policy="full") == 2
     assert metrics.value("errors_total", code="404") == 1
     assert metrics.value("rejections_total", reason="queue_full") == 1
 
@@ -97,15 +99,51 @@ def test_prompt_rows_errors_and_rejections_are_counted() -> None:
 def test_the_engine_is_asked_when_metrics_are_read() -> None:
     metrics = Metrics()
     is_up = True
-    load = {"running": 1, "waiting": 4}
-    metrics.watch_engine(lambda: is_up, lambda: load["running"], lambda: load["waiting"])
+    load: dict[str, int] = {"running": 1, "waiting": 4}
+    process_ids = {"engine": os.getpid()}
+    metrics.engine.watch(
+        lambda: is_up,
+        lambda: load["running"],
+        lambda: load["waiting"],
+        lambda: process_ids.get("engine"),
+    )
     assert metrics.value("engine_up") == 1
     assert metrics.value("requests_running") == 1
     assert metrics.value("requests_waiting") == 4
+    memory = "skipserve_engine_process_resident_memory_bytes"
+    assert metrics.registry.get_sample_value(memory)
     is_up = False
     load["running"] = 0
+    del process_ids["engine"]
     assert metrics.value("engine_up") == 0
     assert metrics.value("requests_running") == 0
+    assert metrics.registry.get_sample_value(memory) is None
+    assert metrics.registry.get_sample_value("process_start_time_seconds")
+
+
+def test_the_queue_is_asked_when_metrics_are_read() -> None:
+    metrics, waiting = Metrics(), [600]
+    metrics.watch_queue(lambda: waiting[0])
+    assert metrics.value("prompt_tokens_waiting") == 600
+    waiting[0] = 0
+    assert metrics.value("prompt_tokens_waiting") == 0
+
+
+def test_a_policy_shows_what_it_saves_and_what_was_measured() -> None:
+    metrics = Metrics()
+    measured = Quality(model="tiny", dataset="demo", metric="exact match, in %", value=98.6, n=1050)
+    metrics.show_policy("skip-two", 0.25, (measured,))
+    metrics.show_policy("full", 0.0, ())
+    assert metrics.value("skip_policy_saved_ratio", skip_policy="skip-two") == 0.25
+    labels = {"dataset": "demo", "samples": "1050"}
+    name = "skip_policy_quality_ratio"
+    assert metrics.value(name, skip_policy="skip-two", **labels) == pytest.approx(0.986)
+    assert metrics.value(name, skip_policy="full", **labels) is None
+
+
+@pytest.mark.parametrize("reason", Rejection)
+def test_a_first_rejection_can_be_told_from_none(reason: Rejection) -> None:
+    assert Metrics().value("rejections_total", reason=reason.value) == 0
 
 
 def test_what_runs_is_told() -> None:
@@ -129,7 +167,8 @@ def _record_all(metrics: ServerMetrics, name: str, code: int) -> None:
     metrics.record_request(name, FinishReason.STOP, 1.0)
     metrics.record_first_token(name, 1.0)
     metrics.record_inter_token(name, 1.0)
-    metrics.record_prompt_tokens(name, 1, 1)
+    metrics.record_prompt(name, 1, 1, 1)
+    metrics.show_policy(name, 0.1, ())
     metrics.record_prefix_use(name, 1, 1)
     metrics.record_output(name, StepOutput("r", 1))
     metrics.engine.record_step(StepReport({name: Executed()}, 0.1, 1, 1, 1))

@@ -17,7 +17,7 @@ from skipserve_kernels.attention.op import KeyValues
 from skipserve_kernels.projection import Projection
 from skipserve_kernels.scratch import Scratch
 
-pytestmark = [pytest.mark.kernels, pytest.mark.fast]
+pytestmark = pytest.mark.kernels
 
 # Wide enough for both serial output projections to be split, as at real sizes.
 HEADS, HEAD_SIZE, FFN = 8, 16, 144
@@ -160,11 +160,13 @@ SERIAL = [
 ]
 
 
+@pytest.mark.fast
 def test_a_serial_block_takes_seven_launches(rig: Rig) -> None:
     rig.run(LayerRows())
     assert rig.launches == SERIAL
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("kind", ["parallel", "parallel_shared"])
 @pytest.mark.parametrize("rows", [Every.ALL, SOME], ids=["all", "some"])
 def test_a_parallel_block_takes_four(rig: Rig, kind: str, rows: RowSet) -> None:

@@ -1,0 +1,1 @@
+"""The Grafana dashboards: `promql` asks, `layout` draws, `overview` and `comparison` say what."""

@@ -1,0 +1,132 @@
+"""The row of the overview about the front end: stages of requests, images, processes."""
+
+from grafana_foundation_sdk.models import units
+
+from skipserve_dashboards.layout import (
+    BYTES,
+    COUNT,
+    RATIO,
+    SECONDS,
+    Panel,
+    Row,
+    View,
+)
+from skipserve_dashboards.promql import (
+    PROCESSES,
+    Query,
+    each,
+    of_stages,
+    quantile,
+    rate,
+    rates,
+)
+
+_FRONT_END = "decode_image|preprocess|tokenize|detokenize"
+_ENGINE = "queue|vision_encode|prefill|decode"
+
+
+def _tail_of_stages(stages: str) -> tuple[Query, ...]:
+    stage_seconds = "skipserve_stage_duration_seconds"
+    return (Query(quantile(0.95, stage_seconds, of_stages(stages), "stage"), "{{stage}}"),)
+
+
+def _of_processes(gauge: str) -> tuple[Query, ...]:
+    """Ask for a figure of the two processes of each replica."""
+    return (
+        Query(f"{gauge}{{{PROCESSES}}}", "front end {{instance}}"),
+        Query(f"skipserve_engine_{gauge}{{{PROCESSES}}}", "engine {{instance}}"),
+    )
+
+
+FRONT_END = Row(
+    "Front end and media",
+    (
+        Panel(
+            "Stages of the front end, p95",
+            "Decoding and fitting images, and text to tokens and back. Once for each request.",
+            SECONDS,
+            _tail_of_stages(_FRONT_END),
+        ),
+        Panel(
+            "Stages of the engine, p95",
+            "The wait, the vision tower, the prompt, and from the first token to the last.",
+            SECONDS,
+            _tail_of_stages(_ENGINE),
+            alerts=("SlowFirstToken",),
+        ),
+        Panel(
+            "Where the time of requests goes",
+            "Seconds that all requests spend in each stage, in each second: the largest area is "
+            "what to make faster first.",
+            SECONDS,
+            each("stage", "skipserve_stage_duration_seconds_sum"),
+            View.STACK,
+        ),
+        Panel(
+            "Images",
+            "Images that requests brought, and those of them that the vision tower ran for. The "
+            "rest was known.",
+            units.CountsPerSecond,
+            rates(
+                {
+                    "brought": "skipserve_images_total",
+                    "encoded": "skipserve_images_encoded_total",
+                }
+            ),
+        ),
+        Panel(
+            "CPU",
+            "Seconds of CPU in each second. A front end near 1 holds up all streams.",
+            COUNT,
+            (
+                Query(
+                    rate("process_cpu_seconds_total", PROCESSES, "instance"),
+                    "front end {{instance}}",
+                ),
+                Query(
+                    rate("skipserve_engine_process_cpu_seconds_total", PROCESSES, "instance"),
+                    "engine {{instance}}",
+                ),
+            ),
+        ),
+        Panel(
+            "Memory",
+            "Resident memory of the two processes. A GPU's memory is not in it.",
+            BYTES,
+            _of_processes("process_resident_memory_bytes"),
+            alerts=("OutOfMemory",),
+        ),
+        Panel(
+            "Open files",
+            "Share of the files and connections that a process may have open.",
+            RATIO,
+            (
+                Query(
+                    f"process_open_fds{{{PROCESSES}}} / process_max_fds{{{PROCESSES}}}",
+                    "front end {{instance}}",
+                ),
+                Query(
+                    f"skipserve_engine_process_open_fds{{{PROCESSES}}}"
+                    f" / skipserve_engine_process_max_fds{{{PROCESSES}}}",
+                    "engine {{instance}}",
+                ),
+            ),
+            limits={0.8: "red"},
+        ),
+        Panel(
+            "Since the start",
+            "How long each process has run. A line that falls is a restart.",
+            SECONDS,
+            (
+                Query(
+                    f"time() - process_start_time_seconds{{{PROCESSES}}}", "front end {{instance}}"
+                ),
+                Query(
+                    f"time() - skipserve_engine_process_start_time_seconds{{{PROCESSES}}}",
+                    "engine {{instance}}",
+                ),
+            ),
+            alerts=("EngineRestarting",),
+        ),
+    ),
+)

@@ -1,0 +1,219 @@
+"""Rows of the overview that users of the service feel: how it stands now, and how it did."""
+
+from grafana_foundation_sdk.models import units
+
+from skipserve_dashboards.layout import (
+    COUNT,
+    RATIO,
+    SECONDS,
+    Panel,
+    Row,
+    View,
+)
+from skipserve_dashboards.promql import (
+    REPLICAS,
+    Query,
+    each,
+    of_stages,
+    quantile,
+    quantiles,
+    rate,
+    rates,
+    total,
+)
+
+_WINDOWS = ("5m", "30m", "1h", "6h")
+
+NOW = Row(
+    "Now",
+    (
+        Panel(
+            "Engines up",
+            "Replicas whose engine takes requests and makes progress.",
+            COUNT,
+            (Query(total("skipserve_engine_up", REPLICAS), "up"),),
+            View.NUMBER,
+            limits={1: "green"},
+            base="red",
+            alerts=("EngineDown", "TargetDown", "EngineRestarting"),
+            width=4,
+        ),
+        Panel(
+            "Requests that failed",
+            "Share of the last 5 minutes that the server failed or turned away; mistakes of "
+            "clients are left out. The objective is 1 %.",
+            RATIO,
+            (Query('model:skipserve_request_errors:ratio_rate5m{model=~"$model"}', "{{model}}"),),
+            View.NUMBER,
+            limits={0.01: "orange", 0.144: "red"},
+            alerts=("HighErrorRatio",),
+            width=4,
+        ),
+        Panel(
+            "First token, p95",
+            "95 % of the requests have their first token after this time. The objective is 2 s.",
+            SECONDS,
+            (Query(quantile(0.95, "skipserve_time_to_first_token_seconds", REPLICAS), "p95"),),
+            View.NUMBER,
+            limits={1: "orange", 2: "red"},
+            alerts=("SlowFirstToken",),
+            width=4,
+        ),
+        Panel(
+            "Waiting",
+            "Requests that wait for the engine. A few for a moment are sound.",
+            COUNT,
+            (Query(total("skipserve_requests_waiting", REPLICAS), "waiting"),),
+            View.NUMBER,
+            limits={16: "orange", 128: "red"},
+            alerts=("QueueGrowing",),
+            width=4,
+        ),
+        Panel(
+            "Faults in the books",
+            "What the engine found wrong when it checked its pages and caches. Must be 0.",
+            COUNT,
+            (Query(total("skipserve_integrity_faults", REPLICAS), "faults"),),
+            View.NUMBER,
+            limits={1: "red"},
+            alerts=("IntegrityFaults",),
+            width=4,
+        ),
+        Panel(
+            "Alerts firing",
+            "Alerts of skipserve that fire now; each has an incident page.",
+            COUNT,
+            (
+                Query(
+                    'count(ALERTS{service="skipserve", alertstate="firing"}) or vector(0)', "firing"
+                ),
+            ),
+            View.NUMBER,
+            limits={1: "red"},
+            width=4,
+        ),
+    ),
+)
+
+SERVICE = Row(
+    "Service",
+    (
+        Panel(
+            "Requests, by how they ended",
+            "Requests that reached the engine and ended. `error` and `cancelled` should be rare.",
+            units.RequestsPerSecond,
+            each("finish_reason", "skipserve_requests_total"),
+            View.STACK,
+        ),
+        Panel(
+            "Failed and turned away",
+            "Requests that the engine gave up, and those that were turned away before it. "
+            "`invalid` and `deadline` are the client's; `draining` belongs to a rollout.",
+            units.RequestsPerSecond,
+            (
+                Query(rate("skipserve_request_failures_total", REPLICAS, "reason"), "{{reason}}"),
+                Query(rate("skipserve_rejections_total", REPLICAS, "reason"), "{{reason}}"),
+                Query(rate("skipserve_cancellations_total", REPLICAS), "given up by clients"),
+            ),
+            alerts=("HighErrorRatio", "RequestsRejected", "OutOfMemory"),
+        ),
+        Panel(
+            "Error replies, by HTTP status",
+            "Every reply from 400 on, of any route: probes while the model loads are among them. "
+            "A stream that fails after its first byte is not.",
+            units.RequestsPerSecond,
+            each("code", "skipserve_errors_total"),
+        ),
+        Panel(
+            "Whole request",
+            "From arrival to the end, whatever the end.",
+            SECONDS,
+            quantiles("skipserve_request_duration_seconds", REPLICAS),
+        ),
+        Panel(
+            "Time to first token",
+            "From arrival to the first token. The objective is that 95 % take at most 2 s.",
+            SECONDS,
+            quantiles("skipserve_time_to_first_token_seconds", REPLICAS),
+            limits={2: "red"},
+            alerts=("SlowFirstToken",),
+        ),
+        Panel(
+            "Between two tokens",
+            "How fast an answer grows once it has begun.",
+            SECONDS,
+            quantiles("skipserve_inter_token_latency_seconds", REPLICAS),
+        ),
+        Panel(
+            "Wait for the engine",
+            "From the engine's hearing of a request to its first step.",
+            SECONDS,
+            quantiles("skipserve_stage_duration_seconds", of_stages("queue")),
+            alerts=("QueueGrowing",),
+        ),
+        Panel(
+            "Running and waiting",
+            "Requests in the engine. Waiting that grows means more arrives than is served.",
+            COUNT,
+            (
+                Query(total("skipserve_requests_running", REPLICAS), "running"),
+                Query(total("skipserve_requests_waiting", REPLICAS), "waiting"),
+            ),
+            alerts=("QueueGrowing",),
+        ),
+        Panel(
+            "Prompt tokens waiting",
+            "Prompt tokens that wait for their first answer token. At --max-queued-tokens, "
+            "requests are turned away.",
+            COUNT,
+            (
+                Query(
+                    total("skipserve_prompt_tokens_waiting", REPLICAS, "instance"), "{{instance}}"
+                ),
+            ),
+            alerts=("RequestsRejected",),
+        ),
+        Panel(
+            "Tokens",
+            "What is read and written: prompt rows of text, of images, and answer tokens.",
+            units.CountsPerSecond,
+            rates(
+                {
+                    "text": "skipserve_prompt_tokens_total",
+                    "image": "skipserve_image_tokens_total",
+                    "answer": "skipserve_generated_tokens_total",
+                }
+            ),
+        ),
+        Panel(
+            "Failed requests against the objective",
+            "Share that failed, over four windows. An alert needs a long and a short window above "
+            "its line: 14.4 % for 1 h and 5 m, 6 % for 6 h and 30 m.",
+            RATIO,
+            tuple(
+                Query(
+                    f'model:skipserve_request_errors:ratio_rate{window}{{model=~"$model"}}',
+                    f"{window} {{{{model}}}}",
+                )
+                for window in _WINDOWS
+            ),
+            limits={0.06: "orange", 0.144: "red"},
+            alerts=("HighErrorRatio",),
+        ),
+        Panel(
+            "Slow first tokens against the objective",
+            "Share of first tokens after more than 2 s, over four windows. The alerts' lines are "
+            "72 % for 1 h and 5 m, 30 % for 6 h and 30 m.",
+            RATIO,
+            tuple(
+                Query(
+                    f'model:skipserve_slow_first_tokens:ratio_rate{window}{{model=~"$model"}}',
+                    f"{window} {{{{model}}}}",
+                )
+                for window in _WINDOWS
+            ),
+            limits={0.30: "orange", 0.72: "red"},
+            alerts=("SlowFirstToken",),
+        ),
+    ),
+)

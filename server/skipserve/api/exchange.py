@@ -1,0 +1,104 @@
+"""One HTTP request and what becomes known of it, for the log and for traces."""
+
+import re
+import time
+import uuid
+
+from starlette.datastructures import Headers
+from starlette.requests import Request as HttpRequest
+from starlette.types import Scope
+
+from skipserve.api.chat import Chat
+
+CHAT_PATH = "/v1/chat/completions"
+_CLIENT_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_MAX_PATH_LENGTH = 200
+_STATE_NAME = "exchange"
+
+
+class Exchange:
+    """A request on its way through the server.
+
+    A client's `X-Request-Id` is echoed where it is harmless, and used for nothing else.
+
+    Attributes:
+        request_id: told to the client, and in every line of the log about it.
+        headers: those of the request.
+        method, path: what is asked for; harmless to print.
+        arrived: when, on the clock of `perf_counter`.
+        arrived_at: the same in nanoseconds since 1970.
+        status: of the reply; None until it begins.
+        error: the type of the error that was told; None where there was none.
+        chat: what was asked, once that is understood; None for all that is no chat completion.
+
+    Args:
+        scope: the request, which remembers its exchange.
+    """
+
+    def __init__(self, scope: Scope) -> None:
+        self.arrived = time.perf_counter()
+        self.arrived_at = time.time_ns()
+        self.headers = Headers(scope=scope)
+        given = self.headers.get("x-request-id", "")
+        self.request_id = given if _CLIENT_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"
+        self.method: str = scope["method"]
+        self.path = ascii(scope["path"])[1:-1][:_MAX_PATH_LENGTH]
+        self.status: int | None = None
+        self.error: str | None = None
+        self.chat: Chat | None = None
+        scope.setdefault("state", {})[_STATE_NAME] = self
+
+    def __str__(self) -> str:
+        words = [self.method, self.path, str(self.status or "cut off")]
+        if self.chat is not None:
+            words.append(self.chat.prepared.policy.name)
+        return f"{' '.join(words)} {self.duration_seconds:.3f} s"
+
+    @property
+    def duration_seconds(self) -> float:
+        """Time since the request came."""
+        return time.perf_counter() - self.arrived
+
+    @property
+    def error_type(self) -> str | None:
+        """The type of the error that the client was told, in the reply or in the stream."""
+        return self.error or (self.chat.tally.error if self.chat else None)
+
+    def describe(self) -> dict[str, object]:
+        """Return the fields of its line in the log: never a prompt, an answer or a key."""
+        fields: dict[str, object] = {
+            "method": self.method,
+            "path": self.path,
+            "status": self.status,
+            "duration_seconds": round(self.duration_seconds, 6),
+            "error": self.error_type,
+        }
+        return fields if self.chat is None else fields | _describe_chat(self.chat)
+
+
+def _describe_chat(chat: Chat) -> dict[str, object]:
+    request, policy, tally = chat.prepared.request, chat.prepared.policy, chat.tally
+    return {
+        "stream": bool(chat.form.stream),
+        "skip_policy": policy.name,
+        "skip_policy_digest": policy.digest,
+        "finish_reason": tally.finish_reason,
+        "prompt_tokens": request.num_prompt,
+        "cached_tokens": tally.num_cached,
+        "completion_tokens": tally.num_generated,
+        "images": len(request.images),
+        "queue_seconds": _rounded(tally.queue_seconds),
+        "time_to_first_token_seconds": _rounded(tally.time_to_first_token_seconds),
+        "inter_token_latency_seconds": _rounded(tally.inter_token_latency_seconds),
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    """Return a time in whole microseconds."""
+    return None if seconds is None else round(seconds, 6)
+
+
+def get_exchange(request: HttpRequest) -> Exchange:
+    """Return the exchange of a request; for FastAPI's `Depends`."""
+    exchange: Exchange = getattr(request.state, _STATE_NAME)
+    return exchange

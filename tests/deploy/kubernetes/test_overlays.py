@@ -1,0 +1,325 @@
+"""The manifests agree with the server they run, and with each other."""
+
+import re
+from importlib.metadata import version
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+from rendered_overlay import KUBERNETES, OVERLAYS, Overlay, render
+
+from skipserve import commands
+from skipserve.api.auth import PUBLIC_PATHS
+from skipserve.api.routes import router
+from skipserve.engine import service
+from skipserve.engine.types import EngineSpec
+from skipserve.metrics.registry import ServerMetrics
+from skipserve.settings import Settings
+from skipserve_policies.catalog import load_catalog
+
+_PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
+# Between the server's last word and the kill: to close sockets and end the engine's process.
+_AIR_SECONDS = 5
+
+
+@pytest.fixture(params=OVERLAYS)
+def overlay(request: pytest.FixtureRequest) -> Overlay:
+    return Overlay(request.param)
+
+
+@pytest.fixture
+def settings(overlay: Overlay, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """What the server reads from the pod's environment."""
+    for name, value in overlay.settings.items():
+        monkeypatch.setenv(name, value)
+    return Settings()
+
+
+def _allowance(probe: dict[str, int]) -> int:
+    """Return how long a probe may fail before it counts."""
+    return probe["periodSeconds"] * probe["failureThreshold"]
+
+
+# A variable that is misspelt is no error for the server: it is not read.
+@pytest.mark.fast
+def test_every_variable_is_a_setting(overlay: Overlay) -> None:
+    names = {*overlay.settings, "SKIPSERVE_API_KEY"}
+
+    assert names == {f"SKIPSERVE_{name[10:].lower()}".upper() for name in names}
+    assert {name[10:].lower() for name in names} <= set(Settings.model_fields)
+
+
+def test_the_settings_are_valid(settings: Settings) -> None:
+    assert settings.host == "0.0.0.0"  # a pod is reached by its own address
+    assert settings.log_format == "json"
+
+
+@pytest.mark.fast
+def test_a_pod_has_the_time_that_the_server_takes_to_drain(
+    overlay: Overlay, settings: Settings
+) -> None:
+    pre_stop = overlay.server["lifecycle"]["preStop"]["sleep"]["seconds"]
+    needed = pre_stop + settings.grace_seconds + commands._CUT_OFF_SECONDS + _AIR_SECONDS
+
+    assert overlay.pod["terminationGracePeriodSeconds"] >= needed
+
+
+def test_preparing_to_stop_outlasts_the_readiness_of_others(overlay: Overlay) -> None:
+    pre_stop = overlay.server["lifecycle"]["preStop"]["sleep"]["seconds"]
+
+    assert pre_stop >= overlay.server["readinessProbe"]["periodSeconds"]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", _PROBES)
+def test_probes_ask_routes_that_exist_and_need_no_key(overlay: Overlay, name: str) -> None:
+    probe = overlay.server[name]["httpGet"]
+    routes = {route.path for route in router.routes}  # type: ignore[attr-defined]
+
+    assert probe["path"] in routes & PUBLIC_PATHS
+    assert probe["port"] in {port["name"] for port in overlay.server["ports"]}
+
+
+def test_the_server_gives_a_model_up_before_the_probe_does(overlay: Overlay) -> None:
+    assert _allowance(overlay.server["startupProbe"]) > EngineSpec.load_seconds
+    deadline = overlay.one("Deployment")["spec"]["progressDeadlineSeconds"]
+    assert deadline > _allowance(overlay.server["startupProbe"])
+
+
+def test_the_server_kills_a_hung_engine_before_kubernetes_kills_the_server(
+    overlay: Overlay, settings: Settings
+) -> None:
+    probe = overlay.server["livenessProbe"]
+    # The first silent period may have begun just after a sign of life.
+    engine_is_killed = (service._SILENT_PERIODS + 1) * settings.stall_seconds
+
+    assert settings.stall_seconds + _allowance(probe) >= engine_is_killed
+
+
+@pytest.mark.fast
+def test_ports_agree(overlay: Overlay, settings: Settings) -> None:
+    (port,) = overlay.server["ports"]
+    (outside,) = overlay.one("Service")["spec"]["ports"]
+    (rule,) = overlay.one("NetworkPolicy")["spec"]["ingress"]
+    (scraped,) = overlay.one("ServiceMonitor")["spec"]["endpoints"]
+
+    assert port["containerPort"] == settings.port
+    assert outside["targetPort"] == port["name"]
+    assert [it["port"] for it in rule["ports"]] == [port["name"]]
+    assert scraped["port"] == outside["name"]
+    assert scraped["path"] in {route.path for route in router.routes}  # type: ignore[attr-defined]
+
+
+@pytest.mark.fast
+def test_selectors_find_the_pods(overlay: Overlay) -> None:
+    deployment = overlay.one("Deployment")
+    labels = deployment["spec"]["template"]["metadata"]["labels"].items()
+    selectors = [
+        deployment["spec"]["selector"]["matchLabels"],
+        overlay.one("Service")["spec"]["selector"],
+        overlay.one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        overlay.one("NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+        overlay.pod["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"],
+    ]
+
+    assert all(selector and selector.items() <= labels for selector in selectors)
+    found = overlay.one("ServiceMonitor")["spec"]["selector"]["matchLabels"].items()
+    assert found <= overlay.one("Service")["metadata"]["labels"].items()
+    target = overlay.one("ScaledObject")["spec"]["scaleTargetRef"]["name"]
+    assert target == deployment["metadata"]["name"]
+
+
+def test_one_namespace_holds_everything(overlay: Overlay) -> None:
+    namespaces = {
+        manifest["metadata"].get("namespace")
+        for manifest in overlay.manifests
+        if manifest["kind"] != "Namespace"
+    }
+
+    assert namespaces == {overlay.one("Namespace")["metadata"]["name"]}
+
+
+def test_the_autoscaler_alone_says_how_many(overlay: Overlay) -> None:
+    scaled = overlay.one("ScaledObject")["spec"]
+
+    assert "replicas" not in overlay.one("Deployment")["spec"]
+    assert 1 <= scaled["minReplicaCount"] <= scaled["maxReplicaCount"]
+    assert scaled["minReplicaCount"] <= scaled["fallback"]["replicas"]
+
+
+@pytest.mark.fast
+def test_the_autoscaler_asks_for_what_waits_and_runs(overlay: Overlay) -> None:
+    (trigger,) = overlay.one("ScaledObject")["spec"]["triggers"]
+    query = trigger["metadata"]["query"]
+    namespace = overlay.one("Namespace")["metadata"]["name"]
+
+    registry = CollectorRegistry()
+    ServerMetrics(registry, "demo", [])
+    names = set(re.findall(r"skipserve_\w+", query))
+
+    assert names == {"skipserve_requests_running", "skipserve_requests_waiting"}
+    assert names <= {family.name for family in registry.collect()}
+    assert query.count(f'namespace="{namespace}"') == 2
+    assert trigger["metricType"] == "AverageValue"
+    assert int(trigger["metadata"]["threshold"]) <= Settings().max_running_requests
+
+
+# A Service named skipserve would set SKIPSERVE_PORT to an address, and the server would not start.
+@pytest.mark.fast
+def test_services_set_no_variables(overlay: Overlay) -> None:
+    assert overlay.pod["enableServiceLinks"] is False
+
+
+@pytest.mark.fast
+def test_keys_come_from_a_secret_and_from_nowhere_else(overlay: Overlay) -> None:
+    environment = overlay.environment
+    names = list(environment)
+    key = environment["SKIPSERVE_API_KEY"]["value"]
+    secrets = {
+        name: entry["valueFrom"]["secretKeyRef"]
+        for name, entry in environment.items()
+        if "valueFrom" in entry
+    }
+
+    assert key == "$(CLIENT_API_KEYS),$(METRICS_API_KEY)"
+    # Kubernetes fills in only what stands before.
+    assert names.index("SKIPSERVE_API_KEY") > max(names.index(name) for name in secrets)
+    assert set(secrets) == {"CLIENT_API_KEYS", "METRICS_API_KEY"}
+    assert not any(secret.get("optional") for secret in secrets.values())
+    (scraped,) = overlay.one("ServiceMonitor")["spec"]["endpoints"]
+    assert scraped["authorization"] == {
+        "type": "Bearer",
+        "credentials": secrets["METRICS_API_KEY"],
+    }
+    assert not any(manifest["kind"] == "Secret" for manifest in overlay.manifests)
+
+
+@pytest.mark.parametrize(
+    ("clients", "metrics", "keys"), [("a,b", "m", ["a", "b", "m"]), ("", "m", ["m"])]
+)
+def test_the_server_takes_the_keys_apart(clients: str, metrics: str, keys: list[str]) -> None:
+    given = Settings(api_key=f"{clients},{metrics}")
+
+    assert [key.get_secret_value() for key in given.api_key] == keys
+
+
+def test_a_secret_without_keys_starts_no_open_server() -> None:
+    with pytest.raises(ValueError, match="the key is empty"):
+        Settings(api_key=",")
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("folder", [*OVERLAYS, "load-model"])
+def test_pods_are_restricted(folder: str) -> None:
+    """What the pod security standard `restricted` asks for, and a read-only root."""
+    (spec,) = (
+        manifest["spec"]["template"]["spec"]
+        for manifest in render(folder)
+        if manifest["kind"] in {"Deployment", "Job"}
+    )
+    (container,) = spec["containers"]
+
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["runAsUser"] > 0
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert spec["automountServiceAccountToken"] is False
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert {"hostNetwork", "hostPID", "hostIPC"}.isdisjoint(spec)
+    assert {next(kind for kind in volume if kind != "name") for volume in spec["volumes"]} <= {
+        "emptyDir",
+        "configMap",
+        "persistentVolumeClaim",
+    }
+
+
+@pytest.mark.fast
+def test_what_is_written_has_a_place(overlay: Overlay) -> None:
+    places = {
+        mount["mountPath"]: mount["name"]
+        for mount in overlay.server["volumeMounts"]
+        if not mount.get("readOnly")
+    }
+    volumes = {volume["name"] for volume in overlay.pod["volumes"]}
+
+    assert set(places.values()) <= volumes
+    for name in ("HOME", "TRITON_CACHE_DIR"):
+        path = overlay.environment[name]["value"]
+        assert any(path == place or path.startswith(f"{place}/") for place in places)
+
+
+@pytest.mark.fast
+def test_limits_are_set_and_threads_fit_them(overlay: Overlay, settings: Settings) -> None:
+    resources = overlay.server["resources"]
+
+    assert {"cpu", "memory"} <= resources["requests"].keys()
+    assert {"cpu", "memory"} <= resources["limits"].keys()
+    if settings.device == "cpu":
+        assert settings.num_threads == int(resources["limits"]["cpu"])
+
+
+def test_a_gpu_is_asked_for_where_the_server_wants_one() -> None:
+    overlay = Overlay("overlays/gpu")
+    resources = overlay.server["resources"]
+
+    assert overlay.settings["SKIPSERVE_DEVICE"] == "cuda"
+    assert resources["requests"]["nvidia.com/gpu"] == resources["limits"]["nvidia.com/gpu"] == 1
+    assert overlay.pod["nodeSelector"]
+    assert [it["key"] for it in overlay.pod["tolerations"]] == ["nvidia.com/gpu"]
+    # A surge would wait for a GPU that is not there.
+    assert overlay.one("Deployment")["spec"]["strategy"]["rollingUpdate"] == {
+        "maxSurge": 0,
+        "maxUnavailable": 1,
+    }
+    assert overlay.one("PersistentVolumeClaim")["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
+def test_the_job_loads_the_model_that_the_overlay_serves() -> None:
+    overlay = Overlay("overlays/gpu")
+    (job,) = (it for it in render("load-model") if it["kind"] == "Job")
+    (claim,) = (it for it in render("load-model") if it["kind"] == "PersistentVolumeClaim")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    volumes = {it["name"]: it for it in overlay.pod["volumes"]}
+
+    assert overlay.settings["SKIPSERVE_MODEL"] == container["command"][-1]
+    assert container["image"] == overlay.server["image"]
+    assert volumes["models"]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    # The server's network policy must not hold for it: it downloads.
+    labels = job["spec"]["template"]["metadata"]["labels"].items()
+    selected = overlay.one("NetworkPolicy")["spec"]["podSelector"]["matchLabels"].items()
+    assert not selected <= labels
+
+
+def test_a_change_of_settings_changes_the_name_that_pods_refer_to(overlay: Overlay) -> None:
+    (source,) = overlay.server["envFrom"]
+
+    assert re.fullmatch(r"skipserve-settings-[a-z0-9]{10}", source["configMapRef"]["name"])
+
+
+def test_the_policies_file_is_one_and_its_example_too() -> None:
+    path = KUBERNETES / "base/policies.yaml"
+    example = "\n".join(
+        line.removeprefix("# ") for line in path.read_text().splitlines()[2:] if line
+    )
+
+    assert load_catalog(path).keys() == load_catalog().keys()
+    assert list(yaml.safe_load(example)) == ["my-policy"]
+
+
+def test_the_policies_file_is_mounted_where_the_server_looks(
+    overlay: Overlay, settings: Settings
+) -> None:
+    (mount,) = (it for it in overlay.server["volumeMounts"] if it["name"] == "policies")
+
+    assert settings.policies is not None
+    assert str(settings.policies.parent) == mount["mountPath"]
+    assert (KUBERNETES / "base" / settings.policies.name).is_file()
+
+
+def test_images_are_those_of_this_version(overlay: Overlay) -> None:
+    tag = overlay.server["image"].rpartition(":")[2]
+
+    assert tag == f"{version('skipserve')}-{overlay.settings['SKIPSERVE_DEVICE']}"

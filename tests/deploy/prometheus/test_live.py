@@ -1,0 +1,262 @@
+"""Every expression that is shipped says something about a real server, asked of a real Prometheus.
+
+A mistyped metric is no error in PromQL: it answers with no series. So the server is given traffic
+in which nearly everything happens, and no answer may be empty.
+"""
+
+import re
+import secrets
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from live_server import LiveServer
+from monitoring_files import (
+    PROMETHEUS,
+    ROOT,
+    Expression,
+    all_expressions,
+    documented_metrics,
+    family,
+    panel_expressions,
+    recorded_from,
+    rule_expressions,
+    rules,
+    variable_expressions,
+)
+from pictures import data_uri, encode, question, random_picture
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_process import PrometheusProcess, program
+
+from skipserve.settings import Settings
+
+pytestmark = pytest.mark.slow
+
+POLICIES = ("full", "visual-freeze-from-16", "skip-block-every-3-from-16-all")
+# Two policies are compared once both were asked for 50 times.
+NUM_EACH = 54
+NUM_CLIENTS = 8
+VARIABLES = {
+    "$__rate_interval": "1m",
+    "$__range": "5m",
+    "$model": "demo",
+    "$instance": ".+",
+    "$policy": ".+",
+    "$minimum": "10",
+}
+# Few pages, so that some are given up, and room for as many requests as there are clients.
+LIMITS: dict[str, Any] = {
+    "kv_cache_gib": 0.01,
+    "encoder_cache_mib": 1,
+    "max_running_requests": NUM_CLIENTS,
+    "max_queued_requests": NUM_CLIENTS,
+}
+
+# So many requests are turned away that both of these fire.
+FIRING = 'count(ALERTS{alertname="HighErrorRatio", alertstate="firing"})'
+
+# What has no series in a sound server, and why.
+SILENT = {
+    "TargetDown absent": "the target is there",
+    "TargetDown stranger": "the target is a skipserve",
+}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A server with some traffic behind it, and the Prometheus that has seen it."""
+
+    server: LiveServer
+    prometheus: PrometheusProcess
+    exposed: set[str]
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    program("prometheus")  # before a server is started in vain
+    folder = tmp_path_factory.mktemp("monitoring")
+    key = secrets.token_hex(16)
+    settings = Settings(model="demo", num_threads=1, **LIMITS, api_key=key)
+    with LiveServer(settings) as server:
+        config = _configuration(folder, server.url.removeprefix("http://"), key)
+        with PrometheusProcess(config, folder / "data") as prometheus, server.client() as client:
+            client.headers["Authorization"] = f"Bearer {key}"
+            _ask_once_for_everything(client)
+            _wait_for_scrapes(prometheus)
+            _ask_often(client)
+            _ask_too_often(client)
+            _wait_for_scrapes(prometheus)
+            prometheus.wait_for(f"{FIRING} == 2")
+            metrics = text_string_to_metric_families(client.get("/metrics").text)
+            exposed = {sample.name for metric in metrics for sample in metric.samples}
+            yield Scene(server, prometheus, exposed)
+
+
+def _configuration(folder: Path, target: str, key: str) -> Path:
+    """Write what is shipped, with another target and key, and all of it every second."""
+    config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config["rule_files"] = [str(PROMETHEUS / pattern) for pattern in config["rule_files"]]
+    (job,) = config["scrape_configs"]
+    (folder / "key").write_text(key + "\n")
+    job["authorization"]["credentials_file"] = str(folder / "key")
+    job["static_configs"] = [{"targets": [target]}]
+    path = folder / "prometheus.yml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def _wait_for_scrapes(prometheus: PrometheusProcess) -> None:
+    """Return when the metrics have been read twice more, and the rules worked out after it."""
+    (now,) = prometheus.query("vector(time())")
+    begun = float(now["value"][1])
+    prometheus.wait_for(f"timestamp(skipserve_build_info) > {begun} + 1")
+    prometheus.wait_for(f"timestamp(model:skipserve_requests_waiting:sum) > {begun} + 2")
+
+
+def _ask_once_for_everything(client: httpx.Client) -> None:
+    """Ask under each policy, whole and as a stream, and do what clients do wrong."""
+    picture = data_uri((ROOT / "docs" / "picture.png").read_bytes())
+    asked = question("How many red squares are there?", picture, max_tokens=8)
+    for policy in POLICIES:
+        for is_stream in (False, True):
+            reply = _ask(client, asked | {"skip_policy": policy, "stream": is_stream})
+            assert reply.status_code == 200, reply.text
+    assert _ask(client, asked | {"skip_policy": "no-such-policy"}).status_code == 404
+    assert _ask(client, asked | {"timeout_seconds": 1e-6}).status_code == 408
+    _give_up(client, question("Describe the image.", picture, max_tokens=64, stream=True))
+
+
+def _give_up(client: httpx.Client, asked: dict[str, Any]) -> None:
+    """Go away in the middle of an answer, until the server has noticed it before the end."""
+    for _ in range(20):
+        with client.stream("POST", "/v1/chat/completions", json=asked) as stream:
+            next(stream.iter_raw())
+        if "skipserve_cancellations_total{" in client.get("/metrics").text:
+            return
+    raise AssertionError("no request counts as given up")
+
+
+def _ask_often(client: httpx.Client) -> None:
+    """Ask about many pictures under all policies, as many at once as there is room for."""
+    with ThreadPoolExecutor(NUM_CLIENTS) as pool:
+        statuses = pool.map(partial(_ask_under_some, client), range(NUM_EACH * len(POLICIES)))
+    assert set(statuses) == {200}
+
+
+def _ask_too_often(client: httpx.Client) -> None:
+    """Ask with more clients than there is room for, until a fifth of all were turned away."""
+    num_turned_away = 0
+    with ThreadPoolExecutor(4 * NUM_CLIENTS) as pool:
+        for _ in range(20):
+            statuses = list(pool.map(partial(_ask_under_some, client), range(4 * NUM_CLIENTS)))
+            assert set(statuses) <= {200, 503}
+            num_turned_away += statuses.count(503)
+            if num_turned_away > NUM_EACH * len(POLICIES) / 2:
+                return
+    raise AssertionError(f"only {num_turned_away} requests were turned away")
+
+
+def _ask_under_some(client: httpx.Client, number: int) -> int:
+    picture = data_uri(encode(random_picture(32, 32, seed=number % 20)))
+    policy = POLICIES[number % len(POLICIES)]
+    asked = question("Describe the image.", picture, max_tokens=2, skip_policy=policy)
+    return _ask(client, asked).status_code
+
+
+def _ask(client: httpx.Client, body: dict[str, Any]) -> httpx.Response:
+    return client.post("/v1/chat/completions", json=body)
+
+
+def _substituted(text: str) -> str:
+    for name, value in VARIABLES.items():
+        text = re.sub(re.escape(name) + r"\b", value, text)
+    assert "$" not in text
+    return text
+
+
+def _unfiltered(rule: str) -> str:
+    """Let comparisons say 0 or 1: an alert that does not fire then says so."""
+    return re.sub(r" (>=|<=|==|!=|>|<) ", r" \1 bool ", rule)
+
+
+def _faults(expression: Expression, series: list[dict[str, Any]]) -> Iterator[str]:
+    if not series:
+        yield f"{expression.place}: no series: {expression.text}"
+    elif all(isnan(float(each["value"][1])) for each in series):
+        yield f"{expression.place}: no numbers: {expression.text}"
+    for label in expression.labels:
+        if any(label not in each["metric"] for each in series):
+            yield f"{expression.place}: the legend's {label} is no label: {expression.text}"
+
+
+def test_every_panel_has_an_answer(scene: Scene) -> None:
+    faults: list[str] = []
+    for expression in (*panel_expressions(), *variable_expressions()):
+        faults += _faults(expression, scene.prometheus.query(_substituted(expression.text)))
+    assert not faults, "\n".join(faults)
+
+
+def test_every_policy_is_compared(scene: Scene) -> None:
+    for expression in panel_expressions():
+        if expression.place.startswith("policies.json") and "{{skip_policy}}" in expression.legend:
+            series = scene.prometheus.query(_substituted(expression.text))
+            found = {each["metric"]["skip_policy"] for each in series}
+            assert found >= set(POLICIES), expression
+
+
+def test_every_rule_has_an_answer(scene: Scene) -> None:
+    faults: list[str] = []
+    silent = set()
+    for rule in rule_expressions():
+        series = scene.prometheus.query(_unfiltered(rule.text))
+        if rule.place in SILENT and not series:
+            silent.add(rule.place)
+        else:
+            faults += _faults(rule, series)
+    assert not faults, "\n".join(faults)
+    assert silent == set(SILENT)
+
+
+def test_prometheus_takes_the_rules(scene: Scene) -> None:
+    taken = scene.prometheus.rules()
+    assert len(taken) == len(rules())
+    assert [rule for rule in taken if rule["health"] != "ok"] == []
+
+
+def test_recorded_series_are_there(scene: Scene) -> None:
+    assert [name for name in recorded_from() if not scene.prometheus.query(name)] == []
+
+
+def test_requests_that_are_turned_away_burn_the_objective(scene: Scene) -> None:
+    firing = scene.prometheus.query('ALERTS{alertname="HighErrorRatio", alertstate="firing"}')
+    assert {alert["metric"]["burn"] for alert in firing} == {"fast", "slow"}
+
+
+def test_every_metric_that_is_named_exists(scene: Scene) -> None:
+    known = scene.exposed | set(recorded_from())
+    missing = {
+        f"{expression.place}: {metric}"
+        for expression in all_expressions()
+        for metric in expression.metrics - known
+    }
+    assert not missing
+
+
+def test_what_is_documented_is_what_the_server_tells(scene: Scene) -> None:
+    told = {family(name) for name in scene.exposed if not name.endswith("_created")}
+    assert told == documented_metrics()
+
+
+def test_a_server_that_refuses_the_key_counts_as_down(scene: Scene, tmp_path: Path) -> None:
+    config = _configuration(tmp_path, scene.server.url.removeprefix("http://"), "another")
+    with PrometheusProcess(config, tmp_path / "data") as prometheus:
+        prometheus.wait_for('up{job="skipserve"} == 0')
+        prometheus.wait_for('ALERTS{alertname="TargetDown", alertstate="pending"}')

@@ -1,0 +1,288 @@
+"""What the operations pages name is there: links, alerts, commands, files, settings, metrics."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+from prometheus_client import CollectorRegistry
+
+from skipserve.api.routes import router
+from skipserve.engine.types import EngineSpec
+from skipserve.metrics.registry import ServerMetrics
+from skipserve.settings import Settings
+from skipserve_client.cli import app
+from skipserve_policies.resolve import resolve
+from skipserve_policies.schema import SkipPolicy
+
+_ROOT = Path(__file__).parents[3]
+_DOCS = _ROOT / "docs/operations"
+_INCIDENTS = _DOCS / "incidents"
+_DEPLOY = _ROOT / "deploy"
+_PAGES = sorted(path for path in _DOCS.rglob("*.md") if path.name != "docker.md")
+_NAMES = [str(page.relative_to(_DOCS)) for page in _PAGES]
+
+# Top folders whose files a page may name, and what the reader makes there.
+_FOLDERS = ("deploy", "docs", "docker", "benchmarks", "policies", "tests")
+_MADE = ("deploy/secrets",)
+_ASSIGNMENT = re.compile(r"[A-Z_]+=\S+")
+
+each_page = pytest.mark.parametrize("page", _PAGES, ids=_NAMES)
+
+
+def _alerts() -> list[dict[str, Any]]:
+    files = [yaml.safe_load(path.read_text()) for path in (_DEPLOY / "prometheus/rules").iterdir()]
+    rules = [rule for file in files for group in file["groups"] for rule in group["rules"]]
+    return [rule for rule in rules if "alert" in rule]
+
+
+@pytest.mark.fast
+def test_each_alert_has_its_page_and_each_page_its_alert() -> None:
+    alerts = {rule["alert"] for rule in _alerts()}
+    pages = {path.stem for path in _INCIDENTS.glob("*.md")} - {"index"}
+    listed = set(re.findall(r"\]\((\w+)\.md\)", (_INCIDENTS / "index.md").read_text()))
+
+    assert alerts
+    assert pages == alerts
+    assert listed == alerts
+    assert all((_INCIDENTS / f"{page}.md").read_text().startswith(f"# {page}\n") for page in pages)
+
+
+@pytest.mark.fast
+def test_alerts_name_their_page() -> None:
+    for rule in _alerts():
+        url = rule["annotations"]["runbook_url"]
+        assert url.endswith(f"docs/operations/incidents/{rule['alert']}.md")
+
+
+@each_page
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.is_file(), target
+        assert not anchor or anchor in _anchors(linked), target
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def _code(page: Path) -> Iterator[str]:
+    """Yield what is typed or named in a page: lines of blocks, joined at backslashes, and words."""
+    text = page.read_text()
+    # Deeper ones are in lists.
+    for block in re.findall(r"(?:^ {4}.*\n)+", text, re.MULTILINE):
+        yield from block.replace("\\\n", " ").splitlines()
+    prose = re.sub(r"^ {4}.*\n", "", text, flags=re.MULTILINE)
+    yield from (code.replace("\n", " ") for code in re.findall(r"`([^`]+)`", prose))
+
+
+def _commands(page: Path) -> Iterator[list[str]]:
+    """Yield the words of each command, without variables that are set before it."""
+    for line in _code(page):
+        without_comment = re.sub(r"(^| )# .*", "", line)
+        for part in re.split(r"&&|\|\|?|;|\bdo\b| &$|[<>]", without_comment):
+            try:
+                words = shlex.split(part)
+            except ValueError:  # half of what is quoted
+                words = part.split()
+            while words and _ASSIGNMENT.fullmatch(words[0]):
+                words.pop(0)
+            if words:
+                yield words
+
+
+@lru_cache
+def _flags(name: str) -> set[str]:
+    """Return the flags of a subcommand.
+
+    Raises:
+        AssertionError: there is no such subcommand.
+    """
+    group: Any = typer.main.get_command(app)
+    command = group.get_command(None, name)
+    assert command is not None, f"skipserve has no command {name}"
+    return {flag for it in command.params for flag in (*it.opts, *it.secondary_opts)}
+
+
+@each_page
+def test_commands_exist_with_their_flags(page: Path) -> None:
+    for program, *words in _commands(page):
+        if program == "skipserve" and words:
+            flags = {word for word in words[1:] if word.startswith("--")}
+            assert flags <= _flags(words[0]), (page.name, words)
+
+
+@each_page
+def test_flags_on_their_own_are_those_of_serve(page: Path) -> None:
+    alone = {words[0] for words in _commands(page) if words[0].startswith("--")}
+
+    # Flags of other programs, that a text names with them.
+    assert alone - {"--revision", "--output"} <= _flags("serve")
+
+
+def test_many_commands_are_looked_at() -> None:
+    found = [words[:2] for page in _PAGES for words in _commands(page)]
+    subcommands = {words[1] for words in found if words[0] == "skipserve" and len(words) > 1}
+
+    assert subcommands == {"ask", "policies", "flops", "evaluate", "serve"}
+
+
+@each_page
+def test_files_exist(page: Path) -> None:
+    for words in _commands(page):
+        for word in words:
+            if word.startswith(tuple(f"{name}/" for name in _FOLDERS)):
+                is_made = word.startswith(_MADE)
+                assert is_made or (_ROOT / word).exists(), (page.name, word)
+
+
+@each_page
+def test_make_targets_exist(page: Path) -> None:
+    makefile = (_ROOT / "Makefile").read_text()
+
+    for words in _commands(page):
+        if words[0] == "make":
+            assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), words
+
+
+@each_page
+def test_variables_are_settings(page: Path) -> None:
+    for name in re.findall(r"SKIPSERVE_([A-Z_]+)", page.read_text()):
+        assert name.lower() in Settings.model_fields, name
+
+
+@each_page
+def test_metrics_exist(page: Path) -> None:
+    named = set(re.findall(r"(?<![\w:.])skipserve_[a-z_]+(?![\w:]*[:.])", page.read_text()))
+
+    assert named - {"skipserve_api_key", "skipserve_policies"} <= _metrics()
+
+
+@lru_cache
+def _metrics() -> frozenset[str]:
+    """Return the names of the server's metrics, as they are written in queries."""
+    registry = CollectorRegistry()
+    ServerMetrics(registry, "demo", [])
+    return frozenset(
+        f"{family.name}_total" if family.type == "counter" else family.name
+        for family in registry.collect()
+    )
+
+
+@each_page
+def test_recorded_series_exist(page: Path) -> None:
+    rules = (_DEPLOY / "prometheus/rules/recording.yml").read_text()
+
+    for name in re.findall(r"\bmodel\w*:\w+:\w+", page.read_text()):
+        assert f"record: {name}\n" in rules, name
+
+
+@each_page
+def test_cluster_objects_exist(page: Path) -> None:
+    manifests = [
+        manifest
+        for path in (_DEPLOY / "kubernetes").rglob("*.yaml")
+        for manifest in yaml.safe_load_all(path.read_text())
+        if manifest and "metadata" in manifest
+    ]
+    known = {f"{it['kind'].lower()}/{it['metadata']['name']}" for it in manifests}
+
+    named = set(re.findall(r"\b(?:deployment|service|job|secret)/[a-z0-9-]+", page.read_text()))
+    assert named - {"service/kube-prometheus-stack-grafana"} <= known
+
+
+def _clues(kind: str) -> list[tuple[str, str]]:
+    """Return page and text of the rows "look at" of one kind, over all incident pages."""
+    row = re.compile(rf"^\| {kind} \| `?(.*?)`? \| .+ \|$", re.MULTILINE)
+    return [
+        (page.name, text)
+        for page in sorted(_INCIDENTS.glob("*.md"))
+        for text in row.findall(page.read_text())
+    ]
+
+
+def test_panels_exist() -> None:
+    clues = _clues("panel")
+
+    assert clues
+    for page, clue in clues:
+        board, _, title = clue.partition(": ")
+        assert title in _titles(board), (page, clue)
+
+
+@each_page
+def test_panels_in_texts_exist(page: Path) -> None:
+    """Panels are set in italics; nothing else of two words or a capital is."""
+    prose = re.sub(r"^ {4}.*\n", "", page.read_text(), flags=re.MULTILINE)
+    titles = _titles("overview") | _titles("policies")
+
+    for name in re.findall(r"(?<![*\w])\*([A-Z][^*\n]+)\*(?!\*)", prose):
+        assert name in titles, name
+
+
+@lru_cache
+def _titles(board: str) -> set[str]:
+    dashboard = json.loads((_DEPLOY / f"grafana/dashboards/{board}.json").read_text())
+    return {title for panel in dashboard["panels"] for title in _below(panel)}
+
+
+def _below(panel: dict[str, Any]) -> Iterator[str]:
+    yield panel["title"]
+    for inner in panel.get("panels", ()):
+        yield from _below(inner)
+
+
+def test_metrics_to_look_at_exist() -> None:
+    clues = _clues("metric")
+
+    assert clues
+    for page, clue in clues:
+        is_known = clue in _metrics() or clue in {"up", "process_start_time_seconds"}
+        assert is_known, (page, clue)
+
+
+def test_lines_of_the_log_are_written_somewhere() -> None:
+    sources = [path.read_text() for path in (_ROOT / "server/skipserve").rglob("*.py")]
+    clues = _clues("log")
+
+    assert clues
+    for page, clue in clues:
+        assert any(clue in source for source in sources), (page, clue)
+    routes = {route.path for route in router.routes}  # type: ignore[attr-defined]
+    assert {clue.split()[1] for _, clue in _clues("access log")} <= routes
+
+
+def test_every_incident_page_has_its_parts() -> None:
+    for page in _INCIDENTS.glob("*.md"):
+        parts = ("**What it means.**", "| look at | |", "**What to do", "**How to confirm.**")
+        missing = [part for part in parts if part not in page.read_text()]
+        assert not missing or page.name == "index.md", (page.name, missing)
+
+
+def test_times_are_the_servers() -> None:
+    page = (_INCIDENTS / "EngineDown.md").read_text()
+
+    assert set(re.findall(r"(\d{3,}) s\b", page)) == {f"{EngineSpec.load_seconds:.0f}"}
+
+
+def test_the_policy_of_the_rollout_fits_the_7b_model() -> None:
+    (block,) = re.findall(r"(?:^    .*\n)*^    ours:\n(?:^    .*\n)*", _rollout(), re.MULTILINE)
+    ((name, stanza),) = yaml.safe_load(block).items()
+
+    assert resolve(name, SkipPolicy.model_validate(stanza), 32).plan.num_layers == 32
+
+
+def _rollout() -> str:
+    return (_DOCS / "rollout.md").read_text()

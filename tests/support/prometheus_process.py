@@ -1,0 +1,95 @@
+"""Runs a real Prometheus on a free loopback port, and asks it."""
+
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+_WAIT_SECONDS = 30
+_POLL_SECONDS = 0.1
+
+
+def program(name: str) -> str:
+    """Return where `prometheus` or `promtool` is; skips the test where it is missing."""
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed: apt-get install prometheus")
+    return found
+
+
+class PrometheusProcess:
+    """A Prometheus that runs while the context lasts.
+
+    Attributes:
+        url: where it listens.
+
+    Args:
+        config: its configuration.
+        storage: an empty folder.
+    """
+
+    def __init__(self, config: Path, storage: Path) -> None:
+        self._command = [
+            program("prometheus"),
+            f"--config.file={config}",
+            f"--storage.tsdb.path={storage}",
+            "--web.listen-address=127.0.0.1:0",
+        ]
+        self.url = ""
+
+    def __enter__(self) -> "PrometheusProcess":
+        self._process = subprocess.Popen(self._command, stderr=subprocess.PIPE, text=True)
+        assert self._process.stderr is not None
+        said = ""
+        # It says where it listens early on, and little after that: its pipe does not fill.
+        for line in self._process.stderr:
+            said += line
+            if found := re.search(r'"Listening on" address=(\S+)', line):
+                self.url = f"http://{found.group(1)}"
+                self._client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+                return self
+        self._process.wait()
+        raise AssertionError(f"Prometheus ended before it listened: {said}")
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+        self._process.kill()
+        self._process.communicate()
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """Return the series that an expression gives now, each with its labels and value.
+
+        Raises:
+            AssertionError: the expression cannot be evaluated.
+        """
+        reply = self._client.post("/api/v1/query", data={"query": expression})
+        answer = reply.json()
+        assert answer["status"] == "success", f"{answer.get('error')}: {expression}"
+        # So many results hold one sample a series, but for a lone number.
+        assert answer["data"]["resultType"] == "vector", expression
+        series: list[dict[str, Any]] = answer["data"]["result"]
+        return series
+
+    def wait_for(self, expression: str) -> list[dict[str, Any]]:
+        """Return the series that an expression gives, once it gives any.
+
+        Raises:
+            AssertionError: it gives none for long.
+        """
+        end = time.monotonic() + _WAIT_SECONDS
+        while time.monotonic() < end:
+            if found := self.query(expression):
+                return found
+            # It tells nobody when it has scraped: one can only ask again.
+            time.sleep(_POLL_SECONDS)
+        raise AssertionError(f"no series after {_WAIT_SECONDS} seconds: {expression}")
+
+    def rules(self) -> list[dict[str, Any]]:
+        """Return all rules with their health."""
+        groups = self._client.get("/api/v1/rules").raise_for_status().json()["data"]["groups"]
+        return [rule for group in groups for rule in group["rules"]]

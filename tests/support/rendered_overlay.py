@@ -1,0 +1,75 @@
+"""Renders a folder of deploy/kubernetes with `kubectl kustomize`, which needs no cluster."""
+
+import shutil
+import subprocess
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+KUBERNETES = Path(__file__).parents[2] / "deploy/kubernetes"
+OVERLAYS = ("overlays/cpu-demo", "overlays/gpu")
+ALL = (*OVERLAYS, "load-model")
+
+Manifest = dict[str, Any]
+
+
+@lru_cache
+def render(folder: str) -> tuple[Manifest, ...]:
+    """Return the manifests that `kubectl apply -k` would send."""
+    program = shutil.which("kubectl")
+    if program is None:
+        pytest.skip("kubectl is not installed: its `kustomize` renders the manifests")
+    command = [program, "kustomize", str(KUBERNETES / folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return tuple(yaml.safe_load_all(done.stdout))
+
+
+class Overlay:
+    """The manifests of one overlay, by what they are for.
+
+    Args:
+        folder: below deploy/kubernetes.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.manifests = render(folder)
+
+    def one(self, kind: str) -> Manifest:
+        """Return the only manifest of a kind."""
+        (found,) = (manifest for manifest in self.manifests if manifest["kind"] == kind)
+        return found
+
+    @property
+    def pod(self) -> Manifest:
+        """The pod's spec."""
+        spec: Manifest = self.one("Deployment")["spec"]["template"]["spec"]
+        return spec
+
+    @property
+    def server(self) -> Manifest:
+        """The only container."""
+        (container,) = self.pod["containers"]
+        found: Manifest = container
+        return found
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The server's settings, by environment variable, without the key."""
+        (source,) = self.server["envFrom"]
+        name = source["configMapRef"]["name"]
+        (found,) = (
+            manifest["data"]
+            for manifest in self.manifests
+            if manifest["kind"] == "ConfigMap" and manifest["metadata"]["name"] == name
+        )
+        settings: dict[str, str] = found
+        return settings
+
+    @property
+    def environment(self) -> dict[str, Manifest]:
+        """The container's own variables, by name."""
+        return {entry["name"]: entry for entry in self.server["env"]}
