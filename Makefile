@@ -38,6 +38,12 @@ check: install  ## Lint, types and the fast tests: before each commit.
 test-kernels: install  ## Run the kernels in Triton's interpreter and compile them for GPUs; needs none.
 	$(BIN)/pytest -m kernels $(ARGS)
 
+test-image: install  ## Build the image, run it, and bring compose up: Docker, or buildah and podman.
+	$(BIN)/pytest tests/deploy/docker $(ARGS)
+
+lock: install  ## Make the images' package locks anew; ARGS=--upgrade takes the newest versions.
+	PATH=$(CURDIR)/$(BIN):$$PATH docker/lock.sh $(ARGS)
+
 format: install  ## Format the code and mend what the linter can mend.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -62,4 +68,4 @@ train-demo: install  ## Train the demo model anew into runs/demo: hours on 2 cor
 clean:  ## Remove .venv, caches and runs.
 	rm -rf $(VENV) runs dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install serve test check test-kernels format bench dashboards metrics-page evaluate train-demo clean
+.PHONY: help install serve test check test-kernels test-image lock format bench dashboards metrics-page evaluate train-demo clean

@@ -1,0 +1,19 @@
+"""The image that the tests of this folder run: built once, with what this machine has."""
+
+import os
+
+import pytest
+from image_engine import Engine, MissingEngineError, find_engine
+
+
+@pytest.fixture(scope="session")
+def engine() -> Engine:
+    try:
+        return find_engine()
+    except MissingEngineError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def image(engine: Engine) -> str:
+    return engine.build(os.environ.get("SKIPSERVE_TEST_TARGET", "cpu"))
