@@ -46,7 +46,6 @@ class JsonFormatter(logging.Formatter):
         }
         if (about := request_id.get()) is not None:
             line["request_id"] = about
-        line |= getattr(record, "fields", {})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line)
+        return json.dumps(getattr(record, "fields", {}) | line, default=str)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -35,7 +36,7 @@ def test_json_is_one_object_a_line() -> None:
 
 
 def test_json_carries_fields_and_exceptions() -> None:
-    record = _record(fields={"status": 200, "skip_policy": "full"})
+    record = _record(fields={"status": 200, "skip_policy": "full", "path": Path("x"), "level": "?"})
     try:
         raise ValueError("broken")
     except ValueError as error:
@@ -43,6 +44,7 @@ def test_json_carries_fields_and_exceptions() -> None:
     line = json.loads(JsonFormatter().format(record))
     assert (line["status"], line["skip_policy"]) == (200, "full")
     assert "ValueError: broken" in line["exception"]
+    assert (line["path"], line["level"]) == ("x", "WARNING")
 
 
 def test_each_line_says_whose_request_it_is_about() -> None:

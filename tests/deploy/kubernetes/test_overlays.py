@@ -20,6 +20,8 @@ from skipserve_policies.catalog import load_catalog
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 # Between the server's last word and the kill: to close sockets and end the engine's process.
 _AIR_SECONDS = 5
+_NAMESPACE_FILE = KUBERNETES / "namespace/namespace.yaml"
+NAMESPACE = yaml.safe_load(_NAMESPACE_FILE.read_text())["metadata"]["name"]
 
 
 @pytest.fixture(params=OVERLAYS)
@@ -130,13 +132,12 @@ def test_selectors_find_the_pods(overlay: Overlay) -> None:
 
 
 def test_one_namespace_holds_everything(overlay: Overlay) -> None:
-    namespaces = {
-        manifest["metadata"].get("namespace")
-        for manifest in overlay.manifests
-        if manifest["kind"] != "Namespace"
-    }
+    assert {manifest["metadata"].get("namespace") for manifest in overlay.manifests} == {NAMESPACE}
 
-    assert namespaces == {overlay.one("Namespace")["metadata"]["name"]}
+
+def test_deleting_an_overlay_keeps_the_namespace_and_what_it_holds(overlay: Overlay) -> None:
+    kinds = {manifest["kind"] for manifest in overlay.manifests}
+    assert not kinds & {"Namespace", "Secret"}
 
 
 def test_the_autoscaler_alone_says_how_many(overlay: Overlay) -> None:
@@ -151,7 +152,7 @@ def test_the_autoscaler_alone_says_how_many(overlay: Overlay) -> None:
 def test_the_autoscaler_asks_for_what_waits_and_runs(overlay: Overlay) -> None:
     (trigger,) = overlay.one("ScaledObject")["spec"]["triggers"]
     query = trigger["metadata"]["query"]
-    namespace = overlay.one("Namespace")["metadata"]["name"]
+    namespace = NAMESPACE
 
     registry = CollectorRegistry()
     ServerMetrics(registry, "demo", [])
