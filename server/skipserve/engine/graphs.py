@@ -160,24 +160,8 @@ class DecodeGraphs:
 
         Returns:
             Logits [T, V] float32, which the next step overwrites, the slots of the rows [T], and
-            the kind of graph; None where no graph fits.
-        """
-        key = self.choose(step, rows)
-        if key is None:
-            return None
-        column, bucket = key
-        room = self._rooms[bucket]
-        room.fill(rows, self._plans.work(rows.columns) if column == _GATED else None)
-        graph = self._graphs[key]
-        graph.replay()
-        mode = StepMode.GATED if column == _GATED else StepMode.UNIFORM
-        return graph.logits[: step.num_rows], room.slots[: step.num_rows], mode
-
-    def choose(self, step: Step, rows: StepRows) -> tuple[Column, int] | None:
-        """Return the graph of a step, a column and a number of rows.
-
-        None where a row is not the only one of its sequence, gives no token, shows an image or is
-        one of a pair, and for too many rows.
+            the kind of graph. None where a row is not the only one of its sequence, gives no token,
+            shows an image or is one of a pair, and for too many rows.
         """
         buckets = [b for column, b in self._graphs if column == _GATED and b >= step.num_rows]
         if not buckets or not _is_decode(step):
@@ -187,7 +171,13 @@ class DecodeGraphs:
             return None
         bucket = min(buckets)
         column = _key(work[:, 0]) if (work == work[:, :1]).all() else _GATED
-        return (column if (column, bucket) in self._graphs else _GATED), bucket
+        is_uniform = column != _GATED and (column, bucket) in self._graphs
+        graph = self._graphs[column if is_uniform else _GATED, bucket]
+        room = self._rooms[bucket]
+        room.fill(rows, None if is_uniform else work)
+        graph.replay()
+        mode = StepMode.UNIFORM if is_uniform else StepMode.GATED
+        return graph.logits[: step.num_rows], room.slots[: step.num_rows], mode
 
     def _capture(self, column: Column, room: _Room) -> _Graph:
         batch = self._batch(column, room)

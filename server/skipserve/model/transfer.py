@@ -34,11 +34,8 @@ def to_device(arrays: Sequence[Numbers], device: torch.device) -> list[Tensor]:
 
 def send(numbers: NDArray[np.int64], target: Tensor) -> None:
     """Copy numbers to the beginning of a flat tensor of a device, without waiting on a GPU."""
-    room = target[: len(numbers)]
-    if target.device.type == "cuda":
-        room.copy_(_join([numbers], is_pinned=True), non_blocking=True)
-    else:
-        room.copy_(torch.from_numpy(numbers), non_blocking=True)
+    block = _join([numbers], is_pinned=target.device.type == "cuda")
+    target[: len(numbers)].copy_(block, non_blocking=True)
 
 
 def _join(arrays: Sequence[Numbers], *, is_pinned: bool) -> Tensor:

@@ -196,10 +196,10 @@ class _Maker:
         selection = self._selection(rows.ffn)
         if selection is None:
             return None
+        if rows.parallel is rows.parallel_shared is Every.NONE:
+            return FfnNorm(selection, None)
         early = [self._indexes(rows.parallel), self._indexes(rows.parallel_shared)]
         serial = np.setdiff1d(self._indexes(rows.ffn), np.concatenate(early), assume_unique=True)
-        if len(serial) == selection.num_rows:
-            return FfnNorm(selection, None)
         if not len(serial):
             return None
         (index,) = to_device([serial], self._positions.device)

@@ -7,19 +7,11 @@ import pytest
 import torch
 
 from skipserve.model.fused.support import fits_triton, runs_triton
-from skipserve_policies.sizes import DecoderSizes
+from skipserve_policies.sizes import KNOWN_MODELS
 
 pytestmark = pytest.mark.fast
 
-LLAVA_7B = DecoderSizes(
-    num_layers=32,
-    hidden_size=4096,
-    num_heads=32,
-    num_kv_heads=32,
-    head_dim=128,
-    ffn_size=11008,
-    vocab_size=32064,
-)
+LLAVA_7B = KNOWN_MODELS["llava-1.5-7b"].decoder
 
 
 @pytest.mark.parametrize(
