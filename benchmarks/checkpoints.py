@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -68,7 +68,7 @@ def checkpoint(model: str) -> Iterator[Path]:
 
     A random one lives in a temporary folder and is the same each time.
     """
-    shipped = _shipped_demo()
+    shipped = Path(str(files("skipserve") / "demo"))
     if model == "demo" and (shipped / "config.json").is_file():
         yield shipped
     elif model in SHAPES:
@@ -77,13 +77,6 @@ def checkpoint(model: str) -> Iterator[Path]:
             yield Path(folder)
     else:
         yield Path(model)
-
-
-def _shipped_demo() -> Path:
-    spec = find_spec("skipserve")
-    assert spec is not None
-    assert spec.origin is not None
-    return Path(spec.origin).parent / "demo"
 
 
 def _write_random(shape: Shape, folder: Path) -> None:

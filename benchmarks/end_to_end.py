@@ -9,6 +9,7 @@ import torch
 import typer
 from checkpoints import checkpoint
 from contenders import OurEngine, Transformers, load_engine
+from options import Device, Models, Output, Repeats, Threads
 from questions import QuestionSource, num_text
 from report import RESULTS, Row, show, write
 from timing import Timings, agreement, median_of, take_turns
@@ -28,15 +29,13 @@ _MEASURES = {
 
 
 def main(
-    models: Annotated[str, typer.Option(help="demo, small, or folders; commas between.")] = (
-        "demo,small"
-    ),
+    models: Models = "demo,small",
     dtypes: Annotated[str, typer.Option(help="bfloat16, float32; commas between.")] = "bfloat16",
-    device: Annotated[str, typer.Option(help="As torch names it.")] = "cpu",
-    repeats: Annotated[int, typer.Option(min=1, help="Timed requests of each.")] = 10,
+    device: Device = "cpu",
+    repeats: Repeats = 10,
     new_tokens: Annotated[int, typer.Option(min=2, help="Tokens of an answer.")] = 16,
-    threads: Annotated[int, typer.Option(min=1, help="Of torch; two on busy cores are slow.")] = 1,
-    output: Annotated[Path, typer.Option(help="The JSON file.")] = RESULTS / "end_to_end.json",
+    threads: Threads = 1,
+    output: Output = RESULTS / "end_to_end.json",
 ) -> None:
     """Time our engine against transformers' `generate`: batch 1, same weights, same request."""
     torch.set_num_threads(threads)

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Annotated, TypeVar
@@ -14,6 +13,7 @@ import typer
 from checkpoints import checkpoint
 from contenders import make_request
 from instant_model import InstantModel
+from options import Output
 from plans import FOUR_POLICIES
 from questions import QuestionSource
 from report import RESULTS, Row, show, write
@@ -67,7 +67,7 @@ def main(
     model: Annotated[str, typer.Option(help="Whose sizes: demo, small, or a folder.")] = "demo",
     sequences: Annotated[int, typer.Option(min=4, help="Requests that decode.")] = 256,
     steps: Annotated[int, typer.Option(min=1, help="Timed steps.")] = 200,
-    output: Annotated[Path, typer.Option(help="The JSON file.")] = RESULTS / "host_cost.json",
+    output: Output = RESULTS / "host_cost.json",
 ) -> None:
     """Time decode steps of an engine whose model answers at once: four plans, one core."""
     torch.set_num_threads(1)

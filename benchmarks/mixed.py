@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Annotated
 
@@ -11,6 +10,7 @@ import torch
 import typer
 from checkpoints import checkpoint
 from contenders import OurEngine, load_engine
+from options import Dtype, Model, Output, Repeats, Threads
 from plans import FOUR_POLICIES
 from questions import QuestionSource, num_text
 from report import RESULTS, Row, show, write
@@ -59,12 +59,12 @@ def predict(alone: Mapping[str, Alone]) -> float:
 
 
 def main(
-    model: Annotated[str, typer.Option(help="demo, small, or a folder.")] = "demo",
-    dtype: Annotated[str, typer.Option(help="As torch names it.")] = "bfloat16",
+    model: Model = "demo",
+    dtype: Dtype = "bfloat16",
     concurrency: Annotated[int, typer.Option(min=4, help="Requests, a multiple of four.")] = 32,
-    repeats: Annotated[int, typer.Option(min=1, help="Timed sets of requests of each.")] = 10,
-    threads: Annotated[int, typer.Option(min=1, help="Of torch; two on busy cores are slow.")] = 1,
-    output: Annotated[Path, typer.Option(help="The JSON file.")] = RESULTS / "mixed.json",
+    repeats: Repeats = 10,
+    threads: Threads = 1,
+    output: Output = RESULTS / "mixed.json",
 ) -> None:
     """Time four policies alone and together, turn by turn."""
     torch.set_num_threads(threads)

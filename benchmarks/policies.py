@@ -2,24 +2,22 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from statistics import median
+from functools import partial
 from typing import Annotated
 
 import torch
 import typer
 from checkpoints import checkpoint
 from contenders import OurEngine, load_engine
-from plans import fitting_policies, plan_of
-from questions import QuestionSource, num_text
+from options import Dtype, Model, Output, Repeats, Threads
+from plans import fitting_policies
+from questions import QuestionSource, flops_ratio, num_text
 from report import RESULTS, Row, grid, show, write
 from speedup_picture import Speedups, draw
-from timing import time_set, track
+from timing import median_in_turns, time_set
 
 from skipserve.engine.engine import Engine
 from skipserve.model.config import ModelConfig
-from skipserve_policies.cost import saving
-from skipserve_policies.flops import Request
 
 NUM_NEW_TOKENS = 10
 
@@ -31,13 +29,13 @@ Seconds = Mapping[str, float]
 
 
 def main(
-    model: Annotated[str, typer.Option(help="demo, small, or a folder.")] = "demo",
+    model: Model = "demo",
     names: Annotated[str, typer.Option(help="Policies besides full; commas between.")] = "all",
     concurrencies: Annotated[str, typer.Option(help="Requests at a time.")] = "1,4,16,64",
-    dtype: Annotated[str, typer.Option(help="As torch names it.")] = "bfloat16",
-    repeats: Annotated[int, typer.Option(min=1, help="Timed sets of requests of each.")] = 4,
-    threads: Annotated[int, typer.Option(min=1, help="Of torch; two on busy cores are slow.")] = 1,
-    output: Annotated[Path, typer.Option(help="The JSON file.")] = RESULTS / "policies.json",
+    dtype: Dtype = "bfloat16",
+    repeats: Repeats = 4,
+    threads: Threads = 1,
+    output: Output = RESULTS / "policies.json",
 ) -> None:
     """Time each policy of the catalog against the full model, turn by turn."""
     torch.set_num_threads(threads)
@@ -49,7 +47,8 @@ def main(
         concurrency: _time_all(engine, config, policies, concurrency, model, repeats)
         for concurrency in map(int, concurrencies.split(","))
     }
-    ratios = {policy: flops_ratio(config, policy, num_text(model)) for policy in policies}
+    ask = partial(QuestionSource(config, seed=0).question, num_text(model), NUM_NEW_TOKENS)
+    ratios = {policy: flops_ratio(config.sizes, ask(policy=policy)) for policy in policies}
     speedups = {concurrency: speedups_over_full(found) for concurrency, found in seconds.items()}
     rows = [*_full_rows(seconds), *_rows(ratios, speedups)]
     show(rows)
@@ -63,14 +62,6 @@ def _chosen(names: str, num_layers: int) -> list[str]:
     return list(dict.fromkeys(["full", *chosen]))
 
 
-def flops_ratio(config: ModelConfig, policy: str, num_text: int) -> float:
-    """Return how many times a policy's planned FLOPs the full model needs for a request."""
-    question = QuestionSource(config, seed=0).question(num_text, NUM_NEW_TOKENS)
-    request = Request(question.token_classes, NUM_NEW_TOKENS, num_images=1)
-    flops = saving(config.sizes, plan_of(policy, config.sizes.decoder.num_layers), request)
-    return flops.full_flops / flops.planned_flops
-
-
 def _time_all(
     engine: Engine,
     config: ModelConfig,
@@ -81,15 +72,16 @@ def _time_all(
 ) -> Seconds:
     """Return the median seconds that a set of requests takes, all policies taking turns."""
     source, ours = QuestionSource(config, seed=concurrency), OurEngine(engine, concurrency)
-    seconds: dict[str, list[float]] = {policy: [] for policy in policies}
-    for _ in track(repeats + 1, f"{model}, {concurrency} at a time"):
-        for policy, times in seconds.items():
-            questions = [
-                source.question(num_text(model), NUM_NEW_TOKENS, policy=policy)
-                for _ in range(num_requests(concurrency))
-            ]
-            times.append(time_set(ours, questions).seconds)
-    return {policy: median(times[1:]) for policy, times in seconds.items()}
+
+    def measure(policy: str) -> float:
+        questions = [
+            source.question(num_text(model), NUM_NEW_TOKENS, policy=policy)
+            for _ in range(num_requests(concurrency))
+        ]
+        return time_set(ours, questions).seconds
+
+    measures = {policy: partial(measure, policy) for policy in policies}
+    return median_in_turns(measures, repeats, f"{model}, {concurrency} at a time")
 
 
 def num_requests(concurrency: int) -> int:

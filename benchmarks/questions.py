@@ -9,8 +9,10 @@ from torch import Tensor
 
 from skipserve.engine.types import Image
 from skipserve.model.config import ModelConfig
-from skipserve_policies.flops import prompt_classes
+from skipserve_policies.cost import saving
+from skipserve_policies.flops import Request, prompt_classes
 from skipserve_policies.plan import Plan, TokenClass
+from skipserve_policies.sizes import ModelSizes
 
 # Text tokens ahead of the picture, the same in all questions of one source.
 NUM_BEFORE = 5
@@ -46,6 +48,13 @@ class Question:
     num_new_tokens: int
     policy: str
     plan: Plan
+
+
+def flops_ratio(sizes: ModelSizes, question: Question) -> float:
+    """Return how many times a question's planned FLOPs the full model needs for it."""
+    request = Request(question.token_classes, question.num_new_tokens, num_images=1)
+    flops = saving(sizes, question.plan, request)
+    return flops.full_flops / flops.planned_flops
 
 
 class QuestionSource:

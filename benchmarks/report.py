@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -135,18 +135,52 @@ def write(
         layout: of the table in the README.
         versions: of what else was timed.
     """
-    result = {
+    result = provenance(name, arguments, {**installed(_PACKAGES), **(versions or {})})
+    result["rows"] = [row.as_json() for row in rows]
+    save(result, file)
+    if file == RESULTS / f"{name}.json":
+        put_in_readme(name, [origin(result), "", *layout(rows)])
+
+
+def provenance(
+    name: str, arguments: Sequence[str], versions: Mapping[str, str | None]
+) -> dict[str, Any]:
+    """Return where the rows of a run come from, for its file.
+
+    Args:
+        name: the benchmark's, as its file is called.
+        arguments: of the command line, without the program.
+        versions: of all that was timed.
+    """
+    return {
         "machine": machine(),
-        "versions": {**{package: version(package) for package in _PACKAGES}, **(versions or {})},
+        "versions": versions,
         "command": shlex.join(["python", f"benchmarks/{name}.py", *arguments]),
         "date": datetime.now(UTC).date().isoformat(),
-        "rows": [row.as_json() for row in rows],
     }
+
+
+def installed(packages: Sequence[str]) -> dict[str, str]:
+    """Return the versions of those packages that are installed."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def save(result: Mapping[str, Any], file: Path) -> None:
+    """Write a result as JSON; make the folder of the file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(result, indent=2) + "\n")
-    if file == RESULTS / f"{name}.json":
-        section = "\n".join([_origin(result), "", *layout(rows), ""])
-        README.write_text(with_section(README.read_text(), name, section))
+
+
+def put_in_readme(name: str, lines: Sequence[str]) -> None:
+    """Replace what the README has between the marks of a benchmark."""
+    section = "\n".join([*lines, ""])
+    README.write_text(with_section(README.read_text(), name, section))
 
 
 def with_section(text: str, name: str, section: str) -> str:
@@ -159,8 +193,8 @@ def with_section(text: str, name: str, section: str) -> str:
     return f"{before}{begin}{section}{end}{after}"
 
 
-def _origin(result: Mapping[str, Any]) -> str:
-    """Return where the rows of a result come from."""
+def origin(result: Mapping[str, Any]) -> str:
+    """Return where the rows of a result come from, as a line of the README."""
     facts = {**result["machine"], **result["versions"]}
     described = ", ".join(f"{name} {value}" for name, value in facts.items())
     return f"`{result['command']}`, {result['date']}. {described}."

@@ -1,16 +1,16 @@
 """Times the second question on a picture: what it gains from the first one."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
-from typing import Annotated
 
 import torch
 import typer
 from checkpoints import checkpoint
 from contenders import OurEngine, load_engine
-from questions import Question, QuestionSource, num_text
+from options import Device, Dtype, Models, Output, Repeats, Threads
+from questions import QuestionSource, num_text
 from report import RESULTS, Row, show, write
 from timing import time_set, track
 
@@ -21,14 +21,12 @@ TARGET = 1 / 3
 
 
 def main(
-    models: Annotated[str, typer.Option(help="demo, small, or folders; commas between.")] = (
-        "demo,small"
-    ),
-    dtype: Annotated[str, typer.Option(help="As torch names it.")] = "bfloat16",
-    device: Annotated[str, typer.Option(help="As torch names it.")] = "cpu",
-    repeats: Annotated[int, typer.Option(min=1, help="Timed pairs of questions.")] = 20,
-    threads: Annotated[int, typer.Option(min=1, help="Of torch; two on busy cores are slow.")] = 1,
-    output: Annotated[Path, typer.Option(help="The JSON file.")] = RESULTS / "reuse.json",
+    models: Models = "demo,small",
+    dtype: Dtype = "bfloat16",
+    device: Device = "cpu",
+    repeats: Repeats = 20,
+    threads: Threads = 1,
+    output: Output = RESULTS / "reuse.json",
 ) -> None:
     """Time the first token of a first and of a second question on each of many pictures."""
     torch.set_num_threads(threads)
@@ -37,32 +35,33 @@ def main(
         with checkpoint(model) as folder:
             engine = load_engine(folder, torch.device(device), getattr(torch, dtype))
             source = QuestionSource(ModelConfig.from_folder(folder), seed=0)
-        pairs = _time_pairs(OurEngine(engine), source, num_text(model), repeats, model)
-        rows += _rows(f"{Path(model).name}/{dtype}", pairs)
+        medians = second_question_seconds(
+            OurEngine(engine), source, num_text(model), repeats, model
+        )
+        rows += _rows(f"{Path(model).name}/{dtype}", *medians)
     show(rows)
     write("reuse", rows, sys.argv[1:], output)
 
 
-def _time_pairs(
-    ours: OurEngine, source: QuestionSource, num_text: int, repeats: int, title: str
-) -> list[tuple[float, float]]:
-    """Return the seconds to the first token of each first and second question."""
+def second_question_seconds(
+    ours: OurEngine,
+    source: QuestionSource,
+    num_text: int,
+    repeats: int,
+    title: str | None = None,
+) -> tuple[float, float]:
+    """Return the median seconds to the first token of first and of second questions."""
     pairs = []
     for _ in track(repeats + 1, title):
         picture = source.picture()
         questions = [source.question(num_text, 1, picture=picture) for _ in range(2)]
-        first, second = (_first_token_seconds(ours, question) for question in questions)
-        pairs.append((first, second))
-    return pairs[1:]
+        pairs.append([time_set(ours, [question]).first_token_seconds for question in questions])
+    first, second = (median(times) for times in zip(*pairs[1:], strict=True))
+    return first, second
 
 
-def _first_token_seconds(ours: OurEngine, question: Question) -> float:
-    return time_set(ours, [question]).first_token_seconds
-
-
-def _rows(name: str, pairs: Sequence[tuple[float, float]]) -> Iterator[Row]:
+def _rows(name: str, first: float, second: float) -> Iterator[Row]:
     """Yield medians and their ratio."""
-    first, second = (median(times) for times in zip(*pairs, strict=True))
     yield Row(f"{name}/first token/first question", 1000 * first, "ms")
     yield Row(f"{name}/first token/second question", 1000 * second, "ms")
     yield Row(f"{name}/first token/second over first", second / first, "x", TARGET, is_limit=True)

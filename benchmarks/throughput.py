@@ -12,6 +12,7 @@ import typer
 from checkpoints import checkpoint
 from contenders import OurEngine, Transformers, load_engine
 from openvino_peer import OpenVino
+from options import Device, Dtype, Models, Output, Repeats, Threads
 from questions import Question, QuestionSource, num_text
 from report import RESULTS, Row, show, write
 from timing import Contender, Timings, agreement, median_of, take_turns
@@ -63,20 +64,18 @@ WAYS: dict[str, Way] = {"alike": _alike, "varied": _varied, "four each": _four_e
 
 
 def main(  # noqa: PLR0913, PLR0917 (an argument a flag)
-    models: Annotated[str, typer.Option(help="demo, small, or folders; commas between.")] = (
-        "demo,small"
-    ),
-    dtype: Annotated[str, typer.Option(help="As torch names it.")] = "bfloat16",
-    device: Annotated[str, typer.Option(help="As torch names it.")] = "cpu",
+    models: Models = "demo,small",
+    dtype: Dtype = "bfloat16",
+    device: Device = "cpu",
     concurrency: Annotated[
         int | None, typer.Option(help="Requests at a time; else 8 for small, 16 for others.")
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Timed sets of requests of each.")] = 5,
-    threads: Annotated[int, typer.Option(min=1, help="Two on busy cores are slow.")] = 1,
+    repeats: Repeats = 5,
+    threads: Threads = 1,
     openvino_python: Annotated[
         Path | None, typer.Option(help="Time OpenVINO GenAI too, which this Python has.")
     ] = None,
-    output: Annotated[Path, typer.Option(help="The JSON file.")] = RESULTS / "throughput.json",
+    output: Output = RESULTS / "throughput.json",
 ) -> None:
     """Time many requests at once: all alike, of varied lengths, four to a picture."""
     torch.set_num_threads(threads)

@@ -92,7 +92,7 @@ def take_turns(
     contenders: Mapping[str, Contender],
     draw: Callable[[], Sequence[Question]],
     repeats: int,
-    title: str,
+    title: str | None = None,
 ) -> Timings:
     """Time all in turn, on new questions in each turn; a first turn is not counted.
 
@@ -100,7 +100,7 @@ def take_turns(
         contenders: by name.
         draw: gives the questions of the next turn; what was seen before, a cache may hold.
         repeats: turns that are counted.
-        title: of the progress bar.
+        title: of the progress bar; None for no bar.
     """
     timings: Timings = {name: [] for name in contenders}
     for turn in track(repeats + 1, title):
@@ -112,8 +112,27 @@ def take_turns(
     return timings
 
 
-def track(count: int, title: str) -> Iterator[int]:
-    """Count from 0 under a progress bar, which goes to the error stream."""
+def median_in_turns(
+    measures: Mapping[str, Callable[[], float]], repeats: int, title: str | None = None
+) -> dict[str, float]:
+    """Return the median of what each measure gives; a first turn is not counted.
+
+    Args:
+        measures: by name; they take turns.
+        repeats: turns that are counted.
+        title: of the progress bar; None for no bar.
+    """
+    turns = [
+        {name: measure() for name, measure in measures.items()} for _ in track(repeats + 1, title)
+    ]
+    return {name: median(turn[name] for turn in turns[1:]) for name in measures}
+
+
+def track(count: int, title: str | None) -> Iterator[int]:
+    """Count from 0, with a title under a progress bar, which goes to the error stream."""
+    if title is None:
+        yield from range(count)
+        return
     with Progress(console=Console(stderr=True), transient=True) as progress:
         yield from progress.track(range(count), description=title)
 

@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "skipserve_client.evaluate": {"skipserve_client", "skipserve_policies"},
     "skipserve": set(),
     "skipserve.errors": set(),
+    "skipserve.framing": set(),
     "skipserve.logging_setup": set(),
     "skipserve.model_folder": set(),
     "skipserve.settings": set(),
@@ -36,6 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "skipserve.engine": {
         "skipserve.model",
         "skipserve.errors",
+        "skipserve.framing",
         "skipserve.logging_setup",
         "skipserve_policies",
     },
@@ -47,9 +49,15 @@ MAY_IMPORT: dict[str, set[str]] = {
         "skipserve.metrics",
     },
     "skipserve.metrics": {"skipserve.engine.types", "skipserve_policies"},
-    "skipserve.media": {"skipserve.errors", "skipserve.engine.types", "skipserve.model.config"},
+    "skipserve.media": {
+        "skipserve.engine.types",
+        "skipserve.errors",
+        "skipserve.framing",
+        "skipserve.model.config",
+    },
     "skipserve.prompt": {"skipserve.errors", "skipserve.model.config", "skipserve_policies"},
-    "skipserve.api": _SERVING | {"skipserve.errors", "skipserve.logging_setup"},
+    "skipserve.api": _SERVING
+    | {"skipserve.errors", "skipserve.framing", "skipserve.logging_setup"},
     "skipserve.tracing": {"skipserve.api", "skipserve.engine.types"},
     "skipserve.app": _SERVING
     | {
@@ -61,7 +69,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "skipserve.offline": {
         "skipserve.api",
-        "skipserve.engine.process",
+        "skipserve.engine.loading",
         "skipserve.engine.types",
         "skipserve.errors",
         "skipserve.media",

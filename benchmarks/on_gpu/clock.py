@@ -1,9 +1,10 @@
 """Times what a device does, without what the host does to tell it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from statistics import median
+from functools import partial
 
 import torch
+from timing import median_in_turns
 
 from skipserve.engine.stopwatch import Stopwatch
 
@@ -22,30 +23,27 @@ def device_seconds(
     On a GPU the works of a contender run as one captured graph, so they must neither wait nor be
     told anything new; on a CPU they are called.
     """
-    replays = {}
+    measures = {}
     for name, works in contenders.items():
         num_rounds = -(-_MIN_LAUNCHES // len(works)) if device.type == "cuda" else 1
-        replays[name] = _captured(list(works) * num_rounds, device), num_rounds * len(works)
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(repeats + 1):
-        for name, (replay, num_works) in replays.items():
-            taken = time_once(replay, device) / num_works
-            if turn > 0:
-                seconds[name].append(taken)
-    return {name: median(times) for name, times in seconds.items()}
+        replay = _captured(list(works) * num_rounds, device)
+        measures[name] = partial(_seconds_each, replay, num_rounds * len(works), device)
+    return median_in_turns(measures, repeats)
 
 
 def launch_seconds(
     contenders: Mapping[str, Work], device: torch.device, repeats: int, num_launches: int
 ) -> dict[str, float]:
     """Return the median seconds of one work of each contender, of several told in a row."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(repeats + 1):
-        for name, work in contenders.items():
-            taken = time_once(_in_a_row([work] * num_launches), device) / num_launches
-            if turn > 0:
-                seconds[name].append(taken)
-    return {name: median(times) for name, times in seconds.items()}
+    measures = {
+        name: partial(_seconds_each, _in_a_row([work] * num_launches), num_launches, device)
+        for name, work in contenders.items()
+    }
+    return median_in_turns(measures, repeats)
+
+
+def _seconds_each(work: Work, num_parts: int, device: torch.device) -> float:
+    return time_once(work, device) / num_parts
 
 
 def time_once(work: Work, device: torch.device) -> float:

@@ -91,10 +91,11 @@ class Lineup:
             policy_name="",
             plan=plan,
         )
+        visual = np.zeros(0, dtype=np.int64)
         return EngineSequence(
             request,
-            keys=PageKeys(request, PAGE_SIZE, 1, self._image_token_id),
-            visual_positions=np.zeros(0, dtype=np.int64),
+            keys=PageKeys(request, PAGE_SIZE, 1, visual),
+            visual_positions=visual,
             arrived=time.perf_counter(),
             plan_index=self.plans.acquire(plan),
         )

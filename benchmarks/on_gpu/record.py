@@ -1,16 +1,12 @@
 """What a run leaves: a JSON file, and tables in the README. Measures nothing."""
 
-import json
-import shlex
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from report import README, RESULTS, Row, grid, listing, machine, with_section
+from report import RESULTS, Row, grid, installed, listing, origin, provenance, put_in_readme, save
 
 if TYPE_CHECKING:
     from on_gpu.bench import Bench
@@ -57,14 +53,10 @@ def write(
 
     The tables of the run for the record go into the README, those of others beside the file.
     """
-    result: dict[str, Any] = {
-        "machine": machine(),
+    result = {
+        **provenance("gpu", arguments, {**installed(_PACKAGES), "commit": _commit()}),
         "device": str(bench.device),
         "model": bench.model,
-        "versions": _versions(),
-        "commit": _commit(),
-        "command": shlex.join(["python", "benchmarks/gpu.py", *arguments]),
-        "date": datetime.now(UTC).date().isoformat(),
         "sections": {
             name: {"seconds": round(report.seconds, 1), "failure": report.failure}
             for name, report in reports.items()
@@ -72,23 +64,19 @@ def write(
         "notes": bench.notes,
         "rows": [row.as_json() for report in reports.values() for row in report.rows],
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(result, indent=2) + "\n")
-    text = "\n".join([*_origin(result), *_tables(reports), ""])
+    save(result, file)
+    lines = [origin(result), *_notes(bench.notes), *_tables(reports)]
     if file == RECORD:
-        README.write_text(with_section(README.read_text(), "gpu", text))
+        put_in_readme("gpu", lines)
     else:
-        file.with_suffix(".md").write_text(text)
+        file.with_suffix(".md").write_text("\n".join([*lines, ""]))
 
 
-def _origin(result: Mapping[str, Any]) -> Iterator[str]:
-    """Yield where the figures come from, and what is not among them."""
-    facts = {**result["machine"], **result["versions"], "commit": result["commit"]}
-    described = ", ".join(f"{name} {value}" for name, value in facts.items())
-    yield f"`{result['command']}`, {result['date']}. {described}."
-    if result["notes"]:
+def _notes(notes: Sequence[str]) -> Iterator[str]:
+    """Yield what is not among the figures."""
+    if notes:
         yield ""
-    for note in result["notes"]:
+    for note in notes:
         yield f"- {note}"
 
 
@@ -106,17 +94,6 @@ def _tables(reports: Mapping[str, Report]) -> Iterator[str]:
             yield from grid([row for row in report.rows if row.unit != SHARE_UNIT])
         else:
             yield from listing(report.rows)
-
-
-def _versions() -> dict[str, str]:
-    """Return those of the packages that are installed."""
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _commit() -> str | None:

@@ -1,14 +1,13 @@
 """Whole requests: the time to the first token, and how many the device answers in a second."""
 
-from statistics import median
-
 import torch
 from contenders import OurEngine, Transformers
 from on_gpu.bench import Bench, Rows
 from on_gpu.clock import launch_seconds
-from questions import Question, QuestionSource
+from questions import QuestionSource
 from report import Row
-from timing import Contender, time_set
+from reuse import second_question_seconds
+from timing import Contender, median_of, take_turns
 
 from skipserve_policies.plan import TokenClass
 
@@ -34,14 +33,9 @@ def measure_first_token(bench: Bench) -> Rows:
         "skipserve": OurEngine(bench.engine),
         "transformers": Transformers(bench.transformers),
     }
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(2 * bench.amount.repeats + 1):
-        question = bench.question(source, 1)
-        for name, contender in contenders.items():
-            seconds = _first_token_seconds(contender, question)
-            if turn > 0:
-                times[name].append(seconds)
-    ours, theirs = (median(times[name]) for name in contenders)
+    repeats = 2 * bench.amount.repeats
+    timings = take_turns(contenders, lambda: [bench.question(source, 1)], repeats)
+    ours, theirs = (median_of(timings[name], "first_token_seconds") for name in contenders)
     yield Row("first token/skipserve", 1000 * ours, "ms")
     yield Row("first token/transformers", 1000 * theirs, "ms")
     yield Row("first token/times as fast as transformers", theirs / ours, "x")
@@ -96,14 +90,9 @@ def _rates(
     bench: Bench, source: QuestionSource, batch: int, contenders: dict[str, Contender]
 ) -> Rows:
     count = max(_ROUNDS * batch, _MIN_REQUESTS)
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(1 + max(bench.amount.repeats // 2, 1)):
-        questions = bench.questions(count, source)
-        for name, contender in contenders.items():
-            taken = time_set(contender, questions).seconds
-            if turn > 0:
-                seconds[name].append(taken)
-    rates = {name: count / median(times) for name, times in seconds.items()}
+    repeats = max(bench.amount.repeats // 2, 1)
+    timings = take_turns(contenders, lambda: bench.questions(count, source), repeats)
+    rates = {name: count / median_of(sets, "seconds") for name, sets in timings.items()}
     target = TARGET_RATES.get(batch) if bench.has_targets else None
     yield Row(f"{batch} at a time/skipserve", rates["skipserve"], "requests/s", target)
     for name in list(rates)[1:]:
@@ -119,17 +108,8 @@ def _rates(
 
 
 def _second_questions(bench: Bench, source: QuestionSource) -> Rows:
-    ours = OurEngine(bench.engine)
-    pairs = []
-    for _ in range(bench.amount.repeats + 1):
-        picture = source.picture()
-        asked = [source.question(bench.amount.num_text, 1, picture=picture) for _ in range(2)]
-        pairs.append([_first_token_seconds(ours, question) for question in asked])
-    first, second = (median(times) for times in zip(*pairs[1:], strict=True))
+    amount, ours = bench.amount, OurEngine(bench.engine)
+    first, second = second_question_seconds(ours, source, amount.num_text, amount.repeats)
     yield Row("one picture/first question, first token", 1000 * first, "ms")
     yield Row("one picture/second question, first token", 1000 * second, "ms")
     yield Row("one picture/second over first", second / first, "x")
-
-
-def _first_token_seconds(contender: Contender, question: Question) -> float:
-    return time_set(contender, [question]).first_token_seconds

@@ -8,12 +8,10 @@ from contenders import OurEngine
 from on_gpu.bench import Bench, Rows
 from on_gpu.clock import launch_seconds
 from plans import FOUR_POLICIES
-from questions import QuestionSource
+from questions import QuestionSource, flops_ratio
 from report import Row
-from timing import time_set
+from timing import median_in_turns, time_set
 
-from skipserve_policies.cost import saving
-from skipserve_policies.flops import Request
 from skipserve_policies.plan import Plan
 
 # What a policy, or a mix of several, is to reach of the gain that the roofline allows.
@@ -37,8 +35,10 @@ Pair = tuple[Mapping[str, float], Mapping[str, float]]
 
 def measure_policies(bench: Bench) -> Rows:
     """Time each policy against the full model: steps of few and of many rows, and requests."""
+    source = QuestionSource(bench.config, seed=7)
     for policy in bench.policies:
-        yield Row(f"{policy}/planned FLOPs", _flops_ratio(bench, bench.plan(policy)), "x")
+        (question,) = bench.questions(1, source, policy)
+        yield Row(f"{policy}/planned FLOPs", flops_ratio(bench.config.sizes, question), "x")
     verdicts: list[bool] = []
     for kind, (seconds, ideals) in _policy_times(bench):
         for policy in bench.policies:
@@ -90,14 +90,13 @@ def _mixed_requests(bench: Bench, plans: Mapping[str, Plan]) -> Rows:
     source, ours = QuestionSource(bench.config, seed=8), OurEngine(bench.engine, bench.most)
     lines = {policy: [policy] * bench.most for policy in plans}
     lines[MIXED] = list(plans) * (bench.most // len(plans))
-    seconds: dict[str, list[float]] = {name: [] for name in lines}
-    for turn in range(_num_turns(bench) + 1):
-        for name, policies in lines.items():
-            questions = [bench.questions(1, source, policy)[0] for policy in policies]
-            taken = time_set(ours, questions).seconds
-            if turn > 0:
-                seconds[name].append(taken)
-    medians = {name: median(times) for name, times in seconds.items()}
+
+    def measure(policies: Sequence[str]) -> float:
+        questions = [bench.questions(1, source, policy)[0] for policy in policies]
+        return time_set(ours, questions).seconds
+
+    measures = {name: partial(measure, policies) for name, policies in lines.items()}
+    medians = median_in_turns(measures, _num_turns(bench))
     name = f"requests at {bench.most}"
     for line, taken in medians.items():
         yield Row(f"{name}/{line}", bench.most / taken, "requests/s")
@@ -117,15 +116,14 @@ def _parallel(bench: Bench) -> Rows:
 
 def _step_seconds(bench: Bench, lines: Mapping[str, Sequence[Plan]]) -> dict[str, float]:
     """Return what a decode step of each line of sequences takes; they take turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in lines}
-    for turn in range(bench.amount.repeats + 1):
-        for name, plans in lines.items():
-            with bench.steps(plans, bench.amount.context) as steps:
-                work = {name: partial(bench.runner.launch, steps.decode)}
-                taken = launch_seconds(work, bench.device, 1, bench.amount.num_launches)
-            if turn > 0:
-                seconds[name].append(taken[name])
-    return {name: median(times) for name, times in seconds.items()}
+
+    def measure(plans: Sequence[Plan]) -> float:
+        with bench.steps(plans, bench.amount.context) as steps:
+            work = {"step": partial(bench.runner.launch, steps.decode)}
+            return launch_seconds(work, bench.device, 1, bench.amount.num_launches)["step"]
+
+    measures = {name: partial(measure, plans) for name, plans in lines.items()}
+    return median_in_turns(measures, bench.amount.repeats)
 
 
 def _step_ideals(bench: Bench, lines: Mapping[str, Sequence[Plan]]) -> dict[str, float]:
@@ -158,11 +156,3 @@ def _request_ideals(bench: Bench) -> dict[str, float]:
         )
         for policy in bench.policies
     }
-
-
-def _flops_ratio(bench: Bench, plan: Plan) -> float:
-    """Return how many times a request's FLOPs under a plan the full model needs."""
-    (question,) = bench.questions(1, QuestionSource(bench.config, seed=7))
-    request = Request(question.token_classes, question.num_new_tokens, num_images=1)
-    flops = saving(bench.config.sizes, plan, request)
-    return flops.full_flops / flops.planned_flops

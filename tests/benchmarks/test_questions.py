@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from questions import NUM_BEFORE, QuestionSource
+from questions import NUM_BEFORE, QuestionSource, flops_ratio
 
 from skipserve.model.config import ModelConfig
 from skipserve_policies.plan import TokenClass
@@ -59,3 +59,13 @@ def test_a_policy_brings_its_plan(config: ModelConfig) -> None:
     )
     assert skipping.policy == "skip-block-every-3-from-16"
     assert full.plan != skipping.plan
+
+
+def test_the_flops_ratio_grows_with_what_is_skipped(config: ModelConfig) -> None:
+    source = QuestionSource(config, seed=0)
+    ratios = [
+        flops_ratio(config.sizes, source.question(18, 10, policy=policy))
+        for policy in ("full", "skip-ffn-every-3-from-16-all", "skip-block-every-3-from-16-all")
+    ]
+    assert ratios[0] == 1
+    assert ratios == sorted(set(ratios))

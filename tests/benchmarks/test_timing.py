@@ -1,10 +1,20 @@
 """Sets of questions are timed for each contender in turn."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
-from timing import Answer, OnToken, Timing, agreement, median_of, take_turns, time_set
+from timing import (
+    Answer,
+    OnToken,
+    Timing,
+    agreement,
+    median_in_turns,
+    median_of,
+    take_turns,
+    time_set,
+)
 
 pytestmark = pytest.mark.fast
 
@@ -59,6 +69,19 @@ def test_contenders_take_turns_on_the_same_new_questions() -> None:
     assert [who for who, _ in log] == [first, second] * 3
     assert [questions for _, questions in log] == [each for each in sets for _ in range(2)]
     assert [len(found) for found in timings.values()] == [2, 2]  # the first turn is not counted
+
+
+def test_medians_are_of_measures_that_take_turns() -> None:
+    log: list[str] = []
+    figures = iter([9.0, 90.0, 1.0, 10.0, 3.0, 30.0, 2.0, 20.0])
+
+    def measure(name: str) -> float:
+        log.append(name)
+        return next(figures)
+
+    measures = {name: partial(measure, name) for name in ("first", "second")}
+    assert median_in_turns(measures, 3) == {"first": 2.0, "second": 20.0}
+    assert log == ["first", "second"] * 4
 
 
 def test_a_median_is_of_one_field() -> None:

@@ -2,10 +2,9 @@
 
 import time
 
-import numpy as np
 from fake_decoder import CONFIG, IMAGE_ID, NUM_LAYERS, TOKENS_PER_IMAGE
 
-from skipserve.engine.page_keys import PageKeys
+from skipserve.engine.page_keys import PageKeys, find_visual
 from skipserve.engine.pages import PagePool
 from skipserve.engine.rows import PlanTable
 from skipserve.engine.scheduler import Scheduler, Step
@@ -16,10 +15,11 @@ from skipserve.engine.types import Request
 
 def make_sequence(request: Request, page_size: int = 4, plan_index: int = 0) -> Sequence:
     """Return a request that has not started."""
+    visual = find_visual(request, IMAGE_ID)
     return Sequence(
         request,
-        keys=PageKeys(request, page_size, TOKENS_PER_IMAGE, IMAGE_ID),
-        visual_positions=np.flatnonzero(np.array(request.prompt_ids) == IMAGE_ID),
+        keys=PageKeys(request, page_size, TOKENS_PER_IMAGE, visual),
+        visual_positions=visual,
         arrived=time.perf_counter(),
         plan_index=plan_index,
     )

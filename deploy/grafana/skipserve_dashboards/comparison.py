@@ -4,16 +4,7 @@ from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models import units
 
-from skipserve_dashboards.layout import (
-    COUNT,
-    RATIO,
-    SECONDS,
-    Board,
-    Panel,
-    Row,
-    View,
-    choice,
-)
+from skipserve_dashboards.layout import COUNT, RATIO, SECONDS, Board, Panel, Row, View, choice
 from skipserve_dashboards.promql import (
     BY_POLICY,
     POLICIES,

@@ -2,15 +2,7 @@
 
 from grafana_foundation_sdk.models import units
 
-from skipserve_dashboards.layout import (
-    BYTES,
-    COUNT,
-    RATIO,
-    SECONDS,
-    Panel,
-    Row,
-    View,
-)
+from skipserve_dashboards.layout import BYTES, COUNT, RATIO, SECONDS, Panel, Row, View
 from skipserve_dashboards.promql import (
     REPLICAS,
     Query,

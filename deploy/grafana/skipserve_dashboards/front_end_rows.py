@@ -2,24 +2,8 @@
 
 from grafana_foundation_sdk.models import units
 
-from skipserve_dashboards.layout import (
-    BYTES,
-    COUNT,
-    RATIO,
-    SECONDS,
-    Panel,
-    Row,
-    View,
-)
-from skipserve_dashboards.promql import (
-    PROCESSES,
-    Query,
-    each,
-    of_stages,
-    quantile,
-    rate,
-    rates,
-)
+from skipserve_dashboards.layout import BYTES, COUNT, RATIO, SECONDS, Panel, Row, View
+from skipserve_dashboards.promql import PROCESSES, Query, each, of_stages, quantile, rate, rates
 
 _FRONT_END = "decode_image|preprocess|tokenize|detokenize"
 _ENGINE = "queue|vision_encode|prefill|decode"
@@ -30,12 +14,10 @@ def _tail_of_stages(stages: str) -> tuple[Query, ...]:
     return (Query(quantile(0.95, stage_seconds, of_stages(stages), "stage"), "{{stage}}"),)
 
 
-def _of_processes(gauge: str) -> tuple[Query, ...]:
-    """Ask for a figure of the two processes of each replica."""
-    return (
-        Query(f"{gauge}{{{PROCESSES}}}", "front end {{instance}}"),
-        Query(f"skipserve_engine_{gauge}{{{PROCESSES}}}", "engine {{instance}}"),
-    )
+def _of_processes(expression: str) -> tuple[Query, ...]:
+    """Ask the same of the two processes of each replica, given what to ask of the front end."""
+    of_engine = expression.replace("process_", "skipserve_engine_process_")
+    return Query(expression, "front end {{instance}}"), Query(of_engine, "engine {{instance}}")
 
 
 FRONT_END = Row(
@@ -78,54 +60,27 @@ FRONT_END = Row(
             "CPU",
             "Seconds of CPU in each second. A front end near 1 holds up all streams.",
             COUNT,
-            (
-                Query(
-                    rate("process_cpu_seconds_total", PROCESSES, "instance"),
-                    "front end {{instance}}",
-                ),
-                Query(
-                    rate("skipserve_engine_process_cpu_seconds_total", PROCESSES, "instance"),
-                    "engine {{instance}}",
-                ),
-            ),
+            _of_processes(rate("process_cpu_seconds_total", PROCESSES, "instance")),
         ),
         Panel(
             "Memory",
             "Resident memory of the two processes. A GPU's memory is not in it.",
             BYTES,
-            _of_processes("process_resident_memory_bytes"),
+            _of_processes(f"process_resident_memory_bytes{{{PROCESSES}}}"),
             alerts=("OutOfMemory",),
         ),
         Panel(
             "Open files",
             "Share of the files and connections that a process may have open.",
             RATIO,
-            (
-                Query(
-                    f"process_open_fds{{{PROCESSES}}} / process_max_fds{{{PROCESSES}}}",
-                    "front end {{instance}}",
-                ),
-                Query(
-                    f"skipserve_engine_process_open_fds{{{PROCESSES}}}"
-                    f" / skipserve_engine_process_max_fds{{{PROCESSES}}}",
-                    "engine {{instance}}",
-                ),
-            ),
+            _of_processes(f"process_open_fds{{{PROCESSES}}} / process_max_fds{{{PROCESSES}}}"),
             limits={0.8: "red"},
         ),
         Panel(
             "Since the start",
             "How long each process has run. A line that falls is a restart.",
             SECONDS,
-            (
-                Query(
-                    f"time() - process_start_time_seconds{{{PROCESSES}}}", "front end {{instance}}"
-                ),
-                Query(
-                    f"time() - skipserve_engine_process_start_time_seconds{{{PROCESSES}}}",
-                    "engine {{instance}}",
-                ),
-            ),
+            _of_processes(f"time() - process_start_time_seconds{{{PROCESSES}}}"),
             alerts=("EngineRestarting",),
         ),
     ),

@@ -2,14 +2,7 @@
 
 from grafana_foundation_sdk.models import units
 
-from skipserve_dashboards.layout import (
-    COUNT,
-    RATIO,
-    SECONDS,
-    Panel,
-    Row,
-    View,
-)
+from skipserve_dashboards.layout import COUNT, RATIO, SECONDS, Panel, Row, View
 from skipserve_dashboards.promql import (
     REPLICAS,
     Query,
@@ -22,7 +15,14 @@ from skipserve_dashboards.promql import (
     total,
 )
 
-_WINDOWS = ("5m", "30m", "1h", "6h")
+
+def _by_window(recorded: str) -> tuple[Query, ...]:
+    """Ask for a recorded ratio over each window of the alerts."""
+    return tuple(
+        Query(f'{recorded}{window}{{model=~"$model"}}', f"{window} {{{{model}}}}")
+        for window in ("5m", "30m", "1h", "6h")
+    )
+
 
 NOW = Row(
     "Now",
@@ -190,13 +190,7 @@ SERVICE = Row(
             "Share that failed, over four windows. An alert needs a long and a short window above "
             "its line: 14.4 % for 1 h and 5 m, 6 % for 6 h and 30 m.",
             RATIO,
-            tuple(
-                Query(
-                    f'model:skipserve_request_errors:ratio_rate{window}{{model=~"$model"}}',
-                    f"{window} {{{{model}}}}",
-                )
-                for window in _WINDOWS
-            ),
+            _by_window("model:skipserve_request_errors:ratio_rate"),
             limits={0.06: "orange", 0.144: "red"},
             alerts=("HighErrorRatio",),
         ),
@@ -205,13 +199,7 @@ SERVICE = Row(
             "Share of first tokens after more than 2 s, over four windows. The alerts' lines are "
             "72 % for 1 h and 5 m, 30 % for 6 h and 30 m.",
             RATIO,
-            tuple(
-                Query(
-                    f'model:skipserve_slow_first_tokens:ratio_rate{window}{{model=~"$model"}}',
-                    f"{window} {{{{model}}}}",
-                )
-                for window in _WINDOWS
-            ),
+            _by_window("model:skipserve_slow_first_tokens:ratio_rate"),
             limits={0.30: "orange", 0.72: "red"},
             alerts=("SlowFirstToken",),
         ),

@@ -1,11 +1,11 @@
 """What a request gets of the engine's cache: room for its tokens, and whom it shares with."""
 
-import hashlib
 from dataclasses import replace
 
 from skipserve.api.wire import ChatForm
 from skipserve.engine.types import SamplingParams
 from skipserve.errors import InvalidRequestError
+from skipserve.framing import digest_of
 
 
 def cache_salt(own: str | None, key_digest: bytes | None) -> str:
@@ -17,10 +17,7 @@ def cache_salt(own: str | None, key_digest: bytes | None) -> str:
     """
     if key_digest is None:
         return own or ""
-    salt = hashlib.sha256()
-    for part in (key_digest, (own or "").encode()):
-        salt.update(len(part).to_bytes(8, "big") + part)
-    return salt.hexdigest()
+    return digest_of(key_digest, (own or "").encode()).hex()
 
 
 def fit_cache(

@@ -142,7 +142,7 @@ class Converter:
         with _timed(seconds, Stage.PREPROCESS):
             images = self._fit(pictures, encoded)
         with _timed(seconds, Stage.TOKENIZE):
-            prompt = self.prompts.encode_chat(_messages(form))
+            prompt = self.prompts.encode_chat(messages_of(form))
         num_prompt = len(prompt.prompt_ids)
         sampling = _sampling(form, self.prompts.max_positions - num_prompt)
         if num_cache_tokens is not None:
@@ -259,7 +259,8 @@ def _unsupported(name: str) -> InvalidRequestError:
     return InvalidRequestError(f"{name} is not supported yet; leave it out", param=name)
 
 
-def _messages(form: ChatForm) -> list[Message]:
+def messages_of(form: ChatForm) -> list[Message]:
+    """Return the messages of a form as the chat template takes them, with the images' places."""
     return [
         Message(message.role.value, (TextPart(message.content),))
         if isinstance(message.content, str)

@@ -17,7 +17,7 @@ from skipserve.engine.memory import (
     max_images_at_once,
     num_pool_pages,
 )
-from skipserve.engine.page_keys import PageKeys
+from skipserve.engine.page_keys import PageKeys, find_visual
 from skipserve.engine.pages import PagePool
 from skipserve.engine.rows import PlanTable
 from skipserve.engine.runner import Launched, Runner
@@ -142,12 +142,12 @@ class Engine:
             InvalidRequestError: the model cannot run it, or not with this much memory.
         """
         check_request(request, self._config, self.num_cache_tokens)
-        image_token_id = self._config.image_token_id
+        visual = find_visual(request, self._config.image_token_id)
         tokens_per_image = self._config.sizes.vision.num_tokens
         sequence = Sequence(
             request,
-            keys=PageKeys(request, self._limits.page_size, tokens_per_image, image_token_id),
-            visual_positions=np.flatnonzero(np.array(request.prompt_ids) == image_token_id),
+            keys=PageKeys(request, self._limits.page_size, tokens_per_image, visual),
+            visual_positions=visual,
             arrived=time.perf_counter(),
             plan_index=self._plans.acquire(request.plan),
         )

@@ -1,16 +1,20 @@
 """Names the pages of a sequence by all that their keys and values depend on."""
 
-from bisect import bisect_left
 from collections.abc import Iterator
 from struct import pack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.engine.framing import digest_of, frame
 from skipserve.engine.pages import PageKey
 from skipserve.engine.types import Request
+from skipserve.framing import digest_of, frame
 from skipserve_policies.plan import TokenClass
+
+
+def find_visual(request: Request, image_token_id: int) -> NDArray[np.int64]:
+    """Return the prompt rows that show an image, [N], ascending, whatever their classes."""
+    return np.flatnonzero(np.array(request.prompt_ids) == image_token_id)
 
 
 class PageKeys:
@@ -23,18 +27,20 @@ class PageKeys:
         request: whose pages they are.
         page_size: positions of a page.
         tokens_per_image: prompt rows that show one image.
-        image_token_id: the token of these rows.
+        visual_positions: all of these rows, as `find_visual` gives them.
     """
 
     def __init__(
-        self, request: Request, page_size: int, tokens_per_image: int, image_token_id: int
+        self,
+        request: Request,
+        page_size: int,
+        tokens_per_image: int,
+        visual_positions: NDArray[np.int64],
     ) -> None:
         self._page_size = page_size
         self._tokens_per_image = tokens_per_image
         self._images = request.images
-        self._visual_rows = [
-            row for row, token_id in enumerate(request.prompt_ids) if token_id == image_token_id
-        ]
+        self._visual_positions = visual_positions
         digests = [bytes.fromhex(request.plan.kv_digest(c)) for c in TokenClass]
         self._prompt_rows = [digests[c] for c in request.token_classes]
         self._generated_row = digests[TokenClass.GENERATED]
@@ -67,8 +73,7 @@ class PageKeys:
     def _image_fields(self, start: int, stop: int) -> Iterator[bytes]:
         """Yield of each image in the rows: its digest, which of its rows is the first, how many."""
         size = self._tokens_per_image
-        first = bisect_left(self._visual_rows, start)
-        end = bisect_left(self._visual_rows, stop)
+        first, end = np.searchsorted(self._visual_positions, (start, stop)).tolist()
         while first < end:
             image, offset = divmod(first, size)
             count = min(size - offset, end - first)

@@ -75,7 +75,10 @@ class _Pattern:
 
 
 class PlanTable:
-    """The plans of the sequences at hand, as columns: plan p's class c is column 4 p + c."""
+    """The plans of the sequences at hand, as columns: plan p's class c is column 4 p + c.
+
+    A plan that no sequence has stays until another one needs its place: it may well come back.
+    """
 
     def __init__(self, num_layers: int) -> None:
         self._work = np.zeros((0, num_layers), dtype=np.uint8)
@@ -86,7 +89,7 @@ class PlanTable:
     @property
     def num_plans(self) -> int:
         """Plans that some sequence has."""
-        return len(self._indexes)
+        return sum(map(bool, self._num_users))
 
     def acquire(self, plan: Plan) -> int:
         """Return the index of a plan for one more sequence."""
@@ -98,10 +101,7 @@ class PlanTable:
 
     def release(self, plan: Plan) -> None:
         """Give an index back; another plan may get it once no sequence has it."""
-        index = self._indexes[plan]
-        self._num_users[index] -= 1
-        if self._num_users[index] == 0:
-            del self._indexes[plan]
+        self._num_users[self._indexes[plan]] -= 1
 
     def rows(self, columns: Index) -> HostRows:
         """Return who does what, given the column of each row, [T].
@@ -121,18 +121,21 @@ class PlanTable:
         return self._work[columns].T
 
     def _place(self, work: NDArray[np.uint8]) -> int:
-        """Store a plan's columns where no plan is, or at the end."""
-        self._patterns.clear()
-        if 0 in self._num_users:
-            index = self._num_users.index(0)
-            self._work[index * NUM_CLASSES : (index + 1) * NUM_CLASSES] = work
-            return index
-        self._work = np.concatenate([self._work, work])
-        self._num_users.append(0)
-        return len(self._num_users) - 1
+        """Store a plan's columns in place of a plan that nobody has, or at the end."""
+        idle = next((plan for plan, i in self._indexes.items() if not self._num_users[i]), None)
+        if idle is None:
+            self._work = np.concatenate([self._work, work])
+            self._num_users.append(0)
+            return len(self._num_users) - 1
+        index = self._indexes.pop(idle)
+        columns = slice(index * NUM_CLASSES, (index + 1) * NUM_CLASSES)
+        self._work[columns] = work
+        self._patterns = {key: it for key, it in self._patterns.items() if not any(key[columns])}
+        return index
 
     def _pattern(self, occurs: NDArray[np.bool_]) -> _Pattern:
-        key = occurs.tobytes()
+        # Without the columns behind the last that occurs: a plan that is added changes nothing.
+        key = occurs.tobytes().rstrip(b"\0")
         if key not in self._patterns:
             if len(self._patterns) == _MAX_PATTERNS:
                 self._patterns.clear()

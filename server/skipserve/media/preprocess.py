@@ -4,7 +4,6 @@ The pixels equal those of transformers' CLIP image processor (its Pillow variant
 and normalises, which here happens on the device.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +12,7 @@ from PIL import Image as PillowImage
 
 from skipserve.engine.types import Image
 from skipserve.errors import UnusableImageError
+from skipserve.framing import digest_of
 from skipserve.model.config import image_processor_config
 
 
@@ -92,12 +92,8 @@ class Preprocessor:
 
 
 def digest_pixels(pixels: bytes, size: int, mode: str = "RGB") -> bytes:
-    """Return the sha256 of a picture, each part framed by its length."""
-    digest = hashlib.sha256()
-    for part in (size.to_bytes(4, "big"), mode.encode(), pixels):
-        digest.update(len(part).to_bytes(8, "big"))
-        digest.update(part)
-    return digest.digest()
+    """Return the digest of a picture."""
+    return digest_of(size.to_bytes(4, "big"), mode.encode(), pixels)
 
 
 def _size_form(size: dict[str, int] | int) -> dict[str, int]:

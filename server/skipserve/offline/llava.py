@@ -13,7 +13,7 @@ from rich.progress import Progress
 from skipserve.api.convert import Prepared
 from skipserve.api.policies import PolicyRegistry
 from skipserve.api.report import Reporter
-from skipserve.engine.process import load
+from skipserve.engine.loading import load
 from skipserve.engine.types import EngineLimits, EngineSpec, Image, Request, StepOutput
 from skipserve.errors import EngineError, InvalidRequestError, SkipserveError
 from skipserve.media.preprocess import ImageFilesError, Preprocessor

@@ -10,7 +10,8 @@ from typing import Any
 from PIL.Image import Image as Picture
 from pydantic import ValidationError
 
-from skipserve.api.wire import ChatForm, ChatMessage, TextContent
+from skipserve.api.convert import messages_of
+from skipserve.api.wire import ChatForm, TextContent
 from skipserve.errors import InvalidRequestError, SkipserveError, UnusableImageError
 from skipserve.media.data_uri import EncodedImage, decode_data_uri
 from skipserve.media.decode import PixelLimits, as_shown, decode_images
@@ -83,27 +84,17 @@ def _conversation(text: object, images: object) -> Conversation:
 
 def _read_turns(turns: object) -> Conversation:
     try:
-        messages = ChatForm.model_validate({"messages": turns}).messages
+        form = ChatForm.model_validate({"messages": turns})
     except ValidationError as error:
         raise InvalidRequestError(f"{_FORMS}; {first_fault(error)}") from error
     images = tuple(
         part.image_url.url
-        for message in messages
+        for message in form.messages
         if not isinstance(message.content, str)
         for part in message.content
         if not isinstance(part, TextContent)
     )
-    return Conversation(tuple(map(_message, messages)), images)
-
-
-def _message(turn: ChatMessage) -> Message:
-    if isinstance(turn.content, str):
-        return Message(turn.role.value, (TextPart(turn.content),))
-    parts = tuple(
-        TextPart(part.text) if isinstance(part, TextContent) else ImagePart()
-        for part in turn.content
-    )
-    return Message(turn.role.value, parts)
+    return Conversation(tuple(messages_of(form)), images)
 
 
 def read_image(source: ImageSource, max_pixels: int) -> Picture:

@@ -44,7 +44,7 @@ def test_the_record_goes_into_the_readme(
 ) -> None:
     readme, file = tmp_path / "README.md", tmp_path / "gpu.json"
     readme.write_text("a\n<!-- gpu: begin -->\nold\n<!-- gpu: end -->\nb\n")
-    monkeypatch.setattr(record, "README", readme)
+    monkeypatch.setattr(report, "README", readme)
     monkeypatch.setattr(record, "RECORD", file)
     write(bench, REPORTS, [], tmp_path / "other.json")
     assert "old" in readme.read_text()

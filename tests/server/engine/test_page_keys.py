@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from skipserve.engine.page_keys import PageKeys
+from skipserve.engine.page_keys import PageKeys, find_visual
 from skipserve.engine.pages import PageKey
 from skipserve.engine.types import Image, Request, SamplingParams
 from skipserve_policies.plan import IDLE, Cell, Ffn, Plan, TokenClass, trim
@@ -92,9 +92,12 @@ class Asked:
     def num_pages(self) -> int:
         return len(self.token_ids) // self.page_size
 
+    @property
+    def keys(self) -> PageKeys:
+        return keys_of(self.request, self.page_size, TOKENS_PER_IMAGE)
+
     def key(self, index: int) -> PageKey:
-        keys = PageKeys(self.request, self.page_size, TOKENS_PER_IMAGE, IMAGE_ID)
-        return keys.key(index, self.token_ids)
+        return self.keys.key(index, self.token_ids)
 
     def digests(self) -> list[bytes]:
         return [self.key(index).digest for index in range(self.num_pages)]
@@ -106,6 +109,10 @@ class Asked:
         classes = (*self.classes, *(GENERATED,) * len(self.answer))
         rows = zip(shown, map(PLANS[self.policy].kv_digest, classes), strict=True)
         return self.salt, self.page_size, tuple(rows)[: (index + 1) * self.page_size]
+
+
+def keys_of(request: Request, page_size: int, tokens_per_image: int) -> PageKeys:
+    return PageKeys(request, page_size, tokens_per_image, find_visual(request, IMAGE_ID))
 
 
 def _parts(letter: str) -> list[str]:
@@ -188,7 +195,7 @@ def test_a_page_names_the_rows_of_the_image_that_it_shows() -> None:
     """Two images of two rows, and one of four, have the same tokens and the same digests."""
     request, token_ids = Asked("AAAA").request, np.full(4, IMAGE_ID)
     request = replace(request, prompt_ids=(IMAGE_ID,) * 4, token_classes=(*(VISUAL,) * 3, LAST))
-    short, tall = PageKeys(request, 2, 2, IMAGE_ID), PageKeys(request, 2, 4, IMAGE_ID)
+    short, tall = keys_of(request, 2, tokens_per_image=2), keys_of(request, 2, tokens_per_image=4)
     assert short.key(0, token_ids) == tall.key(0, token_ids)
     assert short.key(1, token_ids) != tall.key(1, token_ids)
 
@@ -214,8 +221,7 @@ def test_each_key_names_its_parent_and_its_tokens() -> None:
 
 def test_keys_do_not_depend_on_when_they_are_asked_for() -> None:
     asked = Asked("abAcde", "fghi")
-    keys = PageKeys(asked.request, PAGE, TOKENS_PER_IMAGE, IMAGE_ID)
-    token_ids = asked.token_ids
+    keys, token_ids = asked.keys, asked.token_ids
     assert keys.key(0, token_ids[:PAGE]) == asked.key(0)
     assert keys.key(2, token_ids) == asked.key(2)
     # Worked out already: other tokens change nothing.

@@ -16,7 +16,7 @@ import torch
 from reference_llava import ReferenceDecoder, steps_of_policy
 from torch import Tensor
 
-from skipserve.engine.page_keys import PageKeys
+from skipserve.engine.page_keys import PageKeys, find_visual
 from skipserve.engine.pages import PageKey, PagePool
 from skipserve.engine.types import Image, Request, SamplingParams
 from skipserve_policies.catalog import load_catalog
@@ -124,7 +124,8 @@ def page_keys(
 ) -> tuple[PageKey, ...]:
     """Return the keys of all pages that are full."""
     token_ids = np.array((*prompt, *answer), dtype=np.int64)
-    keys = PageKeys(_request(policy, prompt, image, salt), PAGE, TOKENS_PER_IMAGE, IMAGE_ID)
+    request = _request(policy, prompt, image, salt)
+    keys = PageKeys(request, PAGE, TOKENS_PER_IMAGE, find_visual(request, IMAGE_ID))
     return tuple(keys.key(i, token_ids) for i in range(len(token_ids) // PAGE))
 
 

@@ -98,6 +98,39 @@ def test_an_index_goes_to_another_plan_once_nobody_has_it() -> None:
     assert host.layers[host.places[1]]["ffn"] == 0
 
 
+def test_a_new_plan_leaves_the_patterns_of_others() -> None:
+    table = PlanTable(3)
+    first, second = table.acquire(_without_ffn(0)), table.acquire(_without_ffn(1))
+    layers = table.rows(_generated(first)).layers
+    table.acquire(_without_ffn(2))
+    table.release(_without_ffn(1))
+    assert table.acquire(FULL) == second
+    assert table.rows(_generated(first)).layers is layers
+
+
+def test_a_plan_that_comes_back_finds_its_patterns() -> None:
+    table = PlanTable(3)
+    layers = table.rows(_generated(table.acquire(FULL))).layers
+    table.release(FULL)
+    assert table.num_plans == 0
+    assert table.rows(_generated(table.acquire(FULL))).layers is layers
+
+
+@given(st.lists(st.tuples(plans(NUM_LAYERS), st.booleans()), max_size=8))
+def test_patterns_follow_plans_that_come_and_go(steps: list[tuple[Plan, bool]]) -> None:
+    table = PlanTable(NUM_LAYERS)
+    held: list[tuple[Plan, int]] = []
+    for plan, releases in steps:
+        if releases and held:
+            table.release(held.pop(0)[0])
+        held.append((plan, table.acquire(plan)))
+        host = table.rows(_generated(*(index for _, index in held)))
+        works = [plan_work(plan)[TokenClass.GENERATED] for plan, _ in held]
+        for layer in range(NUM_LAYERS):
+            expected = [row for row, work in enumerate(works) if work[layer] & Work.FFN.value]
+            assert _members(host, layer, "ffn", len(held)) == expected
+
+
 @given(st.lists(plans(NUM_LAYERS), min_size=1, max_size=5), st.data())
 def test_rows_are_those_whose_column_says_so(drawn: list[Plan], data: st.DataObject) -> None:
     table = PlanTable(NUM_LAYERS)

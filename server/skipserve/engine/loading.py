@@ -1,0 +1,65 @@
+"""A spec to an engine: finds the device and the dtype, and loads the model there."""
+
+import torch
+
+from skipserve.engine.engine import Engine
+from skipserve.engine.types import EngineSpec, Ready
+from skipserve.errors import EngineError
+from skipserve.model.config import ModelConfig
+from skipserve.model.fused.support import has_compiler, runs_triton
+from skipserve.model.llava import Llava
+
+
+def load(spec: EngineSpec) -> tuple[Engine, Ready]:
+    """Load the model that a spec names.
+
+    Raises:
+        ModelFilesError: the folder does not hold a model that can be run.
+        EngineError: there is no such device, or its memory is too small.
+    """
+    if spec.num_threads is not None:
+        torch.set_num_threads(spec.num_threads)
+    device = resolve_device(spec.device)
+    # Else the convolution of a float32 vision tower would round its inputs to 10 bits on a GPU.
+    torch.backends.cudnn.allow_tf32 = False
+    dtype = resolve_dtype(spec.dtype, device, ModelConfig.from_folder(spec.model).dtype)
+    model = Llava.load(spec.model, device, dtype)
+    engine = Engine(model, spec.limits)
+    ready = Ready(
+        device=str(device),
+        dtype=str(dtype).removeprefix("torch."),
+        weights_digest=model.weights_digest,
+        num_cache_tokens=engine.num_cache_tokens,
+    )
+    return engine, ready
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device of a name; "auto" takes a GPU where there is one.
+
+    Raises:
+        EngineError: a GPU is asked for and there is none, or nothing to build its kernels with.
+    """
+    has_gpu = torch.cuda.is_available()
+    device = torch.device(("cuda" if has_gpu else "cpu") if name == "auto" else name)
+    if device.type == "cuda" and not has_gpu:
+        raise EngineError(f"the device is {name}, but this machine has no CUDA device; cpu works")
+    if runs_triton(device) and not has_compiler():
+        raise EngineError(
+            "Triton needs a C compiler and Python's headers to start its kernels: install gcc and "
+            "python3-dev, or name a compiler in CC"
+        )
+    return device
+
+
+def resolve_dtype(name: str, device: torch.device, declared: str | None) -> torch.dtype:
+    """Return the dtype of a name; "auto" takes the one that the checkpoint declares.
+
+    A CPU runs float16 checkpoints in bfloat16: few CPUs compute float16, and it overflows earlier.
+    """
+    if name == "auto":
+        name = declared or "float32"
+        if name == "float16" and device.type == "cpu":
+            name = "bfloat16"
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    return dtypes[name]
