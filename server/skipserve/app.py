@@ -32,7 +32,7 @@ from skipserve.model.config import ModelConfig, ModelFilesError
 from skipserve.model_folder import DEMO, StartError, model_folder
 from skipserve.prompt.processor import PromptProcessor
 from skipserve.prompt.tokenizer import TokenizerFilesError
-from skipserve.settings import LogFormat, Settings
+from skipserve.settings import LogFormat, Settings, misspelt_variables
 from skipserve_policies.catalog import load_catalog, nearest_names
 from skipserve_policies.plan import Plan
 from skipserve_policies.quality import load_measured
@@ -212,7 +212,11 @@ def _build_app(settings: Settings, serving: Serving, tracer: Tracer | None) -> F
         max_bytes=settings.max_body_bytes,
         timeout_seconds=settings.body_seconds,
     )
-    app.add_middleware(RequireKey, keys=[key.get_secret_value() for key in settings.api_key])
+    app.add_middleware(
+        RequireKey,
+        keys=[key.get_secret_value() for key in settings.api_key],
+        metrics_keys=[key.get_secret_value() for key in settings.metrics_api_key],
+    )
     app.add_middleware(Guard, metrics=serving.metrics, tracer=tracer)
     return app
 
@@ -222,6 +226,7 @@ def _warnings(settings: Settings, policies: PolicyRegistry) -> list[str]:
         f"the skip policy {name} does not fit this model: {reason}"
         for name, reason in policies.misfits.items()
     ]
+    warnings += misspelt_variables()
     if not settings.is_loopback and not settings.api_key:
         warnings.append(
             f"anyone who reaches {settings.host}:{settings.port} can use this server: "

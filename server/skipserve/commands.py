@@ -40,8 +40,10 @@ _CUT_OFF_SECONDS = 1
 _METAVARS = {
     "model": "demo|PATH",
     "config": "FILE",
+    "secrets_folder": "FOLDER",
     "policies": "FILE",
     "api_key": "KEY",
+    "metrics_api_key": "KEY",
     "default_skip_policy": "NAME",
     "hot_policies": "NAME",
     "otlp_endpoint": "URL",
@@ -52,7 +54,7 @@ _PANELS = {
         *("max_batch_tokens", "max_running_requests", "page_size"),
         *("kv_cache_gib", "encoder_cache_mib", "prefix_cache", "cuda_graphs"),
     ),
-    "Network": ("host", "port", "api_key", "isolate_keys"),
+    "Network": ("host", "port", "api_key", "metrics_api_key", "isolate_keys"),
     "Skip policies": (
         *("policies", "default_skip_policy", "hot_policies", "allow_inline_policies"),
     ),
@@ -68,7 +70,7 @@ def serve(**flags: Any) -> None:
     """Serve a model over HTTP.
 
     Each flag can also be set in the environment (--model as SKIPSERVE_MODEL) or in a file
-    (model: demo). Flags go before the environment, the environment before the file.
+    (model: demo). Flags go before the environment, the environment before files.
     """
     settings = _read_settings({name: value for name, value in flags.items() if _is_given(value)})
     try:

@@ -4,6 +4,7 @@ SkipserveError                  500  server_error
  +- InvalidRequestError         400  invalid_request_error
  |   +- PolicyFitError          400  invalid_request_error
  +- AuthenticationError         401  authentication_error
+ +- KeyScopeError               403  permission_error
  +- FeatureOffError             403  permission_error
  +- NotFoundError               404  not_found_error
  +- MethodNotAllowedError       405  invalid_request_error
@@ -51,6 +52,13 @@ class AuthenticationError(SkipserveError):
 
     status = 401
     type = "authentication_error"
+
+
+class KeyScopeError(SkipserveError):
+    """The API key is good, but not for this."""
+
+    status = 403
+    type = "permission_error"
 
 
 class FeatureOffError(SkipserveError):

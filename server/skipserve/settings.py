@@ -1,13 +1,16 @@
 """What an operator can set, by flag, environment or file. The environment is read here alone."""
 
 import os
+from collections.abc import Iterator
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -18,12 +21,14 @@ from yaml import YAMLError
 
 _PREFIX = "SKIPSERVE_"
 _OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+# What the client reads.
+_CLIENT_VARIABLES = {_PREFIX + "URL"}
 _MIB = 2**20
 _LOOPBACK = {"localhost", "::1"}
 
 
 class SettingsFileError(ValueError):
-    """A settings file that is missing, of a kind that is not read, or broken."""
+    """A file or folder of settings that is missing, of a kind that is not read, or broken."""
 
 
 class Dtype(StrEnum):
@@ -51,7 +56,7 @@ class LogFormat(StrEnum):
 
 
 class Settings(BaseSettings):
-    """How to run a server. Flags go before environment, environment before file."""
+    """How to run a server. Flags go before environment, environment before files."""
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid")
 
@@ -91,6 +96,11 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="The port; 0 takes a free one.")
     api_key: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="A key that clients must send; several by repeating or with commas."
+    )
+    metrics_api_key: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        description="A key that opens GET /metrics and nothing else, for Prometheus; wants "
+        "api_key too. Several by repeating or with commas.",
     )
     isolate_keys: bool = Field(False, description="Whether each API key has a cache of its own.")
     policies: Path | None = Field(None, description="A YAML file that adds skip policies.")
@@ -137,6 +147,11 @@ class Settings(BaseSettings):
         15.0, gt=0, description="Time between signs of life in a stream."
     )
     config: Path | None = Field(None, description="A YAML or TOML file with these settings.")
+    secrets_folder: Path | None = Field(
+        None,
+        description="A folder of files that hold one setting each, such as skipserve_api_key: "
+        "Docker puts secrets into /run/secrets.",
+    )
     log_format: LogFormat = Field(LogFormat.TEXT, description="How log lines are written.")
     otlp_endpoint: str | None = Field(
         None,
@@ -155,11 +170,14 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Put the sources in order, the file among them if one is named."""
+        """Put the sources in order, the files among them if they are named."""
         given: dict[str, Any] = init_settings()
-        path = given.get("config") or os.environ.get(_PREFIX + "CONFIG")
-        file = (_file_source(settings_cls, Path(path)),) if path else ()
-        return init_settings, env_settings, *file
+        sources = [init_settings, env_settings]
+        if folder := given.get("secrets_folder") or os.environ.get(_PREFIX + "SECRETS_FOLDER"):
+            sources.append(_secrets_source(settings_cls, Path(folder)))
+        if path := given.get("config") or os.environ.get(_PREFIX + "CONFIG"):
+            sources.append(_file_source(settings_cls, Path(path)))
+        return tuple(sources)
 
     @field_validator("page_size")
     @classmethod
@@ -169,14 +187,24 @@ class Settings(BaseSettings):
             raise ValueError("page_size must be a power of two")
         return value
 
-    @field_validator("api_key", mode="before")
+    @field_validator("api_key", "metrics_api_key", mode="before")
     @classmethod
     def _split_keys(cls, value: Any) -> Any:
         """Take one text with commas, or several, as keys."""
         keys = _split(value)
-        # An empty variable counts as not set. An empty flag would leave the server open unnoticed.
-        if value and not keys:
-            raise ValueError("the key is empty")
+        # It would leave the server open unnoticed.
+        if not keys and value not in ((), []):
+            raise ValueError("the key is empty: give one, or leave the setting out")
+        return keys
+
+    @field_validator("metrics_api_key")
+    @classmethod
+    def _check_metrics_keys(
+        cls, keys: tuple[SecretStr, ...], info: ValidationInfo
+    ) -> tuple[SecretStr, ...]:
+        """Take them beside clients' keys only: without those everything is open."""
+        if keys and info.data.get("api_key") == ():
+            raise ValueError("without api_key the metrics are open like all else: set both")
         return keys
 
     @field_validator("otlp_endpoint", mode="before")
@@ -203,6 +231,15 @@ class Settings(BaseSettings):
         return self.host in _LOOPBACK or self.host.startswith("127.")
 
 
+def misspelt_variables() -> Iterator[str]:
+    """Yield a line for each variable that looks like a setting and is none."""
+    settings = {_PREFIX + name.upper() for name in Settings.model_fields}
+    for name in sorted(set(os.environ) - settings - _CLIENT_VARIABLES):
+        if name.startswith(_PREFIX):
+            near = get_close_matches(name, settings, n=1)
+            yield f"{name} is no setting" + (f"; is it {near[0]}?" if near else "")
+
+
 def _split(value: Any) -> Any:
     """Return the parts of one text with commas, or of several; anything else as it is."""
     texts = [value] if isinstance(value, str) else value
@@ -210,6 +247,17 @@ def _split(value: Any) -> Any:
         return value
     plain = (it.get_secret_value() if isinstance(it, SecretStr) else str(it) for it in texts)
     return [part.strip() for text in plain for part in text.split(",") if part.strip()]
+
+
+def _secrets_source(settings: type[BaseSettings], folder: Path) -> PydanticBaseSettingsSource:
+    """Read what is named like a setting; a misspelt name is an error, as in a settings file."""
+    prefix = _PREFIX.lower()
+    try:
+        files = [path for path in folder.iterdir() if path.name.startswith(prefix)]
+        values = {path.name.removeprefix(prefix): path.read_text().strip() for path in files}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsFileError(f"the secrets in {folder} cannot be read: {error}") from error
+    return InitSettingsSource(settings, values)
 
 
 def _file_source(settings: type[BaseSettings], path: Path) -> PydanticBaseSettingsSource:

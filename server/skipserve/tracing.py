@@ -51,7 +51,7 @@ class SpanTracer:
 
     def record(self, exchange: Exchange) -> str | None:
         """Trace a request that has ended; return the trace's id, None for one that has no trace."""
-        if exchange.path != CHAT_PATH:
+        if (exchange.method, exchange.path) != ("POST", CHAT_PATH):
             return None
         span = self._tracer.start_span(
             f"chat {self._model}",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from app_client import send
+from prometheus_client.parser import text_string_to_metric_families
 
 from skipserve.app import Built, build, engine_spec
 from skipserve.engine.types import EngineLimits
@@ -128,6 +129,24 @@ def test_before_the_engine_is_there(idle: Built) -> None:
     assert reply.headers["Retry-After"].isdecimal()
     assert send(idle.app, "GET", "/version").json().keys() == {"version"}
     assert len(send(idle.app, "GET", "/v1/skip_policies").json()["data"]) > 20
+
+
+def test_every_counter_can_be_seen_to_rise_from_0(settings: Settings) -> None:
+    built = build(settings)
+    counters = {
+        f"{family.name}_total": [it.value for it in family.samples if it.name.endswith("_total")]
+        for family in text_string_to_metric_families(send(built.app, "GET", "/metrics").text)
+        if family.type == "counter" and family.name.startswith("skipserve_")
+    }
+    late = {
+        metric.name
+        for metric in built.serving.metrics.made
+        # There are dozens of policies. Each begins with its first request: lines at 0 for those
+        # that nobody asks for would fill every panel.
+        if metric.kind == "counter" and "skip_policy" in metric.labels
+    }
+    assert {name for name, values in counters.items() if not values} == late
+    assert {value for values in counters.values() for value in values} == {0}
 
 
 def test_a_hot_policy_must_be_one_that_fits(settings: Settings) -> None:

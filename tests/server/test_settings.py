@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from skipserve.settings import Device, Dtype, Settings, SettingsFileError
+from skipserve.settings import (
+    Device,
+    Dtype,
+    Settings,
+    SettingsFileError,
+    misspelt_variables,
+)
 
 pytestmark = pytest.mark.fast
 
@@ -109,11 +115,71 @@ def test_keys_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [key.get_secret_value() for key in keys] == ["a", "b", "c"]
 
 
-def test_an_empty_key_is_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_key_leaves_no_server_open(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValidationError, match="the key is empty"):
         Settings(api_key=[""])
-    monkeypatch.setenv("SKIPSERVE_API_KEY", "")
-    assert Settings().api_key == ()
+    monkeypatch.setenv("SKIPSERVE_API_KEY", " ")
+    with pytest.raises(ValidationError, match="the key is empty"):
+        Settings()
+    assert Settings(api_key=[]).api_key == ()
+
+
+def test_a_folder_of_secrets_goes_after_the_environment_and_before_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("api_key: of-the-file\nport: 1\n")
+    for name, text in {"api_key": "a,b\n", "metrics_api_key": "m\n", "host": "::1"}.items():
+        (tmp_path / f"skipserve_{name}").write_text(text)
+    monkeypatch.setenv("SKIPSERVE_SECRETS_FOLDER", str(tmp_path))
+    monkeypatch.setenv("SKIPSERVE_HOST", "127.0.0.2")
+    settings = Settings(config=file)
+    assert [key.get_secret_value() for key in settings.api_key] == ["a", "b"]
+    assert [key.get_secret_value() for key in settings.metrics_api_key] == ["m"]
+    assert (settings.host, settings.port) == ("127.0.0.2", 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [
+        ("skipserve_api_key", b"\n", "the key is empty"),
+        ("skipserve_api_kye", b"k", "api_kye"),
+        ("skipserve_api_key", b"\xff", "cannot be read"),
+        ("skipserve_api_key/file", b"k", "cannot be read"),
+    ],
+)
+def test_secrets_that_are_no_settings(
+    tmp_path: Path, name: str, content: bytes, fault: str
+) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises((ValidationError, SettingsFileError), match=fault):
+        Settings(secrets_folder=tmp_path)
+    with pytest.raises(SettingsFileError, match="cannot be read"):
+        Settings(secrets_folder=tmp_path / "none")
+
+
+def test_misspelt_variables_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKIPSERVE_URL", "http://127.0.0.1:8000")
+    monkeypatch.setenv("SKIPSERVE_PORT", "8000")
+    before = list(misspelt_variables())
+    monkeypatch.setenv("SKIPSERVE_DEFAULT_SKIPPOLICY", "full")
+    (added,) = set(misspelt_variables()) - set(before)
+    assert added.endswith("is no setting; is it SKIPSERVE_DEFAULT_SKIP_POLICY?")
+    assert not any("SKIPSERVE_URL" in line or "SKIPSERVE_PORT " in line for line in before)
+
+
+def test_metrics_keys_go_beside_clients_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKIPSERVE_METRICS_API_KEY", "a, b")
+    with pytest.raises(ValidationError, match="without api_key the metrics are open"):
+        Settings()
+    keys = Settings(api_key="k").metrics_api_key
+    assert [key.get_secret_value() for key in keys] == ["a", "b"]
+    with pytest.raises(ValidationError, match="the key is empty"):
+        Settings(api_key="k", metrics_api_key=",")
+    monkeypatch.setenv("SKIPSERVE_METRICS_API_KEY", "")
+    with pytest.raises(ValidationError, match="the key is empty"):
+        Settings(api_key="k")
 
 
 def test_variables_of_the_client_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +188,7 @@ def test_variables_of_the_client_are_left_alone(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_keys_are_not_shown() -> None:
-    assert "hunter2" not in repr(Settings(api_key="hunter2"))
+    assert "hunter" not in repr(Settings(api_key="hunter2", metrics_api_key="hunter3"))
 
 
 @pytest.mark.parametrize(

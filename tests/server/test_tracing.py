@@ -78,6 +78,7 @@ def traced(settings: Settings, picture_url: str) -> Iterator[Traced]:
             unsampled["traceparent"] = unsampled["traceparent"].removesuffix("01") + "00"
             client.post(CHAT, json=question("Hi", max_tokens=1), headers=unsampled)
             client.get("/v1/models", headers=_headers("list"))
+            assert client.get(CHAT, headers=_headers("get")).status_code == 405
         yield Traced(replies, receiver)
 
 

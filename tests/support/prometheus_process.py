@@ -1,25 +1,21 @@
 """Runs a real Prometheus on a free loopback port, and asks it."""
 
 import re
-import shutil
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
+import programs
 
 _WAIT_SECONDS = 30
 _POLL_SECONDS = 0.1
 
 
 def program(name: str) -> str:
-    """Return where `prometheus` or `promtool` is; skips the test where it is missing."""
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed: apt-get install prometheus")
-    return found
+    """Return where `prometheus` or `promtool` is; do without the test where it is missing."""
+    return programs.find(name, "apt-get install prometheus")
 
 
 class PrometheusProcess:
@@ -46,15 +42,16 @@ class PrometheusProcess:
         self._process = subprocess.Popen(self._command, stderr=subprocess.PIPE, text=True)
         assert self._process.stderr is not None
         said = ""
-        # It says where it listens early on, and little after that: its pipe does not fill.
+        # It listens before it answers, and says little after that: its pipe does not fill.
         for line in self._process.stderr:
             said += line
             if found := re.search(r'"Listening on" address=(\S+)', line):
                 self.url = f"http://{found.group(1)}"
+            if "Server is ready to receive web requests" in line:
                 self._client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
                 return self
         self._process.wait()
-        raise AssertionError(f"Prometheus ended before it listened: {said}")
+        raise AssertionError(f"Prometheus ended before it was ready: {said}")
 
     def __exit__(self, *_: object) -> None:
         self._client.close()

@@ -1,12 +1,11 @@
 """Renders a folder of deploy/kubernetes with `kubectl kustomize`, which needs no cluster."""
 
-import shutil
 import subprocess
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import pytest
+import programs
 import yaml
 
 KUBERNETES = Path(__file__).parents[2] / "deploy/kubernetes"
@@ -19,10 +18,8 @@ Manifest = dict[str, Any]
 @lru_cache
 def render(folder: str) -> tuple[Manifest, ...]:
     """Return the manifests that `kubectl apply -k` would send."""
-    program = shutil.which("kubectl")
-    if program is None:
-        pytest.skip("kubectl is not installed: its `kustomize` renders the manifests")
-    command = [program, "kustomize", str(KUBERNETES / folder)]
+    kubectl = programs.find("kubectl", "its `kustomize` renders the manifests")
+    command = [kubectl, "kustomize", str(KUBERNETES / folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return tuple(yaml.safe_load_all(done.stdout))

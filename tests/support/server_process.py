@@ -6,7 +6,9 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from queue import SimpleQueue
 
 import httpx
 
@@ -16,15 +18,19 @@ _END_SECONDS = 60
 class ServerProcess:
     """A server process on a free port; ready when the context is entered.
 
+    What it prints is read all the time: it never waits for a pipe that is full.
+
     Attributes:
         url: where it listens.
-        output: what it printed until it was ready.
+        output: what it has printed so far.
     """
 
     def __init__(self, model: Path | str, *flags: str, **environment: str) -> None:
         command = [sys.executable, "-m", "skipserve_client", "serve", "--model", str(model)]
         self._command = [*command, "--port", "0", "--num-threads", "1", *flags]
         self._environment = os.environ | {"PYTHONUNBUFFERED": "1"} | environment
+        self._lines: SimpleQueue[str] = SimpleQueue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
         self.output = ""
         self.url = ""
 
@@ -36,9 +42,8 @@ class ServerProcess:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self.output += line
+        self._reader.start()
+        while line := self._lines.get():
             if found := re.search(r"serves .* on (http://\S+)", line):
                 self.url = found.group(1)
                 return self
@@ -47,7 +52,7 @@ class ServerProcess:
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()
-        self._process.communicate()
+        self.wait()
 
     @property
     def engine_id(self) -> int:
@@ -66,8 +71,7 @@ class ServerProcess:
 
     def read_line(self) -> str:
         """Return the next line that it prints."""
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        line = self._lines.get()
         assert line, "the server has ended"
         return line
 
@@ -77,9 +81,20 @@ class ServerProcess:
 
     def wait(self) -> tuple[int, str]:
         """Return the exit code and all that was printed, once the process has ended."""
-        rest, _ = self._process.communicate(timeout=_END_SECONDS)
-        self.output += rest or ""
-        return self._process.returncode, self.output
+        code = self._process.wait(_END_SECONDS)
+        # The engine writes there too; it ends with its server.
+        self._reader.join(_END_SECONDS)
+        assert not self._reader.is_alive(), "the engine has not ended"
+        return code, self.output
+
+    def _read(self) -> None:
+        """Take what is printed, line by line; an empty one says that it was the last."""
+        assert self._process.stdout is not None
+        with self._process.stdout as stdout:
+            for line in stdout:
+                self.output += line
+                self._lines.put(line)
+        self._lines.put("")
 
 
 def is_running(process_id: int) -> bool:

@@ -8,9 +8,10 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from skipserve.errors import AuthenticationError
+from skipserve.errors import AuthenticationError, KeyScopeError
 
 PUBLIC_PATHS = frozenset({"/health", "/ready", "/version"})
+_METRICS_PATH = "/metrics"
 _STATE_NAME = "key_digest"
 
 
@@ -18,44 +19,56 @@ class RequireKey:
     """Lets a request pass if its path is public or its key is one of those set.
 
     Decides on the path that the router will see, never on a URL put together from headers. Whose
-    request it is stands in the scope's state, as a digest of the key.
+    request it is stands in the scope's state, as a digest of the client's key.
 
     Args:
         app: what comes next.
-        keys: the keys; none leaves the server open.
+        keys: those of clients, which open everything; none leaves the server open.
+        metrics_keys: those that open `GET /metrics` and nothing else, unless they are clients' too.
     """
 
-    def __init__(self, app: ASGIApp, keys: Iterable[str]) -> None:
+    def __init__(self, app: ASGIApp, keys: Iterable[str], metrics_keys: Iterable[str] = ()) -> None:
         self._app = app
         self._digests = tuple(_digest(key) for key in keys)
+        self._metrics_digests = tuple(_digest(key) for key in metrics_keys)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app.
 
         Raises:
             AuthenticationError: the key is missing or wrong.
+            KeyScopeError: the key opens the metrics only.
         """
         is_public = scope["type"] == "lifespan" or scope.get("path") in PUBLIC_PATHS
         if self._digests and not is_public:
-            key = _bearer(scope)
-            if not self._is_known(key):
-                raise AuthenticationError(
-                    "this server wants an API key: send it as Authorization: Bearer KEY"
-                )
-            scope.setdefault("state", {})[_STATE_NAME] = _digest(key or "")
+            self._check(scope)
         await self._app(scope, receive, send)
 
-    def _is_known(self, key: str | None) -> bool:
-        """Compare with every key in the same time, whichever matches."""
+    def _check(self, scope: Scope) -> None:
+        key = _bearer(scope)
         given = _digest(key or "")
-        matches = [secrets.compare_digest(given, digest) for digest in self._digests]
-        return key is not None and any(matches)
+        # Always both: what matches changes nothing in the time it takes.
+        is_client, is_reader = _is_in(given, self._digests), _is_in(given, self._metrics_digests)
+        if key is not None and is_client:
+            scope.setdefault("state", {})[_STATE_NAME] = given
+        elif key is None or not is_reader:
+            raise AuthenticationError(
+                "this server wants an API key: send it as Authorization: Bearer KEY"
+            )
+        elif (scope.get("method"), scope["path"]) != ("GET", _METRICS_PATH):
+            raise KeyScopeError(f"this API key opens GET {_METRICS_PATH} and nothing else")
 
 
 def get_key_digest(request: Request) -> bytes | None:
     """Return the digest of a request's API key, None on an open server; for FastAPI's `Depends`."""
     digest: bytes | None = getattr(request.state, _STATE_NAME, None)
     return digest
+
+
+def _is_in(given: bytes, digests: Iterable[bytes]) -> bool:
+    """Compare with every digest in the same time, whichever matches."""
+    matches = [secrets.compare_digest(given, digest) for digest in digests]
+    return any(matches)
 
 
 def _digest(key: str) -> bytes:

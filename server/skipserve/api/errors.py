@@ -18,6 +18,10 @@ from skipserve.errors import (
     UnavailableError,
 )
 
+# What a client may be told of.
+ERROR_STATUSES = frozenset(
+    {SkipserveError.status, *(kind.status for kind in SkipserveError.__subclasses__())}
+)
 _MAX_FAULTS = 10
 _MAX_FAULT_LENGTH = 300
 _MAX_MESSAGE_LENGTH = 3000

@@ -6,8 +6,9 @@ from typing import Protocol
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from skipserve.api.errors import error_response, to_skipserve_error
+from skipserve.api.errors import ERROR_STATUSES, error_response, to_skipserve_error
 from skipserve.api.exchange import Exchange
+from skipserve.errors import AuthenticationError
 from skipserve.logging_setup import request_id
 from skipserve.metrics.registry import ServerMetrics
 
@@ -32,13 +33,15 @@ class Guard:
     Args:
         app: what comes next.
         metrics: counts replies with an error.
-        tracer: is shown each request that has ended; None traces nothing.
+        tracer: is shown each request that has ended, but for those without a key; None traces
+            nothing.
     """
 
     def __init__(self, app: ASGIApp, metrics: ServerMetrics, tracer: Tracer | None = None) -> None:
         self._app = app
         self._metrics = metrics
         self._tracer = tracer
+        metrics.expect_errors(ERROR_STATUSES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app; answer with an error of the one form where it raises."""
@@ -75,8 +78,11 @@ class Guard:
 
     def _trace(self, exchange: Exchange) -> str | None:
         """Return the id of a request's trace; what goes wrong with it is not the request's."""
+        # Whoever has no key can send any number of requests, and none of them costs a span.
+        if self._tracer is None or exchange.error == AuthenticationError.type:
+            return None
         try:
-            return self._tracer.record(exchange) if self._tracer else None
+            return self._tracer.record(exchange)
         except Exception:
             logger.exception("no trace")
             return None

@@ -35,7 +35,7 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, object]]:
     return {status: {"model": ErrorReply} for status in statuses}
 
 
-router = APIRouter(responses=_errors(401, 405))
+router = APIRouter(responses=_errors(401, 403, 405))
 
 
 async def _place(serving: TheServing) -> AsyncIterator[Place]:
@@ -52,7 +52,7 @@ async def _place(serving: TheServing) -> AsyncIterator[Place]:
     response_model=ChatReply,
     responses={
         200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
-        **_errors(400, 403, 404, 408, 413, 415, 422, 500, 503),
+        **_errors(400, 404, 408, 413, 415, 422, 500, 503),
     },
 )
 async def chat_completions(

@@ -152,8 +152,7 @@ class EngineMetrics:
         self._executed_sublayers.labels(*labels, "ffn").inc(executed.ffn)
         self._skipped_sublayers.labels(*labels, "attention").inc(executed.skipped_attention)
         self._skipped_sublayers.labels(*labels, "ffn").inc(executed.skipped_ffn)
-        if executed.images:
-            self._encoded_images.labels(*labels).inc(executed.images)
+        self._encoded_images.labels(*labels).inc(executed.images)
 
     def _define_work(self) -> None:
         counter = self._families.counter

@@ -15,11 +15,13 @@ _BEFORE = """\
 
     curl -s http://127.0.0.1:8000/metrics -H "Authorization: Bearer $KEY"
 
-`/metrics` is in Prometheus' text format and wants the API key where one is set. This page is made
-from the code and never edited: `python -m skipserve.metrics.page > docs/metrics.md`.
+`/metrics` is in Prometheus' text format. Where `--api-key` is set it wants one of those keys, or
+one of `--metrics-api-key`, which opens nothing else. This page is made from the code and never
+edited: `python -m skipserve.metrics.page > docs/metrics.md`.
 
 Every metric of ours has the label `model`. The other labels are closed sets, so that no client can
-make series; a policy without a name is `inline`.
+make series; a policy without a name is `inline`. Counters begin at 0 when the server starts, those
+with the label `skip_policy` with the first request under that policy.
 """
 _HEAD = (
     "| metric | type | labels | unit | what it says | what to look at when it moves |",

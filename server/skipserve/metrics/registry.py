@@ -19,6 +19,8 @@ from skipserve_policies.resolve import ResolvedPolicy
 from skipserve_policies.schema import Quality
 
 _ERROR_STATUSES = frozenset(status.value for status in HTTPStatus if status.value >= 400)
+_ERROR = "error"
+_ENDS = (*(reason.value for reason in FinishReason), _ERROR)
 
 # A VQA answer has 1 to 5 tokens, so the scales start low; a prefill on a CPU takes a minute.
 _TOKEN_SECONDS = (
@@ -94,7 +96,7 @@ class ServerMetrics:
     ) -> None:
         """Count a request that has ended; `finish_reason` None means by an error."""
         labels = self._labels(policy_name)
-        reason = "error" if finish_reason is None else finish_reason.value
+        reason = _ERROR if finish_reason is None else finish_reason.value
         self._requests.labels(*labels, reason).inc()
         self._request_duration.labels(*labels).observe(duration_seconds)
         if finish_reason is FinishReason.CANCELLED:
@@ -120,6 +122,9 @@ class ServerMetrics:
         self._prompt_tokens.labels(*labels).inc(num_text)
         self._image_tokens.labels(*labels).inc(num_visual)
         self._images.labels(*labels).inc(num_images)
+        # They begin at 0 here, so that the first end of each kind is seen as one more.
+        for end in _ENDS:
+            self._requests.labels(*labels, end)
 
     def record_prefix_use(self, policy_name: str, num_prompt: int, num_cached: int) -> None:
         """Count the prompt rows of a request, and those of them that were not computed."""
@@ -133,6 +138,11 @@ class ServerMetrics:
             self._generated_tokens.labels(*self._labels(policy_name)).inc()
         for stage, seconds in output.stage_seconds.items():
             self.record_stage(stage, seconds)
+
+    def expect_errors(self, codes: Iterable[int]) -> None:
+        """Begin to count replies with these statuses, so that the first is seen as one more."""
+        for code in codes:
+            self._errors.labels(self._model, str(code))
 
     def record_error(self, code: int) -> None:
         """Count a reply with an error status; any that HTTP does not know as one counts as 500."""
@@ -189,8 +199,9 @@ class ServerMetrics:
         self._errors = counter(
             "errors",
             "HTTP replies with an error status; a stream that fails later is not among them.",
-            "4xx: what clients send, see the access log. 503: rejections. 500: the log has the "
-            "exception, with the request id.",
+            "408: it waited or took too long. Other 4xx: what clients send, see the access log. "
+            "503: rejections, memory that ran out, probes while the server loads or stops. 500: "
+            "the log has the exception.",
             unit="replies",
             labels=("code",),
         )
@@ -214,6 +225,7 @@ class ServerMetrics:
             "At `--max-queued-tokens` requests are turned away.",
             unit="tokens",
         )
+        self._cancellations.labels(self._model)
         for reason in Rejection:
             self._rejections.labels(self._model, reason.value)
 

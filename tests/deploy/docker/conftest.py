@@ -2,6 +2,7 @@
 
 import os
 
+import programs
 import pytest
 from image_engine import Engine, MissingEngineError, find_engine
 
@@ -11,7 +12,7 @@ def engine() -> Engine:
     try:
         return find_engine()
     except MissingEngineError as error:
-        pytest.skip(str(error))
+        programs.do_without("podman", str(error))
 
 
 @pytest.fixture(scope="session")

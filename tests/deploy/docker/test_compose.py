@@ -5,7 +5,6 @@ No registry is at hand in tests: Prometheus is that of this machine, in an image
 
 import secrets
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import programs
 import pytest
 import yaml
 from image_engine import BASE, ROOT, Engine
@@ -28,6 +28,7 @@ USER nobody
 ENTRYPOINT ["/bin/prometheus"]
 """
 _SCRAPE_SECONDS = 60.0
+_KEYS = ("skipserve_api_key", "skipserve_metrics_api_key")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Project:
 
     def call(self, *arguments: str) -> str:
         """Run one command of podman-compose."""
-        program = str(Path(sys.executable).with_name("podman-compose"))
+        program = programs.find("podman-compose", "make install")
         return self.engine.run(program, "--file", str(self.file), *arguments)
 
     def url(self, service: str, port: int) -> str:
@@ -57,13 +58,12 @@ class Project:
 def project(
     engine: Engine, image: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Project]:
-    pytest.importorskip("podman_compose", reason="podman-compose is not installed")
     if engine.program != "podman":
         pytest.skip("with Docker, docs/docker.md says what to type")
     folder = tmp_path_factory.mktemp("compose")
     _make_prometheus(engine, folder)
     (folder / "secrets").mkdir(mode=0o700)
-    for name in ("skipserve_api_key", "grafana_password"):
+    for name in (*_KEYS, "grafana_password"):
         (folder / "secrets" / name).write_text(secrets.token_hex(32) + "\n")
     file = folder / "compose.yaml"
     file.write_text(yaml.safe_dump(_adapted(image)))
@@ -78,10 +78,7 @@ def project(
 
 def _make_prometheus(engine: Engine, folder: Path) -> None:
     for name in ("prometheus", "promtool"):
-        program = shutil.which(name)
-        if program is None:
-            pytest.skip(f"{name} is not installed")
-        shutil.copy(program, folder / name)
+        shutil.copy(programs.find(name, "apt-get install prometheus"), folder / name)
     (folder / "Containerfile").write_text(_PROMETHEUS_FILE)
     command = ("build", "--isolation", "chroot", "--pull-never", "--tag", _PROMETHEUS, str(folder))
     engine.call(*command)
@@ -130,14 +127,18 @@ def test_prometheus_scrapes_the_server_with_the_key_and_knows_the_rules(project:
     assert httpx.get(f"{server}/metrics", trust_env=False).status_code == 401
 
 
-def test_the_server_does_not_start_with_an_empty_key(project: Project, tmp_path: Path) -> None:
-    (tmp_path / "skipserve_api_key").touch()
-    content = yaml.safe_load(project.file.read_text())["services"]["skipserve"]
-    script = content["entrypoint"][-1].replace("$$", "$")
+@pytest.mark.parametrize("empty", _KEYS)
+def test_the_server_does_not_start_with_an_empty_key(
+    project: Project, tmp_path: Path, empty: str
+) -> None:
+    for name in _KEYS:
+        (tmp_path / name).write_text("" if name == empty else "a-key-of-this-test")
+    server = yaml.safe_load(project.file.read_text())["services"]["skipserve"]
     process = project.engine.start(
         *("run", "--rm", "--volume", f"{tmp_path}:/run/secrets:ro"),
-        *("--entrypoint", "timeout", content["image"], "20", "/bin/sh", "-c", script),
+        *("--env", f"SKIPSERVE_SECRETS_FOLDER={server['environment']['SKIPSERVE_SECRETS_FOLDER']}"),
+        server["image"],
     )
-    output, _ = process.communicate()
-    assert process.returncode != 0
-    assert "the key file is empty" in output
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert f"{empty.removeprefix('skipserve_')}: Value error, the key is empty" in output

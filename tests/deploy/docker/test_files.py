@@ -1,13 +1,11 @@
 """Tests of what the image and compose are made from, which need no container engine."""
 
-import os
-import shutil
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import programs
 import pytest
 import yaml
 from image_engine import ROOT
@@ -22,10 +20,7 @@ _PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 def _tool(name: str) -> str:
-    program = shutil.which(name, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    if program is None:
-        pytest.skip(f"{name} is not installed")
-    return program
+    return programs.find(name, "make install, or apt-get install podman")
 
 
 def _check(*command: str) -> str:
@@ -132,7 +127,7 @@ def test_compose_gives_the_server_time_to_stop_and_settings_that_exist() -> None
 
 
 @pytest.mark.fast
-def test_prometheus_asks_the_server_of_compose_with_its_key() -> None:
+def test_prometheus_asks_the_server_of_compose_with_a_key_of_its_own() -> None:
     (job,) = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())[
         "scrape_configs"
     ]
@@ -140,8 +135,13 @@ def test_prometheus_asks_the_server_of_compose_with_its_key() -> None:
     secret = Path(job["authorization"]["credentials_file"])
     services = _compose()["services"]
     assert secret.parent == Path("/run/secrets")
-    assert secret.name in services["prometheus"]["secrets"]
-    assert str(secret) in services["skipserve"]["entrypoint"][-1]
+    assert services["prometheus"]["secrets"] == [secret.name]
+    server = services["skipserve"]
+    assert server["environment"]["SKIPSERVE_SECRETS_FOLDER"] == str(secret.parent)
+    assert set(server["secrets"]) == {"skipserve_api_key", secret.name}
+    assert {name.removeprefix("skipserve_") for name in server["secrets"]} <= set(
+        Settings.model_fields
+    )
 
 
 @pytest.mark.fast

@@ -1,7 +1,9 @@
 """The manifests agree with the server they run, and with each other."""
 
 import re
+import shutil
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import yaml
@@ -17,6 +19,7 @@ from skipserve.metrics.registry import ServerMetrics
 from skipserve.settings import Settings
 from skipserve_policies.catalog import load_catalog
 
+_KEYS = ("SKIPSERVE_API_KEY", "SKIPSERVE_METRICS_API_KEY")
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 # Between the server's last word and the kill: to close sockets and end the engine's process.
 _AIR_SECONDS = 5
@@ -42,11 +45,18 @@ def _allowance(probe: dict[str, int]) -> int:
     return probe["periodSeconds"] * probe["failureThreshold"]
 
 
+def _gib(size: str) -> int:
+    """Return a size that is given in GiB."""
+    return int(size.removesuffix("Gi"))
+
+
 # A variable that is misspelt is no error for the server: it is not read.
 @pytest.mark.fast
 def test_every_variable_is_a_setting(overlay: Overlay) -> None:
-    names = {*overlay.settings, "SKIPSERVE_API_KEY"}
+    own = {name for name in overlay.environment if name.startswith("SKIPSERVE_")}
+    names = {*overlay.settings, *own}
 
+    assert own
     assert names == {f"SKIPSERVE_{name[10:].lower()}".upper() for name in names}
     assert {name[10:].lower() for name in names} <= set(Settings.model_fields)
 
@@ -137,7 +147,7 @@ def test_one_namespace_holds_everything(overlay: Overlay) -> None:
 
 def test_deleting_an_overlay_keeps_the_namespace_and_what_it_holds(overlay: Overlay) -> None:
     kinds = {manifest["kind"] for manifest in overlay.manifests}
-    assert not kinds & {"Namespace", "Secret"}
+    assert not kinds & {"Namespace", "Secret", "PersistentVolumeClaim"}
 
 
 def test_the_autoscaler_alone_says_how_many(overlay: Overlay) -> None:
@@ -145,7 +155,44 @@ def test_the_autoscaler_alone_says_how_many(overlay: Overlay) -> None:
 
     assert "replicas" not in overlay.one("Deployment")["spec"]
     assert 1 <= scaled["minReplicaCount"] <= scaled["maxReplicaCount"]
-    assert scaled["minReplicaCount"] <= scaled["fallback"]["replicas"]
+
+
+@pytest.mark.fast
+def test_a_silent_prometheus_shrinks_no_fleet(overlay: Overlay) -> None:
+    scaled = overlay.one("ScaledObject")["spec"]
+    (trigger,) = scaled["triggers"]
+
+    # No answer and no series are errors, at which the replicas stay as many as they are.
+    assert trigger["metadata"]["ignoreNullValues"] == "false"
+    assert "fallback" not in scaled
+
+
+@pytest.mark.parametrize("folder", OVERLAYS)
+def test_an_overlay_works_without_the_operators(folder: str, tmp_path: Path) -> None:
+    shutil.copytree(KUBERNETES, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / folder / "kustomization.yaml"
+    kustomization = yaml.safe_load(path.read_text())
+    advised = re.search(r"`(replicas: .*)`", path.read_text())
+    kustomization |= yaml.safe_load(advised.group(1)) if advised else {}
+    kustomization["components"] = None  # both lines deleted
+    path.write_text(yaml.safe_dump(kustomization))
+
+    manifests = {manifest["kind"]: manifest for manifest in render(str(path.parent))}
+
+    assert manifests.keys().isdisjoint({"ServiceMonitor", "ScaledObject"})
+    num_replicas = manifests["Deployment"]["spec"].get("replicas", 1)
+    assert num_replicas == Overlay(folder).one("ScaledObject")["spec"]["minReplicaCount"]
+
+
+@pytest.mark.fast
+def test_prometheus_is_asked_where_it_is_let_in_from(overlay: Overlay) -> None:
+    (trigger,) = overlay.one("ScaledObject")["spec"]["triggers"]
+    (rule,) = overlay.one("NetworkPolicy")["spec"]["ingress"]
+    (prometheus,) = (it for it in rule["from"] if len(it) == 2)
+    namespace = prometheus["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+
+    address = f"http://prometheus-operated.{namespace}.svc:9090"
+    assert trigger["metadata"]["serverAddress"] == address
 
 
 @pytest.mark.fast
@@ -173,40 +220,29 @@ def test_services_set_no_variables(overlay: Overlay) -> None:
 
 @pytest.mark.fast
 def test_keys_come_from_a_secret_and_from_nowhere_else(overlay: Overlay) -> None:
-    environment = overlay.environment
-    names = list(environment)
-    key = environment["SKIPSERVE_API_KEY"]["value"]
     secrets = {
         name: entry["valueFrom"]["secretKeyRef"]
-        for name, entry in environment.items()
+        for name, entry in overlay.environment.items()
         if "valueFrom" in entry
     }
-
-    assert key == "$(CLIENT_API_KEYS),$(METRICS_API_KEY)"
-    # Kubernetes fills in only what stands before.
-    assert names.index("SKIPSERVE_API_KEY") > max(names.index(name) for name in secrets)
-    assert set(secrets) == {"CLIENT_API_KEYS", "METRICS_API_KEY"}
-    assert not any(secret.get("optional") for secret in secrets.values())
     (scraped,) = overlay.one("ServiceMonitor")["spec"]["endpoints"]
-    assert scraped["authorization"] == {
-        "type": "Bearer",
-        "credentials": secrets["METRICS_API_KEY"],
-    }
-    assert not any(manifest["kind"] == "Secret" for manifest in overlay.manifests)
+
+    # Nothing else: `optional: true` would start a server without keys.
+    clients, metrics = ({"name": "skipserve-api-keys", "key": it} for it in ("clients", "metrics"))
+    assert secrets == dict(zip(_KEYS, (clients, metrics), strict=True))
+    assert scraped["authorization"] == {"type": "Bearer", "credentials": metrics}
 
 
-@pytest.mark.parametrize(
-    ("clients", "metrics", "keys"), [("a,b", "m", ["a", "b", "m"]), ("", "m", ["m"])]
-)
-def test_the_server_takes_the_keys_apart(clients: str, metrics: str, keys: list[str]) -> None:
-    given = Settings(api_key=f"{clients},{metrics}")
+@pytest.mark.parametrize("empty", _KEYS)
+def test_a_secret_with_an_empty_entry_starts_no_server(
+    overlay: Overlay, empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert set(_KEYS) <= set(overlay.environment)
+    for name in _KEYS:
+        monkeypatch.setenv(name, "" if name == empty else "k")
 
-    assert [key.get_secret_value() for key in given.api_key] == keys
-
-
-def test_a_secret_without_keys_starts_no_open_server() -> None:
-    with pytest.raises(ValueError, match="the key is empty"):
-        Settings(api_key=",")
+    with pytest.raises(ValueError, match=r"api_key\n.*the key is empty"):
+        Settings()
 
 
 @pytest.mark.fast
@@ -244,9 +280,11 @@ def test_what_is_written_has_a_place(overlay: Overlay) -> None:
         for mount in overlay.server["volumeMounts"]
         if not mount.get("readOnly")
     }
-    volumes = {volume["name"] for volume in overlay.pod["volumes"]}
+    volumes = {volume["name"]: volume for volume in overlay.pod["volumes"]}
 
-    assert set(places.values()) <= volumes
+    assert set(places.values()) <= volumes.keys()
+    # Each pod's own: from a shared place one pod would run what another wrote.
+    assert all("sizeLimit" in volumes[name].get("emptyDir", {}) for name in places.values())
     for name in ("HOME", "TRITON_CACHE_DIR"):
         path = overlay.environment[name]["value"]
         assert any(path == place or path.startswith(f"{place}/") for place in places)
@@ -255,11 +293,13 @@ def test_what_is_written_has_a_place(overlay: Overlay) -> None:
 @pytest.mark.fast
 def test_limits_are_set_and_threads_fit_them(overlay: Overlay, settings: Settings) -> None:
     resources = overlay.server["resources"]
+    sizes = [it["emptyDir"]["sizeLimit"] for it in overlay.pod["volumes"] if "emptyDir" in it]
 
-    assert {"cpu", "memory"} <= resources["requests"].keys()
-    assert {"cpu", "memory"} <= resources["limits"].keys()
-    if settings.device == "cpu":
-        assert settings.num_threads == int(resources["limits"]["cpu"])
+    for kind in ("requests", "limits"):
+        assert {"cpu", "memory", "ephemeral-storage"} <= resources[kind].keys()
+    assert settings.num_threads == int(resources["limits"]["cpu"])
+    # What the volumes may hold, and something for logs: beyond it the pod is evicted.
+    assert _gib(resources["limits"]["ephemeral-storage"]) > sum(map(_gib, sizes))
 
 
 def test_a_gpu_is_asked_for_where_the_server_wants_one() -> None:
@@ -275,7 +315,6 @@ def test_a_gpu_is_asked_for_where_the_server_wants_one() -> None:
         "maxSurge": 0,
         "maxUnavailable": 1,
     }
-    assert overlay.one("PersistentVolumeClaim")["spec"]["accessModes"] == ["ReadWriteMany"]
 
 
 def test_the_job_loads_the_model_that_the_overlay_serves() -> None:
@@ -287,7 +326,11 @@ def test_the_job_loads_the_model_that_the_overlay_serves() -> None:
 
     assert overlay.settings["SKIPSERVE_MODEL"] == container["command"][-1]
     assert container["image"] == overlay.server["image"]
-    assert volumes["models"]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    assert volumes["models"]["persistentVolumeClaim"] == {
+        "claimName": claim["metadata"]["name"],
+        "readOnly": True,
+    }
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
     # The server's network policy must not hold for it: it downloads.
     labels = job["spec"]["template"]["metadata"]["labels"].items()
     selected = overlay.one("NetworkPolicy")["spec"]["podSelector"]["matchLabels"].items()

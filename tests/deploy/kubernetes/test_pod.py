@@ -18,13 +18,12 @@ def test_service_links_would_stop_the_server(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.slow
 def test_probes_and_prometheus_get_their_answers() -> None:
     overlay = Overlay("overlays/cpu-demo")
-    value = overlay.environment["SKIPSERVE_API_KEY"]["value"]
-    key = value.replace("$(CLIENT_API_KEYS)", "ours,yours").replace("$(METRICS_API_KEY)", "theirs")
+    keys = {"SKIPSERVE_API_KEY": "ours,yours", "SKIPSERVE_METRICS_API_KEY": "theirs"}
     # Other than in a pod: where it listens, and where the policies file lies.
     flags = ("--host", "127.0.0.1", "--policies", str(KUBERNETES / "base/policies.yaml"))
 
     with (
-        ServerProcess("demo", *flags, SKIPSERVE_API_KEY=key, **overlay.settings) as server,
+        ServerProcess("demo", *flags, **keys, **overlay.settings) as server,
         server.client() as client,
     ):
         (scraped,) = overlay.one("ServiceMonitor")["spec"]["endpoints"]
@@ -34,6 +33,8 @@ def test_probes_and_prometheus_get_their_answers() -> None:
         for allowed in ("ours", "yours", "theirs"):
             answer = client.get(scraped["path"], headers={"Authorization": f"Bearer {allowed}"})
             assert answer.status_code == 200
+        theirs = {"Authorization": "Bearer theirs"}
+        assert client.get("/v1/models", headers=theirs).status_code == 403
         (trigger,) = overlay.one("ScaledObject")["spec"]["triggers"]
         for part in trigger["metadata"]["query"].split(" + "):
             name = part.removeprefix("sum(").partition("{")[0]

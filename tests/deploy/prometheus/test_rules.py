@@ -63,6 +63,6 @@ def test_recorded_names_say_level_metric_and_operation() -> None:
     for rule in rules():
         if name := rule.get("record"):
             level, metric, operation = name.split(":")
-            assert level in {"model", "model_policy"}
-            assert metric.startswith("skipserve_")
+            assert level in {"replica", "model", "model_policy"}
+            assert metric.startswith(("skipserve_", "process_"))
             assert operation

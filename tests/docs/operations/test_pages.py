@@ -31,6 +31,10 @@ _NAMES = [str(page.relative_to(_DOCS)) for page in _PAGES]
 # Top folders whose files a page may name, and what the reader makes there.
 _FOLDERS = ("deploy", "docs", "docker", "benchmarks", "policies", "tests")
 _MADE = ("deploy/secrets",)
+# Files and modules whose names look like metrics.
+_FILES = {"skipserve_api_key", "skipserve_metrics_api_key", "skipserve_policies"}
+# What a dashboard is made of.
+_KINDS = ("panel", "row")
 _ASSIGNMENT = re.compile(r"[A-Z_]+=\S+")
 
 each_page = pytest.mark.parametrize("page", _PAGES, ids=_NAMES)
@@ -167,7 +171,7 @@ def test_variables_are_settings(page: Path) -> None:
 def test_metrics_exist(page: Path) -> None:
     named = set(re.findall(r"(?<![\w:.])skipserve_[a-z_]+(?![\w:]*[:.])", page.read_text()))
 
-    assert named - {"skipserve_api_key", "skipserve_policies"} <= _metrics()
+    assert named - _FILES <= _metrics()
 
 
 @lru_cache
@@ -213,35 +217,33 @@ def _clues(kind: str) -> list[tuple[str, str]]:
     ]
 
 
-def test_panels_exist() -> None:
-    clues = _clues("panel")
+@pytest.mark.parametrize("kind", _KINDS)
+def test_panels_and_rows_exist(kind: str) -> None:
+    clues = _clues(kind)
 
     assert clues
     for page, clue in clues:
         board, _, title = clue.partition(": ")
-        assert title in _titles(board), (page, clue)
+        assert title in _titles(board, kind), (page, clue)
 
 
 @each_page
 def test_panels_in_texts_exist(page: Path) -> None:
-    """Panels are set in italics; nothing else of two words or a capital is."""
+    """Panels and rows are set in italics; nothing else of two words or a capital is."""
     prose = re.sub(r"^ {4}.*\n", "", page.read_text(), flags=re.MULTILINE)
-    titles = _titles("overview") | _titles("policies")
+    boards = ("overview", "policies")
+    titles = {title for board in boards for kind in _KINDS for title in _titles(board, kind)}
 
     for name in re.findall(r"(?<![*\w])\*([A-Z][^*\n]+)\*(?!\*)", prose):
         assert name in titles, name
 
 
 @lru_cache
-def _titles(board: str) -> set[str]:
+def _titles(board: str, kind: str) -> set[str]:
+    """Return what the panels, or the rows, of a dashboard are called."""
     dashboard = json.loads((_DEPLOY / f"grafana/dashboards/{board}.json").read_text())
-    return {title for panel in dashboard["panels"] for title in _below(panel)}
-
-
-def _below(panel: dict[str, Any]) -> Iterator[str]:
-    yield panel["title"]
-    for inner in panel.get("panels", ()):
-        yield from _below(inner)
+    panels = dashboard["panels"]
+    return {panel["title"] for panel in panels if (panel["type"] == "row") == (kind == "row")}
 
 
 def test_metrics_to_look_at_exist() -> None:

@@ -10,9 +10,10 @@ from prometheus_client import CollectorRegistry
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from skipserve import errors
 from skipserve.api.exchange import Exchange
 from skipserve.api.guard import Guard
-from skipserve.errors import UnavailableError
+from skipserve.errors import AuthenticationError, SkipserveError, UnavailableError
 from skipserve.metrics.registry import ServerMetrics
 
 pytestmark = pytest.mark.fast
@@ -44,6 +45,50 @@ def test_only_probes_that_succeed_are_silent(
     (record,) = (it for it in caplog.records if it.name == "skipserve.requests")
     is_silent = app is _fine and path != "/v1/models"
     assert record.levelno == (logging.DEBUG if is_silent else logging.INFO)
+
+
+async def _locked(scope: Scope, receive: Receive, send: Send) -> None:
+    raise AuthenticationError("no key")
+
+
+class _Tracer:
+    """Remembers what it was shown."""
+
+    def __init__(self) -> None:
+        self.statuses: list[int | None] = []
+
+    def record(self, exchange: Exchange) -> str | None:
+        self.statuses.append(exchange.status)
+        return "a-trace"
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_request_without_a_key_is_counted_and_logged_but_not_traced(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    registry, tracer = CollectorRegistry(), _Tracer()
+    metrics = ServerMetrics(registry, "tiny", ())
+    caplog.set_level(logging.INFO, "skipserve.requests")
+    for app in (_locked, _unready, _fine):
+        asyncio.run(_get(Guard(app, metrics, tracer), "/v1/models"))
+    assert tracer.statuses == [503, 200]
+    fields = [vars(record)["fields"] for record in caplog.records]
+    assert [it["status"] for it in fields] == [401, 503, 200]
+    assert ["trace_id" in it for it in fields] == [False, True, True]
+    labels = {"model": "tiny", "code": "401"}
+    assert registry.get_sample_value("skipserve_errors_total", labels) == 1
+
+
+def test_every_error_of_the_tree_is_counted_from_the_start() -> None:
+    registry = CollectorRegistry()
+    Guard(_fine, ServerMetrics(registry, "tiny", ()))
+    kinds = (it for it in vars(errors).values() if isinstance(it, type))
+    for kind in kinds:
+        if issubclass(kind, SkipserveError):
+            labels = {"model": "tiny", "code": str(kind.status)}
+            assert registry.get_sample_value("skipserve_errors_total", labels) == 0, kind
 
 
 class _BrokenTracer:

@@ -97,7 +97,7 @@ def test_whole_steps(model: Llava, uses_graphs: bool, monkeypatch: pytest.Monkey
     limits = EngineLimits(uses_graphs=uses_graphs)
     num_pages = parts.pool.num_pages
     runner = Runner(model, parts.tables, parts.plans, num_pages, 9, limits)
-    assert set(launched) >= {"_norm_row", "_project", "_finish", "_decode", "_prefill"}
+    assert set(launched) >= {"_norm_row", "_project", "_add_rows", "_decode", "_prefill"}
     for name, plan in (
         ("serial", Plan.full(NUM_LAYERS)),
         ("pair", _plan(Rule(action="parallel_blocks", layers=[1], scope="prompt"))),

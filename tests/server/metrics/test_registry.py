@@ -84,6 +84,14 @@ def test_requests_are_counted_by_how_they_ended() -> None:
     assert metrics.value("request_duration_seconds_count", skip_policy="full") == 4
 
 
+@pytest.mark.parametrize("end", ["stop", "length", "cancelled", "error"])
+def test_the_ends_of_requests_begin_at_0_with_the_first_prompt(end: str) -> None:
+    metrics = Metrics()
+    metrics.record_prompt("full", num_text=60, num_visual=0, num_images=0)
+    assert metrics.value("requests_total", skip_policy="full", finish_reason=end) == 0
+    assert metrics.value("requests_total", skip_policy="skip-two", finish_reason=end) is None
+
+
 def test_prompt_rows_errors_and_rejections_are_counted() -> None:
     metrics = Metrics()
     metrics.record_prompt("full", num_text=60, num_visual=1152, num_images=2)

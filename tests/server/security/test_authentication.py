@@ -1,6 +1,7 @@
 """Who gets in: the rows of the security table on keys and paths."""
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Iterator
 
@@ -21,11 +22,17 @@ from skipserve.settings import Settings
 pytestmark = pytest.mark.fast
 
 KEYS = "first-key,second-key"
+METRICS_KEYS = "scraper-key,second-key"
 
 
 @pytest.fixture(scope="session")
 def locked(settings: Settings) -> FastAPI:
-    return build(Settings(**settings.model_dump() | {"api_key": KEYS})).app
+    keys = {"api_key": KEYS, "metrics_api_key": METRICS_KEYS}
+    return build(Settings(**settings.model_dump() | keys)).app
+
+
+def send_with(app: FastAPI, key: str, method: str, path: str) -> httpx.Response:
+    return send(app, method, path, headers={"Authorization": f"Bearer {key}"})
 
 
 def paths_of(app: FastAPI) -> Iterator[tuple[str, str]]:
@@ -52,6 +59,33 @@ def test_s32_what_is_no_route_is_locked_too(locked: FastAPI, path: str) -> None:
     assert reply.json()["error"]["type"] == "authentication_error"
 
 
+def test_a_metrics_key_opens_the_metrics_alone(locked: FastAPI) -> None:
+    opened = set()
+    for method, path in {*paths_of(locked), ("POST", "/metrics"), ("GET", "/no-route")}:
+        reply = send_with(locked, "scraper-key", method, path)
+        if reply.status_code != 403:
+            opened.add((method, path))
+        elif method != "HEAD":
+            assert reply.json()["error"]["type"] == "permission_error"
+    assert opened == {("GET", path) for path in (*PUBLIC_PATHS, "/metrics")}
+    assert send_with(locked, "scraper-key", "GET", "/metrics").text.startswith("# HELP")
+
+
+@pytest.mark.parametrize(
+    "path", ["//metrics", "/metrics/", "/METRICS", "/metrics/../v1/models", "/v1/models?/metrics"]
+)
+def test_no_spelling_of_a_path_opens_more_to_a_metrics_key(locked: FastAPI, path: str) -> None:
+    assert send_with(locked, "scraper-key", "GET", path).status_code == 403
+
+
+def test_clients_keys_open_the_metrics_too(locked: FastAPI) -> None:
+    for key in KEYS.split(","):
+        assert send_with(locked, key, "GET", "/metrics").status_code == 200
+    for key in ("scraper", "scraper-key,second-key"):
+        assert send_with(locked, key, "GET", "/metrics").status_code == 401
+
+
+# The second is a metrics key too.
 @pytest.mark.parametrize("key", ["first-key", "second-key"])
 def test_every_key_opens(locked: FastAPI, key: str) -> None:
     for scheme in ("Bearer", "bearer", "BEARER"):
@@ -133,10 +167,14 @@ def test_s31_keys_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
         return original(first, second)
 
     monkeypatch.setattr(secrets, "compare_digest", watch)
-    checker = RequireKey(None, ["a", "b", "c"])  # type: ignore[arg-type]
-    assert checker._is_known("a")
-    assert not checker._is_known(None)
-    assert len(compared) == 6
+    checker = RequireKey(None, ["a", "b", "c"], ["d", "e"])  # type: ignore[arg-type]
+    for number, key in enumerate(["a", "c", "d", "x", ""], start=1):
+        headers = [(b"authorization", f"Bearer {key}".encode())]
+        with contextlib.suppress(AuthenticationError):
+            checker._check(
+                {"type": "http", "method": "GET", "path": "/metrics", "headers": headers}
+            )
+        assert len(compared) == 5 * number
     assert {len(digest) for pair in compared for digest in pair} == {32}
 
 
@@ -156,14 +194,20 @@ def test_the_app_hears_whose_request_it_is_but_not_the_key() -> None:
     async def send(message: Message) -> None:
         raise NotImplementedError
 
-    app = RequireKey(inner, KEYS.split(","))
-    for key in (*KEYS.split(","), "first-key"):
+    app = RequireKey(inner, KEYS.split(","), METRICS_KEYS.split(","))
+    for key, path in (
+        ("first-key", "/v1/models"),
+        ("second-key", "/v1/models"),
+        ("first-key", "/metrics"),
+        ("first-key", "/health"),
+        ("scraper-key", "/metrics"),
+    ):
         headers = [(b"authorization", f"Bearer {key}".encode())]
-        asyncio.run(app({"type": "http", "path": "/v1/models", "headers": headers}, receive, send))
-    asyncio.run(app({"type": "http", "path": "/health", "headers": headers}, receive, send))
-    first, second, again, public = (state.get("key_digest") for state in states)
+        scope = {"type": "http", "method": "GET", "path": path, "headers": headers}
+        asyncio.run(app(scope, receive, send))
+    first, second, again, public, scraper = (state.get("key_digest") for state in states)
     assert first == again != second
-    assert public is None
+    assert public is scraper is None
     assert not any(b"first-key" in digest for state in states for digest in state.values())
 
 
