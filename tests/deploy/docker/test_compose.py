@@ -131,6 +131,7 @@ def test_prometheus_scrapes_the_server_with_the_key_and_knows_the_rules(project:
 def test_the_server_does_not_start_with_an_empty_key(
     project: Project, tmp_path: Path, empty: str
 ) -> None:
+    tmp_path.chmod(0o755)  # the container's user is another one
     for name in _KEYS:
         (tmp_path / name).write_text("" if name == empty else "a-key-of-this-test")
     server = yaml.safe_load(project.file.read_text())["services"]["skipserve"]
