@@ -17,14 +17,14 @@ pytestmark = pytest.mark.kernels
 # Shared memory that one program may have, in bytes.
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}
 
-# What each kernel reads most of, as its loads name it.
+# What each kernel reads most of, as its loads name it; by whether it has a tile of the table.
 READ_IN_BULK = {
-    "_project": {"x", "weight"},
-    "_decode": {"KEYS", "VALUES"},
-    "_prefill": {"KEYS", "VALUES"},
-    "_norm_row": {"X", "GAIN"},
-    "_add_rows": {"ADDED", "places"},
-    "_finish": {"source"},
+    ("_project", True): {"x", "weight"},
+    ("_project", False): {"places"},
+    ("_decode", True): {"KEYS", "VALUES"},
+    ("_prefill", True): {"KEYS", "VALUES"},
+    ("_norm_row", False): {"X", "GAIN"},
+    ("_add_rows", False): {"ADDED", "places"},
 }
 FULL_WIDTH = 128
 # Launches of float32 begin with these words.
@@ -66,7 +66,7 @@ def find_large_memory(binary: Binary) -> Iterator[str]:
 
 def find_narrow_loads(binary: Binary) -> Iterator[str]:
     """What is read in bulk is read in full width, and of the rest there is not much."""
-    bulk = READ_IN_BULK[binary.kernel]
+    bulk = READ_IN_BULK[_form(binary)]
     # The small tiles of float32 prefill attention leave a thread few numbers.
     is_small = binary.kernel == "_prefill" and binary.launch.startswith(FLOAT32)
     full_width = FULL_WIDTH // 2 if is_small else FULL_WIDTH
@@ -81,6 +81,10 @@ def find_narrow_loads(binary: Binary) -> Iterator[str]:
             yield f"loads of so many bits, so often, {narrow} by {line}"
     if num_narrow > MOST_NARROW_LOADS:
         yield f"{num_narrow} narrow loads, by {binary.cubin.loads}"
+
+
+def _form(binary: Binary) -> tuple[str, bool]:
+    return binary.kernel, binary.place is not None
 
 
 def loaded_name(line: str) -> str:
@@ -107,7 +111,7 @@ def test_everything_compiles_as_it_should(cache: Path) -> None:
     binaries = compile_launches(["7b", "13b", "grouped", "wide", "demo"], [80, 90], cache)
     assert "\n".join(fault for binary in binaries for fault in faults_of(binary)) == ""
     assert {binary.place for binary in binaries if binary.place} == TILES.keys()
-    assert {binary.kernel for binary in binaries} == READ_IN_BULK.keys()
+    assert {_form(binary) for binary in binaries} == READ_IN_BULK.keys()
     decode = [binary.launch for binary in binaries if binary.kernel == "_decode"]
     splits = [launch for launch in decode if launch.startswith("7b") and "gates" not in launch]
     assert len(splits) == 2 * 4, "1, 2, 4 and 8 splits are to be compiled"

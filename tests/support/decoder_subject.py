@@ -23,21 +23,24 @@ ACTIONS: tuple[dict[str, Any], ...] = (
 )
 
 
+# The least that the kernels take: four heads of 16.
+_HIDDEN = 64
+
+
 class Subject:
     """A tiny checkpoint, in the product and in the reference."""
 
-    def __init__(
-        self, folder: Path, num_layers: int, *, hidden: int = 32, uses_triton: bool = False
-    ) -> None:
+    def __init__(self, folder: Path, num_layers: int, *, uses_triton: bool = False) -> None:
         make_checkpoint(
-            folder, num_layers=num_layers, hidden=hidden, num_heads=4, num_kv_heads=2, ffn=48
+            folder, num_layers=num_layers, hidden=_HIDDEN, num_heads=4, num_kv_heads=2, ffn=48
         )
+        self.num_layers = num_layers
+        self.uses_triton = uses_triton
         self.llava = Llava.load(folder, torch.device("cpu"), torch.float32, uses_triton=uses_triton)
-        self.hidden_size = hidden
         self.reference = ReferenceDecoder(folder, num_heads=4, num_kv_heads=2)
 
 
-def make_rows(prompt: str, num_generated: int, seed: int = 0, *, hidden: int = 32) -> Rows:
+def make_rows(prompt: str, num_generated: int, seed: int = 0) -> Rows:
     """Draw rows for a prompt written as t (text) and v (visual); its last row is LAST."""
     generator = torch.Generator().manual_seed(seed)
     kinds = {"t": TokenClass.TEXT, "v": TokenClass.VISUAL}
@@ -47,7 +50,7 @@ def make_rows(prompt: str, num_generated: int, seed: int = 0, *, hidden: int = 3
     return Rows(
         ids=torch.randint(5, 300, (len(prompt) + num_generated,), generator=generator),
         classes=(*classes, *[TokenClass.GENERATED] * num_generated),
-        features=torch.randn(prompt.count("v"), hidden, generator=generator),
+        features=torch.randn(prompt.count("v"), _HIDDEN, generator=generator),
         is_visual=is_visual,
     )
 

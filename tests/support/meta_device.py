@@ -46,7 +46,14 @@ class NoWaiting(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     A copy from the host has to be declared as one that does not block. Not seen without a GPU: that
     it starts in pinned memory, and a tensor made on the device from a list of numbers.
+
+    Attributes:
+        num_copies: between the host and the device.
     """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.num_copies = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -61,8 +68,10 @@ class NoWaiting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         is_on_device = is_on_device or any(tensor.is_meta for tensor in _tensors(made))
         # A number in a tensor of its own is handed over with the launch.
         is_on_host = any(tensor.is_cpu and tensor.dim() for tensor in given)
-        if is_on_host and is_on_device and not (name in _COPIES and _is_non_blocking(args, kwargs)):
-            raise HostWaits(f"{name} brings host memory to the device")
+        if is_on_host and is_on_device:
+            if not (name in _COPIES and _is_non_blocking(args, kwargs)):
+                raise HostWaits(f"{name} brings host memory to the device")
+            self.num_copies += 1
         return made
 
 

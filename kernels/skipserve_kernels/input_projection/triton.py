@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from math import gcd
-from typing import Any
 
 import torch.nn.functional as F
 import triton
@@ -85,35 +84,36 @@ def input_projection(
     ffn_input = _checked(ffn_input, part.has_ffn, num_rows, weights.hidden_size)
     query = _checked(query, part.has_query, num_rows, weights.query_size)
     activation = _checked(activation, part.has_ffn, num_rows, weights.ffn_size)
-    epilogue = _epilogue(weights, part, selection, place, query, activation)
     dtype, device = weights.weight.dtype, weights.weight.device
+    weight: Tensor | None = weights.weight
     tile = projection_tile(Kernel.INPUT_PROJECTION, num_rows, dtype, architecture(device))
     if tile is None:
         assert selection.gates is None, f"{num_rows} rows with gates: too many for one launch"
-        tile = _FINISHING
-        products = _library_products(weights, part, attention_input, ffn_input)
-        _finish[_grid(weights, part, num_rows, tile)](
-            *products,
-            *map(_row_stride, products),
-            **epilogue,
-            ROWS=tile.rows,
-            COLUMNS=_tile_columns(weights, tile),
-            num_warps=tile.num_warps,
-            num_stages=tile.num_stages,
-        )
-        return
+        attention_input, ffn_input = _library_products(weights, part, attention_input, ffn_input)
+        tile, weight = _FINISHING, None
     _project[_grid(weights, part, num_rows, tile)](
         attention_input,
         ffn_input,
         _row_stride(attention_input),
         _row_stride(ffn_input),
-        weights.weight,
+        weight,
+        weights.bias,
+        selection.index,
         selection.gates,
         bits.query,
         bits.key_value,
         bits.ffn,
-        **epilogue,
+        query,
+        activation,
+        _row_stride(query),
+        _row_stride(activation),
+        num_rows,
+        **_place_arguments(weights, part, place),
         D=weights.hidden_size,
+        QN=weights.query_size,
+        KVN=weights.key_value_size,
+        C=weights.head_size,
+        FIRST=weights.rows(part).start,
         ROWS=tile.rows,
         COLUMNS=_tile_columns(weights, tile),
         DEPTH=tile.depth,
@@ -154,41 +154,25 @@ def _grid(weights: InputWeights, part: Part, num_rows: int, tile: Tile) -> tuple
     return triton.cdiv(num_rows, tile.rows), num_columns
 
 
-def _epilogue(
-    weights: InputWeights,
-    part: Part,
-    selection: Selection,
-    place: Place | None,
-    query: Tensor | None,
-    activation: Tensor | None,
-) -> dict[str, Any]:
-    """Return what both kernels need to finish a tile; None for what the part has no use for."""
-    used = place if part.has_attention else None
-    assert used is not None or not part.has_attention
-    if used is not None:
-        heads = (weights.num_kv_heads, weights.head_size)
-        assert used.keys.shape[1:] == used.values.shape[1:] == heads
-        assert used.keys.is_contiguous()
-        assert used.values.is_contiguous()
-        assert used.factors.shape[1:] == (2, weights.head_size // 2)
-        assert used.factors.is_contiguous()
+def _place_arguments(
+    weights: InputWeights, part: Part, place: Place | None
+) -> dict[str, Tensor | None]:
+    """Return what the kernel is told of a place: nothing, if the part has no use for it."""
+    if not part.has_attention:
+        return dict.fromkeys(("KEYS", "VALUES", "SLOTS", "POSITIONS", "FACTORS"))
+    assert place is not None
+    heads = (weights.num_kv_heads, weights.head_size)
+    assert place.keys.shape[1:] == place.values.shape[1:] == heads
+    assert place.keys.is_contiguous()
+    assert place.values.is_contiguous()
+    assert place.factors.shape[1:] == (2, weights.head_size // 2)
+    assert place.factors.is_contiguous()
     return {
-        "BIAS": weights.bias,
-        "INDEX": selection.index,
-        "QUERY": query,
-        "KEYS": used and used.keys,
-        "VALUES": used and used.values,
-        "ACTIVATION": activation,
-        "SLOTS": used and used.slots,
-        "POSITIONS": used and used.positions,
-        "FACTORS": used and used.factors,
-        "query_stride": _row_stride(query),
-        "activation_stride": _row_stride(activation),
-        "num_rows": selection.num_rows,
-        "QN": weights.query_size,
-        "KVN": weights.key_value_size,
-        "C": weights.head_size,
-        "FIRST": weights.rows(part).start,
+        "KEYS": place.keys,
+        "VALUES": place.values,
+        "SLOTS": place.slots,
+        "POSITIONS": place.positions,
+        "FACTORS": place.factors,
     }
 
 
@@ -211,7 +195,7 @@ def _library_products(
 
 @triton.jit(
     do_not_specialize=["query_bits", "key_value_bits", "ffn_bits", "num_rows"],
-    do_not_specialize_on_alignment=["GATES", "INDEX", "SLOTS", "POSITIONS"],
+    do_not_specialize_on_alignment=["INDEX", "GATES", "SLOTS", "POSITIONS"],
 )
 def _project(
     ATTENTION_INPUT,
@@ -219,22 +203,22 @@ def _project(
     attention_stride,
     ffn_stride,
     WEIGHT,
+    BIAS,
+    INDEX,
     GATES,
     query_bits,
     key_value_bits,
     ffn_bits,
-    BIAS,
-    INDEX,
     QUERY,
-    KEYS,
-    VALUES,
     ACTIVATION,
-    SLOTS,
-    POSITIONS,
-    FACTORS,
     query_stride,
     activation_stride,
     num_rows,
+    KEYS,
+    VALUES,
+    SLOTS,
+    POSITIONS,
+    FACTORS,
     D: tl.constexpr,
     QN: tl.constexpr,
     KVN: tl.constexpr,
@@ -244,7 +228,11 @@ def _project(
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
-    """Multiply a tile of rows with a tile of weights, in one pass over both, and finish it."""
+    """Turn what a tile of the product holds into what it means, and store it.
+
+    All its columns lie in one section: queries, keys, values, or the FFN. Without WEIGHT the inputs
+    are products already.
+    """
     FFN_FIRST: tl.constexpr = QN + 2 * KVN
     first = FIRST + tl.program_id(1) * COLUMNS
     entries = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
@@ -258,108 +246,33 @@ def _project(
     source, stride = _of_section(
         first < FFN_FIRST, ATTENTION_INPUT, FFN_INPUT, attention_stride, ffn_stride
     )
-    depth = tl.arange(0, DEPTH)
-    columns = (first + tl.arange(0, COLUMNS)).to(tl.int64)
-    x = source + entries[:, None] * stride + depth[None, :]
-    weight = WEIGHT + columns[None, :] * D + depth[:, None]
-    product = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for start in tl.range(0, D, DEPTH):
-        if D % DEPTH == 0:
-            x_tile = tl.load(x, mask=takes_part[:, None], other=0.0)
-            weight_tile = tl.load(weight)
-        else:
-            is_inside = depth < D - start
-            x_tile = tl.load(x, mask=takes_part[:, None] & is_inside[None, :], other=0.0)
-            weight_tile = tl.load(weight, mask=is_inside[:, None], other=0.0)
-        product = tl.dot(x_tile, weight_tile, product, input_precision="ieee")
-        x += DEPTH
-        weight += DEPTH
-    _finish_tile(
-        product,
-        entries,
+    columns = first + tl.arange(0, COLUMNS)
+    product = _product(
+        source + entries[:, None] * stride,
+        columns - tl.where(first < FFN_FIRST, FIRST, FFN_FIRST),
         takes_part,
-        first,
+        WEIGHT,
         BIAS,
-        INDEX,
-        QUERY,
-        KEYS,
-        VALUES,
-        ACTIVATION,
-        SLOTS,
-        POSITIONS,
-        FACTORS,
-        query_stride,
-        activation_stride,
-        QN,
-        KVN,
-        C,
+        columns,
+        D,
         ROWS,
         COLUMNS,
+        DEPTH,
     )
-
-
-@triton.jit(
-    do_not_specialize=["num_rows"],
-    do_not_specialize_on_alignment=["INDEX", "SLOTS", "POSITIONS"],
-)
-def _finish(
-    ATTENTION_PRODUCT,
-    FFN_PRODUCT,
-    attention_stride,
-    ffn_stride,
-    BIAS,
-    INDEX,
-    QUERY,
-    KEYS,
-    VALUES,
-    ACTIVATION,
-    SLOTS,
-    POSITIONS,
-    FACTORS,
-    query_stride,
-    activation_stride,
-    num_rows,
-    QN: tl.constexpr,
-    KVN: tl.constexpr,
-    C: tl.constexpr,
-    FIRST: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    """Finish a tile of products that the library computed."""
-    FFN_FIRST: tl.constexpr = QN + 2 * KVN
-    first = FIRST + tl.program_id(1) * COLUMNS
-    entries = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
-    takes_part = entries < num_rows
-    source, stride = _of_section(
-        first < FFN_FIRST, ATTENTION_PRODUCT, FFN_PRODUCT, attention_stride, ffn_stride
-    )
-    columns = first - tl.where(first < FFN_FIRST, FIRST, FFN_FIRST) + tl.arange(0, COLUMNS)
-    product = tl.load(
-        source + entries[:, None] * stride + columns[None, :], mask=takes_part[:, None], other=0.0
-    )
-    _finish_tile(
-        product.to(tl.float32),
-        entries,
-        takes_part,
-        first,
-        BIAS,
-        INDEX,
-        QUERY,
-        KEYS,
-        VALUES,
-        ACTIVATION,
-        SLOTS,
-        POSITIONS,
-        FACTORS,
-        query_stride,
-        activation_stride,
-        QN,
-        KVN,
-        C,
-        ROWS,
-        COLUMNS,
-    )
+    if ACTIVATION is not None and first >= FFN_FIRST:
+        gate, up = tl.split(tl.reshape(product, (ROWS, COLUMNS // 2, 2)))
+        places = (first - FFN_FIRST) // 2 + tl.arange(0, COLUMNS // 2)
+        activation = gate * tl.sigmoid(gate) * up
+        _store_rows(ACTIVATION, entries, activation_stride, places, activation, takes_part)
+    if FACTORS is not None and first < FFN_FIRST:
+        rows = _rows_of(INDEX, entries, takes_part)
+        if first < QN + KVN:
+            product = _turn(product, rows, takes_part, first, POSITIONS, FACTORS, C, ROWS, COLUMNS)
+        if QUERY is not None and first < QN:
+            _store_rows(QUERY, entries, query_stride, columns, product, takes_part)
+        if KEYS is not None and first >= QN:
+            slots = tl.load(SLOTS + rows, mask=takes_part, other=-1)
+            _store_key_value(KEYS, VALUES, slots, columns, first, product, QN, KVN)
 
 
 @triton.jit
@@ -376,53 +289,41 @@ def _of_section(is_attention, ATTENTION, FFN, attention_stride, ffn_stride):
 
 
 @triton.jit
-def _finish_tile(
-    product,
-    entries,
+def _product(
+    source_rows,
+    source_columns,
     takes_part,
-    first,
+    WEIGHT,
     BIAS,
-    INDEX,
-    QUERY,
-    KEYS,
-    VALUES,
-    ACTIVATION,
-    SLOTS,
-    POSITIONS,
-    FACTORS,
-    query_stride,
-    activation_stride,
-    QN: tl.constexpr,
-    KVN: tl.constexpr,
-    C: tl.constexpr,
+    columns,
+    D: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
 ):
-    """Turn what columns `first` and on hold into what they mean, and store it.
-
-    All columns of a tile lie in one section: queries, keys, values, or the FFN.
-    """
-    FFN_FIRST: tl.constexpr = QN + 2 * KVN
-    columns = first + tl.arange(0, COLUMNS)
+    """Return a tile of the product, computed in one pass over both; without WEIGHT, read it."""
+    if WEIGHT is None:
+        places = source_rows + source_columns[None, :]
+        product = tl.load(places, mask=takes_part[:, None], other=0.0).to(tl.float32)
+    else:
+        depth = tl.arange(0, DEPTH)
+        x = source_rows + depth[None, :]
+        weight = WEIGHT + columns.to(tl.int64)[None, :] * D + depth[:, None]
+        product = tl.zeros((ROWS, COLUMNS), tl.float32)
+        for start in tl.range(0, D, DEPTH):
+            if D % DEPTH == 0:
+                x_tile = tl.load(x, mask=takes_part[:, None], other=0.0)
+                weight_tile = tl.load(weight)
+            else:
+                is_inside = depth < D - start
+                x_tile = tl.load(x, mask=takes_part[:, None] & is_inside[None, :], other=0.0)
+                weight_tile = tl.load(weight, mask=is_inside[:, None], other=0.0)
+            product = tl.dot(x_tile, weight_tile, product, input_precision="ieee")
+            x += DEPTH
+            weight += DEPTH
     if BIAS is not None:
         product += tl.load(BIAS + columns).to(tl.float32)[None, :]
-    if ACTIVATION is not None and first >= FFN_FIRST:
-        gate, up = tl.split(tl.reshape(product, (ROWS, COLUMNS // 2, 2)))
-        places = (first - FFN_FIRST) // 2 + tl.arange(0, COLUMNS // 2)
-        activation = gate * tl.sigmoid(gate) * up
-        _store_rows(ACTIVATION, entries, activation_stride, places, activation, takes_part)
-    if FACTORS is not None and first < FFN_FIRST:
-        rows = _rows_of(INDEX, entries, takes_part)
-        if first < QN + KVN:
-            product = _turn(product, rows, takes_part, first, POSITIONS, FACTORS, C, ROWS, COLUMNS)
-        if QUERY is not None and first < QN:
-            _store_rows(QUERY, entries, query_stride, columns, product, takes_part)
-        if KEYS is not None and first >= QN:
-            slots = tl.load(SLOTS + rows, mask=takes_part, other=-1)
-            if first < QN + KVN:
-                _store_rows(KEYS, slots, KVN, columns - QN, product, slots >= 0)
-            else:
-                _store_rows(VALUES, slots, KVN, columns - (QN + KVN), product, slots >= 0)
+    return product
 
 
 @triton.jit
@@ -468,3 +369,14 @@ def _store_rows(OUT, rows, stride, columns, tile, is_stored):
     """Round a tile and store it in some rows and columns of a tensor."""
     places = rows[:, None] * stride + columns[None, :]
     tl.store(OUT + places, tile.to(OUT.dtype.element_ty), mask=is_stored[:, None])
+
+
+@triton.jit
+def _store_key_value(
+    KEYS, VALUES, slots, columns, first, tile, QN: tl.constexpr, KVN: tl.constexpr
+):
+    """Store a tile of keys or of values in the rows' slots, where they have one."""
+    if first < QN + KVN:
+        _store_rows(KEYS, slots, KVN, columns - QN, tile, slots >= 0)
+    else:
+        _store_rows(VALUES, slots, KVN, columns - (QN + KVN), tile, slots >= 0)

@@ -87,7 +87,7 @@ class _Room:
         tables[:num_rows, : rows.page_tables.shape[1]] = rows.page_tables
         if work is not None:
             filled[stop:].reshape(len(work), -1)[:, :num_rows] = work
-        send(filled, self.numbers)
+        send([filled], self.numbers)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
-"""Every plan against the formulas: whole sequences, in pieces, in mixed batches; and its cost."""
+"""Every plan against the formulas, in either kind of blocks: whole, in pieces, in mixed batches."""
 
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from model_batches import (
 from plan_strategies import plans
 from reference_llava import steps_of_policy
 from tiny_llava import make_checkpoint
+from torch import Tensor
 
 from skipserve.model.llava import Llava
 from skipserve_policies.catalog import load_catalog
@@ -34,7 +36,6 @@ from skipserve_policies.resolve import resolve
 from skipserve_policies.schema import Rule, Scope, SkipPolicy
 
 FEW_LAYERS = 6
-HIDDEN = 32
 CATALOG = load_catalog()
 OF_SCOPE_GENERATED = [
     name
@@ -53,6 +54,23 @@ def deep(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     return Subject(tmp_path_factory.mktemp("models") / "deep", 32)
 
 
+@pytest.fixture(scope="module")
+def fused(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    """In the Triton kernels, whose interpreter is slow: less of everything."""
+    return Subject(tmp_path_factory.mktemp("models") / "fused", num_layers=2, uses_triton=True)
+
+
+@pytest.fixture
+def subject(request: pytest.FixtureRequest) -> Subject:
+    found = request.getfixturevalue(request.param)
+    assert isinstance(found, Subject)
+    return found
+
+
+FUSED = pytest.param("fused", marks=pytest.mark.kernels)
+with_either_blocks = pytest.mark.parametrize("subject", ["shallow", FUSED], indirect=True)
+
+
 @pytest.mark.parametrize("name", CATALOG)
 def test_a_policy_of_the_catalog_follows_its_formula(deep: Subject, name: str) -> None:
     resolved = resolve(name, CATALOG[name], num_layers=32)
@@ -65,20 +83,35 @@ def test_a_policy_of_the_catalog_follows_its_formula(deep: Subject, name: str) -
 
 
 @pytest.mark.fast
+@with_either_blocks
+def test_the_full_model_follows_its_formula(subject: Subject) -> None:
+    rows = make_rows("tvvt", num_generated=2)
+    plan = trim(Plan.full(subject.num_layers))
+    expected = reference_logits(subject, rows, plan)[answer_rows(rows)]
+    assert_close(run_whole(subject.llava, rows, plan, answer_rows(rows)), expected)
+    assert_close(run_in_pieces(subject.llava, rows, plan, [2, 4, 5])[1:], expected)
+
+
+@pytest.mark.parametrize(
+    "subject", [pytest.param("shallow", marks=pytest.mark.fast), FUSED], indirect=True
+)
 @pytest.mark.parametrize("scope", Scope)
 @pytest.mark.parametrize("action", ACTIONS, ids=lambda action: "-".join(map(str, action.values())))
 def test_an_action_follows_its_formula(
-    shallow: Subject, action: dict[str, Any], scope: Scope
+    subject: Subject, action: dict[str, Any], scope: Scope
 ) -> None:
-    policy = SkipPolicy(rules=(Rule(**action, layers=[1, 4], scope=scope),))
-    resolved = resolve("one rule", policy, FEW_LAYERS)
+    num_layers = subject.num_layers
+    is_pair = action["action"] == "parallel_blocks"
+    layers = [num_layers - 2] if is_pair else [0, num_layers - 1]
+    policy = SkipPolicy(rules=(Rule(**action, layers=layers, scope=scope),))
+    resolved = resolve("one rule", policy, num_layers)
     rows = make_rows("vvtttv", num_generated=2)
-    embedded = shallow.reference.embed(rows.ids, rows.is_visual, rows.features)
-    steps = steps_of_policy(policy, FEW_LAYERS)
-    expected = shallow.reference.logits(embedded, rows.classes, steps)
+    embedded = subject.reference.embed(rows.ids, rows.is_visual, rows.features)
+    steps = steps_of_policy(policy, num_layers)
+    expected = subject.reference.logits(embedded, rows.classes, steps)
     wanted = answer_rows(rows)
-    assert_close(run_whole(shallow.llava, rows, resolved.plan, wanted), expected[wanted])
-    untrimmed = run_whole(shallow.llava, rows, resolved.untrimmed, range(len(rows)))
+    assert_close(run_whole(subject.llava, rows, resolved.plan, wanted), expected[wanted])
+    untrimmed = run_whole(subject.llava, rows, resolved.untrimmed, range(len(rows)))
     assert_close(untrimmed, expected)
 
 
@@ -100,22 +133,67 @@ def test_rules_compose(shallow: Subject) -> None:
     assert_close(run_whole(shallow.llava, rows, plan, wanted), expected)
 
 
-prompts = st.text(alphabet="tv", min_size=1, max_size=9)
+def prompts(subject: Subject) -> st.SearchStrategy[str]:
+    return st.text(alphabet="tv", min_size=1, max_size=5 if subject.uses_triton else 9)
 
 
-@settings(max_examples=60)
-@given(plan=plans(FEW_LAYERS), prompt=prompts, num_generated=st.integers(0, 3), data=st.data())
-def test_any_plan_whole_and_in_pieces_equals_the_formulas(
-    shallow: Subject, plan: Plan, prompt: str, num_generated: int, data: st.DataObject
-) -> None:
-    rows = make_rows(prompt, num_generated, seed=len(prompt))
-    wanted = answer_rows(rows)
-    chunks = data.draw(st.sets(st.integers(1, max(1, len(prompt) - 1)))) - {len(prompt)}
-    cuts = sorted(chunks | set(range(len(prompt), len(rows))))
-    expected = reference_logits(shallow, rows, plan)[wanted]
-    assert_close(run_whole(shallow.llava, rows, trim(plan), wanted), expected)
-    in_pieces = run_in_pieces(shallow.llava, rows, trim(plan), cuts)[-len(wanted) :]
-    assert_close(in_pieces, expected)
+def effort(subject: Subject, max_examples: int) -> settings:
+    return settings(max_examples=max_examples // 5 if subject.uses_triton else max_examples)
+
+
+@with_either_blocks
+def test_any_plan_whole_and_in_pieces_equals_the_formulas(subject: Subject) -> None:
+    @effort(subject, max_examples=60)
+    @given(
+        plan=plans(subject.num_layers),
+        prompt=prompts(subject),
+        num_generated=st.integers(0, 3),
+        data=st.data(),
+    )
+    def check(plan: Plan, prompt: str, num_generated: int, data: st.DataObject) -> None:
+        rows = make_rows(prompt, num_generated, seed=len(prompt))
+        wanted = answer_rows(rows)
+        chunks = data.draw(st.sets(st.integers(1, max(1, len(prompt) - 1)))) - {len(prompt)}
+        cuts = sorted(chunks | set(range(len(prompt), len(rows))))
+        expected = reference_logits(subject, rows, plan)[wanted]
+        assert_close(run_whole(subject.llava, rows, trim(plan), wanted), expected)
+        in_pieces = run_in_pieces(subject.llava, rows, trim(plan), cuts)[-len(wanted) :]
+        assert_close(in_pieces, expected)
+
+    check()
+
+
+@with_either_blocks
+def test_sequences_of_several_plans_share_a_forward(subject: Subject) -> None:
+    """Those that are a step ahead answer, in the second of three, while the others read."""
+
+    @effort(subject, max_examples=40)
+    @given(
+        some=st.lists(
+            st.tuples(plans(subject.num_layers), prompts(subject), st.booleans()),
+            min_size=2,
+            max_size=3,
+        )
+    )
+    def check(some: list[tuple[Plan, str, bool]]) -> None:
+        lengths = [len(prompt) + 1 for _, prompt, _ in some]
+        cache = poisoned_cache(subject.llava, *lengths)
+        steps: list[list[tuple[Piece, Tensor]]] = [[], [], []]
+        tables = scattered_pages(*lengths)
+        for seed, ((plan, prompt, is_ahead), pages) in enumerate(zip(some, tables, strict=True)):
+            rows = make_rows(prompt, num_generated=1, seed=seed)
+            first, second = reference_logits(subject, rows, plan)[answer_rows(rows)]
+            now = 0 if is_ahead else 1
+            steps[now].append((Piece(rows, trim(plan), 0, len(prompt), pages), first))
+            steps[now + 1].append((Piece(rows, trim(plan), len(prompt), len(rows), pages), second))
+        for step in filter(None, steps):
+            pieces, expected = zip(*step, strict=True)
+            ends = accumulate(piece.stop - piece.start for piece in pieces)
+            batch = build_batch(pieces, [end - 1 for end in ends])
+            for logits, wanted in zip(subject.llava.forward(batch, cache), expected, strict=True):
+                assert_close(logits, wanted)
+
+    check()
 
 
 @pytest.mark.fast
@@ -126,31 +204,6 @@ def test_trimming_changes_no_wanted_logit(shallow: Subject, plan: Plan) -> None:
     wanted = answer_rows(rows)
     untrimmed = run_whole(shallow.llava, rows, plan, wanted)
     assert_close(run_whole(shallow.llava, rows, trim(plan), wanted), untrimmed)
-
-
-@settings(max_examples=25)
-@given(some=st.lists(st.tuples(plans(FEW_LAYERS), prompts), min_size=2, max_size=3))
-def test_sequences_of_several_plans_share_a_forward(
-    shallow: Subject, some: list[tuple[Plan, str]]
-) -> None:
-    solo, prefill, decode = [], [], []
-    lengths = [len(prompt) + 1 for _, prompt in some]
-    tables = scattered_pages(*lengths)
-    for seed, ((plan, prompt), pages) in enumerate(zip(some, tables, strict=True)):
-        rows = make_rows(prompt, num_generated=1, seed=seed)
-        solo.append(run_whole(shallow.llava, rows, trim(plan), answer_rows(rows)))
-        prefill.append(Piece(rows, trim(plan), 0, len(prompt), pages))
-        decode.append(Piece(rows, trim(plan), len(prompt), len(rows), pages))
-    cache = poisoned_cache(shallow.llava, *lengths)
-    # A step of decode rows and of a prefill together: the first sequence is a step ahead.
-    first = shallow.llava.forward(build_batch(prefill[:1], [prefill[0].stop - 1]), cache)
-    mixed = [decode[0], *prefill[1:]]
-    ends = torch.tensor([piece.stop - piece.start for piece in mixed]).cumsum(0) - 1
-    second = shallow.llava.forward(build_batch(mixed, ends.tolist()), cache)
-    third = shallow.llava.forward(build_batch(decode[1:], range(len(decode) - 1)), cache)
-    assert_close(torch.cat((first, second[:1])), solo[0])
-    for index in range(1, len(some)):
-        assert_close(torch.stack((second[index], third[index - 1])), solo[index])
 
 
 @pytest.mark.fast

@@ -107,8 +107,16 @@ def _gated(positions: Tensor, gates: Tensor, group: KvGroup) -> FusedRows:
     )
 
 
+# What some numbers are, and the id of the rows that they are of.
+_Key = tuple[str, int]
+
+
 class _Maker:
-    """The rows of one forward; what layers have in common is made once."""
+    """The rows of one forward; what layers have in common is made once.
+
+    Numbers that the batch does not hold are found for all layers first: they go to the device in
+    one copy.
+    """
 
     def __init__(self, batch: Batch, span_rows: int) -> None:
         self._positions = batch.positions
@@ -121,6 +129,9 @@ class _Maker:
         self._layers: dict[tuple[int, int], FusedRows] = {}
         self._selections: dict[int, Selection] = {}
         self._queries: dict[int, QueryRows] = {}
+        found = self._find(batch.layers)
+        sent = to_device(list(found.values()), self._positions.device)
+        self._sent = dict(zip(found, sent, strict=True))
 
     def layer(self, rows: LayerRows, group: KvGroup) -> FusedRows:
         """Return what a layer that is not idle needs."""
@@ -172,24 +183,23 @@ class _Maker:
         singles = Selection(num_singles, None if index is None else index[:num_singles])
         if not num_chunked:
             return QueryRows(selection, singles)
-        counts = np.diff(indexes.searchsorted(self._row_starts))
-        counts[: self._num_singles] = 0
-        (spans,) = to_device([find_spans(counts, self._span_rows).ravel()], self._positions.device)
         return QueryRows(
             selection,
             singles=singles if num_singles else None,
             chunks=Selection(num_chunked, None if index is None else index[num_singles:]),
-            spans=spans.view(-1, 3),
+            spans=self._sent["spans", id(rows)],
             chunk_positions=self._positions if index is not None else self._positions[num_singles:],
         )
 
     def _early(self, rows: LayerRows) -> Iterator[FfnNorm]:
         """Yield the rows whose FFN reads the block's input."""
-        for own, is_shared in ((rows.parallel, False), (rows.parallel_shared, True)):
+        for own, name, is_shared in (
+            (rows.parallel, "parallel places", False),
+            (rows.parallel_shared, "shared places", True),
+        ):
             selection = self._selection(own)
             if selection is not None:
-                places = None if own is rows.ffn else self._places(self._indexes(own), rows.ffn)
-                yield FfnNorm(selection, places, is_shared)
+                yield FfnNorm(selection, self._sent.get((name, id(rows))), is_shared)
 
     def _late(self, rows: LayerRows) -> FfnNorm | None:
         """Return the rows whose FFN reads what attention left."""
@@ -198,17 +208,43 @@ class _Maker:
             return None
         if rows.parallel is rows.parallel_shared is Every.NONE:
             return FfnNorm(selection, None)
-        early = [self._indexes(rows.parallel), self._indexes(rows.parallel_shared)]
-        serial = np.setdiff1d(self._indexes(rows.ffn), np.concatenate(early), assume_unique=True)
-        if not len(serial):
+        serial = self._sent.get(("serial", id(rows)))
+        if serial is None or not len(serial):
             return None
-        (index,) = to_device([serial], self._positions.device)
-        return FfnNorm(Selection(len(serial), index), self._places(serial, rows.ffn))
+        return FfnNorm(Selection(len(serial), serial), self._sent["serial places", id(rows)])
 
-    def _places(self, indexes: Index, ffn: RowSet) -> Tensor:
-        """Find where some of the FFN's rows stand among all of them."""
-        (places,) = to_device([self._indexes(ffn).searchsorted(indexes)], self._positions.device)
-        return places
+    def _find(self, layers: tuple[LayerRows, ...]) -> dict[_Key, Index]:
+        """Find what the layers need beside their row sets."""
+        found: dict[_Key, Index] = {}
+        has_chunks = self._num_singles < len(self._row_starts) - 1
+        for rows in {id(rows): rows for rows in layers if not rows.is_idle}.values():
+            key = "spans", id(rows.attention)
+            if has_chunks and key not in found:
+                found[key] = self._find_spans(rows.attention)
+            early = rows.parallel, rows.parallel_shared
+            if rows.ffn not in early and early != (Every.NONE, Every.NONE):
+                found |= self._find_places(rows)
+        return found
+
+    def _find_spans(self, attention: RowSet) -> Index:
+        """Find the tiles of the rows that are not alone in their sequence, [G, 3]."""
+        counts = np.diff(self._indexes(attention).searchsorted(self._row_starts))
+        counts[: self._num_singles] = 0
+        return find_spans(counts, self._span_rows)
+
+    def _find_places(self, rows: LayerRows) -> dict[_Key, Index]:
+        """Find which of an FFN's rows are serial, and where each kind stands among all of them."""
+        ffn = self._indexes(rows.ffn)
+        parallel, shared = self._indexes(rows.parallel), self._indexes(rows.parallel_shared)
+        is_serial = np.ones(self._num_rows, dtype=np.bool_)
+        is_serial[parallel] = is_serial[shared] = False
+        serial_places = np.flatnonzero(is_serial[ffn])
+        return {
+            ("parallel places", id(rows)): ffn.searchsorted(parallel),
+            ("shared places", id(rows)): ffn.searchsorted(shared),
+            ("serial places", id(rows)): serial_places,
+            ("serial", id(rows)): ffn[serial_places],
+        }
 
     def _indexes(self, rows: RowSet) -> Index:
         if isinstance(rows, Indexes):
