@@ -171,13 +171,13 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Put the sources in order, the files among them if they are named."""
-        given: dict[str, Any] = init_settings()
-        sources = [init_settings, env_settings]
-        if folder := given.get("secrets_folder") or os.environ.get(_PREFIX + "SECRETS_FOLDER"):
-            sources.append(_secrets_source(settings_cls, Path(folder)))
-        if path := given.get("config") or os.environ.get(_PREFIX + "CONFIG"):
-            sources.append(_file_source(settings_cls, Path(path)))
-        return tuple(sources)
+        given: dict[str, Any] = env_settings() | init_settings()
+        files = [
+            read(settings_cls, Path(given[name]))
+            for name, read in _FILE_SOURCES.items()
+            if given.get(name)
+        ]
+        return init_settings, env_settings, *files
 
     @field_validator("page_size")
     @classmethod
@@ -234,9 +234,9 @@ class Settings(BaseSettings):
 def misspelt_variables() -> Iterator[str]:
     """Yield a line for each variable that looks like a setting and is none."""
     settings = {_PREFIX + name.upper() for name in Settings.model_fields}
-    for name in sorted(set(os.environ) - settings - _CLIENT_VARIABLES):
-        if name.startswith(_PREFIX):
-            near = get_close_matches(name, settings, n=1)
+    for name in sorted(os.environ):
+        if name.upper().startswith(_PREFIX) and name.upper() not in settings | _CLIENT_VARIABLES:
+            near = get_close_matches(name.upper(), settings, n=1)
             yield f"{name} is no setting" + (f"; is it {near[0]}?" if near else "")
 
 
@@ -257,7 +257,7 @@ def _secrets_source(settings: type[BaseSettings], folder: Path) -> PydanticBaseS
         values = {path.name.removeprefix(prefix): path.read_text().strip() for path in files}
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsFileError(f"the secrets in {folder} cannot be read: {error}") from error
-    return InitSettingsSource(settings, values)
+    return _checked(InitSettingsSource(settings, values), folder)
 
 
 def _file_source(settings: type[BaseSettings], path: Path) -> PydanticBaseSettingsSource:
@@ -265,9 +265,20 @@ def _file_source(settings: type[BaseSettings], path: Path) -> PydanticBaseSettin
         raise SettingsFileError(f"there is no settings file {path}")
     try:
         if path.suffix in {".yaml", ".yml"}:
-            return YamlConfigSettingsSource(settings, yaml_file=path)
+            return _checked(YamlConfigSettingsSource(settings, yaml_file=path), path)
         if path.suffix == ".toml":
-            return TomlConfigSettingsSource(settings, toml_file=path)
+            return _checked(TomlConfigSettingsSource(settings, toml_file=path), path)
     except (YAMLError, ValueError, TypeError, OSError) as error:
         raise SettingsFileError(f"the settings file {path} cannot be read: {error}") from error
     raise SettingsFileError(f"the settings file {path} must end in .yaml, .yml or .toml")
+
+
+def _checked(source: PydanticBaseSettingsSource, path: Path) -> PydanticBaseSettingsSource:
+    """Return a file's source; what it says of other files comes too late to be read."""
+    if late := _FILE_SOURCES.keys() & source().keys():
+        raise SettingsFileError(f"{path} cannot set {late.pop()}: a flag or a variable can")
+    return source
+
+
+# By the setting that names the file; those further up go before the others.
+_FILE_SOURCES = {"secrets_folder": _secrets_source, "config": _file_source}

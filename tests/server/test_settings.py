@@ -78,6 +78,15 @@ def test_a_file_that_is_broken(tmp_path: Path, name: str, text: bytes) -> None:
         Settings(config=tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["config", "secrets_folder"])
+@pytest.mark.parametrize("suffix", ["yaml", "toml"])
+def test_a_file_does_not_name_another(tmp_path: Path, name: str, suffix: str) -> None:
+    file = tmp_path / f"a.{suffix}"
+    file.write_text(f"{name}{' =' if suffix == 'toml' else ':'} '/other'\n")
+    with pytest.raises(SettingsFileError, match=f"cannot set {name}"):
+        Settings(config=file)
+
+
 def test_a_misspelt_setting_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("prot: 1\n")
     with pytest.raises(ValidationError, match="prot"):
@@ -131,7 +140,7 @@ def test_a_folder_of_secrets_goes_after_the_environment_and_before_the_file(
     file.write_text("api_key: of-the-file\nport: 1\n")
     for name, text in {"api_key": "a,b\n", "metrics_api_key": "m\n", "host": "::1"}.items():
         (tmp_path / f"skipserve_{name}").write_text(text)
-    monkeypatch.setenv("SKIPSERVE_SECRETS_FOLDER", str(tmp_path))
+    monkeypatch.setenv("skipserve_secrets_folder", str(tmp_path))  # any case, as all variables
     monkeypatch.setenv("SKIPSERVE_HOST", "127.0.0.2")
     settings = Settings(config=file)
     assert [key.get_secret_value() for key in settings.api_key] == ["a", "b"]
@@ -146,6 +155,8 @@ def test_a_folder_of_secrets_goes_after_the_environment_and_before_the_file(
         ("skipserve_api_kye", b"k", "api_kye"),
         ("skipserve_api_key", b"\xff", "cannot be read"),
         ("skipserve_api_key/file", b"k", "cannot be read"),
+        ("skipserve_config", b"a.yaml", "cannot set config"),
+        ("skipserve_secrets_folder", b"/", "cannot set secrets_folder"),
     ],
 )
 def test_secrets_that_are_no_settings(
@@ -161,12 +172,12 @@ def test_secrets_that_are_no_settings(
 
 def test_misspelt_variables_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SKIPSERVE_URL", "http://127.0.0.1:8000")
-    monkeypatch.setenv("SKIPSERVE_PORT", "8000")
+    monkeypatch.setenv("skipserve_port", "8000")
     before = list(misspelt_variables())
-    monkeypatch.setenv("SKIPSERVE_DEFAULT_SKIPPOLICY", "full")
+    monkeypatch.setenv("skipserve_default_skippolicy", "full")
     (added,) = set(misspelt_variables()) - set(before)
     assert added.endswith("is no setting; is it SKIPSERVE_DEFAULT_SKIP_POLICY?")
-    assert not any("SKIPSERVE_URL" in line or "SKIPSERVE_PORT " in line for line in before)
+    assert not any(line.upper().startswith(("SKIPSERVE_URL", "SKIPSERVE_PORT")) for line in before)
 
 
 def test_metrics_keys_go_beside_clients_keys(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,8 +123,17 @@ def test_prometheus_scrapes_the_server_with_the_key_and_knows_the_rules(project:
     assert series["metric"]["instance"] == "skipserve:8000"
     _await(f"{url}/api/v1/query?query=up", lambda it: it["data"]["result"][0]["value"][1] == "1")
     assert httpx.get(f"{url}/api/v1/rules", trust_env=False).json()["data"]["groups"]
+
+
+def test_the_key_of_prometheus_opens_the_metrics_alone(project: Project) -> None:
+    service = "skipserve-test_prometheus_1"
+    key = project.engine.call("exec", service, "cat", "/run/secrets/skipserve_metrics_api_key")
+    headers = {"Authorization": f"Bearer {key.strip()}"}
     server = project.url("skipserve", 8000)
-    assert httpx.get(f"{server}/metrics", trust_env=False).status_code == 401
+    for path, status in {"/metrics": 200, "/v1/models": 403}.items():
+        assert httpx.get(f"{server}{path}", trust_env=False).status_code == 401
+        reply = httpx.get(f"{server}{path}", headers=headers, trust_env=False)
+        assert reply.status_code == status
 
 
 @pytest.mark.parametrize("empty", _KEYS)

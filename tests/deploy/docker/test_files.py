@@ -127,6 +127,21 @@ def test_compose_gives_the_server_time_to_stop_and_settings_that_exist() -> None
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("name", _COMPOSE)
+def test_the_server_has_a_thread_for_each_cpu_that_it_may_use(name: str) -> None:
+    server = _compose(name)["services"]["skipserve"]
+    limits = server["deploy"]["resources"]["limits"]
+    assert server["environment"]["SKIPSERVE_NUM_THREADS"] == limits["cpus"]
+    assert limits["cpus"].startswith("${SKIPSERVE_CPUS:-")
+
+
+@pytest.mark.fast
+def test_each_secret_comes_from_the_file_of_its_name() -> None:
+    for name, secret in _compose()["secrets"].items():
+        assert secret == {"file": f"${{SKIPSERVE_SECRETS:-./secrets}}/{name}"}
+
+
+@pytest.mark.fast
 def test_prometheus_asks_the_server_of_compose_with_a_key_of_its_own() -> None:
     (job,) = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())[
         "scrape_configs"

@@ -141,6 +141,30 @@ def test_selectors_find_the_pods(overlay: Overlay) -> None:
     assert target == deployment["metadata"]["name"]
 
 
+@pytest.mark.fast
+def test_a_drain_takes_one_pod_at_a_time_and_an_ill_one_too(overlay: Overlay) -> None:
+    budget = dict(overlay.one("PodDisruptionBudget")["spec"])
+    del budget["selector"]
+
+    # minAvailable would block the drain of a lone replica, IfHealthyBudget that of an ill one.
+    assert budget == {"maxUnavailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow"}
+
+
+@pytest.mark.fast
+def test_labelled_clients_come_in_and_nothing_goes_out(overlay: Overlay) -> None:
+    policy = overlay.one("NetworkPolicy")["spec"]
+    (rule,) = policy["ingress"]
+    page = (KUBERNETES.parents[1] / "docs/operations/kubernetes.md").read_text()
+    label, value = re.findall(r"kubectl label namespace \S+ (\S+)=(\S+)", page)[0]
+
+    clients = {"matchLabels": {label: value}}
+    assert {"podSelector": clients} in rule["from"]
+    assert {"namespaceSelector": clients} in rule["from"]
+    assert len(rule["from"]) == 3  # and Prometheus
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert policy["egress"] == []
+
+
 def test_one_namespace_holds_everything(overlay: Overlay) -> None:
     assert {manifest["metadata"].get("namespace") for manifest in overlay.manifests} == {NAMESPACE}
 
