@@ -8,6 +8,13 @@ INSTALLED := $(VENV)/.installed
 # Tests and tools use one thread each: two on shared cores are slower, not faster.
 export OMP_NUM_THREADS ?= 1
 
+# Compile sources once, not in each process that tests start; container images often forbid it.
+unexport PYTHONDONTWRITEBYTECODE
+
+# Test files are dealt out to so many processes; WORKERS=0 runs all in one, as a debugger needs it.
+WORKERS ?= auto
+DEALT := -n $(WORKERS) --maxprocesses 4 --no-loadscope-reorder
+
 .DEFAULT_GOAL := help
 
 help:  ## Show this list.
@@ -26,17 +33,17 @@ serve: install  ## Serve the demo model on 127.0.0.1:8000; make serve ARGS="--po
 	env -u OMP_NUM_THREADS $(BIN)/skipserve serve --model demo $(ARGS)
 
 test: install  ## Run the whole test suite, and the security tests without asserts.
-	$(BIN)/pytest $(ARGS)
-	PYTHONOPTIMIZE=1 $(BIN)/pytest tests/server/security -q -m "not slow" -W ignore::pytest.PytestConfigWarning
+	$(BIN)/pytest $(DEALT) $(ARGS)
+	PYTHONOPTIMIZE=1 $(BIN)/pytest $(DEALT) tests/server/security -q -m "not slow" -W ignore::pytest.PytestConfigWarning
 
 check: install  ## Lint, types and the fast tests: before each commit.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -m fast -q $(ARGS)
+	$(BIN)/pytest $(DEALT) -m fast -q $(ARGS)
 
 test-kernels: install  ## Run the kernels in Triton's interpreter and compile them for GPUs; needs none.
-	$(BIN)/pytest -m kernels $(ARGS)
+	$(BIN)/pytest $(DEALT) -m kernels $(ARGS)
 
 test-image: install  ## Build the image, run it, and bring compose up: Docker, or buildah and podman.
 	$(BIN)/pytest tests/deploy/docker $(ARGS)

@@ -50,7 +50,6 @@ def asked(text: str, *images: ImageSource) -> Conversation:
         (Question("Why?", "a.png"), asked("Why?", "a.png")),
         ([{"role": "user", "content": "Why?"}], asked("Why?")),
     ],
-    ids=str,
 )
 def test_forms_of_a_question(question: AnyQuestion, read: Conversation) -> None:
     assert read_question(question) == read

@@ -1,6 +1,7 @@
 """Words are whole, text survives, and training twice gives the same file."""
 
 import pytest
+from tokenizers import Tokenizer
 
 from skipserve_client.evaluate.dataset import demo_examples
 from skipserve_client.evaluate.scenes import Split
@@ -22,12 +23,16 @@ pytestmark = pytest.mark.fast
 SIZE = 448
 
 
-def test_training_is_deterministic() -> None:
-    assert train_tokenizer(SIZE).to_str() == train_tokenizer(SIZE).to_str()
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer(SIZE)
 
 
-def test_special_tokens_have_their_ids() -> None:
-    tokenizer = train_tokenizer(SIZE)
+def test_training_is_deterministic(tokenizer: Tokenizer) -> None:
+    assert train_tokenizer(SIZE).to_str() == tokenizer.to_str()
+
+
+def test_special_tokens_have_their_ids(tokenizer: Tokenizer) -> None:
     assert tokenizer.get_vocab_size() <= SIZE
     ids = {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
     assert ids == {
@@ -39,8 +44,7 @@ def test_special_tokens_have_their_ids() -> None:
     }
 
 
-def test_every_word_is_one_token() -> None:
-    tokenizer = train_tokenizer(SIZE)
+def test_every_word_is_one_token(tokenizer: Tokenizer) -> None:
     for example in demo_examples(Split.HELD_OUT, 140):
         text = question_text(example.question) + " " + example.answer
         length = len(tokenizer.encode(text, add_special_tokens=False).ids)
@@ -54,14 +58,12 @@ def _pieces(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("text", ["What color is it?", "zebra", "naïve 🦓", " two  spaces\n"])
-def test_any_text_comes_back(text: str) -> None:
-    tokenizer = train_tokenizer(SIZE)
+def test_any_text_comes_back(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text, add_special_tokens=False).ids
     assert tokenizer.decode(ids) == text
 
 
-def test_a_prompt_starts_with_the_start_token() -> None:
-    tokenizer = train_tokenizer(SIZE)
+def test_a_prompt_starts_with_the_start_token(tokenizer: Tokenizer) -> None:
     encoded = tokenizer.encode(f"{PROMPT_HEAD}{IMAGE}{question_text('Describe the image.')}")
     assert encoded.ids[0] == START_ID
     assert encoded.ids.count(IMAGE_ID) == 1
