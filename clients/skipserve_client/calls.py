@@ -38,6 +38,7 @@ class ChatOptions(TypedDict, total=False):
         stop: the answer ends before any of these.
         logprobs: whether to report the log-probability of each token.
         top_logprobs: how many alternatives to report with it.
+        cache_salt: requests share what the server has computed only with those of the same salt.
     """
 
     model: str
@@ -51,6 +52,7 @@ class ChatOptions(TypedDict, total=False):
     stop: str | Sequence[str]
     logprobs: bool
     top_logprobs: int
+    cache_salt: str
 
 
 @dataclass(frozen=True)

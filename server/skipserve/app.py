@@ -217,7 +217,7 @@ def _build_app(settings: Settings, serving: Serving, tracer: Tracer | None) -> F
         keys=[key.get_secret_value() for key in settings.api_key],
         metrics_keys=[key.get_secret_value() for key in settings.metrics_api_key],
     )
-    app.add_middleware(Guard, metrics=serving.metrics, tracer=tracer)
+    app.add_middleware(Guard, metrics=serving.metrics, admission=serving.admission, tracer=tracer)
     return app
 
 

@@ -25,15 +25,19 @@ class SkipserveError(Exception):
     Args:
         message: what is wrong, the offending value, what would be right; no paths, no addresses.
         param: the field of the request that is at fault, where there is one.
+        reason: for the log, the `reason` under which the metrics count it, where they do.
     """
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
 
-    def __init__(self, message: str, param: str | None = None) -> None:
+    def __init__(
+        self, message: str, param: str | None = None, *, reason: str | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
+        self.reason = reason
 
 
 class InvalidRequestError(SkipserveError):
@@ -116,8 +120,10 @@ class UnavailableError(SkipserveError):
     status = 503
     type = "overloaded_error"
 
-    def __init__(self, message: str, retry_after_seconds: int = 1) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, retry_after_seconds: int = 1, *, reason: str | None = None
+    ) -> None:
+        super().__init__(message, reason=reason)
         self.retry_after_seconds = retry_after_seconds
 
 

@@ -72,7 +72,7 @@ class SpanTracer:
         closing.join(_LAST_WORDS_SECONDS)
 
     def _fill(self, span: Span, exchange: Exchange) -> None:
-        if exchange.error_type is not None and (exchange.status or 0) not in range(400, 500):
+        if exchange.error is not None and exchange.error.status >= 500:
             span.set_status(StatusCode.ERROR)
         if exchange.chat is None:
             return

@@ -122,6 +122,7 @@ def test_the_demo_is_a_name_and_not_a_path(tmp_path: Path, monkeypatch: pytest.M
 def test_before_the_engine_is_there(idle: Built) -> None:
     ready = send(idle.app, "GET", "/ready")
     assert (ready.status_code, ready.json()["error"]["type"]) == (503, "overloaded_error")
+    assert ready.json()["error"]["message"] == "the engine is not running"
     assert send(idle.app, "GET", "/health").status_code == 503
     body = {"messages": [{"role": "user", "content": "Hi"}]}
     reply = send(idle.app, "POST", "/v1/chat/completions", json=body)
@@ -129,6 +130,16 @@ def test_before_the_engine_is_there(idle: Built) -> None:
     assert reply.headers["Retry-After"].isdecimal()
     assert send(idle.app, "GET", "/version").json().keys() == {"version"}
     assert len(send(idle.app, "GET", "/v1/skip_policies").json()["data"]) > 20
+
+
+def test_replies_end_their_connections_once_the_server_stops(settings: Settings) -> None:
+    built = build(settings)
+    paths = {"/ready": 503, "/version": 200, "/nowhere": 404}
+    assert not [path for path in paths if "Connection" in send(built.app, "GET", path).headers]
+    built.serving.admission.drain()
+    for path, status in paths.items():
+        reply = send(built.app, "GET", path)
+        assert (reply.status_code, reply.headers["Connection"]) == (status, "close")
 
 
 def test_every_counter_can_be_seen_to_rise_from_0(settings: Settings) -> None:

@@ -82,16 +82,18 @@ def test_what_a_ready_server_says_works_and_it_drains(slow_checkpoint: Path, pic
         askers = [begin(server, max_tokens=120) for _ in range(4)]
         server.signal(signal.SIGTERM)
         with server.client() as client:
-            while client.get("/ready").status_code != 503:
+            while (ready := client.get("/ready")).status_code != 503:
                 pass
             refusal = client.post(CHAT, json=question("Too late?"))
             assert client.get("/health").status_code == 200
         for asker in askers:
             asker.join()
         code, output = server.wait()
+    assert "shutting down" in ready.json()["error"]["message"]
     assert refusal.status_code == 503
     assert int(refusal.headers["Retry-After"]) > 0
     assert "shutting down" in refusal.json()["error"]["message"]
+    assert refusal.headers["Connection"] == "close"
     for asker in askers:
         assert asker.last_chunk()["choices"][0]["finish_reason"] in {"stop", "length"}
     assert code == 0
@@ -189,10 +191,12 @@ def test_the_engine_dies(slow_checkpoint: Path) -> None:
         assert time.monotonic() - begun < 2
         with server.client() as client:
             assert client.get("/health").status_code == client.get("/ready").status_code == 503
+            metrics = client.get("/metrics").text
         code, output = server.wait()
         assert time.monotonic() - begun < 10
     assert code != 0
-    assert "the engine" in output
+    assert "stopping: the engine has died: SIGKILL" in output
+    assert 'skipserve_errors_total{code="500",model="slow"} 1.0' in metrics
     error = asker.last_chunk()["error"]
     assert (error["code"], error["type"]) == (500, "server_error")
 
@@ -206,8 +210,9 @@ def test_the_engine_hangs(checkpoint: Path) -> None:
             os.kill(engine, signal.SIGSTOP)
             while client.get("/health").status_code == 200:
                 assert time.monotonic() - begun < 3
-            assert client.get("/ready").status_code == 503
-            assert client.post(CHAT, json=question("Hi")).status_code == 503
+            for reply in (client.get("/ready"), client.post(CHAT, json=question("Hi"))):
+                assert reply.status_code == 503
+                assert "the engine makes no progress" in reply.json()["error"]["message"]
         code, _ = server.wait()
     assert code != 0
     assert not is_running(engine)

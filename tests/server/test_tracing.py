@@ -17,6 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from otlp_receiver import OtlpReceiver, attributes
 from pictures import question
 
+from skipserve.api.answer import AnswerText
 from skipserve.api.exchange import Exchange
 from skipserve.app import build
 from skipserve.model_folder import StartError
@@ -57,12 +58,17 @@ def _headers(name: str) -> dict[str, str]:
     return {"traceparent": parent, "X-Request-Id": f"req-{name}"}
 
 
+def _fail(*_: object) -> None:
+    raise ZeroDivisionError
+
+
 @pytest.fixture(scope="module")
 def traced(settings: Settings, picture_url: str) -> Iterator[Traced]:
     """A server that was asked this and that, and has been closed, so that all spans are here."""
     asked: dict[str, dict[str, object]] = {
         "whole": question("Hi", picture_url, skip_policy=POLICY, max_tokens=3, temperature=0),
         "stream": question("Hi", max_tokens=3, stream=True),
+        "late": question("Hi", max_tokens=100, stream=True, timeout_seconds=1e-6),
         "unknown": question("Hi", skip_policy="no-such-policy"),
         "misspelt": question("Hi", skip_polcy="full"),
     }
@@ -74,6 +80,10 @@ def traced(settings: Settings, picture_url: str) -> Iterator[Traced]:
                 name: client.post(CHAT, json=body, headers=_headers(name))
                 for name, body in asked.items()
             }
+            with environment.context() as broken:
+                broken.setattr(AnswerText, "push", _fail)
+                body = question("Hi", max_tokens=3, stream=True)
+                replies["broken"] = client.post(CHAT, json=body, headers=_headers("broken"))
             unsampled = _headers("unsampled")
             unsampled["traceparent"] = unsampled["traceparent"].removesuffix("01") + "00"
             client.post(CHAT, json=question("Hi", max_tokens=1), headers=unsampled)
@@ -151,6 +161,22 @@ def test_what_a_client_did_wrong_is_told(
     assert (told["http.response.status_code"], told["error.type"]) == (status, error)
     assert span.status.code == Status.STATUS_CODE_UNSET
     assert traced.stages(name) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "code"),
+    [
+        ("broken", "server_error", Status.STATUS_CODE_ERROR),
+        ("late", "timeout_error", Status.STATUS_CODE_UNSET),
+    ],
+)
+def test_a_stream_that_fails_tells_why(traced: Traced, name: str, error: str, code: int) -> None:
+    assert f'"type":"{error}"' in traced.replies[name].text
+    span = traced.span(name)
+    told = attributes(span.attributes)
+    assert (told["http.response.status_code"], told["error.type"]) == (200, error)
+    assert told["gen_ai.response.finish_reasons"] == ["error"]
+    assert span.status.code == code
 
 
 def test_nothing_else_is_sent(traced: Traced) -> None:

@@ -43,6 +43,11 @@ class Expression:
         return set(re.findall(r"{{(\w+)}}", self.legend))
 
     @property
+    def selectors(self) -> list[str]:
+        """What stands in braces after its metrics."""
+        return re.findall(r"{([^}]*)}", self.text)
+
+    @property
     def metrics(self) -> set[str]:
         """The metrics that it names, raw and recorded."""
         recorded = set(_RECORDED.findall(self.text))

@@ -1,1 +1,1 @@
-"""The Grafana dashboards: `promql` asks, `layout` draws, `overview` and `comparison` say what."""
+"""The Grafana dashboards: `promql` asks, `layout` draws, `variables` choose; the rest says what."""

@@ -1,13 +1,14 @@
 """The comparison of policies: a row for each measure, a series for each policy."""
 
-from grafana_foundation_sdk.builders import dashboard
-from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models import units
 
-from skipserve_dashboards.layout import COUNT, RATIO, SECONDS, Board, Panel, Row, View, choice
+from skipserve_dashboards.layout import COUNT, RATIO, SECONDS, Board, Panel, Row, View
 from skipserve_dashboards.promql import (
+    BY_MODEL,
     BY_POLICY,
+    FULL,
     POLICIES,
+    POLICY_LEGEND,
     QUANTILES,
     RANGE,
     RATE,
@@ -19,8 +20,8 @@ from skipserve_dashboards.promql import (
     share,
     speedup,
 )
+from skipserve_dashboards.variables import MINIMUM, MODEL, NAMESPACE, POLICY
 
-_LEGEND = "{{skip_policy}}"
 _SPEEDUP = "x"
 _DURATION = "skipserve_request_duration_seconds"
 _FIRST_TOKEN = "skipserve_time_to_first_token_seconds"
@@ -28,15 +29,13 @@ _BETWEEN_TOKENS = "skipserve_inter_token_latency_seconds"
 _REQUESTS = "skipserve_requests_total"
 _ANSWERED = f'{POLICIES}, finish_reason=~"stop|length"'
 _FAILED = f'{POLICIES}, finish_reason="error"'
-_QUALITY = "skipserve_skip_policy_quality_ratio"
-_FULL_QUALITY = f'{_QUALITY}{{model=~"$model", skip_policy="full"}}'
 _LIKE_WITH_LIKE = (
     "Compare like with like: policies that were asked other questions differ for that alone."
 )
 
 
 def _by_policy(expression: str) -> tuple[Query, ...]:
-    return (Query(expression, _LEGEND),)
+    return (Query(expression, POLICY_LEGEND),)
 
 
 def _rate(counter: str, chosen: str = POLICIES, window: str = RATE) -> str:
@@ -68,6 +67,11 @@ def _images_reused(window: str) -> str:
 def _rows_reused(window: str) -> str:
     hits, queries = "skipserve_prefix_cache_hits_total", "skipserve_prefix_cache_queries_total"
     return share(hits, queries, POLICIES, BY_POLICY, window)
+
+
+def _quality(chosen: str = POLICIES, by: str = f"{BY_POLICY}, dataset") -> str:
+    # Each replica tells what was measured once.
+    return f"max by ({by}) (skipserve_skip_policy_quality_ratio{{{chosen}}})"
 
 
 def _latency(title: str, histogram: str, description: str) -> Row:
@@ -120,7 +124,7 @@ _SUMMARY = Row(
                     "first token": mean(_FIRST_TOKEN, POLICIES, BY_POLICY, RANGE),
                     "FLOPs saved": _saved_share(RANGE),
                     "FLOPs per answer": _flops_per_answer(RANGE),
-                    "quality": f"avg by ({BY_POLICY}) ({_QUALITY}{{{POLICIES}}})",
+                    "quality": f"avg by ({BY_POLICY}) ({_quality()})",
                     "failed": _error_ratio(RANGE),
                     "rows reused": _rows_reused(RANGE),
                     "images reused": _images_reused(RANGE),
@@ -226,7 +230,12 @@ _QUALITY_ROW = Row(
             "Accuracy on a data set, measured on the loaded model by `skipserve evaluate`. A "
             "policy without a bar was not measured.",
             RATIO,
-            (Query(f"{_QUALITY}{{{POLICIES}}}", "{{skip_policy}} ({{dataset}}, {{samples}})"),),
+            (
+                Query(
+                    _quality(by=f"{BY_POLICY}, dataset, samples"),
+                    f"{POLICY_LEGEND} ({{{{dataset}}}}, {{{{samples}}}})",
+                ),
+            ),
             View.BARS,
         ),
         Panel(
@@ -235,8 +244,9 @@ _QUALITY_ROW = Row(
             RATIO,
             (
                 Query(
-                    f"{_QUALITY}{{{POLICIES}}} / on (model, dataset) group_left () {_FULL_QUALITY}",
-                    "{{skip_policy}} ({{dataset}})",
+                    f"{_quality()} / on ({BY_MODEL}, dataset) group_left ()"
+                    f" {_quality(FULL, f'{BY_MODEL}, dataset')}",
+                    f"{POLICY_LEGEND} ({{{{dataset}}}})",
                 ),
             ),
             View.BARS,
@@ -300,7 +310,7 @@ _IDENTITY = Row(
             COUNT,
             (
                 Query(
-                    "max by (model, skip_policy, digest, scope)"
+                    f"max by ({BY_POLICY}, digest, scope)"
                     f" (skipserve_skip_policy_info{{{POLICIES}}})",
                     "known",
                 ),
@@ -312,41 +322,11 @@ _IDENTITY = Row(
 )
 
 
-def _minimum() -> dashboard.CustomVariable:
-    return (
-        dashboard.CustomVariable("minimum")
-        .label("Least requests")
-        .description("A speed-up is shown from so many requests on, of the policy and of full.")
-        .values("10,30,100,1000")
-        .options(
-            [
-                models.VariableOption(selected=count == "30", text=count, value=count)
-                for count in ("10", "30", "100", "1000")
-            ]
-        )
-        .current(models.VariableOption(selected=True, text="30", value="30"))
-    )
-
-
 COMPARISON = Board(
     uid="skipserve-policies",
     title="skipserve: policies compared",
     description="What each skip policy saves and costs, beside the full model.",
-    variables=(
-        choice(
-            "model",
-            "Model",
-            "Served models to look at.",
-            "label_values(skipserve_build_info, model)",
-        ),
-        choice(
-            "policy",
-            "Skip policy",
-            "Policies to compare; those that were ever asked for.",
-            'label_values(skipserve_requests_total{model=~"$model"}, skip_policy)',
-        ),
-        _minimum(),
-    ),
+    variables=(NAMESPACE, MODEL, POLICY, MINIMUM),
     rows=(
         _SUMMARY,
         _latency("Time to first token", _FIRST_TOKEN, "From arrival to the first token."),

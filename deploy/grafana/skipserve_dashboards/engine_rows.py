@@ -4,10 +4,12 @@ from grafana_foundation_sdk.models import units
 
 from skipserve_dashboards.layout import BYTES, COUNT, RATIO, SECONDS, Panel, Row, View
 from skipserve_dashboards.promql import (
+    BY_REPLICA,
     REPLICAS,
     Query,
     each,
     mean_and_tail,
+    of_each_replica,
     quantiles,
     rate,
     rates,
@@ -60,7 +62,7 @@ ENGINE = Row(
             "Pages that requests hold",
             "Share of the pages, of each replica. Near 1, requests are put back to wait.",
             RATIO,
-            (Query(f"skipserve_kv_cache_usage_ratio{{{REPLICAS}}}", "{{instance}}"),),
+            of_each_replica("skipserve_kv_cache_usage_ratio"),
             limits={0.95: "red"},
             alerts=("KvCacheThrash",),
         ),
@@ -144,7 +146,7 @@ CACHES = Row(
             "Projected images kept",
             "Memory of the image cache; its size is --encoder-cache-mib.",
             BYTES,
-            (Query(f"skipserve_encoder_cache_bytes{{{REPLICAS}}}", "{{instance}}"),),
+            of_each_replica("skipserve_encoder_cache_bytes"),
         ),
     ),
 )
@@ -158,7 +160,7 @@ RUNNING = Row(
             COUNT,
             (
                 Query(
-                    "skipserve_build_info * on (model, instance)"
+                    f"skipserve_build_info{{{REPLICAS}}} * on (model, {BY_REPLICA})"
                     " group_left (device, dtype, weights_digest)"
                     f" skipserve_engine_info{{{REPLICAS}}}",
                     "up",

@@ -3,7 +3,17 @@
 from grafana_foundation_sdk.models import units
 
 from skipserve_dashboards.layout import BYTES, COUNT, RATIO, SECONDS, Panel, Row, View
-from skipserve_dashboards.promql import PROCESSES, Query, each, of_stages, quantile, rate, rates
+from skipserve_dashboards.promql import (
+    BY_REPLICA,
+    PROCESSES,
+    REPLICA_LEGEND,
+    Query,
+    each,
+    of_stages,
+    quantile,
+    rate,
+    rates,
+)
 
 _FRONT_END = "decode_image|preprocess|tokenize|detokenize"
 _ENGINE = "queue|vision_encode|prefill|decode"
@@ -17,7 +27,9 @@ def _tail_of_stages(stages: str) -> tuple[Query, ...]:
 def _of_processes(expression: str) -> tuple[Query, ...]:
     """Ask the same of the two processes of each replica, given what to ask of the front end."""
     of_engine = expression.replace("process_", "skipserve_engine_process_")
-    return Query(expression, "front end {{instance}}"), Query(of_engine, "engine {{instance}}")
+    return Query(expression, f"front end {REPLICA_LEGEND}"), Query(
+        of_engine, f"engine {REPLICA_LEGEND}"
+    )
 
 
 FRONT_END = Row(
@@ -60,7 +72,7 @@ FRONT_END = Row(
             "CPU",
             "Seconds of CPU in each second. A front end near 1 holds up all streams.",
             COUNT,
-            _of_processes(rate("process_cpu_seconds_total", PROCESSES, "instance")),
+            _of_processes(rate("process_cpu_seconds_total", PROCESSES, BY_REPLICA)),
         ),
         Panel(
             "Memory",

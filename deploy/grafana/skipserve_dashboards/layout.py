@@ -20,7 +20,7 @@ from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models import prometheus as prometheus_models
 from grafana_foundation_sdk.models import units
 
-from skipserve_dashboards.promql import Query
+from skipserve_dashboards.promql import FIRING, Query
 
 SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 TAG = "skipserve"
@@ -136,31 +136,6 @@ def render(board: Board, docs: str) -> str:
     return json.dumps(built.build(), cls=JSONEncoder, indent=2, sort_keys=True) + "\n"
 
 
-def choice(name: str, label: str, description: str, values: str) -> dashboard.QueryVariable:
-    """Return a variable of which several values, or all, can be chosen.
-
-    Args:
-        name: without the dollar sign.
-        label: what stands before it.
-        description: what it is good for.
-        values: the query that lists them.
-    """
-    everything = models.VariableOption(selected=True, text="All", value="$__all")
-    return (
-        dashboard.QueryVariable(name)
-        .label(label)
-        .description(description)
-        .query(values)
-        .datasource(SOURCE)
-        .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
-        .sort(models.VariableSort.ALPHABETICAL_ASC)
-        .multi(True)
-        .include_all(True)
-        .all_value(".+")
-        .current(everything)
-    )
-
-
 def _build(panel: Panel, docs: str) -> AnyPanel:
     built = _DRAW[panel.view](panel)
     for number, query in enumerate(panel.queries):
@@ -202,7 +177,7 @@ def _draw_stack(panel: Panel) -> timeseries.Panel:
 
 
 def _draw_number(_: Panel) -> stat.Panel:
-    return stat.Panel().graph_mode(kinds.BigValueGraphMode.AREA).reduce_options(_last())
+    return stat.Panel().graph_mode(kinds.BigValueGraphMode.NONE).reduce_options(_last())
 
 
 def _draw_bars(_: Panel) -> bargauge.Panel:
@@ -241,9 +216,11 @@ def _target(query: Query, view: View, letter: str) -> prometheus.Dataquery:
         .datasource(SOURCE)
         .ref_id(letter)
     )
-    if view is View.TABLE:
-        return target.instant().format(prometheus_models.PromQueryFormat.TABLE)
-    return target.instant() if view is View.BARS else target.range()
+    if view in {View.LINES, View.STACK}:
+        return target.range()
+    # Of a range, the last value that was known would stay when a server is gone.
+    target = target.instant()
+    return target.format(prometheus_models.PromQueryFormat.TABLE) if view is View.TABLE else target
 
 
 def _one_column_each(queries: tuple[Query, ...]) -> tuple[models.DataTransformerConfig, ...]:
@@ -303,7 +280,7 @@ def _firing_alerts() -> dashboard.AnnotationQuery:
         .datasource(SOURCE)
         .enable(True)
         .icon_color("red")
-        .expr('ALERTS{service="skipserve", alertstate="firing"}')
+        .expr(FIRING)
     )
 
 

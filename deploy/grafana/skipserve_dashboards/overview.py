@@ -2,27 +2,15 @@
 
 from skipserve_dashboards.engine_rows import CACHES, ENGINE, RUNNING
 from skipserve_dashboards.front_end_rows import FRONT_END
-from skipserve_dashboards.layout import Board, choice
+from skipserve_dashboards.layout import Board
 from skipserve_dashboards.service_rows import NOW, SERVICE
+from skipserve_dashboards.variables import MODEL, NAMESPACE, REPLICA
 
 OVERVIEW = Board(
     uid="skipserve-overview",
     title="skipserve: overview",
     description="How the service does: requests, the engine, the front end, the caches.",
-    variables=(
-        choice(
-            "model",
-            "Model",
-            "Served models to look at.",
-            "label_values(skipserve_build_info, model)",
-        ),
-        choice(
-            "instance",
-            "Replica",
-            "Replicas to look at.",
-            'label_values(skipserve_build_info{model=~"$model"}, instance)',
-        ),
-    ),
+    variables=(NAMESPACE, MODEL, REPLICA),
     rows=(NOW, SERVICE, ENGINE, FRONT_END, CACHES, RUNNING),
     since="1h",
 )

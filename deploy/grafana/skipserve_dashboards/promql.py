@@ -7,10 +7,25 @@ RATE = "$__rate_interval"
 RANGE = "$__range"
 
 # Which series a panel looks at; the names are those of the dashboards' variables.
-REPLICAS = 'model=~"$model", instance=~"$instance"'
-PROCESSES = 'instance=~"$instance"'
-POLICIES = 'model=~"$model", skip_policy=~"$policy"'
-BY_POLICY = "model, skip_policy"
+NAMESPACES = 'namespace=~"$namespace"'
+MODELS = f'{NAMESPACES}, model=~"$model"'
+REPLICAS = f'{MODELS}, instance=~"$instance"'
+POLICIES = f'{MODELS}, skip_policy=~"$policy"'
+FULL = f'{MODELS}, skip_policy="full"'
+# All programs have these metrics.
+PROCESSES = f'job="skipserve", {NAMESPACES}, instance=~"$instance"'
+
+# What tells one from the others. Outside Kubernetes, namespace and pod are empty.
+BY_MODEL = "namespace, model"
+BY_POLICY = f"{BY_MODEL}, skip_policy"
+# An address goes from pod to pod.
+BY_REPLICA = "namespace, pod, instance"
+MODEL_LEGEND = "{{model}} {{namespace}}"
+POLICY_LEGEND = f"{{{{skip_policy}}}} {MODEL_LEGEND}"
+REPLICA_LEGEND = "{{instance}} {{pod}}"
+
+# One that is about no installation has no namespace.
+FIRING = 'ALERTS{service="skipserve", alertstate="firing", namespace=~"$namespace|"}'
 
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
@@ -72,14 +87,18 @@ def speedup(histogram: str) -> str:
 
     A policy appears once it and `full` have both been observed `$minimum` times.
     """
-    full = 'model=~"$model", skip_policy="full"'
     enough = ">= $minimum"
     return (
-        f"({mean(histogram, full, 'model', RANGE)})"
-        f" / on (model) group_right () ({mean(histogram, POLICIES, BY_POLICY, RANGE)})"
+        f"({mean(histogram, FULL, BY_MODEL, RANGE)})"
+        f" / on ({BY_MODEL}) group_right () ({mean(histogram, POLICIES, BY_POLICY, RANGE)})"
         f" and on ({BY_POLICY}) ({increase(f'{histogram}_count', POLICIES, BY_POLICY)} {enough})"
-        f" and on (model) ({increase(f'{histogram}_count', full, 'model')} {enough})"
+        f" and on ({BY_MODEL}) ({increase(f'{histogram}_count', FULL, BY_MODEL)} {enough})"
     )
+
+
+def of_each_replica(gauge: str) -> tuple[Query, ...]:
+    """Ask for a gauge of each replica."""
+    return (Query(f"{gauge}{{{REPLICAS}}}", REPLICA_LEGEND),)
 
 
 def of_stages(stages: str) -> str:

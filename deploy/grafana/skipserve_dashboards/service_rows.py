@@ -1,12 +1,18 @@
 """Rows of the overview that users of the service feel: how it stands now, and how it did."""
 
+from collections.abc import Mapping
+
 from grafana_foundation_sdk.models import units
 
 from skipserve_dashboards.layout import COUNT, RATIO, SECONDS, Panel, Row, View
 from skipserve_dashboards.promql import (
+    FIRING,
+    MODEL_LEGEND,
+    MODELS,
     REPLICAS,
     Query,
     each,
+    of_each_replica,
     of_stages,
     quantile,
     quantiles,
@@ -19,78 +25,72 @@ from skipserve_dashboards.promql import (
 def _by_window(recorded: str) -> tuple[Query, ...]:
     """Ask for a recorded ratio over each window of the alerts."""
     return tuple(
-        Query(f'{recorded}{window}{{model=~"$model"}}', f"{window} {{{{model}}}}")
+        Query(f"{recorded}{window}{{{MODELS}}}", f"{window} {MODEL_LEGEND}")
         for window in ("5m", "30m", "1h", "6h")
     )
+
+
+def _number(
+    title: str,
+    description: str,
+    query: Query,
+    limits: Mapping[float, str],
+    *alerts: str,
+    unit: str = COUNT,
+    base: str = "green",
+) -> Panel:
+    """Return one of the six panels beside each other at the top."""
+    return Panel(title, description, unit, (query,), View.NUMBER, limits, base, alerts, width=4)
 
 
 NOW = Row(
     "Now",
     (
-        Panel(
+        _number(
             "Engines up",
-            "Replicas whose engine takes requests and makes progress.",
-            COUNT,
-            (Query(total("skipserve_engine_up", REPLICAS), "up"),),
-            View.NUMBER,
-            limits={1: "green"},
+            "Replicas whose engine takes requests and makes progress. One that does not answer "
+            "Prometheus is not up.",
+            Query(total("replica:skipserve_engine_up:or_zero", REPLICAS), "up"),
+            {1: "green"},
+            *("EngineDown", "TargetDown", "EngineRestarting"),
             base="red",
-            alerts=("EngineDown", "TargetDown", "EngineRestarting"),
-            width=4,
         ),
-        Panel(
+        _number(
             "Requests that failed",
             "Share of the last 5 minutes that the server failed or turned away; mistakes of "
             "clients are left out. The objective is 1 %.",
-            RATIO,
-            (Query('model:skipserve_request_errors:ratio_rate5m{model=~"$model"}', "{{model}}"),),
-            View.NUMBER,
-            limits={0.01: "orange", 0.144: "red"},
-            alerts=("HighErrorRatio",),
-            width=4,
+            Query(f"model:skipserve_request_errors:ratio_rate5m{{{MODELS}}}", MODEL_LEGEND),
+            {0.01: "orange", 0.144: "red"},
+            "HighErrorRatio",
+            unit=RATIO,
         ),
-        Panel(
+        _number(
             "First token, p95",
             "95 % of the requests have their first token after this time. The objective is 2 s.",
-            SECONDS,
-            (Query(quantile(0.95, "skipserve_time_to_first_token_seconds", REPLICAS), "p95"),),
-            View.NUMBER,
-            limits={1: "orange", 2: "red"},
-            alerts=("SlowFirstToken",),
-            width=4,
+            Query(quantile(0.95, "skipserve_time_to_first_token_seconds", REPLICAS), "p95"),
+            {1: "orange", 2: "red"},
+            "SlowFirstToken",
+            unit=SECONDS,
         ),
-        Panel(
+        _number(
             "Waiting",
             "Requests that wait for the engine. A few for a moment are sound.",
-            COUNT,
-            (Query(total("skipserve_requests_waiting", REPLICAS), "waiting"),),
-            View.NUMBER,
-            limits={16: "orange", 128: "red"},
-            alerts=("QueueGrowing",),
-            width=4,
+            Query(total("skipserve_requests_waiting", REPLICAS), "waiting"),
+            {16: "orange", 128: "red"},
+            "QueueGrowing",
         ),
-        Panel(
+        _number(
             "Faults in the books",
             "What the engine found wrong when it checked its pages and caches. Must be 0.",
-            COUNT,
-            (Query(total("skipserve_integrity_faults", REPLICAS), "faults"),),
-            View.NUMBER,
-            limits={1: "red"},
-            alerts=("IntegrityFaults",),
-            width=4,
+            Query(total("skipserve_integrity_faults", REPLICAS), "faults"),
+            {1: "red"},
+            "IntegrityFaults",
         ),
-        Panel(
+        _number(
             "Alerts firing",
             "Alerts of skipserve that fire now; each has an incident page.",
-            COUNT,
-            (
-                Query(
-                    'count(ALERTS{service="skipserve", alertstate="firing"}) or vector(0)', "firing"
-                ),
-            ),
-            View.NUMBER,
-            limits={1: "red"},
-            width=4,
+            Query(f"count({FIRING}) or vector(0)", "firing"),
+            {1: "red"},
         ),
     ),
 )
@@ -119,8 +119,8 @@ SERVICE = Row(
         ),
         Panel(
             "Error replies, by HTTP status",
-            "Every reply from 400 on, of any route: probes while the model loads are among them. "
-            "A stream that fails after its first byte is not.",
+            "By the status that an error has, also where a stream tells it after its first byte. "
+            "Of any route: probes while the model loads are among them.",
             units.RequestsPerSecond,
             each("code", "skipserve_errors_total"),
         ),
@@ -166,11 +166,7 @@ SERVICE = Row(
             "Prompt tokens that wait for their first answer token. At --max-queued-tokens, "
             "requests are turned away.",
             COUNT,
-            (
-                Query(
-                    total("skipserve_prompt_tokens_waiting", REPLICAS, "instance"), "{{instance}}"
-                ),
-            ),
+            of_each_replica("skipserve_prompt_tokens_waiting"),
             alerts=("RequestsRejected",),
         ),
         Panel(

@@ -37,9 +37,9 @@ class Admission:
         self._is_idle.set()
 
     @property
-    def is_ready(self) -> bool:
-        """Whether a request that came now would be taken, the queue aside."""
-        return not self.is_draining and self._service.is_ready
+    def why_not_ready(self) -> str | None:
+        """Why a request that came now would not be taken, the queue aside; None where it would."""
+        return "the server is shutting down" if self.is_draining else self._service.why_not_ready
 
     @contextmanager
     def admit(self) -> Iterator["Place"]:
@@ -83,12 +83,10 @@ class Admission:
         self._tokens.remove(num_tokens, is_served=is_served)
 
     def _check(self) -> None:
-        if self.is_draining:
-            raise self._rejected(Rejection.DRAINING, "the server is shutting down")
-        if not self._service.is_ready:
-            is_loading = self._service.is_alive
-            reason = "the model is still loading" if is_loading else "the engine is not running"
-            raise self._rejected(Rejection.NOT_READY, reason)
+        if (why := self.why_not_ready) is not None:
+            raise self._rejected(
+                Rejection.DRAINING if self.is_draining else Rejection.NOT_READY, why
+            )
         # Counted here and not in the engine, which hears of a burst too late.
         if self._num_inside - self._service.num_running >= self._max_requests:
             raise self._full(Rejection.QUEUE_FULL, "too many requests are waiting")
@@ -100,7 +98,7 @@ class Admission:
         self, reason: Rejection, message: str, retry_seconds: int = 1
     ) -> UnavailableError:
         self._metrics.record_rejection(reason)
-        return UnavailableError(f"{message}; try again later", retry_seconds)
+        return UnavailableError(f"{message}; try again later", retry_seconds, reason=reason)
 
 
 class Place:

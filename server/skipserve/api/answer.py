@@ -113,7 +113,6 @@ class Tally:
         stage_seconds: time spent in each stage, once it is over.
         first_token, last_token: when they came.
         finish_reason: why it ended; None until then, and where it ended by an error.
-        error: the type of that error.
         skip: what the reply said of the work.
     """
 
@@ -124,7 +123,6 @@ class Tally:
     first_token: float | None = None
     last_token: float | None = None
     finish_reason: FinishReason | None = None
-    error: str | None = None
     skip: SkipReport | None = None
 
     def add(self, output: StepOutput) -> None:

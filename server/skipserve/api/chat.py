@@ -1,7 +1,7 @@
 """`POST /v1/chat/completions`: one answer, whole or as a stream of chunks."""
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 
 from starlette.responses import Response
@@ -24,6 +24,7 @@ from skipserve.api.wire import (
     RequestMetrics,
     Role,
 )
+from skipserve.errors import SkipserveError
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,12 @@ class Chat:
     tally: Tally
     created: int
 
-    async def respond(self) -> Response:
-        """Return the reply, or the stream that will be it."""
+    async def respond(self, on_error: Callable[[SkipserveError], None]) -> Response:
+        """Return the reply, or the stream that will be it; `on_error` hears why a stream fails."""
         headers = {"X-Skip-Policy": self.prepared.policy.name}
         if self.form.stream:
-            return EventStream(self._chunks(), headers, self.serving.keep_alive_seconds)
+            seconds = self.serving.keep_alive_seconds
+            return EventStream(self._chunks(), headers, seconds, on_error)
         reply = await self._reply()
         return Response(reply.model_dump_json(), 200, headers, media_type="application/json")
 

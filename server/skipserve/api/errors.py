@@ -70,7 +70,7 @@ def error_response(error: Exception) -> Response:
 
 async def handle_error(request: Request, error: Exception) -> Response:
     """Answer for FastAPI's own errors: no such route, wrong method, a form that does not fit."""
-    request.state.exchange.error = to_skipserve_error(error).type
+    request.state.exchange.fail(to_skipserve_error(error))
     return error_response(error)
 
 

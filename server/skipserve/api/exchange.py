@@ -9,6 +9,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.types import Scope
 
 from skipserve.api.chat import Chat
+from skipserve.errors import SkipserveError
 
 CHAT_PATH = "/v1/chat/completions"
 _CLIENT_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
@@ -28,7 +29,8 @@ class Exchange:
         arrived: when, on the clock of `perf_counter`.
         arrived_at: the same in nanoseconds since 1970.
         status: of the reply; None until it begins.
-        error: the type of the error that was told; None where there was none.
+        error: the kind of the error that the client was told, in the reply or in a stream.
+        reason: why, in the words of the metrics; None where they have none.
         chat: what was asked, once that is understood; None for all that is no chat completion.
 
     Args:
@@ -44,7 +46,8 @@ class Exchange:
         self.method: str = scope["method"]
         self.path = ascii(scope["path"])[1:-1][:_MAX_PATH_LENGTH]
         self.status: int | None = None
-        self.error: str | None = None
+        self.error: type[SkipserveError] | None = None
+        self.reason: str | None = None
         self.chat: Chat | None = None
         scope.setdefault("state", {})[_STATE_NAME] = self
 
@@ -61,8 +64,12 @@ class Exchange:
 
     @property
     def error_type(self) -> str | None:
-        """The type of the error that the client was told, in the reply or in the stream."""
-        return self.error or (self.chat.tally.error if self.chat else None)
+        """The name of that kind, as the client was told it."""
+        return None if self.error is None else self.error.type
+
+    def fail(self, error: SkipserveError) -> None:
+        """Note the error that the client is told; not itself, which would keep the body alive."""
+        self.error, self.reason = type(error), error.reason
 
     def describe(self) -> dict[str, object]:
         """Return the fields of its line in the log: never a prompt, an answer or a key."""
@@ -72,6 +79,7 @@ class Exchange:
             "status": self.status,
             "duration_seconds": round(self.duration_seconds, 6),
             "error": self.error_type,
+            "reason": self.reason,
         }
         return fields if self.chat is None else fields | _describe_chat(self.chat)
 

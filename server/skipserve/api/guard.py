@@ -6,6 +6,7 @@ from typing import Protocol
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from skipserve.api.admission import Admission
 from skipserve.api.errors import ERROR_STATUSES, error_response, to_skipserve_error
 from skipserve.api.exchange import Exchange
 from skipserve.errors import AuthenticationError
@@ -32,14 +33,23 @@ class Guard:
 
     Args:
         app: what comes next.
-        metrics: counts replies with an error.
+        metrics: counts the errors that clients are told.
+        admission: knows whether the server is about to stop. Replies then end their connections, so
+            that clients open others, to servers that stay.
         tracer: is shown each request that has ended, but for those without a key; None traces
             nothing.
     """
 
-    def __init__(self, app: ASGIApp, metrics: ServerMetrics, tracer: Tracer | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: ServerMetrics,
+        admission: Admission,
+        tracer: Tracer | None = None,
+    ) -> None:
         self._app = app
         self._metrics = metrics
+        self._admission = admission
         self._tracer = tracer
         metrics.expect_errors(ERROR_STATUSES)
 
@@ -49,24 +59,25 @@ class Guard:
             await self._app(scope, receive, send)
             return
         exchange = Exchange(scope)
-        send = _watched(send, exchange)
+        send = self._watched(send, exchange)
         token = request_id.set(exchange.request_id)
         try:
             await self._app(scope, receive, send)
         except Exception as error:
-            exchange.error = to_skipserve_error(error).type
-            if to_skipserve_error(error) is not error:
+            told = to_skipserve_error(error)
+            exchange.fail(told)
+            if told is not error:
                 logger.exception("failed", exc_info=error)
             if exchange.status is None:
-                await error_response(error)(scope, receive, send)
+                await error_response(told)(scope, receive, send)
         finally:
             self._tell(exchange)
             request_id.reset(token)
 
     def _tell(self, exchange: Exchange) -> None:
         """Count an error, trace the request, and log its line."""
-        if exchange.status is not None and exchange.status >= 400:
-            self._metrics.record_error(exchange.status)
+        if exchange.error is not None:
+            self._metrics.record_error(exchange.error.status)
         trace_id = self._trace(exchange)
         is_routine = exchange.status == 200 and exchange.path in _PROBES
         logger.log(
@@ -79,7 +90,7 @@ class Guard:
     def _trace(self, exchange: Exchange) -> str | None:
         """Return the id of a request's trace; what goes wrong with it is not the request's."""
         # Whoever has no key can send any number of requests, and none of them costs a span.
-        if self._tracer is None or exchange.error == AuthenticationError.type:
+        if self._tracer is None or exchange.error is AuthenticationError:
             return None
         try:
             return self._tracer.record(exchange)
@@ -87,14 +98,16 @@ class Guard:
             logger.exception("no trace")
             return None
 
+    def _watched(self, send: Send, exchange: Exchange) -> Send:
+        """Return a `send` that notes the status, and completes the headers."""
 
-def _watched(send: Send, exchange: Exchange) -> Send:
-    """Return a `send` that notes the status, and puts the request id among the headers."""
+        async def watched(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = exchange.request_id
+                if self._admission.is_draining:
+                    headers["Connection"] = "close"
+            await send(message)
 
-    async def watched(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            exchange.status = message["status"]
-            MutableHeaders(scope=message)["X-Request-Id"] = exchange.request_id
-        await send(message)
-
-    return watched
+        return watched

@@ -70,7 +70,7 @@ async def chat_completions(
     )
     exchange.chat = Chat(serving, form, prepared, place, tally, created)
     place.join_queue(prepared.request.num_prompt)
-    return await exchange.chat.respond()
+    return await exchange.chat.respond(exchange.fail)
 
 
 @router.get("/v1/models")
@@ -131,8 +131,8 @@ async def health(serving: TheServing) -> Health:
 @router.get("/ready", responses=_errors(503))
 async def ready(serving: TheServing) -> Health:
     """Say whether requests are taken."""
-    if not serving.admission.is_ready:
-        raise UnavailableError("the model is still loading, or the server is shutting down")
+    if (why := serving.admission.why_not_ready) is not None:
+        raise UnavailableError(why)
     return Health(status="ready")
 
 

@@ -15,7 +15,6 @@ from skipserve.api.convert import Converter, Prepared
 from skipserve.api.report import Reporter, num_visual
 from skipserve.engine.service import EngineService
 from skipserve.engine.types import FinishReason, Request, Stage, StepOutput
-from skipserve.errors import SkipserveError
 from skipserve.metrics.registry import ServerMetrics
 
 
@@ -75,9 +74,6 @@ class Serving:
                         break
         except (asyncio.CancelledError, GeneratorExit):
             tally.finish_reason = tally.finish_reason or FinishReason.CANCELLED
-            raise
-        except SkipserveError as error:
-            tally.error = error.type
             raise
         finally:
             tally.stage_seconds |= prepared.stage_seconds | {Stage.DETOKENIZE: text.seconds}

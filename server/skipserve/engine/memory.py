@@ -1,5 +1,6 @@
 """How large the page pool and a step may be on a device."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -24,7 +25,12 @@ _SAMPLER_NUMBER_BYTES = 80
 # Of one captured graph; vLLM reports 24 to 28 MiB of larger ones.
 _GRAPH_BYTES = 24 * 2**20
 
+# Of a control group: its limit and its use, by version 2 and by version 1.
 _CGROUP = Path("/sys/fs/cgroup")
+_CGROUP_FILES = (
+    ("memory.max", "memory.current"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+)
 
 
 def default_batch_tokens(device: torch.device) -> int:
@@ -119,9 +125,9 @@ def _graph_bytes(limits: EngineLimits) -> int:
 def _free_host_bytes() -> int:
     """Return what this process may still use, within its control group."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        limit = int((_CGROUP / "memory.max").read_text())
-        used = int((_CGROUP / "memory.current").read_text())
-    except (OSError, ValueError):  # none is set, or the file is of another system
-        return free
-    return max(min(free, limit - used), 0)
+    for limit, used in _CGROUP_FILES:
+        # They fail where no limit is set, or the files are of another system.
+        with contextlib.suppress(OSError, ValueError):
+            left = int((_CGROUP / limit).read_text()) - int((_CGROUP / used).read_text())
+            free = min(free, left)
+    return max(free, 0)

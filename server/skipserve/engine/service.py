@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -48,6 +49,9 @@ _ADVICE = {
     FailureKind.DEADLINE: "; ask for fewer tokens, or for more time with timeout_seconds",
     FailureKind.OUT_OF_MEMORY: "; try again later, or with fewer images or a shorter prompt",
 }
+
+# An engine that has let go of its socket gets so long to end, for its status says why.
+_EXIT_SECONDS = 5.0
 
 # So many times `stall_seconds` without a sign of life, and the engine is killed.
 _SILENT_PERIODS = 4
@@ -109,7 +113,18 @@ class EngineService:
     @property
     def is_ready(self) -> bool:
         """Whether it takes requests."""
-        return self.ready is not None and self.is_alive and not self._is_closing
+        return self.why_not_ready is None
+
+    @property
+    def why_not_ready(self) -> str | None:
+        """Why it takes no requests, in words for anyone; None while it takes them."""
+        if self._is_closing:
+            return "the server is shutting down"
+        if not self._is_connected:
+            return "the engine is not running"
+        if self.ready is None:
+            return "the model is still loading"
+        return None if self.is_alive else "the engine makes no progress"
 
     @property
     def num_running(self) -> int:
@@ -187,7 +202,7 @@ class EngineService:
         if self._is_closing:
             raise UnavailableError("the server is shutting down")
         if self.failure is not None:
-            raise EngineError(self.failure.message)
+            raise EngineError(self.failure.message, reason=FailureKind.ENGINE)
         if self.ready is None or self._writer is None:
             raise UnavailableError("the model is still loading")
         return self._writer
@@ -200,15 +215,27 @@ class EngineService:
                 self._signed_at = time.monotonic()
                 self._handle(message)
         except FrameError:
-            logger.exception("the engine sent something that is not a message")
+            self.failure = EngineError("the engine sent something that is not a message")
+            logger.exception(self.failure.message)
         finally:
             watchdog.cancel()
             self._is_connected = False
-            self._fail_all()
-            process.kill()
-            await asyncio.to_thread(process.wait)
-            self._loaded.set()
-            self._gone.set()
+            await self._clear_up(process)
+
+    async def _clear_up(self, process: subprocess.Popen[bytes]) -> None:
+        """End the streams at once, then the process; say how that died unless it is known why."""
+        has_died = self.failure is None and not self._is_closing
+        if has_died:
+            self.failure = EngineError("the engine has died")
+        self._fail_all()
+        if has_died:
+            ending = await asyncio.to_thread(_ending, process)
+            self.failure = EngineError(f"the engine has died: {ending}")
+            logger.error(self.failure.message)
+        process.kill()
+        await asyncio.to_thread(process.wait)
+        self._loaded.set()
+        self._gone.set()
 
     def _handle(self, message: FromEngine) -> None:
         match message:
@@ -249,11 +276,10 @@ class EngineService:
 
     def _fail_all(self) -> None:
         """End all streams, for the engine is gone."""
-        if self.failure is None and not self._is_closing:
-            self.failure = EngineError("the engine has died")
-            logger.error("the engine has died")
         for request_id in tuple(self._streams):
-            error = EngineError("the engine stopped while it ran the request")
+            error = EngineError(
+                "the engine stopped while it ran the request", reason=FailureKind.ENGINE
+            )
             self._end(request_id, FailureKind.ENGINE, error)
         self._state = EngineState()
 
@@ -308,6 +334,18 @@ def _start_process(spec: EngineSpec, connection: socket.socket) -> subprocess.Po
     )
 
 
+def _ending(process: subprocess.Popen[bytes]) -> str:
+    """Say how a process ends that has let go of its socket."""
+    try:
+        status = process.wait(_EXIT_SECONDS)
+    except subprocess.TimeoutExpired:
+        return "it hung on its way out"
+    if status >= 0:
+        return f"exit code {status}"
+    names = {number.value: number.name for number in signal.Signals}
+    return names.get(-status, f"signal {-status}")
+
+
 def _pack_request(request: Request) -> bytes:
     try:
         return pack(Submit(request))
@@ -316,7 +354,8 @@ def _pack_request(request: Request) -> bytes:
 
 
 def _to_error(failed: Failed) -> SkipserveError:
-    return _ERRORS[failed.kind](failed.message + _ADVICE.get(failed.kind, ""))
+    message = failed.message + _ADVICE.get(failed.kind, "")
+    return _ERRORS[failed.kind](message, reason=failed.kind)
 
 
 def _unless_error(event: StepOutput | SkipserveError) -> StepOutput:

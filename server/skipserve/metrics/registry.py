@@ -140,12 +140,12 @@ class ServerMetrics:
             self.record_stage(stage, seconds)
 
     def expect_errors(self, codes: Iterable[int]) -> None:
-        """Begin to count replies with these statuses, so that the first is seen as one more."""
+        """Begin to count errors with these statuses, so that the first is seen as one more."""
         for code in codes:
             self._errors.labels(self._model, str(code))
 
     def record_error(self, code: int) -> None:
-        """Count a reply with an error status; any that HTTP does not know as one counts as 500."""
+        """Count an error that a client was told; a status that is none of HTTP's counts as 500."""
         known = code if code in _ERROR_STATUSES else HTTPStatus.INTERNAL_SERVER_ERROR.value
         self._errors.labels(self._model, str(known)).inc()
 
@@ -191,18 +191,18 @@ class ServerMetrics:
         self._requests = self._counter(
             "requests",
             "Requests handed to the engine that ended.",
-            "error: `skipserve_request_failures_total` says why. More length than before: answers "
-            "ramble; is it one policy?",
+            "error: `skipserve_request_failures_total` says why; if not, the log. More length than "
+            "before: answers ramble; is it one policy?",
             "finish_reason",
             unit="requests",
         )
         self._errors = counter(
             "errors",
-            "HTTP replies with an error status; a stream that fails later is not among them.",
+            "Errors that clients were told, by status; those told in a stream after its 200 too.",
             "408: it waited or took too long. Other 4xx: what clients send, see the access log. "
             "503: rejections, memory that ran out, probes while the server loads or stops. 500: "
             "the log has the exception.",
-            unit="replies",
+            unit="errors",
             labels=("code",),
         )
         self._rejections = counter(

@@ -98,6 +98,14 @@ def test_policies_take_turns(knowing: ScriptedServer) -> None:
     assert asked == ["full", "half"] * (NUM_QUESTIONS + 1)
 
 
+def test_no_policy_profits_from_what_another_computed(knowing: ScriptedServer) -> None:
+    salts = set()
+    for _ in range(2):
+        evaluate(knowing, "full", "half")
+        salts |= {(it.body["skip_policy"], it.body["cache_salt"]) for it in knowing.received}
+    assert len(salts) == len(dict.fromkeys(salt for _, salt in salts)) == 4
+
+
 def test_a_misfit_is_left_out_or_an_error(knowing: ScriptedServer) -> None:
     evaluation, _ = evaluate(knowing, "full", "misfit", keeps_misfits_out=True)
     assert list(evaluation.policies) == ["full"]

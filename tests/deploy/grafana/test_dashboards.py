@@ -7,7 +7,15 @@ from typing import Any
 import build
 import pytest
 import yaml
-from monitoring_files import GRAFANA, ROOT, dashboards, panels, rules
+from monitoring_files import (
+    GRAFANA,
+    ROOT,
+    dashboards,
+    panel_expressions,
+    panels,
+    rules,
+    variable_expressions,
+)
 from skipserve_dashboards.layout import render
 
 pytestmark = pytest.mark.fast
@@ -48,10 +56,28 @@ def test_a_panel_explains_itself(name: str, panel: dict[str, Any]) -> None:
 
 
 @by_panel
+def test_what_is_no_line_is_of_this_moment(name: str, panel: dict[str, Any]) -> None:
+    """Else a server that is gone would be shown as it was when it was last seen."""
+    is_line = panel["type"] == "timeseries"
+    for target in panel["targets"]:
+        assert (target.get("range", False), target.get("instant", False)) == (is_line, not is_line)
+
+
+@by_panel
 def test_variables_exist(name: str, panel: dict[str, Any]) -> None:
     known = {variable["name"] for variable in dashboards()[name]["templating"]["list"]}
     used = {word for it in panel["targets"] for word in re.findall(r"\$(\w+)", it["expr"])}
     assert used <= known | {"__rate_interval", "__range"}
+
+
+def test_everything_shown_is_of_the_namespaces_that_were_chosen() -> None:
+    for expression in (*panel_expressions(), *variable_expressions()):
+        if not expression.place.endswith(": $namespace"):
+            for metric in expression.metrics:
+                assert not re.search(rf"\b{metric}(?![\w:{{])", expression.text), expression
+            assert expression.selectors
+            for selector in expression.selectors:
+                assert 'namespace=~"$namespace' in selector, expression
 
 
 def test_panels_link_to_the_pages_of_alerts_that_exist() -> None:

@@ -23,9 +23,11 @@ from monitoring_files import (
     ROOT,
     Expression,
     all_expressions,
+    dashboards,
     documented_metrics,
     family,
     panel_expressions,
+    panels,
     recorded_from,
     rule_expressions,
     rules,
@@ -43,13 +45,16 @@ POLICIES = ("full", "visual-freeze-from-16", "skip-block-every-3-from-16-all")
 # Two policies are compared once both were asked for 50 times.
 NUM_EACH = 54
 NUM_CLIENTS = 8
+# The time shown, and all of what can be chosen.
 VARIABLES = {
     "$__rate_interval": "1m",
     "$__range": "5m",
-    "$model": "demo",
-    "$instance": ".+",
-    "$policy": ".+",
     "$minimum": "10",
+} | {
+    f"${variable['name']}": variable["allValue"]
+    for dashboard in dashboards().values()
+    for variable in dashboard["templating"]["list"]
+    if variable["type"] == "query"
 }
 # Few pages, so that some are given up, and room for as many requests as there are clients.
 LIMITS: dict[str, Any] = {
@@ -58,6 +63,19 @@ LIMITS: dict[str, Any] = {
     "max_running_requests": NUM_CLIENTS,
     "max_queued_requests": NUM_CLIENTS,
 }
+
+# Whom Prometheus believes to see, all of them one server: two replicas outside Kubernetes, and two
+# in a namespace, the last of which seems to serve another model.
+TARGETS: tuple[dict[str, str], ...] = (
+    {"instance": "127.0.0.1"},
+    {"instance": "localhost"},
+    {"instance": "10.0.0.1", "namespace": "live", "pod": "skipserve-0"},
+    {"instance": "10.0.0.2", "namespace": "live", "pod": "skipserve-1"},
+)
+# The namespace and the model of each.
+SERVED = (("", "demo"), ("live", "demo"), ("live", "other"))
+# These are labels in Kubernetes only.
+OF_KUBERNETES = {"namespace", "pod"}
 
 # So many requests are turned away that both of these fire.
 FIRING = 'count(ALERTS{alertname="HighErrorRatio", alertstate="firing"})'
@@ -76,6 +94,7 @@ class Scene:
 
     server: LiveServer
     prometheus: PrometheusProcess
+    metrics_key: str
     exposed: set[str]
 
 
@@ -94,30 +113,51 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
             _ask_often(client)
             _ask_too_often(client)
             _wait_for_scrapes(prometheus)
-            prometheus.wait_for(f"{FIRING} == 2")
-            yield Scene(server, prometheus, set(_samples(client)))
+            prometheus.wait_for(f"{FIRING} == {2 * len(SERVED)}")
+            yield Scene(server, prometheus, metrics_key, set(_samples(client)))
 
 
 def _configuration(folder: Path, target: str, key: str) -> Path:
-    """Write what is shipped, with another target and key, and all of it every second."""
+    """Write what is shipped, with other targets and key, and all of it every second."""
     config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config["rule_files"] = [str(PROMETHEUS / pattern) for pattern in config["rule_files"]]
     (job,) = config["scrape_configs"]
     (folder / "key").write_text(key + "\n")
     job["authorization"]["credentials_file"] = str(folder / "key")
-    job["static_configs"] = [{"targets": [target]}]
+    job["static_configs"] = [{"targets": [target], "labels": labels} for labels in TARGETS]
+    job["metric_relabel_configs"] = [
+        {
+            "source_labels": ["instance", "model"],
+            "regex": f"{TARGETS[-1]['instance']};demo",
+            "target_label": "model",
+            "replacement": "other",
+        }
+    ]
+    config["scrape_configs"].append(_another_program(job, target))
     path = folder / "prometheus.yml"
     path.write_text(yaml.safe_dump(config))
     return path
+
+
+def _another_program(job: dict[str, Any], target: str) -> dict[str, Any]:
+    """Return what to do for metrics like ours, of a program that is none of ours."""
+    keep = {"source_labels": ["__name__"], "regex": "process_.*", "action": "keep"}
+    return job | {
+        "job_name": "another",
+        "static_configs": [{"targets": [target], "labels": {"instance": "another"}}],
+        "metric_relabel_configs": [keep],
+    }
 
 
 def _wait_for_scrapes(prometheus: PrometheusProcess) -> None:
     """Return when the metrics have been read twice more, and the rules worked out after it."""
     (now,) = prometheus.query("vector(time())")
     begun = float(now["value"][1])
-    prometheus.wait_for(f"timestamp(skipserve_build_info) > {begun} + 1")
-    prometheus.wait_for(f"timestamp(model:skipserve_requests_waiting:sum) > {begun} + 2")
+    read = f"count(timestamp(skipserve_build_info) > {begun} + 1) == {len(TARGETS)}"
+    prometheus.wait_for(read)
+    worked_out = f"timestamp(model:skipserve_requests_waiting:sum) > {begun} + 2"
+    prometheus.wait_for(f"count({worked_out}) == {len(SERVED)}")
 
 
 def _ask_once_for_everything(client: httpx.Client) -> None:
@@ -200,9 +240,27 @@ def _faults(expression: Expression, series: list[dict[str, Any]]) -> Iterator[st
         yield f"{expression.place}: no series: {expression.text}"
     elif all(isnan(float(each["value"][1])) for each in series):
         yield f"{expression.place}: no numbers: {expression.text}"
+    in_kubernetes = [each for each in series if "namespace" in each["metric"]]
     for label in expression.labels:
-        if any(label not in each["metric"] for each in series):
+        those = in_kubernetes if label in OF_KUBERNETES else series
+        if not those or any(label not in each["metric"] for each in those):
             yield f"{expression.place}: the legend's {label} is no label: {expression.text}"
+
+
+def _drawn_as(legend: str, labels: dict[str, str]) -> str:
+    """Return how Grafana calls a series: a label that it has not is empty."""
+    return re.sub(r"{{(\w+)}}", lambda found: labels.get(found.group(1), ""), legend)
+
+
+def _panels() -> list[dict[str, Any]]:
+    return [panel for board in dashboards().values() for panel in panels(board)]
+
+
+def _answers(scene: Scene, panel: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """Yield each legend of a panel, and the labels of all series under it."""
+    for target in panel["targets"]:
+        series = scene.prometheus.query(_substituted(target["expr"]))
+        yield target["legendFormat"], [each["metric"] for each in series]
 
 
 def test_every_panel_has_an_answer(scene: Scene) -> None:
@@ -216,8 +274,42 @@ def test_every_policy_is_compared(scene: Scene) -> None:
     for expression in panel_expressions():
         if expression.place.startswith("policies.json") and "{{skip_policy}}" in expression.legend:
             series = scene.prometheus.query(_substituted(expression.text))
-            found = {each["metric"]["skip_policy"] for each in series}
-            assert found >= set(POLICIES), expression
+            found = {
+                (labels.get("namespace", ""), labels["model"], labels["skip_policy"])
+                for labels in (each["metric"] for each in series)
+            }
+            wanted = {(*served, policy) for served in SERVED for policy in POLICIES}
+            assert found >= wanted, expression
+
+
+def test_every_replica_is_drawn(scene: Scene) -> None:
+    for expression in panel_expressions():
+        if "{{instance}}" in expression.legend:
+            series = scene.prometheus.query(_substituted(expression.text))
+            found = [each["metric"]["instance"] for each in series]
+            assert sorted(found) == sorted(labels["instance"] for labels in TARGETS), expression
+
+
+def test_no_panel_draws_two_series_under_one_legend(scene: Scene) -> None:
+    for panel in _panels():
+        if panel["type"] != "table":
+            legends = [
+                _drawn_as(legend, labels)
+                for legend, series in _answers(scene, panel)
+                for labels in series
+            ]
+            assert len(set(legends)) == len(legends), (panel["title"], sorted(legends))
+
+
+def test_the_columns_of_a_table_join(scene: Scene) -> None:
+    for panel in _panels():
+        if panel["type"] == "table":
+            rows = {
+                frozenset(labels.keys() - OF_KUBERNETES)
+                for _, series in _answers(scene, panel)
+                for labels in series
+            }
+            assert len(rows) == 1, (panel["title"], rows)
 
 
 def test_every_rule_has_an_answer(scene: Scene) -> None:
@@ -245,7 +337,11 @@ def test_recorded_series_are_there(scene: Scene) -> None:
 
 def test_requests_that_are_turned_away_burn_the_objective(scene: Scene) -> None:
     firing = scene.prometheus.query('ALERTS{alertname="HighErrorRatio", alertstate="firing"}')
-    assert {alert["metric"]["burn"] for alert in firing} == {"fast", "slow"}
+    found = {
+        (labels.get("namespace", ""), labels["model"], labels["burn"])
+        for labels in (alert["metric"] for alert in firing)
+    }
+    assert found == {(*served, burn) for served in SERVED for burn in ("fast", "slow")}
 
 
 def test_every_metric_that_is_named_exists(scene: Scene) -> None:
@@ -264,7 +360,12 @@ def test_what_is_documented_is_what_the_server_tells(scene: Scene) -> None:
 
 
 def test_a_server_that_refuses_the_key_counts_as_down(scene: Scene, tmp_path: Path) -> None:
-    config = _configuration(tmp_path, scene.server.url.removeprefix("http://"), "another")
+    address = scene.server.url.removeprefix("http://")
+    config = _configuration(tmp_path, address, scene.metrics_key)
+    (engines_up,) = (it for it in panel_expressions() if it.place.endswith(": Engines up"))
     with PrometheusProcess(config, tmp_path / "data") as prometheus:
-        prometheus.wait_for('up{job="skipserve"} == 0')
+        prometheus.wait_for(f"({_substituted(engines_up.text)}) == {len(TARGETS)}")
+        (tmp_path / "key").write_text("another\n")
+        prometheus.wait_for(f'count(up{{job="skipserve"}} == 0) == {len(TARGETS)}')
         prometheus.wait_for('ALERTS{alertname="TargetDown", alertstate="pending"}')
+        prometheus.wait_for(f"({_substituted(engines_up.text)}) == 0")

@@ -1,4 +1,4 @@
-"""What the operations pages name is there: links, alerts, commands, files, settings, metrics."""
+"""What the pages on running it name is there: links, alerts, commands, files, settings, metrics."""
 
 import json
 import re
@@ -25,14 +25,21 @@ _ROOT = Path(__file__).parents[3]
 _DOCS = _ROOT / "docs/operations"
 _INCIDENTS = _DOCS / "incidents"
 _DEPLOY = _ROOT / "deploy"
-_PAGES = sorted(path for path in _DOCS.rglob("*.md") if path.name != "docker.md")
-_NAMES = [str(page.relative_to(_DOCS)) for page in _PAGES]
+_PAGES = sorted([*_DOCS.rglob("*.md"), *_DEPLOY.glob("*/README.md"), _ROOT / "docs/docker.md"])
+_NAMES = [str(page.relative_to(_ROOT)) for page in _PAGES]
 
 # Top folders whose files a page may name, and what the reader makes there.
 _FOLDERS = ("deploy", "docs", "docker", "benchmarks", "policies", "tests")
-_MADE = ("deploy/secrets",)
+_MADE = ("deploy/secrets", "deploy/compose.mine.yaml")
 # Files and modules whose names look like metrics.
-_FILES = {"skipserve_api_key", "skipserve_metrics_api_key", "skipserve_policies"}
+_FILES = {
+    "skipserve_api_key",
+    "skipserve_metrics_api_key",
+    "skipserve_policies",
+    "skipserve_dashboards",
+}
+# Flags of other programs, that a text names with them.
+_OTHER_FLAGS = {"--revision", "--output", "--docs", "--build-arg", "--upgrade", "--user"}
 # What a dashboard is made of.
 _KINDS = ("panel", "row")
 _ASSIGNMENT = re.compile(r"[A-Z_]+=\S+")
@@ -72,7 +79,7 @@ def test_links_lead_somewhere(page: Path) -> None:
             continue
         path, _, anchor = target.partition("#")
         linked = (page.parent / path).resolve() if path else page
-        assert linked.is_file(), target
+        assert linked.exists(), target
         assert not anchor or anchor in _anchors(linked), target
 
 
@@ -125,15 +132,14 @@ def test_commands_exist_with_their_flags(page: Path) -> None:
     for program, *words in _commands(page):
         if program == "skipserve" and words:
             flags = {word for word in words[1:] if word.startswith("--")}
-            assert flags <= _flags(words[0]), (page.name, words)
+            assert flags <= _flags(words[0]) | {"--help"}, (page.name, words)
 
 
 @each_page
 def test_flags_on_their_own_are_those_of_serve(page: Path) -> None:
     alone = {words[0] for words in _commands(page) if words[0].startswith("--")}
 
-    # Flags of other programs, that a text names with them.
-    assert alone - {"--revision", "--output"} <= _flags("serve")
+    assert alone - _OTHER_FLAGS <= _flags("serve")
 
 
 def test_many_commands_are_looked_at() -> None:
@@ -149,7 +155,8 @@ def test_files_exist(page: Path) -> None:
         for word in words:
             if word.startswith(tuple(f"{name}/" for name in _FOLDERS)):
                 is_made = word.startswith(_MADE)
-                assert is_made or (_ROOT / word).exists(), (page.name, word)
+                pattern = re.sub(r"\{.*?\}", "*", word).rstrip("/")
+                assert is_made or any(_ROOT.glob(pattern)), (page.name, word)
 
 
 @each_page
@@ -163,8 +170,19 @@ def test_make_targets_exist(page: Path) -> None:
 
 @each_page
 def test_variables_are_settings(page: Path) -> None:
-    for name in re.findall(r"SKIPSERVE_([A-Z_]+)", page.read_text()):
-        assert name.lower() in Settings.model_fields, name
+    compose = "".join(path.read_text() for path in _DEPLOY.glob("compose*.yaml"))
+    known = {f"SKIPSERVE_{name.upper()}" for name in Settings.model_fields}
+    known |= set(re.findall(r"\$\{(SKIPSERVE_[A-Z_]+)", compose)) | {"SKIPSERVE_TEST_TARGET"}
+
+    assert set(re.findall(r"SKIPSERVE_[A-Z_]+", page.read_text())) <= known
+
+
+@each_page
+def test_key_files_are_those_that_prometheus_reads(page: Path) -> None:
+    (job,) = yaml.safe_load((_DEPLOY / "prometheus/prometheus.yml").read_text())["scrape_configs"]
+    named = set(re.findall(r"/run/secrets/\w+", page.read_text()))
+
+    assert named <= {job["authorization"]["credentials_file"]}
 
 
 @each_page

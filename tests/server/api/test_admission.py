@@ -19,8 +19,7 @@ pytestmark = pytest.mark.fast
 class Engine:
     """As much of the engine as admission looks at."""
 
-    is_ready: bool = True
-    is_alive: bool = True
+    why_not_ready: str | None = None
     num_running: int = 0
 
 
@@ -34,10 +33,11 @@ class Door:
         service: EngineService = self.engine  # type: ignore[assignment]
         self.admission = Admission(service, metrics, max_requests, max_tokens)
 
-    def refusal(self) -> str:
+    def refusal(self, reason: str) -> str:
         with pytest.raises(UnavailableError) as caught, self.admission.admit():
             pass
         assert caught.value.retry_after_seconds > 0
+        assert caught.value.reason == reason
         return caught.value.message
 
     def rejections(self, reason: str) -> float | None:
@@ -48,10 +48,10 @@ class Door:
 def test_the_queue_has_an_end() -> None:
     door = Door(max_requests=2)
     with door.admission.admit(), door.admission.admit():
-        assert "too many" in door.refusal()
+        assert "too many" in door.refusal("queue_full")
         door.engine.num_running = 1
         with door.admission.admit():
-            assert "too many" in door.refusal()
+            assert "too many" in door.refusal("queue_full")
     with door.admission.admit():
         pass
     assert door.rejections("queue_full") == 2
@@ -59,12 +59,11 @@ def test_the_queue_has_an_end() -> None:
 
 def test_an_engine_that_is_not_there() -> None:
     door = Door()
-    door.engine.is_ready = False
-    assert "loading" in door.refusal()
-    door.engine.is_alive = False
-    assert "not running" in door.refusal()
-    assert not door.admission.is_ready
-    assert door.rejections("not_ready") == 2
+    assert door.admission.why_not_ready is None
+    door.engine.why_not_ready = "the engine makes no progress"
+    assert door.refusal("not_ready") == "the engine makes no progress; try again later"
+    assert door.admission.why_not_ready == "the engine makes no progress"
+    assert door.rejections("not_ready") == 1
 
 
 def test_draining_waits_for_those_inside() -> None:
@@ -74,14 +73,14 @@ def test_draining_waits_for_those_inside() -> None:
         await asyncio.wait_for(door.admission.wait_idle(), 1)
         with door.admission.admit():
             door.admission.drain()
-            assert "shutting down" in door.refusal()
+            assert "shutting down" in door.refusal("draining")
             waiting = asyncio.create_task(door.admission.wait_idle())
             await asyncio.sleep(0)
             assert not waiting.done()
         await asyncio.wait_for(waiting, 1)
 
     asyncio.run(drain())
-    assert not door.admission.is_ready
+    assert door.admission.why_not_ready == "the server is shutting down"
     assert door.rejections("draining") == 1
 
 
@@ -96,8 +95,9 @@ def test_tokens_wait_until_the_first_answer_token() -> None:
     door = Door(max_requests=10, max_tokens=100)
     with door.admission.admit() as first, door.admission.admit() as second:
         first.join_queue(60)
-        with pytest.raises(UnavailableError, match="prompt tokens"):
+        with pytest.raises(UnavailableError, match="prompt tokens") as caught:
             second.join_queue(41)
+        assert caught.value.reason == "queued_tokens"
         second.join_queue(40)
         first.leave_queue()
         first.leave_queue()

@@ -2,17 +2,21 @@
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from skipserve import errors
+from skipserve.api.admission import Admission
 from skipserve.api.exchange import Exchange
-from skipserve.api.guard import Guard
+from skipserve.api.guard import Guard, Tracer
+from skipserve.engine.service import EngineService
+from skipserve.engine.types import EngineSpec
 from skipserve.errors import AuthenticationError, SkipserveError, UnavailableError
 from skipserve.metrics.registry import ServerMetrics
 
@@ -27,6 +31,11 @@ async def _unready(scope: Scope, receive: Receive, send: Send) -> None:
     raise UnavailableError("not yet")
 
 
+def _guard(app: ASGIApp, metrics: ServerMetrics, tracer: Tracer | None = None) -> Guard:
+    service = EngineService(EngineSpec(Path("nowhere")))
+    return Guard(app, metrics, Admission(service, metrics, 1, 1), tracer)
+
+
 async def _get(guard: Guard, path: str) -> None:
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(guard), base_url="http://server"
@@ -39,7 +48,7 @@ async def _get(guard: Guard, path: str) -> None:
 def test_only_probes_that_succeed_are_silent(
     app: Any, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    guard = Guard(app, ServerMetrics(CollectorRegistry(), "tiny", ()))
+    guard = _guard(app, ServerMetrics(CollectorRegistry(), "tiny", ()))
     caplog.set_level(logging.DEBUG, "skipserve.requests")
     asyncio.run(_get(guard, path))
     (record,) = (it for it in caplog.records if it.name == "skipserve.requests")
@@ -72,7 +81,7 @@ def test_a_request_without_a_key_is_counted_and_logged_but_not_traced(
     metrics = ServerMetrics(registry, "tiny", ())
     caplog.set_level(logging.INFO, "skipserve.requests")
     for app in (_locked, _unready, _fine):
-        asyncio.run(_get(Guard(app, metrics, tracer), "/v1/models"))
+        asyncio.run(_get(_guard(app, metrics, tracer), "/v1/models"))
     assert tracer.statuses == [503, 200]
     fields = [vars(record)["fields"] for record in caplog.records]
     assert [it["status"] for it in fields] == [401, 503, 200]
@@ -83,7 +92,7 @@ def test_a_request_without_a_key_is_counted_and_logged_but_not_traced(
 
 def test_every_error_of_the_tree_is_counted_from_the_start() -> None:
     registry = CollectorRegistry()
-    Guard(_fine, ServerMetrics(registry, "tiny", ()))
+    _guard(_fine, ServerMetrics(registry, "tiny", ()))
     kinds = (it for it in vars(errors).values() if isinstance(it, type))
     for kind in kinds:
         if issubclass(kind, SkipserveError):
@@ -102,7 +111,7 @@ class _BrokenTracer:
 def test_a_trace_that_fails_costs_no_request(caplog: pytest.LogCaptureFixture) -> None:
     metrics = ServerMetrics(CollectorRegistry(), "tiny", ())
     caplog.set_level(logging.INFO, "skipserve.requests")
-    asyncio.run(_get(Guard(_fine, metrics, _BrokenTracer()), "/v1/models"))
+    asyncio.run(_get(_guard(_fine, metrics, _BrokenTracer()), "/v1/models"))
     messages = [record.getMessage() for record in caplog.records]
     assert messages[0] == "no trace"
     assert messages[1].startswith("GET /v1/models 200 ")

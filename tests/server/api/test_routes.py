@@ -1,6 +1,8 @@
 """Tests of what the route of chat completions asks of the engine, which is played here."""
 
 import asyncio
+import json
+import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
@@ -14,7 +16,12 @@ from prometheus_client import CollectorRegistry
 from skipserve.api.admission import Admission
 from skipserve.app import build
 from skipserve.engine.types import FinishReason, Ready, Request, StepOutput
-from skipserve.errors import EngineError, RequestTimeoutError, SkipserveError
+from skipserve.errors import (
+    EngineError,
+    RequestTimeoutError,
+    SkipserveError,
+    UnavailableError,
+)
 from skipserve.metrics.registry import ServerMetrics
 from skipserve.settings import Settings
 
@@ -27,9 +34,9 @@ Asking = Callable[..., Coroutine[Any, Any, httpx.Response]]
 class PlayedService:
     """Takes requests as the engine's service does; answers with two tokens, or with an error."""
 
-    def __init__(self, num_cache_tokens: int = 4096, error: SkipserveError | None = None) -> None:
+    def __init__(self, num_cache_tokens: int = 4096, error: Exception | None = None) -> None:
         self.ready = Ready("cpu", "float32", "ab", num_cache_tokens)
-        self.is_ready = self.is_alive = True
+        self.why_not_ready = None
         self.num_running = 0
         self.requests: list[Request] = []
         self.may_begin, self.may_end = asyncio.Event(), asyncio.Event()
@@ -177,3 +184,49 @@ def test_errors_of_the_engine_have_their_status(
             assert reply.json()["error"]["message"] == error.message
 
     play(app, scenario)
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize(
+    ("error", "status", "name", "reason"),
+    [
+        (EngineError("it failed", reason="engine"), 500, "server_error", "engine"),
+        (UnavailableError("full", reason="queue_full"), 503, "overloaded_error", "queue_full"),
+        (RequestTimeoutError("late", reason="deadline"), 408, "timeout_error", "deadline"),
+        (ZeroDivisionError(), 500, "server_error", None),
+    ],
+)
+def test_an_error_is_counted_once_and_logged_wherever_it_is_told(
+    settings: Settings,
+    caplog: pytest.LogCaptureFixture,
+    streams: bool,
+    error: Exception,
+    status: int,
+    name: str,
+    reason: str | None,
+) -> None:
+    service = PlayedService(error=error)
+    app = app_with(service, settings)
+    caplog.set_level(logging.INFO, "skipserve.requests")
+
+    async def scenario(ask: Asking) -> None:
+        service.let_run()
+        reply = await ask(stream=streams)
+        assert reply.status_code == (200 if streams else status)
+        told = reply.text.split("data: ")[-2] if streams else reply.text
+        assert json.loads(told)["error"]["code"] == status
+
+    play(app, scenario)
+    assert errors_told(app) == {str(status): 1}
+    (line,) = (vars(record)["fields"] for record in caplog.records if hasattr(record, "fields"))
+    assert (line["error"], line["reason"], line["finish_reason"]) == (name, reason, None)
+
+
+def errors_told(app: FastAPI) -> dict[str, float]:
+    """Return how many errors were counted, by status."""
+    return {
+        sample.labels["code"]: sample.value
+        for family in app.state.serving.registry.collect()
+        for sample in family.samples
+        if sample.name == "skipserve_errors_total" and sample.value
+    }

@@ -2,13 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 import pytest
 from starlette.types import Message
 
 from skipserve.api.streaming import EventStream
-from skipserve.errors import EngineError
+from skipserve.errors import EngineError, SkipserveError
 
 pytestmark = pytest.mark.fast
 
@@ -35,7 +35,10 @@ class Source:
 
 
 def send_all(
-    source: Source, breaks_after: int | None = None, sent: list[Message] | None = None
+    source: Source,
+    breaks_after: int | None = None,
+    sent: list[Message] | None = None,
+    on_error: Callable[[SkipserveError], None] = lambda _: None,
 ) -> list[Message]:
     """Return what was sent; the client's connection may break after some messages."""
     sent = [] if sent is None else sent
@@ -49,7 +52,7 @@ def send_all(
         raise NotImplementedError
 
     async def run() -> None:
-        stream = EventStream(source.run(), {"X-Skip-Policy": "full"}, keep_alive_seconds=0.01)
+        stream = EventStream(source.run(), {"X-Skip-Policy": "full"}, 0.01, on_error)
         async with asyncio.timeout(0.3):
             await stream({"type": "http"}, receive, send)
 
@@ -81,6 +84,15 @@ def test_an_error_after_the_headers() -> None:
     assert (first, done) == ("data: {}", "data: [DONE]")
     body = json.loads(error.removeprefix("data: "))["error"]
     assert (body["code"], body["message"]) == (500, "the engine stopped")
+
+
+@pytest.mark.parametrize("error", [EngineError("the engine stopped"), ZeroDivisionError()])
+def test_an_error_is_noted_before_it_is_sent(error: Exception) -> None:
+    sent: list[Message] = []
+    noted: list[tuple[int, str]] = []
+    source = Source("{}", error=error)
+    send_all(source, sent=sent, on_error=lambda it: noted.append((it.status, text_of(sent))))
+    assert noted == [(500, "data: {}\n\n")]
 
 
 def test_s13_an_unforeseen_error_tells_nothing() -> None:

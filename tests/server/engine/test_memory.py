@@ -1,6 +1,7 @@
 """How large the page pool and a step may be."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -82,15 +83,23 @@ def test_this_machine_has_memory() -> None:
     assert num_pool_pages(FakeDecoder(), EngineLimits(), 512) > 0
 
 
+@pytest.mark.parametrize(
+    ("limit", "used", "unlimited"),
+    [
+        ("memory.max", "memory.current", "max\n"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "9223372036854771712\n"),
+    ],
+)
 def test_a_control_group_limits_what_is_free(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: str, used: str, unlimited: str
 ) -> None:
-    folder = tmp_path_factory.mktemp("cgroup")
-    monkeypatch.setattr(memory, "_CGROUP", folder)
-    (folder / "memory.current").write_text("1000\n")
-    (folder / "memory.max").write_text("51000\n")
+    folder = tmp_path / "memory" if "bytes" in limit else tmp_path
+    folder.mkdir(exist_ok=True)
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    (folder / used).write_text("1000\n")
+    (folder / limit).write_text("51000\n")
     assert memory._free_host_bytes() == 50_000
-    (folder / "memory.max").write_text("max\n")
+    (folder / limit).write_text(unlimited)
     assert memory._free_host_bytes() > 50_000
 
 

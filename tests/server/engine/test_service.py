@@ -5,6 +5,7 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ import torch
 from prometheus_client import CollectorRegistry
 from tiny_llava import make_checkpoint
 
+from skipserve.engine import service as service_module
 from skipserve.engine.engine import Engine
 from skipserve.engine.ipc import spec_to_json
 from skipserve.engine.service import EngineService, _to_error
@@ -251,6 +253,7 @@ def test_every_kind_of_failure_has_its_error(kind: FailureKind) -> None:
     error = _to_error(Failed("r", "it failed", kind))
     assert error.message.startswith("it failed")
     assert isinstance(error, UnavailableError) == (kind is FailureKind.OUT_OF_MEMORY)
+    assert error.reason == kind.value
 
 
 def test_work_is_counted(
@@ -322,7 +325,7 @@ def test_before_the_model_is_loaded_there_is_no_service(
 ) -> None:
     async def scenario(service: EngineService) -> None:
         assert service.is_alive
-        assert not service.is_ready
+        assert service.why_not_ready == "the model is still loading"
         with pytest.raises(UnavailableError, match="loading"):
             await _tokens(service, _request(config))
 
@@ -340,14 +343,15 @@ def test_a_killed_engine_ends_its_streams(spec: EngineSpec, config: ModelConfig)
             killed_at = time.monotonic()
             assert service.pid is not None
             os.kill(service.pid, signal.SIGKILL)
-            with pytest.raises(EngineError, match="stopped"):
+            with pytest.raises(EngineError, match="stopped") as raised:
                 await _drain(stream)
+        assert raised.value.reason == "engine"
         with pytest.raises(EngineError, match="stopped"):
             await waiting
-        assert not service.is_alive
+        assert service.why_not_ready == "the engine is not running"
         assert time.monotonic() - killed_at < 2
         await service.wait_closed()
-        with pytest.raises(EngineError, match="died"):
+        with pytest.raises(EngineError, match="the engine has died: SIGKILL"):
             await _tokens(service, _request(config))
 
     registry = CollectorRegistry()
@@ -356,6 +360,38 @@ def test_a_killed_engine_ends_its_streams(spec: EngineSpec, config: ModelConfig)
     assert (service.num_running, service.num_waiting) == (0, 0)
     labels = {"model": "tiny", "reason": "engine"}
     assert registry.get_sample_value("skipserve_request_failures_total", labels) == 2
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("ending", "words"),
+    [
+        ("sys.exit(3)", "the engine has died: exit code 3"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "the engine has died: SIGKILL"),
+        ("os.kill(os.getpid(), 40)", "the engine has died: signal 40"),
+        ("os.close(socket); time.sleep(60)", "the engine has died: it hung on its way out"),
+        ("os.write(socket, bytes(5)); time.sleep(60)", "the engine sent something that is not"),
+    ],
+)
+def test_how_an_engine_ended_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, ending: str, words: str
+) -> None:
+    def start(_: EngineSpec, connection: socket.socket) -> subprocess.Popen[bytes]:
+        begin = f"import os, signal, sys, time; socket = {connection.fileno()}"
+        return subprocess.Popen(
+            [sys.executable, "-S", "-c", f"{begin}; {ending}"], pass_fds=[connection.fileno()]
+        )
+
+    async def scenario(service: EngineService) -> None:
+        with pytest.raises(EngineError, match=words):
+            await service.wait_ready()
+
+    monkeypatch.setattr(service_module, "_start_process", start)
+    monkeypatch.setattr(service_module, "_EXIT_SECONDS", 0.1 if "sleep" in ending else 60)
+    _scenario(EngineSpec(Path("nowhere")), scenario)
+    (record,) = caplog.records
+    assert record.levelname == "ERROR"
+    assert record.getMessage().startswith(words)
 
 
 def test_a_hung_engine_is_seen_and_then_killed(spec: EngineSpec, config: ModelConfig) -> None:
@@ -367,7 +403,7 @@ def test_a_hung_engine_is_seen_and_then_killed(spec: EngineSpec, config: ModelCo
         while service.is_alive:
             await asyncio.sleep(0.01)
         assert time.monotonic() - stopped_at < 1.0
-        assert not service.is_ready
+        assert service.why_not_ready == "the engine makes no progress"
         assert service.failure is None
         with pytest.raises(EngineError, match="stopped"):
             await _tokens(service, _request(config))
@@ -403,7 +439,7 @@ def test_running_requests_finish_within_the_grace(spec: EngineSpec, config: Mode
         await anext(stream)
         closing = asyncio.create_task(service.close(grace_seconds=30))
         await asyncio.sleep(0)
-        assert not service.is_ready
+        assert service.why_not_ready == "the server is shutting down"
         with pytest.raises(UnavailableError, match="shutting down"):
             await _tokens(service, _request(config, "late"))
         outputs = [output async for output in stream]
