@@ -1,5 +1,7 @@
 """What every test shares."""
 
+import os
+
 import pytest
 import torch
 import triton_interpreter  # noqa: F401 - it must come before triton
@@ -24,11 +26,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFil
 
 
 def pytest_configure() -> None:
-    """Let Hypothesis take its time, a busy machine is no failure; run torch on one thread.
+    """Let Hypothesis take its time, keep the shell's settings out, run torch on one thread.
 
-    Two threads on shared cores are slower, and sums may change with their number: modules compute
-    some of them while they are imported.
+    A busy machine is no failure. Two threads on shared cores are slower, and sums may change with
+    their number: modules compute some of them while they are imported.
     """
+    for name in [name for name in os.environ if name.upper().startswith("SKIPSERVE_")]:
+        del os.environ[name]
     patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.register_profile("patient", patient)
     settings.load_profile("patient")

@@ -67,7 +67,7 @@ def traced(settings: Settings, picture_url: str) -> Iterator[Traced]:
     """A server that was asked this and that, and has been closed, so that all spans are here."""
     asked: dict[str, dict[str, object]] = {
         "whole": question("Hi", picture_url, skip_policy=POLICY, max_tokens=3, temperature=0),
-        "stream": question("Hi", max_tokens=3, stream=True),
+        "stream": question("Hi", max_tokens=3, stream=True, temperature=0),
         "late": question("Hi", max_tokens=100, stream=True, timeout_seconds=1e-6),
         "unknown": question("Hi", skip_policy="no-such-policy"),
         "misspelt": question("Hi", skip_polcy="full"),

@@ -20,7 +20,7 @@ def find(name: str, hint: str) -> str:
 
 
 def do_without(name: str, reason: str) -> NoReturn:
-    """Skip the test that needs a program; fail it if SKIPSERVE_TEST_REQUIRES names the program."""
-    if name in os.environ.get("SKIPSERVE_TEST_REQUIRES", "").split():
+    """Skip the test that needs a program; fail it if TEST_REQUIRES names the program."""
+    if name in os.environ.get("TEST_REQUIRES", "").split():
         pytest.fail(reason)
     pytest.skip(reason)

@@ -17,4 +17,4 @@ def engine() -> Engine:
 
 @pytest.fixture(scope="session")
 def image(engine: Engine) -> str:
-    return engine.build(os.environ.get("SKIPSERVE_TEST_TARGET", "cpu"))
+    return engine.build(os.environ.get("TEST_TARGET", "cpu"))

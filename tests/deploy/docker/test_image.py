@@ -48,7 +48,7 @@ def test_runs_without_rights_and_without_a_place_to_write(container: Container) 
 
 
 def test_holds_a_compiler_only_where_triton_needs_one(container: Container) -> None:
-    is_for_gpus = os.environ.get("SKIPSERVE_TEST_TARGET") == "cuda"
+    is_for_gpus = os.environ.get("TEST_TARGET") == "cuda"
     for program in ("cc", "gcc", "g++", "clang", "make"):
         code, output = container.run("sh", "-c", f"command -v {program}")
         assert (code == 0) == (is_for_gpus and program in {"cc", "gcc"}), output
