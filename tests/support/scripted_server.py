@@ -1,5 +1,6 @@
 """A server on loopback that answers what a test tells it to, and remembers what it was asked."""
 
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -75,8 +76,9 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in ({"Content-Type": "application/json"} | answer.headers).items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(answer.data)))
-        self.end_headers()
-        self.wfile.write(answer.data)
+        with contextlib.suppress(ConnectionError):  # a client that gives up early
+            self.end_headers()
+            self.wfile.write(answer.data)
 
     def log_message(self, *_: object) -> None:
         pass
