@@ -27,8 +27,9 @@ def _tail_of_stages(stages: str) -> tuple[Query, ...]:
 def _of_processes(expression: str) -> tuple[Query, ...]:
     """Ask the same of the two processes of each replica, given what to ask of the front end."""
     of_engine = expression.replace("process_", "skipserve_engine_process_")
-    return Query(expression, f"front end {REPLICA_LEGEND}"), Query(
-        of_engine, f"engine {REPLICA_LEGEND}"
+    return (
+        Query(expression, f"front end {REPLICA_LEGEND}"),
+        Query(of_engine, f"engine {REPLICA_LEGEND}"),
     )
 
 

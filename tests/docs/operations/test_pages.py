@@ -1,6 +1,5 @@
 """What the pages on running it name is there: links, alerts, commands, files, settings, metrics."""
 
-import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from monitoring_files import ROOT, dashboards, recorded_from, rules
 from prometheus_client import CollectorRegistry
 
 from skipserve.api.routes import router
@@ -21,12 +21,11 @@ from skipserve_client.cli import app
 from skipserve_policies.resolve import resolve
 from skipserve_policies.schema import SkipPolicy
 
-_ROOT = Path(__file__).parents[3]
-_DOCS = _ROOT / "docs/operations"
+_DOCS = ROOT / "docs/operations"
 _INCIDENTS = _DOCS / "incidents"
-_DEPLOY = _ROOT / "deploy"
-_PAGES = sorted([*_DOCS.rglob("*.md"), *_DEPLOY.glob("*/README.md"), _ROOT / "docs/docker.md"])
-_NAMES = [str(page.relative_to(_ROOT)) for page in _PAGES]
+_DEPLOY = ROOT / "deploy"
+_PAGES = sorted([*_DOCS.rglob("*.md"), *_DEPLOY.glob("*/README.md"), ROOT / "docs/docker.md"])
+_NAMES = [str(page.relative_to(ROOT)) for page in _PAGES]
 
 # Top folders whose files a page may name, and what the reader makes there.
 _FOLDERS = ("deploy", "docs", "docker", "benchmarks", "policies", "tests")
@@ -48,9 +47,7 @@ each_page = pytest.mark.parametrize("page", _PAGES, ids=_NAMES)
 
 
 def _alerts() -> list[dict[str, Any]]:
-    files = [yaml.safe_load(path.read_text()) for path in (_DEPLOY / "prometheus/rules").iterdir()]
-    rules = [rule for file in files for group in file["groups"] for rule in group["rules"]]
-    return [rule for rule in rules if "alert" in rule]
+    return [rule for rule in rules() if "alert" in rule]
 
 
 @pytest.mark.fast
@@ -156,12 +153,12 @@ def test_files_exist(page: Path) -> None:
             if word.startswith(tuple(f"{name}/" for name in _FOLDERS)):
                 is_made = word.startswith(_MADE)
                 pattern = re.sub(r"\{.*?\}", "*", word).rstrip("/")
-                assert is_made or any(_ROOT.glob(pattern)), (page.name, word)
+                assert is_made or any(ROOT.glob(pattern)), (page.name, word)
 
 
 @each_page
 def test_make_targets_exist(page: Path) -> None:
-    makefile = (_ROOT / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text()
 
     for words in _commands(page):
         if words[0] == "make":
@@ -205,10 +202,8 @@ def _metrics() -> frozenset[str]:
 
 @each_page
 def test_recorded_series_exist(page: Path) -> None:
-    rules = (_DEPLOY / "prometheus/rules/recording.yml").read_text()
-
     for name in re.findall(r"\bmodel\w*:\w+:\w+", page.read_text()):
-        assert f"record: {name}\n" in rules, name
+        assert name in recorded_from(), name
 
 
 @each_page
@@ -259,9 +254,8 @@ def test_panels_in_texts_exist(page: Path) -> None:
 @lru_cache
 def _titles(board: str, kind: str) -> set[str]:
     """Return what the panels, or the rows, of a dashboard are called."""
-    dashboard = json.loads((_DEPLOY / f"grafana/dashboards/{board}.json").read_text())
-    panels = dashboard["panels"]
-    return {panel["title"] for panel in panels if (panel["type"] == "row") == (kind == "row")}
+    everything = dashboards()[f"{board}.json"]["panels"]
+    return {panel["title"] for panel in everything if (panel["type"] == "row") == (kind == "row")}
 
 
 def test_metrics_to_look_at_exist() -> None:
@@ -274,7 +268,7 @@ def test_metrics_to_look_at_exist() -> None:
 
 
 def test_lines_of_the_log_are_written_somewhere() -> None:
-    sources = [path.read_text() for path in (_ROOT / "server/skipserve").rglob("*.py")]
+    sources = [path.read_text() for path in (ROOT / "server/skipserve").rglob("*.py")]
     clues = _clues("log")
 
     assert clues
