@@ -31,7 +31,7 @@ from skipserve.metrics.registry import ServerMetrics
 from skipserve.model.config import ModelConfig, ModelFilesError
 from skipserve.model_folder import DEMO, StartError, model_folder
 from skipserve.prompt.processor import PromptProcessor
-from skipserve.prompt.tokenizer import TokenizerFilesError
+from skipserve.prompt.tokenizer_files import TokenizerFilesError
 from skipserve.settings import LogFormat, Settings, misspelt_variables
 from skipserve_policies.catalog import load_catalog, nearest_names
 from skipserve_policies.plan import Plan

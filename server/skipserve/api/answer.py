@@ -70,8 +70,9 @@ class AnswerText:
     def _take_token(self, output: StepOutput) -> str:
         if output.token_id is None:
             return ""
-        is_end_token = output.finish_reason is FinishReason.STOP
-        if self._has_logprobs and not is_end_token:
+        if output.finish_reason is FinishReason.STOP:
+            return ""  # the token that ends an answer is not part of it, special or not
+        if self._has_logprobs:
             self._waiting.append((self._num_decoded, self._logprobs(output, output.token_id)))
         return self._scan(self._detokenizer.push(output.token_id))
 

@@ -144,7 +144,12 @@ class Converter:
         with _timed(seconds, Stage.TOKENIZE):
             prompt = self.prompts.encode_chat(messages_of(form))
         num_prompt = len(prompt.prompt_ids)
-        sampling = _sampling(form, self.prompts.max_positions - num_prompt)
+        stops = _stops(form)
+        sampling = _sampling(
+            form,
+            self.prompts.max_positions - num_prompt,
+            self.prompts.stop_token_ids(stops, form.stop_token_ids or ()),
+        )
         if num_cache_tokens is not None:
             sampling = fit_cache(form, sampling, num_prompt, num_cache_tokens)
         request = Request(
@@ -159,7 +164,7 @@ class Converter:
             queue_seconds=self.times.queue_seconds,
             deadline_seconds=self.times.deadline(form.timeout_seconds),
         )
-        return Prepared(request, policy, _stops(form), seconds)
+        return Prepared(request, policy, stops, seconds)
 
     def _choose_policy(self, form: ChatForm, header: str | None) -> ResolvedPolicy:
         """Return the policy of a request: body, vllm_xargs, header, NAME@POLICY, default."""
@@ -275,7 +280,7 @@ def messages_of(form: ChatForm) -> list[Message]:
     ]
 
 
-def _sampling(form: ChatForm, num_left: int) -> SamplingParams:
+def _sampling(form: ChatForm, num_left: int, stop_token_ids: tuple[int, ...]) -> SamplingParams:
     """Return how to sample; `num_left` is what the prompt leaves of the context."""
     wanted = form.max_completion_tokens or form.max_tokens
     if wanted is not None and wanted > num_left:
@@ -292,6 +297,7 @@ def _sampling(form: ChatForm, num_left: int) -> SamplingParams:
         min_p=form.min_p or 0.0,
         seed=secrets.randbits(63) if form.seed is None else form.seed,
         num_top_logprobs=(form.top_logprobs or 0) if form.logprobs else None,
+        stop_token_ids=stop_token_ids,
     )
 
 

@@ -21,6 +21,7 @@ MAX_PARTS = 256
 MAX_TEXT_LENGTH = 2**20
 MAX_STOPS = 4
 MAX_STOP_LENGTH = 256
+MAX_STOP_TOKENS = 64
 MAX_TOP_LOGPROBS = 20
 MAX_CHOICES = 16
 MAX_BIASES = 1024
@@ -30,6 +31,7 @@ _LARGEST_COUNT = 2**31 - 1
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Flag = Annotated[bool, Field(strict=True)]
 Count = Annotated[int, Field(strict=True, ge=1, le=_LARGEST_COUNT)]
+TokenId = Annotated[int, Field(strict=True, ge=0, le=_LARGEST_COUNT)]
 Text = Annotated[str, Field(max_length=MAX_TEXT_LENGTH)]
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH)]
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
@@ -205,6 +207,7 @@ class ChatForm(_Form):
         ]
         | None
     ) = None
+    stop_token_ids: Annotated[tuple[TokenId, ...], Field(max_length=MAX_STOP_TOKENS)] | None = None
     logprobs: Flag | None = None
     top_logprobs: Annotated[int, Field(strict=True, ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     stream: Flag | None = None

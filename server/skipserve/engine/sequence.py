@@ -89,8 +89,9 @@ class Sequence:
 
     def finish_reason(self, eos_token_ids: frozenset[int]) -> FinishReason | None:
         """Return why the answer is complete; None while it is not."""
-        sampling = self.request.sampling
-        if sampling.ends_at_eos and self.generated_ids[-1] in eos_token_ids:
+        sampling, token_id = self.request.sampling, self.generated_ids[-1]
+        is_eos = sampling.ends_at_eos and token_id in eos_token_ids
+        if is_eos or token_id in sampling.stop_token_ids:
             return FinishReason.STOP
         if len(self.generated_ids) >= sampling.max_tokens:
             return FinishReason.LENGTH

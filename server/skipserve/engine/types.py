@@ -118,6 +118,7 @@ class SamplingParams:
         seed: with the position, keys the random draw; any 64-bit integer.
         num_top_logprobs: None for no log-probabilities, else how many alternatives to report.
         ends_at_eos: whether the end-of-sequence token ends the answer.
+        stop_token_ids: tokens that end it besides.
     """
 
     max_tokens: int
@@ -128,6 +129,7 @@ class SamplingParams:
     seed: int = 0
     num_top_logprobs: int | None = None
     ends_at_eos: bool = True
+    stop_token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

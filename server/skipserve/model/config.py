@@ -15,6 +15,10 @@ _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 # Rotary factors that depend on the position alone; others change with the sequence's length.
 _ROPE_TYPES = ("default", "linear", "dynamic", "llama3", "yarn")
 
+# LLaVA-1.5's, where no file says otherwise.
+_IMAGE_TOKEN_ID = 32000
+_EOS_TOKEN_ID = 2
+
 
 class ModelFilesError(Exception):
     """A checkpoint folder is incomplete, damaged or of a kind that is not supported."""
@@ -84,7 +88,7 @@ class ModelConfig:
             return cls(
                 sizes=ModelSizes.from_config({**config, "vision_config": vision}),
                 max_positions=text.get("max_position_embeddings", 2048),
-                image_token_id=config.get("image_token_index", config.get("image_token_id", 32000)),
+                image_token_id=_image_token_id(config),
                 eos_token_ids=_eos_token_ids(folder, config, text),
                 rms_norm_epsilon=text.get("rms_norm_eps", 1e-6),
                 dtype=_dtype(config) or _dtype(text),
@@ -132,13 +136,30 @@ def _feature_layers(config: Mapping[str, Any], vision: Mapping[str, Any]) -> tup
     return tuple(index if index >= 0 else index + num_states for index in chosen)
 
 
+def _image_token_id(config: Mapping[str, Any]) -> int:
+    """Return the id that stands for a visual row, by its older or its newer name."""
+    values = (config.get("image_token_index"), config.get("image_token_id"))
+    found = [value for value in values if value is not None]
+    if not all(type(value) is int and value == found[0] for value in found):
+        raise ValueError(f"image_token_index and image_token_id are {found}, not one token id")
+    return int(found[0]) if found else _IMAGE_TOKEN_ID
+
+
 def _eos_token_ids(
     folder: Path, config: Mapping[str, Any], text: Mapping[str, Any]
 ) -> tuple[int, ...]:
-    sources = (read_json(folder / "generation_config.json"), config, text)
-    found = (source.get("eos_token_id") for source in sources)
-    eos = next((value for value in found if value is not None), 2)
-    return tuple(eos) if isinstance(eos, list) else (eos,)
+    """Return every token that a file says ends an answer; LLaMA's if none says anything.
+
+    The tokenizer may name one more, which only it can tell the id of.
+    """
+    named: set[int] = set()
+    for source in (read_json(folder / "generation_config.json"), config, text):
+        value = source.get("eos_token_id")
+        values = value if isinstance(value, list) else [value]
+        if not all(it is None or type(it) is int for it in values):
+            raise ValueError(f"eos_token_id is {value!r}; it must be a token id or several")
+        named |= {it for it in values if it is not None and it >= 0}
+    return tuple(sorted(named or {_EOS_TOKEN_ID}))
 
 
 def _dtype(config: Mapping[str, Any]) -> str | None:

@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -30,9 +31,9 @@ from skipserve.offline.questions import (
     read_image,
     read_question,
 )
-from skipserve.offline.sampling import Sampling, sampling_params, stop_strings
+from skipserve.offline.sampling import Sampling, sampling_params, stop_strings, stop_tokens
 from skipserve.prompt.processor import PromptProcessor
-from skipserve.prompt.tokenizer import TokenizerFilesError
+from skipserve.prompt.tokenizer_files import TokenizerFilesError
 from skipserve.settings import Dtype
 from skipserve_policies.catalog import load_catalog
 from skipserve_policies.resolve import PolicyError, ResolvedPolicy
@@ -188,16 +189,19 @@ class LLaVA:
             conversation = read_question(question)
             prompt = self._prompts.encode_chat(conversation.messages)
             room = min(self._prompts.max_positions, self._engine.num_cache_tokens)
+            stops = stop_strings(sampling)
+            params = sampling_params(sampling, index, room - len(prompt.prompt_ids))
+            ends = self._prompts.stop_token_ids(stops, stop_tokens(sampling))
             request = Request(
                 id=next(self._ids),
                 prompt_ids=prompt.prompt_ids,
                 token_classes=prompt.token_classes,
                 images=tuple(self._fit(source, images) for source in conversation.images),
-                sampling=sampling_params(sampling, index, room - len(prompt.prompt_ids)),
+                sampling=replace(params, stop_token_ids=ends),
                 policy_name=policy.name,
                 plan=policy.plan,
             )
-            return Prepared(request, policy, stop_strings(sampling))
+            return Prepared(request, policy, stops)
 
     def _fit(self, source: ImageSource, images: dict[bytes, Image]) -> Image:
         with naming(describe_image(source)):

@@ -22,7 +22,8 @@ class Sampling(TypedDict, total=False):
         min_p: then keep tokens at least this many times as probable as the best one.
         seed: question i draws with seed + i, so that a question asked several times has several
             answers, and the same ones the next time; 0 without it.
-        stop: the answer ends before any of these.
+        stop: the answer ends before any of these; a special token's word stands for the token.
+        stop_token_ids: the answer ends before any of these tokens.
         logprobs: whether to report the log-probability of each token.
         top_logprobs: how many alternatives to report with it.
     """
@@ -34,6 +35,7 @@ class Sampling(TypedDict, total=False):
     min_p: float
     seed: int
     stop: str | Sequence[str]
+    stop_token_ids: Sequence[int]
     logprobs: bool
     top_logprobs: int
 
@@ -54,7 +56,8 @@ def sampling_params(sampling: Sampling, index: int, num_left: int) -> SamplingPa
     fields: dict[str, Any] = {"max_tokens": num_wanted, "temperature": 0.0}
     fields |= sampling
     fields["seed"] = _wrap(fields.get("seed", 0) + index)
-    fields.pop("stop", None)
+    for name in ("stop", "stop_token_ids"):
+        fields.pop(name, None)
     has_logprobs, num_top = fields.pop("logprobs", False), fields.pop("top_logprobs", None)
     if num_top is not None and not has_logprobs:
         raise InvalidRequestError("top_logprobs needs logprobs=True", param="top_logprobs")
@@ -74,6 +77,20 @@ def stop_strings(sampling: Sampling) -> tuple[str, ...]:
             f"stop is {stop!r}; it must be a text or several, none of them empty", param="stop"
         )
     return stops
+
+
+def stop_tokens(sampling: Sampling) -> tuple[int, ...]:
+    """Return the tokens that end an answer.
+
+    Raises:
+        InvalidRequestError: one is no integer.
+    """
+    token_ids = tuple(sampling.get("stop_token_ids", ()))
+    if not all(type(token_id) is int for token_id in token_ids):
+        raise InvalidRequestError(
+            f"stop_token_ids is {token_ids!r}; it must hold token ids", param="stop_token_ids"
+        )
+    return token_ids
 
 
 def _wrap(seed: int) -> int:

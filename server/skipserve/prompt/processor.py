@@ -1,14 +1,24 @@
 """From messages to the rows of a prompt: token ids and the class of each position."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from jinja2 import TemplateError
+
 from skipserve.errors import InvalidRequestError
-from skipserve.model.config import ModelConfig, read_json
-from skipserve.prompt.template import ChatTemplate, ImagePart, Message, TextPart
+from skipserve.model.config import ModelConfig, ModelFilesError, read_json
+from skipserve.prompt.template import (
+    LLAVA_TEMPLATE,
+    ChatTemplate,
+    ImagePart,
+    Message,
+    TextPart,
+)
+from skipserve.prompt.template_files import TemplateSource, find_template
 from skipserve.prompt.tokenizer import Tokenizer
+from skipserve.prompt.tokenizer_files import TokenizerFiles, read_tokenizer_files
 from skipserve_policies.plan import TokenClass
 
 
@@ -36,6 +46,8 @@ class PromptProcessor:
         image_token_id: stands for one image before its rows are put in.
         num_image_tokens: rows of one image.
         max_positions: rows that the model can hold.
+        vocab_size: ids that the model knows.
+        end_token_ids: those that the tokenizer names; they end an answer, as the model's own do.
     """
 
     template: ChatTemplate
@@ -44,24 +56,43 @@ class PromptProcessor:
     image_token_id: int
     num_image_tokens: int
     max_positions: int
+    vocab_size: int
+    end_token_ids: tuple[int, ...] = ()
 
     @classmethod
     def from_folder(cls, folder: Path, config: ModelConfig) -> Self:
-        """Read template and tokenizer of a checkpoint.
+        """Read template and tokenizer of a checkpoint, and try them together.
 
         Raises:
-            ModelFilesError: a file that names the special tokens or holds the template is damaged.
+            ModelFilesError: a file that names special tokens or holds the template is damaged, the
+                template takes no message, or an image does not become the image token.
             TokenizerFilesError: the tokenizer is missing or not supported.
         """
-        names = special_tokens(folder)
-        return cls(
-            template=ChatTemplate.from_folder(folder, names),
-            tokenizer=Tokenizer.from_folder(folder),
-            bos_token=names.get("bos_token", ""),
+        files = read_tokenizer_files(folder)
+        source = find_template(folder) or TemplateSource("built in", LLAVA_TEMPLATE)
+        image_token = files.added.get(config.image_token_id)
+        if image_token is None:
+            raise ModelFilesError(
+                f"image_token_index in config.json is {config.image_token_id}, and the tokenizer "
+                f"has no added token of that id; it has {_listing(files.added)}"
+            )
+        _check_named(folder, files, config.image_token_id)
+        template = _compile(source, files.names, image_token)
+        reserves = {image_token, *files.names.values(), *_written(files.added.values(), template)}
+        tokenizer = Tokenizer(files.definition, reserves)
+        eos = tokenizer.token_id(files.names.get("eos_token", ""))
+        processor = cls(
+            template=template,
+            tokenizer=tokenizer,
+            bos_token=files.names.get("bos_token", ""),
             image_token_id=config.image_token_id,
             num_image_tokens=config.sizes.vision.num_tokens,
             max_positions=config.max_positions,
+            vocab_size=config.sizes.decoder.vocab_size,
+            end_token_ids=() if eos is None else (eos,),
         )
+        _try(processor, source, image_token)
+        return processor
 
     def encode_chat(self, messages: Sequence[Message]) -> EncodedPrompt:
         """Return the rows of a conversation, each image in the place of its token.
@@ -80,6 +111,39 @@ class PromptProcessor:
         ids = self.tokenizer.encode(text, adds_special=not has_bos)
         self._check_images(ids, messages)
         return self._expand(ids)
+
+    def stop_token_ids(self, stops: Sequence[str], asked: Sequence[int] = ()) -> tuple[int, ...]:
+        """Return the tokens that end an answer besides those that the model's configuration names.
+
+        A special token never shows in an answer's text: a stop string that spells one stands for
+        the token.
+
+        Args:
+            stops: strings that end the answer.
+            asked: tokens that end it.
+
+        Raises:
+            InvalidRequestError: a string holds a special token and more, or the model has no such
+                token.
+        """
+        for token_id in asked:
+            if not 0 <= token_id < self.vocab_size:
+                raise InvalidRequestError(
+                    f"stop_token_ids holds {token_id}, and the model's tokens are 0 to "
+                    f"{self.vocab_size - 1}",
+                    param="stop_token_ids",
+                )
+        hidden = self.tokenizer.hidden_tokens
+        for stop in stops:
+            inside = next((word for word in hidden if word in stop), None)
+            if inside is not None and stop not in hidden:
+                raise InvalidRequestError(
+                    f"stop is {stop!r}, but the special token {inside!r} never shows in an answer; "
+                    "name it alone",
+                    param="stop",
+                )
+        spelt = (hidden[stop] for stop in stops if stop in hidden)
+        return tuple(sorted({*self.end_token_ids, *spelt, *asked}))
 
     def _check_length(self, messages: Sequence[Message]) -> None:
         """Refuse text that cannot fit, before any work that grows with its length."""
@@ -136,12 +200,69 @@ class PromptProcessor:
         return EncodedPrompt(tuple(rows), tuple(classes))
 
 
-def special_tokens(folder: Path) -> dict[str, str]:
-    """Return the named special tokens of a checkpoint: `bos_token`, `eos_token`, ..."""
-    named: dict[str, str] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        for key, value in read_json(folder / name).items():
-            content = value.get("content") if isinstance(value, dict) else value
-            if key.endswith("_token") and isinstance(content, str):
-                named[key] = content
-    return named
+def _check_named(folder: Path, files: TokenizerFiles, image_token_id: int) -> None:
+    """Make sure that the image token of the processor's files is that of the model."""
+    in_processor = read_json(folder / "processor_config.json").get("image_token")
+    word = files.names.get("image_token") or in_processor or "<image>"
+    ids = [index for index, added in files.added.items() if added == word]
+    if ids and ids != [image_token_id]:
+        raise ModelFilesError(
+            f"image_token_index in config.json is {image_token_id}, the token "
+            f"{files.added[image_token_id]!r}; to the tokenizer and the processor images are "
+            f"{word!r}, with the id {ids[0]}"
+        )
+
+
+def _compile(source: TemplateSource, names: Mapping[str, str], image_token: str) -> ChatTemplate:
+    try:
+        return ChatTemplate(source.text, names, image_token)
+    except TemplateError as error:
+        line = getattr(error, "lineno", None)
+        where = source.file if line is None else f"{source.file}, line {line}"
+        raise ModelFilesError(f"the chat template ({where}) is broken: {error.message}") from error
+
+
+def _written(words: Iterable[str], template: ChatTemplate) -> set[str]:
+    """Return the added tokens that the template itself may write, white space apart."""
+    return {
+        word
+        for word in words
+        if not word.isspace() and any(word in literal for literal in template.literals)
+    }
+
+
+def _try(processor: PromptProcessor, source: TemplateSource, image_token: str) -> None:
+    """Make sure that a question about an image becomes rows, before the first client asks one.
+
+    Raises:
+        ModelFilesError: it does not; says which file to look at.
+    """
+    question = [Message("user", (ImagePart(), TextPart("?")))]
+    try:
+        text = processor.template.render(question)
+    except InvalidRequestError as error:
+        raise ModelFilesError(
+            f"{error.message}; it was tried with a question about an image, its content as a list "
+            f"of parts and as one text (chat template: {source.file})"
+        ) from error
+    ids = processor.tokenizer.encode(text, adds_special=False)
+    num_places = ids.count(processor.image_token_id)
+    if num_places != 1:
+        raise ModelFilesError(
+            f"image_token_index in config.json is {processor.image_token_id}, the token "
+            f"{image_token!r}; the chat template ({source.file}) writes it {num_places} times for "
+            f"an image: {text[:200]!r}"
+        )
+    if len(ids) + processor.num_image_tokens > processor.max_positions:
+        raise ModelFilesError(
+            f"an image takes {processor.num_image_tokens} rows, a short question and an answer "
+            f"{len(ids)} more, and the context has {processor.max_positions} "
+            "(max_position_embeddings in config.json)"
+        )
+
+
+def _listing(added: Mapping[int, str]) -> str:
+    """Return added tokens with their ids, those that speak of images first."""
+    ordered = sorted(added.items(), key=lambda token: "image" not in token[1].lower())
+    shown = [f"{word!r} with the id {index}" for index, word in ordered[:5]]
+    return ", ".join(shown + ["..."] * (len(ordered) > 5)) or "none"

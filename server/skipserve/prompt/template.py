@@ -1,9 +1,11 @@
 """The checkpoint's chat template: messages to one text. Knows no tokens."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NoReturn
+from datetime import datetime
+from enum import Enum
+from typing import Any, NoReturn
 
 from jinja2 import TemplateError, nodes
 from jinja2.ext import Extension
@@ -11,18 +13,21 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from skipserve.errors import InvalidRequestError
-from skipserve.model.config import read_json
 
 # What LLaVA-1.5 was trained with. Source: the model card of llava-hf/llava-1.5-7b-hf.
 LLAVA_TEMPLATE = (
     "{% for message in messages %}"
-    "{{ message['role'] | upper }}: "
+    "{% if message['role'] != 'system' %}{{ message['role'] | upper }}: {% endif %}"
     "{% for part in message['content'] if part['type'] == 'image' %}{{ '<image>\n' }}{% endfor %}"
     "{% for part in message['content'] if part['type'] == 'text' %}"
     "{{ part['text'] + ' ' }}{% endfor %}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
+
+# A template that prints a part, where it should look into it, prints this.
+_PRINTED = "printed-as-it-is"
+_PROBE = "probe"
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,13 @@ class Message:
     parts: tuple[TextPart | ImagePart, ...]
 
 
+class ContentForm(Enum):
+    """What a template takes a message's `content` for: a list of parts, or one text."""
+
+    PARTS = "parts"
+    TEXT = "text"
+
+
 class _GenerationTag(Extension):
     """Takes `{% generation %}`, which marks answers for training, as nothing."""
 
@@ -59,25 +71,42 @@ class _GenerationTag(Extension):
 class ChatTemplate:
     """A chat template in a sandbox, rendered as transformers renders it.
 
+    Templates of multimodal models take a message's content as a list of parts, those of text models
+    as one text. Which it is, is found out once for each role by rendering. In one text, images come
+    first, a line each, as vLLM puts them.
+
+    Attributes:
+        literals: the texts that the template itself may write.
+
     Args:
         source: the Jinja template.
         variables: what it may use besides the messages: `bos_token`, `eos_token`, ...
+        image_token: what stands for an image in a text.
+
+    Raises:
+        TemplateError: the source is no template.
     """
 
-    def __init__(self, source: str, variables: dict[str, str]) -> None:
+    def __init__(
+        self, source: str, variables: Mapping[str, str], image_token: str = "<image>"
+    ) -> None:
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True,
             lstrip_blocks=True,
             extensions=[_GenerationTag, "jinja2.ext.loopcontrols"],
         )
+        environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _refuse
+        environment.globals["strftime_now"] = _strftime_now
+        self.literals = _literals(environment.parse(source))
         self._template = environment.from_string(source)
-        self._variables = variables
-
-    @classmethod
-    def from_folder(cls, folder: Path, variables: dict[str, str]) -> "ChatTemplate":
-        """Read the template of a checkpoint; LLaVA-1.5's own where it has none."""
-        return cls(_find_source(folder) or LLAVA_TEMPLATE, variables)
+        self._variables = dict(variables)
+        self._image_token = image_token
+        self._forms: dict[str, ContentForm] = {}
+        # Others' turns are tried with one of the user's before or behind them.
+        self._forms["user"] = self._form_of("user") or ContentForm.PARTS
+        for role in ("system", "assistant"):
+            self._forms[role] = self._form_of(role) or self._forms["user"]
 
     def render(self, messages: Sequence[Message]) -> str:
         """Return the prompt's text, up to where the answer begins.
@@ -85,19 +114,61 @@ class ChatTemplate:
         Raises:
             InvalidRequestError: the template does not take these messages.
         """
-        form = [
-            {"role": message.role, "content": [_part_form(part) for part in message.parts]}
-            for message in messages
-        ]
         try:
-            return self._template.render(
-                messages=form, add_generation_prompt=True, **self._variables
-            )
+            return self._render([self._form(message) for message in messages])
         except TemplateError as error:
-            raise InvalidRequestError(
-                f"the model's chat template refuses these messages: {_first_line(error)}",
-                param="messages",
-            ) from error
+            reason = f"refuses these messages: {_first_line(error)}"
+        except Exception as error:  # noqa: BLE001 (a template may do anything)
+            reason = f"fails on these messages: {type(error).__name__}: {_first_line(error)}"
+        raise InvalidRequestError(f"the model's chat template {reason}", param="messages")
+
+    def _render(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        return self._template.render(
+            messages=messages,
+            tools=None,
+            documents=None,
+            add_generation_prompt=True,
+            **self._variables,
+        )
+
+    def _form(self, message: Message) -> dict[str, Any]:
+        form = self._forms.get(message.role, self._forms["user"])
+        return {"role": message.role, "content": self._content(message.parts, form)}
+
+    def _content(self, parts: Sequence[TextPart | ImagePart], form: ContentForm) -> Any:
+        if form is ContentForm.PARTS:
+            return [_part_form(part) for part in parts]
+        images = [self._image_token for part in parts if isinstance(part, ImagePart)]
+        return "\n".join(images + [part.text for part in parts if isinstance(part, TextPart)])
+
+    def _form_of(self, role: str) -> ContentForm | None:
+        """Return the first form in which a turn of a role renders whole; None if none does."""
+        bare = {form: self._tried(role, form, ()) for form in ContentForm}
+        whole = [form for form, text in bare.items() if text is not None]
+        if role == "user" and len(whole) > 1:
+            shown = self._tried(role, ContentForm.PARTS, (ImagePart(),))
+            # Templates of text models may take parts, and leave those out that are images.
+            return ContentForm.TEXT if shown == bare[ContentForm.PARTS] else ContentForm.PARTS
+        return whole[0] if whole else None
+
+    def _tried(self, role: str, form: ContentForm, images: tuple[ImagePart, ...]) -> str | None:
+        """Return what a turn of a role renders to; None if not to what it says."""
+        content = self._content((*images, TextPart(_PROBE)), form)
+        if form is ContentForm.PARTS:
+            content = [part | {_PRINTED: ""} for part in content]
+        turn = {"role": role, "content": content}
+        try:
+            text = self._render(self._around(role, turn))
+        except Exception:  # noqa: BLE001 (then it does not take this form)
+            return None
+        return text if _PROBE in text.lower() and _PRINTED not in text else None
+
+    def _around(self, role: str, turn: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the shortest conversation with a turn of a role that templates may take."""
+        if role == "user":
+            return [turn]
+        user = self._form(Message("user", (TextPart("?"),)))
+        return [turn, user] if role == "system" else [user, turn, user]
 
 
 def _part_form(part: TextPart | ImagePart) -> dict[str, str]:
@@ -106,20 +177,36 @@ def _part_form(part: TextPart | ImagePart) -> dict[str, str]:
     return {"type": "image"}
 
 
+def _literals(tree: nodes.Template) -> tuple[str, ...]:
+    texts = [found.data for found in tree.find_all(nodes.TemplateData)]
+    constants = [found.value for found in tree.find_all(nodes.Const)]
+    return (*texts, *(value for value in constants if isinstance(value, str)))
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Write JSON as transformers' filter does: Jinja's own would escape HTML."""
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
+
+
+def _strftime_now(form: str) -> str:
+    return datetime.now().strftime(form)
+
+
 def _refuse(message: str) -> NoReturn:
     raise TemplateError(message)
 
 
-def _first_line(error: TemplateError) -> str:
-    return (error.message or "no reason given").splitlines()[0][:200]
-
-
-def _find_source(folder: Path) -> str | None:
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        return path.read_text(encoding="utf-8")
-    for name in ("chat_template.json", "processor_config.json", "tokenizer_config.json"):
-        source = read_json(folder / name).get("chat_template")
-        if isinstance(source, str):
-            return source
-    return None
+def _first_line(error: Exception) -> str:
+    return (str(error) or "no reason given").splitlines()[0][:200]

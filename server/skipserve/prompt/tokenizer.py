@@ -1,105 +1,127 @@
 """The checkpoint's tokenizer: text to ids, ids to bytes. Knows no messages and no images."""
 
 import json
-from collections.abc import Callable, Iterator
+import re
+import secrets
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import tokenizers
 
-# A noncharacter that, put inside a special token's text, keeps it from being read as the token.
-GUARD = "\ufdd0"
+from skipserve.prompt.tokenizer_files import TokenizerFilesError
 
 
-class TokenizerFilesError(Exception):
-    """A tokenizer that cannot be read or is of a kind that is not supported."""
+def _unguessable() -> str:
+    return "".join(chr(0xE000 + secrets.randbelow(0x1900)) for _ in range(12))
+
+
+# What stands in a text that is not encoded yet for a word that is no token, and for one that is:
+# this, the token's id, and an end, all in private characters. No client can write it.
+_TEXT, _TOKEN = _unguessable(), _unguessable()
+_DIGITS = {ord(str(digit)): 0xFDD0 + digit for digit in range(10)}
+_END = "\ufdda"
+_AT_AN_END = _TEXT + _END
+_AS_TEXT = re.compile(f"{_TEXT}[\ufdd0-\ufdd9]*{_END}")
+
+
+def _spelt(kind: str, index: int) -> str:
+    return kind + str(index).translate(_DIGITS) + _END
 
 
 class Tokenizer:
     """A fast tokenizer, and the bytes that each of its tokens stands for.
 
+    A *reserved* token is one that a template may write and a client's text may not: what spells it
+    there is text. Padding, truncation and BPE's dropout belong to training and are off.
+
     Args:
         definition: the content of `tokenizer.json`.
+        reserves: added tokens that are reserved besides the special ones.
 
     Raises:
         TokenizerFilesError: it is not a tokenizer, or neither byte-level nor SentencePiece-like.
     """
 
-    def __init__(self, definition: str) -> None:
+    def __init__(self, definition: str, reserves: Collection[str] = ()) -> None:
         try:
             fields = json.loads(definition)
-            self._tokenizer = tokenizers.Tokenizer.from_str(definition)
-            plain = fields | {"added_tokens": [], "post_processor": None}
-            self._plain = tokenizers.Tokenizer.from_str(json.dumps(plain))
+            fields |= {"padding": None, "truncation": None}
+            fields["model"] |= {"dropout": None} if "dropout" in fields["model"] else {}
+            self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(fields))
+            added = self._tokenizer.get_added_tokens_decoder()
+            self._added = {index: token.content for index, token in added.items()}
+            self._special = frozenset(index for index, token in added.items() if token.special)
+            self._reserved = _longest_first(
+                {
+                    token.content: index
+                    for index, token in added.items()
+                    if token.special or token.content in reserves
+                }
+            )
+            names = {word: _spelt(_TOKEN, index) for word, index in self._reserved.items()}
+            self._renamed = tokenizers.Tokenizer.from_str(json.dumps(_renamed(fields, names)))
         except Exception as error:
             raise TokenizerFilesError(f"tokenizer.json cannot be read: {error}") from error
         self._piece_bytes = _piece_bytes(fields.get("decoder"))
-        added = self._tokenizer.get_added_tokens_decoder()
-        self._added = {index: token.content for index, token in added.items()}
-        self._special = frozenset(index for index, token in added.items() if token.special)
+        words = self._reserved
+        self._as_text = {_spelt(_TEXT, index): word for word, index in words.items()}
+        self._heads = tuple(word[:at] for word in words for at in range(1, len(word)))
+        self._tails = tuple(word[at:] for word in words for at in range(1, len(word)))
 
-    @classmethod
-    def from_folder(cls, folder: Path) -> Self:
-        """Read the tokenizer of a checkpoint.
-
-        Raises:
-            TokenizerFilesError: there is none, or it is not supported.
-        """
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise TokenizerFilesError("the model folder has no tokenizer.json")
-        return cls(path.read_text(encoding="utf-8"))
+    @cached_property
+    def hidden_tokens(self) -> Mapping[str, int]:
+        """The special tokens, which never show in an answer's text: their ids by their words."""
+        return {self._added[index]: index for index in sorted(self._special)}
 
     @cached_property
     def longest_token(self) -> int:
         """Characters of the longest token: so many times n is the most that n tokens can hold."""
         return max(len(token) for token in self._tokenizer.get_vocab())
 
-    def guard(self, text: str) -> str:
-        """Return text in which `encode` will see no special token, nor half of one at its ends.
+    def token_id(self, word: str) -> int | None:
+        """Return the id of a token; None if there is no such token."""
+        return self._tokenizer.token_to_id(word)
 
-        Halves of surrogate pairs, which are no characters, become question marks.
+    def guard(self, text: str) -> str:
+        """Return text in which `encode` will see no reserved token, nor half of one at its ends.
+
+        Only texts that hold or touch one change. Ends are looked at as they are and without the
+        white space around them, which templates strip. Halves of surrogate pairs, which are no
+        characters, become question marks.
         """
-        text = text.replace(GUARD, "").encode(errors="replace").decode()
-        for content in self._added.values():
-            if content in text:
-                text = text.replace(content, content[:1] + GUARD + content[1:])
-        splits = [
-            (word[:at], word[at:]) for word in self._added.values() for at in range(1, len(word))
-        ]
-        before = GUARD if text.startswith(tuple(tail for _, tail in splits)) else ""
-        after = GUARD if text.endswith(tuple(head for head, _ in splits)) else ""
-        return before + text + after
+        text = text.encode(errors="replace").decode()
+        for word, index in self._reserved.items():
+            if word in text:
+                text = text.replace(word, _spelt(_TEXT, index))
+        core = text.strip()
+        before, _, after = text.partition(core) if core else ("", "", text)
+        if core.startswith(self._tails):
+            core = _AT_AN_END + core
+        if core.endswith(self._heads):
+            core += _AT_AN_END
+        if before and text.startswith(self._tails):
+            before = _AT_AN_END + before
+        if after and text.endswith(self._heads):
+            after += _AT_AN_END
+        return before + core + after
 
     def encode(self, text: str, *, adds_special: bool) -> list[int]:
-        """Return the ids of a text; special tokens in it are special unless guarded.
+        """Return the ids of a text; reserved tokens in it are tokens unless guarded.
+
+        A text with guarded words is encoded as a whole too, by the same tokenizer in which reserved
+        tokens have other names: the words are then as any others.
 
         Args:
             text: what to encode, parts of it passed through `guard`.
             adds_special: whether the tokenizer puts its own tokens around it.
         """
-        if GUARD not in text:
+        if _TEXT not in text:
             return list(self._tokenizer.encode(text, add_special_tokens=adds_special).ids)
-        encodings = [self._encode_run(run) for run in self._split_at_special(text) if run]
-        merged = tokenizers.Encoding.merge(encodings, growing_offsets=True)
-        if adds_special:
-            merged = self._tokenizer.post_process(merged)
-        return list(merged.ids)
-
-    def _encode_run(self, run: str) -> Any:
-        if run in self._added.values():
-            return self._tokenizer.encode(run, add_special_tokens=False)
-        return self._plain.encode(run.replace(GUARD, ""), add_special_tokens=False)
-
-    def _split_at_special(self, text: str) -> Iterator[str]:
-        """Yield runs of text and single special tokens, in order."""
-        while text:
-            found = [(text.find(token), -len(token)) for token in self._added.values()]
-            start, length = min(((at, n) for at, n in found if at >= 0), default=(len(text), 0))
-            yield text[:start]
-            yield text[start : start - length]
-            text = text[start - length :]
+        for word, index in self._reserved.items():
+            text = text.replace(word, _spelt(_TOKEN, index))
+        text = _AS_TEXT.sub(lambda found: self._as_text.get(found[0], ""), text)
+        return list(self._renamed.encode(text, add_special_tokens=adds_special).ids)
 
     def token_text(self, token_id: int) -> str:
         """Return one token as text, for people to read; special tokens by their names."""
@@ -113,6 +135,38 @@ class Tokenizer:
             return self._added[token_id].encode()
         piece = self._tokenizer.id_to_token(token_id)
         return b"" if piece is None else self._piece_bytes(piece)
+
+
+def _longest_first(words: Mapping[str, int]) -> dict[str, int]:
+    return {word: words[word] for word in sorted(words, key=len, reverse=True) if word}
+
+
+def _renamed(fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Return a tokenizer's definition in which some added tokens have other names, all ids equal.
+
+    Nothing else can yield these tokens there, no entry of the vocabulary and no merge.
+    """
+    added = [
+        token | {"content": names[token["content"]], "normalized": False, "single_word": False}
+        if token["content"] in names
+        else token
+        for token in fields["added_tokens"]
+    ]
+    model = dict(fields["model"])
+    if isinstance(model.get("vocab"), dict):
+        model["vocab"] = {names.get(word, word): index for word, index in model["vocab"].items()}
+    elif isinstance(model.get("vocab"), list):
+        model["vocab"] = [[names.get(word, word), score] for word, score in model["vocab"]]
+    if model.get("unk_token") in names:
+        model["unk_token"] = names[model["unk_token"]]
+    if "merges" in model:
+        model["merges"] = [merge for merge in model["merges"] if not _touches(merge, names)]
+    return {**fields, "added_tokens": added, "model": model}
+
+
+def _touches(merge: str | list[str], names: Mapping[str, str]) -> bool:
+    left, right = merge.split(" ") if isinstance(merge, str) else merge
+    return left in names or right in names or left + right in names
 
 
 def _piece_bytes(decoder: dict[str, Any] | None) -> Callable[[str], bytes]:

@@ -13,6 +13,7 @@ import scarce_engine
 from live_server import LiveServer
 from pictures import question
 
+from skipserve.prompt.processor import PromptProcessor
 from skipserve.settings import Settings
 from skipserve_policies import flops
 from skipserve_policies.plan import Plan, TokenClass, trim
@@ -181,6 +182,38 @@ def test_a_stop_string_ends_the_answer(client: httpx.Client) -> None:
     chunks = stream(client, body | {"stop": [stop, "never"]})
     shown = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
     assert shown == text[: text.index(stop)]
+
+
+def test_a_token_ends_the_answer(client: httpx.Client, prompts: PromptProcessor) -> None:
+    body = question("Why?", temperature=0, max_tokens=20, logprobs=True)
+    tokens = [bytes(it["bytes"]) for it in ask(client, body)["choices"][0]["logprobs"]["content"]]
+    assert len(tokens) > 4
+    ids = [i for i in range(320) if prompts.tokenizer.token_bytes(i) == tokens[3]]
+    cut = ask(client, body | {"stop_token_ids": ids})
+    shown = b"".join(tokens[: tokens.index(tokens[3])]).decode(errors="replace")
+    assert cut["choices"][0]["message"]["content"] == shown.removeprefix(" ")
+    assert cut["choices"][0]["finish_reason"] == "stop"
+    assert cut["usage"]["completion_tokens"] == tokens.index(tokens[3]) + 1
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ({"stop": "</s>x"}, "the special token '</s>' never shows in an answer; name it alone"),
+        ({"stop_token_ids": [1, 320]}, "holds 320, and the model's tokens are 0 to 319"),
+        ({"stop_token_ids": [-1]}, "stop_token_ids"),
+        ({"stop_token_ids": ["1"]}, "stop_token_ids"),
+        ({"stop_token_ids": [1] * 65}, "stop_token_ids"),
+    ],
+)
+def test_what_could_never_end_an_answer_is_refused(
+    client: httpx.Client, field: dict[str, Any], message: str
+) -> None:
+    response = client.post(CHAT, json=question("Why?", **field))
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert message in error["message"]
+    assert error["param"].startswith(next(iter(field)))
 
 
 def test_log_probabilities_are_the_models_own(client: httpx.Client) -> None:

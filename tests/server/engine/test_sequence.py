@@ -58,6 +58,13 @@ def test_an_answer_ends_at_the_end_token_or_at_its_length(
     assert sequence.finish_reason(frozenset({EOS_ID})) is reason
 
 
+def test_an_answer_ends_at_the_tokens_that_were_asked_for() -> None:
+    sequence = make_sequence(make_request(ends_at_eos=False, stop_token_ids=(7, 9)))
+    for token_id, reason in ((EOS_ID, None), (8, None), (9, FinishReason.STOP)):
+        sequence.generated_ids = [token_id]
+        assert sequence.finish_reason(frozenset({EOS_ID})) is reason
+
+
 def test_stages_share_out_the_time_without_a_gap() -> None:
     sequence = make_sequence(make_request())
     sequence.arrived, sequence.started, sequence.vision_seconds = 10.0, 11.0, 2.0

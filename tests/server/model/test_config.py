@@ -59,11 +59,32 @@ def test_the_published_7b_is_read(tmp_path: Path) -> None:
     assert config.dtype == "float16"
 
 
-def test_the_generation_config_says_which_tokens_end_an_answer(tmp_path: Path) -> None:
+def test_every_file_may_name_tokens_that_end_an_answer(tmp_path: Path) -> None:
+    write_config(tmp_path)
+    assert ModelConfig.from_folder(tmp_path).eos_token_ids == (2,)
     write_config(tmp_path, eos_token_id=7)
     assert ModelConfig.from_folder(tmp_path).eos_token_ids == (7,)
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": [5, 6]}')
-    assert ModelConfig.from_folder(tmp_path).eos_token_ids == (5, 6)
+    assert ModelConfig.from_folder(tmp_path).eos_token_ids == (5, 6, 7)
+    write_config(tmp_path, eos_token_id=None, text_config={"eos_token_id": [8, 5]})
+    assert ModelConfig.from_folder(tmp_path).eos_token_ids == (5, 6, 8)
+
+
+@pytest.mark.parametrize("value", ["2", [2, "3"], 2.0, {}, True])
+def test_end_tokens_that_are_no_ids(tmp_path: Path, value: Any) -> None:
+    with pytest.raises(ModelFilesError, match="eos_token_id is"):
+        ModelConfig.from_folder(write_config(tmp_path, eos_token_id=value))
+
+
+def test_the_image_token_by_either_name(tmp_path: Path) -> None:
+    assert ModelConfig.from_folder(write_config(tmp_path)).image_token_id == 32000
+    write_config(tmp_path, image_token_id=9, image_token_index=None)
+    assert ModelConfig.from_folder(tmp_path).image_token_id == 9
+    write_config(tmp_path, image_token_id=9, image_token_index=9)
+    assert ModelConfig.from_folder(tmp_path).image_token_id == 9
+    write_config(tmp_path, image_token_id=9, image_token_index=8)
+    with pytest.raises(ModelFilesError, match="not one token id"):
+        ModelConfig.from_folder(tmp_path)
 
 
 @pytest.mark.parametrize("file", ["preprocessor_config.json", "processor_config.json"])

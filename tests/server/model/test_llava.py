@@ -144,7 +144,8 @@ def check_logits(model: Llava, oracle: LlavaForConditionalGeneration, pictured: 
 def check_greedy(model: Llava, oracle: LlavaForConditionalGeneration, pictured: Pictured) -> int:
     """Compare greedy tokens until the oracle's best two are too near; return how many."""
     oracle.generation_config.eos_token_id = None
-    generated = oracle.generate(  # type: ignore[misc]  # what it asks of self is not typed
+    generate: Any = oracle.generate  # what it asks of self is typed in some versions only
+    generated = generate(
         **pictured.inputs(model),
         max_new_tokens=GREEDY_STEPS,
         do_sample=False,

@@ -141,6 +141,23 @@ def test_a_stop_string_across_tokens(llava: LLaVA) -> None:
     assert texts(llava.generate([(PICTURE, COUNT)])) == ["2"]
 
 
+def test_a_token_that_ends_answers(llava: LLaVA) -> None:
+    (whole,) = llava.generate([(PICTURE, DESCRIBE)])
+    ids = whole.token_ids
+    at = next(place for place in range(2, len(ids)) if ids[place] not in ids[:place])
+    (stopped,) = llava.generate([(PICTURE, DESCRIBE)], stop_token_ids=[0, ids[at]])
+    assert stopped.token_ids == whole.token_ids[: at + 1]
+    assert stopped.finish_reason is FinishReason.STOP
+    (shorter,) = llava.generate([(PICTURE, DESCRIBE)], max_tokens=at)
+    assert stopped.text == shorter.text
+
+
+def test_a_special_token_ends_answers_by_its_word(llava: LLaVA) -> None:
+    (whole,) = llava.generate([(PICTURE, DESCRIBE)])
+    (same,) = llava.generate([(PICTURE, DESCRIBE)], stop=["</s>", "<image>"])
+    assert same.token_ids == whole.token_ids
+
+
 def test_tokens_run_out(llava: LLaVA) -> None:
     (answer,) = llava.generate([(PICTURE, DESCRIBE)], max_tokens=3)
     assert answer.finish_reason is FinishReason.LENGTH
@@ -232,6 +249,9 @@ def test_a_bad_question_is_named(
         ({"temperature": -1.0}, InvalidRequestError, "questions[0]: temperature is -1"),
         ({"top_p": 0.0}, InvalidRequestError, "questions[0]: top_p is 0"),
         ({"stop": ""}, InvalidRequestError, "stop is ''"),
+        ({"stop": "</s> "}, InvalidRequestError, "'</s>' never shows"),
+        ({"stop_token_ids": [9999]}, InvalidRequestError, "holds 9999"),
+        ({"stop_token_ids": "a"}, InvalidRequestError, "must hold token ids"),
         ({"top_logprobs": 2}, InvalidRequestError, "needs logprobs=True"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

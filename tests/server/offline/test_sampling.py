@@ -31,7 +31,7 @@ def test_every_keyword_arrives() -> None:
     }
     assert params(**given) == SamplingParams(**given)
     every = Sampling.__annotations__.keys() - given.keys()
-    assert every == {"stop", "logprobs", "top_logprobs"}
+    assert every == {"stop", "stop_token_ids", "logprobs", "top_logprobs"}
 
 
 def test_the_default_length_fits_the_context() -> None:

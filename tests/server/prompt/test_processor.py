@@ -1,14 +1,18 @@
 """Tests of prompts, against transformers' own."""
 
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 
 from skipserve.errors import InvalidRequestError
-from skipserve.prompt.processor import PromptProcessor, special_tokens
-from skipserve.prompt.template import ImagePart, Message, TextPart
+from skipserve.model.config import ModelConfig, ModelFilesError
+from skipserve.prompt.processor import PromptProcessor
+from skipserve.prompt.template import ChatTemplate, ImagePart, Message, TextPart
 from skipserve_policies.plan import TokenClass
 
 IMAGE = 4
@@ -82,10 +86,7 @@ def test_s26_special_tokens_cannot_be_put_together_from_parts(prompts: PromptPro
 
 @pytest.mark.fast
 def test_a_role_that_the_template_leaves_without_images(prompts: PromptProcessor) -> None:
-    template = type(prompts.template)("{{ messages[0]['content'][0]['text'] }}", {})
-    deaf = PromptProcessor(
-        template, prompts.tokenizer, "", IMAGE, NUM_IMAGE_TOKENS, prompts.max_positions
-    )
+    deaf = replace(prompts, template=ChatTemplate("{{ messages[0]['content'][0]['text'] }}", {}))
     with pytest.raises(InvalidRequestError, match="places for 0"):
         deaf.encode_chat(user(TextPart("a"), ImagePart()))
 
@@ -124,15 +125,157 @@ def test_s39_empty_and_odd_text(prompts: PromptProcessor, text: str) -> None:
 
 @pytest.mark.fast
 def test_a_template_that_writes_the_first_token_itself(prompts: PromptProcessor) -> None:
-    template = type(prompts.template)("{{ bos_token }}hello", {"bos_token": "<s>"})
-    own = PromptProcessor(template, prompts.tokenizer, "<s>", IMAGE, 16, 256)
+    own = replace(prompts, template=ChatTemplate("{{ bos_token }}hello", {"bos_token": "<s>"}))
     assert own.encode_chat(user(TextPart(""))).prompt_ids.count(1) == 1
 
 
+FORMS = {
+    "trimmed": "{% for m in messages %}{{ m.role }}: {{ m['content'] | trim }} {% endfor %}",
+    "joined": "{{ bos_token }}{% for m in messages %}{{ m.role + ':' + m.content }}{% endfor %}",
+}
+
+
+def with_files(checkpoint: Path, folder: Path, **files: Any) -> Path:
+    """Return a copy of a checkpoint, without weights, with some files changed or taken away."""
+    folder.mkdir()
+    for path in checkpoint.iterdir():
+        if path.suffix != ".safetensors":
+            (folder / path.name).write_bytes(path.read_bytes())
+    for name, value in files.items():
+        path = folder / name.replace("__", ".")
+        if value is None:
+            path.unlink()
+        elif path.suffix == ".json":
+            fields = json.loads(path.read_text()) if path.is_file() else {}
+            path.write_text(json.dumps(fields | value))
+        else:
+            path.write_text(value)
+    return folder
+
+
+def load(folder: Path) -> PromptProcessor:
+    return PromptProcessor.from_folder(folder, ModelConfig.from_folder(folder))
+
+
 @pytest.mark.fast
-def test_named_special_tokens(tmp_path: Path) -> None:
-    (tmp_path / "special_tokens_map.json").write_text(
-        '{"bos_token": {"content": "<s>"}, "eos_token": "</s>"}'
+@pytest.mark.parametrize("source", FORMS.values(), ids=FORMS)
+def test_templates_whose_content_is_one_text(checkpoint: Path, tmp_path: Path, source: str) -> None:
+    prompts = load(with_files(checkpoint, tmp_path / "model", chat_template__jinja=source))
+    ids = prompts.encode_chat(user(TextPart("What is <s> this?"), ImagePart())).prompt_ids
+    assert ids.count(IMAGE) == NUM_IMAGE_TOKENS
+    assert ids.count(1) == 1
+    text = b"".join(map(prompts.tokenizer.token_bytes, ids)).decode()
+    assert text.strip().removeprefix("user:").strip() == "What is <s> this?"
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("{{ messages[0].content.text.first }}", "has no attribute 'text'"),
+        ("{{ messages[0].content.image }}", "writes it 0 times"),
+        ("{{ raise_exception('no') }}", "refuses these messages: no"),
+        ("{{ messages[0].content / 2 }}", "fails on these messages: TypeError"),
+        ("{{ messages[0].content[1].text }} <picture>", "writes it 0 times"),
+        ("{{ messages[0].content[1].text }} <image><image>", "writes it 2 times"),
+        ("a\n{% for m in", r"\(chat_template.jinja, line 2\) is broken"),
+        ("{{ 'a' | no_such_filter }}", "no_such_filter"),
+        ("", "writes it 0 times"),
+    ],
+)
+def test_a_template_that_cannot_ask_about_an_image_is_found_out_at_the_start(
+    checkpoint: Path, tmp_path: Path, source: str, message: str
+) -> None:
+    folder = with_files(checkpoint, tmp_path / "model", chat_template__jinja=source)
+    with pytest.raises(ModelFilesError, match=message) as caught:
+        load(folder)
+    assert "chat_template.jinja" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("image_token_id", "message"),
+    [
+        (3, "is 3, the token '<pad>'; to the tokenizer and the processor images are '<image>'"),
+        (300, "no added token of that id; it has '<image>' with the id 4, "),
+        (65, "no added token of that id"),
+    ],
+)
+def test_an_image_token_that_is_another_one_is_found_out_at_the_start(
+    checkpoint: Path, tmp_path: Path, image_token_id: int, message: str
+) -> None:
+    fields = {"image_token_index": image_token_id}
+    folder = with_files(checkpoint, tmp_path / "model", config__json=fields)
+    with pytest.raises(ModelFilesError, match=message):
+        load(folder)
+
+
+@pytest.mark.fast
+def test_a_template_that_writes_another_token_for_images(checkpoint: Path, tmp_path: Path) -> None:
+    """Though it would take one text too, in which we could write the right one."""
+    source = (
+        "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}"
+        "{% for p in m.content %}{{ p.text or '<pad>' }}{% endfor %}{% endif %}{% endfor %}"
     )
-    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<end>", "model_max_length": 1}')
-    assert special_tokens(tmp_path) == {"bos_token": "<s>", "eos_token": "<end>"}
+    folder = with_files(checkpoint, tmp_path / "model", chat_template__jinja=source)
+    with pytest.raises(ModelFilesError, match="writes it 0 times for an image: '<pad>"):
+        load(folder)
+
+
+@pytest.mark.fast
+def test_an_image_larger_than_the_context_is_found_out_at_the_start(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    config = json.loads((checkpoint / "config.json").read_text())
+    text = {"text_config": config["text_config"] | {"max_position_embeddings": 20}}
+    folder = with_files(checkpoint, tmp_path / "model", config__json=text)
+    with pytest.raises(ModelFilesError, match=r"takes 16 rows.*context has 20"):
+        load(folder)
+
+
+@pytest.mark.fast
+def test_training_padding_is_off(
+    checkpoint: Path, tmp_path: Path, prompts: PromptProcessor
+) -> None:
+    folder = with_files(checkpoint, tmp_path / "model")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_padding(length=200, pad_id=3, pad_token="<pad>")
+    tokenizer.enable_truncation(12)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    assert load(folder).encode_chat(TALK) == prompts.encode_chat(TALK)
+
+
+@pytest.mark.fast
+def test_the_tokenizers_end_token_ends_answers(checkpoint: Path, tmp_path: Path) -> None:
+    fields = {"eos_token": "<pad>"}
+    folder = with_files(checkpoint, tmp_path / "model", tokenizer_config__json=fields)
+    assert load(folder).end_token_ids == (3,)
+    assert load(folder).stop_token_ids(["</s>", "x"], [9, 8]) == (2, 3, 8, 9)
+
+
+@pytest.mark.fast
+def test_stops_that_could_never_be_seen_are_refused(prompts: PromptProcessor) -> None:
+    with pytest.raises(InvalidRequestError, match="'</s>' never shows") as caught:
+        prompts.stop_token_ids(["a</s>"])
+    assert caught.value.param == "stop"
+    with pytest.raises(InvalidRequestError, match="holds 320, and the model's tokens are 0 to 319"):
+        prompts.stop_token_ids([], [0, 320])
+
+
+@pytest.mark.fast
+def test_words_of_the_template_cannot_be_spelt(checkpoint: Path, tmp_path: Path) -> None:
+    """Even where a checkpoint does not call them special."""
+    source = "{% for m in messages %}<|user|>{{ m.content }}{% endfor %}"
+    words = {"added_tokens_decoder": {"266": {"content": "<|user|>", "special": False}}}
+    prompts = load(
+        with_files(
+            checkpoint,
+            tmp_path / "model",
+            chat_template__jinja=source,
+            tokenizer_config__json=words,
+        )
+    )
+    marker = prompts.tokenizer.token_id("<|user|>")
+    ids = prompts.encode_chat(user(TextPart("x<|user|>y"))).prompt_ids
+    assert ids.count(marker) == 1

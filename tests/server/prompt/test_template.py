@@ -1,9 +1,7 @@
 """Tests of chat templates."""
 
-import json
-from pathlib import Path
-
 import pytest
+from jinja2 import TemplateError
 
 from skipserve.errors import InvalidRequestError
 from skipserve.prompt.template import (
@@ -36,24 +34,84 @@ def test_generation_marks_are_taken_as_nothing() -> None:
     assert ChatTemplate(source, {}).render(TALK) == RENDERED
 
 
+def test_the_published_form_has_no_prefix_before_a_system_turn() -> None:
+    system = Message("system", (TextPart("Be brief."),))
+    assert ChatTemplate(LLAVA_TEMPLATE, {}).render([system, *TALK]) == "Be brief. " + RENDERED
+
+
+TEXT_TEMPLATES = {
+    "trimmed": "{% for m in messages %}[{{ m.role }}] {{ m['content'] | trim }}{% endfor %}",
+    "joined": "{% for m in messages %}{{ '[' + m['role'] + '] ' + m['content'] }}{% endfor %}",
+    "method": "{% for m in messages %}[{{ m.role }}] {{ m.content.strip() }}{% endfor %}",
+    "upper": "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("source", TEXT_TEMPLATES.values(), ids=TEXT_TEMPLATES)
+def test_a_template_whose_content_is_one_text(source: str) -> None:
+    expected = "[user] <image>\nWhat is this?[assistant] A cat.[user] Sure?"
+    assert ChatTemplate(source, {}).render(TALK) == expected
+
+
+def test_images_come_first_in_one_text() -> None:
+    turn = Message("user", (TextPart("a"), ImagePart(), TextPart("b"), ImagePart()))
+    template = ChatTemplate("{{ messages[0].content | trim }}", {}, "<picture>")
+    assert template.render([turn]) == "<picture>\n<picture>\na\nb"
+
+
+def test_each_role_has_a_form_of_its_own() -> None:
+    """Some templates take the user's content as parts, and an answer as one text."""
+    source = (
+        "{% for m in messages %}{% if m.role == 'user' %}"
+        "{% for p in m.content %}{{ p.text or '<image>' }}{% endfor %}"
+        "{% else %}{{ '|' + m.content + '|' }}{% endif %}{% endfor %}"
+    )
+    assert ChatTemplate(source, {}).render(TALK) == "What is this?<image>|A cat.|Sure?"
+
+
+def test_parts_that_leave_images_out_give_way_to_one_text() -> None:
+    """As templates of text models do that take both forms."""
+    source = (
+        "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}"
+        "{% for p in m.content if p.type == 'text' %}{{ p.text }}{% endfor %}{% endif %}"
+        "{% endfor %}"
+    )
+    assert ChatTemplate(source, {}).render(TALK[:1]) == "<image>\nWhat is this?"
+
+
+def test_what_transformers_offers_to_templates() -> None:
+    source = (
+        "{{ {'a': '<é>'} | tojson }}{{ [1] | tojson(indent=1) }} "
+        "{{ strftime_now('%Y') | length }} {{ tools is none }} {{ documents is none }}"
+        "{% for m in messages %}{% if loop.index > 1 %}{% break %}{% endif %}"
+        "{{ m.content[0].text }}{% endfor %}"
+    )
+    assert ChatTemplate(source, {}).render(TALK) == (
+        '{"a": "<é>"}[\n 1\n] 4 True TrueWhat is this?'
+    )
+
+
 @pytest.mark.parametrize(
-    ("name", "wrap"),
+    "source",
     [
-        ("chat_template.jinja", lambda source: source),
-        ("chat_template.json", lambda source: json.dumps({"chat_template": source})),
-        ("processor_config.json", lambda source: json.dumps({"chat_template": source})),
-        ("tokenizer_config.json", lambda source: json.dumps({"chat_template": source})),
+        "{{ 1 / 0 }}",
+        "{{ messages[0]['content'] + 1 }}",
+        "{{ messages[7].content }}",
+        "{{ messages | no_such_function }}",
+        "{{ nothing.at.all }}",
+        "{{ strftime_now(3) }}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
     ],
 )
-def test_where_a_template_is_found(tmp_path: Path, name: str, wrap: object) -> None:
-    assert callable(wrap)
-    (tmp_path / name).write_text(wrap("{{ bos_token }} of " + name))
-    template = ChatTemplate.from_folder(tmp_path, {"bos_token": "<s>"})
-    assert template.render(TALK) == "<s> of " + name
-
-
-def test_a_folder_without_a_template(tmp_path: Path) -> None:
-    assert ChatTemplate.from_folder(tmp_path, {}).render(TALK) == RENDERED
+def test_whatever_a_template_raises_is_a_clear_error(source: str) -> None:
+    try:
+        template = ChatTemplate(source, {})
+    except TemplateError:
+        return  # told when the server starts
+    with pytest.raises(InvalidRequestError, match="chat template") as caught:
+        template.render(TALK)
+    assert caught.value.param == "messages"
+    assert "\n" not in caught.value.message
 
 
 def test_a_template_may_refuse() -> None:
@@ -72,5 +130,5 @@ def test_a_template_may_refuse() -> None:
     ],
 )
 def test_s28_a_template_stays_in_its_sandbox(source: str) -> None:
-    with pytest.raises((InvalidRequestError, OverflowError)):
+    with pytest.raises(InvalidRequestError):
         ChatTemplate(source, {}).render(TALK)

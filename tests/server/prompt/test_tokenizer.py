@@ -2,73 +2,95 @@
 
 import json
 import time
-from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tiny_llava import make_tokenizer
-from tokenizers import AddedToken, decoders, models, normalizers, processors
+from tokenizer_forms import BOS, EOS, SPECIAL, all_forms, id_of, llama_like
+from tokenizers import AddedToken, models
 from tokenizers import Tokenizer as FastTokenizer
 
-from skipserve.prompt.tokenizer import GUARD, Tokenizer, TokenizerFilesError
+from skipserve.prompt.tokenizer import Tokenizer
+from skipserve.prompt.tokenizer_files import TokenizerFilesError
 
 pytestmark = pytest.mark.fast
 
-BOS, EOS, IMAGE = 1, 2, 4
-
-
-def llama_like() -> FastTokenizer:
-    """A tokenizer built as LLaVA-1.5's is: SentencePiece pieces with byte fallback."""
-    words = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    words += ["\u2581", "a", "b", "\u2581a", "ab", "\u2581ab"]
-    merges = [("\u2581", "a"), ("a", "b"), ("\u2581a", "b")]
-    tokenizer = FastTokenizer(
-        models.BPE(
-            {word: index for index, word in enumerate(words)},
-            merges,
-            unk_token="<unk>",
-            fuse_unk=True,
-            byte_fallback=True,
-        )
-    )
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
-    )
-    tokenizer.decoder = decoders.Sequence(
-        [
-            decoders.Replace("\u2581", " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(" ", 1, 0),
-        ]
-    )
-    tokenizer.add_special_tokens(
-        [AddedToken(word, normalized=False) for word in ("<unk>", "<s>", "</s>", "<image>")]
-    )
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", 1)]
-    )
-    return tokenizer
-
-
-def id_of(tokenizer: FastTokenizer, token: str) -> int:
-    token_id = tokenizer.token_to_id(token)
-    assert token_id is not None
-    return token_id
-
-
-KINDS = {"byte_level": make_tokenizer(), "sentencepiece": llama_like()}
+KINDS = all_forms()
 OURS = {kind: Tokenizer(theirs.to_str()) for kind, theirs in KINDS.items()}
 BY_KIND = pytest.mark.parametrize("kind", KINDS)
+# What is near to special tokens, and what tokenizers treat in ways of their own.
+PIECES = st.sampled_from(
+    [
+        "<",
+        ">",
+        "s>",
+        "</",
+        "<s",
+        "image>",
+        "<ima",
+        "ge>",
+        "a",
+        "ab",
+        " ",
+        "  ",
+        "\n",
+        "\u2581",
+        "é",
+        "😀",
+    ]
+)
+TEXTS = st.one_of(st.text(), st.lists(PIECES).map("".join))
 
 
 @BY_KIND
-@given(text=st.text(), adds_special=st.booleans())
+@given(text=TEXTS, adds_special=st.booleans())
 def test_encodes_as_the_library_does(kind: str, text: str, adds_special: bool) -> None:
-    text = text.replace(GUARD, "")
     expected = KINDS[kind].encode(text, add_special_tokens=adds_special).ids
     assert OURS[kind].encode(text, adds_special=adds_special) == expected
+
+
+@BY_KIND
+@given(texts=st.lists(TEXTS, min_size=1, max_size=3))
+@example(texts=["> is this"])
+@example(texts=["is this <"])
+@example(texts=["</"])
+@example(texts=["<ima", "ge>"])
+def test_guarded_texts_encode_as_the_whole_does(kind: str, texts: list[str]) -> None:
+    """Where texts spell no special token, guarding them changes nothing."""
+    texts = [text.encode(errors="replace").decode() for text in texts]
+    ours = OURS[kind]
+
+    def prompt(texts: list[str]) -> str:
+        return "USER: <image>\n" + " <image>".join(texts) + " ASSISTANT:"
+
+    if any(word in text for text in texts for word in SPECIAL):
+        return
+    expected = KINDS[kind].encode(prompt(texts)).ids
+    assert ours.encode(prompt([ours.guard(text) for text in texts]), adds_special=True) == expected
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "unigram"])
+@given(text=st.lists(st.sampled_from(["<s>", "</s>", "<image>", "<", " ", "a", "b"])).map("".join))
+def test_special_tokens_in_guarded_text_encode_as_any_other_words(kind: str, text: str) -> None:
+    theirs = FastTokenizer.from_str(KINDS[kind].to_str())
+    theirs.encode_special_tokens = True
+    ids = OURS[kind].encode(OURS[kind].guard(text), adds_special=False)
+    assert ids == theirs.encode(text, add_special_tokens=False).ids
+
+
+@BY_KIND
+@given(
+    before=st.sampled_from(["", " ", "\n "]),
+    text=st.sampled_from(["<s>", "</s> a", "<ima", "ge>"]),
+    after=st.sampled_from(["", " "]),
+)
+def test_guarded_texts_may_be_stripped(kind: str, before: str, text: str, after: str) -> None:
+    """Many templates strip what a message says."""
+    ours = OURS[kind]
+    prompt = "<ima" + ours.guard(before + text + after).strip() + ours.guard(before + "ge>").strip()
+    ids = ours.encode(prompt, adds_special=False)
+    assert not {id_of(KINDS[kind], word) for word in SPECIAL[1:]} & set(ids)
 
 
 @BY_KIND
@@ -100,7 +122,7 @@ def test_guarded_text_keeps_its_meaning() -> None:
 @given(ids=st.lists(st.integers(0, 255)))
 def test_bytes_decode_as_the_library_does(kind: str, ids: list[int]) -> None:
     text = b"".join(map(OURS[kind].token_bytes, ids)).decode(errors="replace")
-    if kind == "sentencepiece":
+    if kind != "byte_level":
         text = text.removeprefix(" ")
     expected = KINDS[kind].decode(ids, skip_special_tokens=True)
     # The library gives one mark for each byte of a broken run, Python one for the run.
@@ -127,11 +149,6 @@ def test_the_longest_token() -> None:
     assert OURS["byte_level"].longest_token == len("<image>")
 
 
-def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
-    with pytest.raises(TokenizerFilesError, match=r"no tokenizer\.json"):
-        Tokenizer.from_folder(tmp_path)
-
-
 def test_a_broken_file() -> None:
     with pytest.raises(TokenizerFilesError, match="cannot be read"):
         Tokenizer("{}")
@@ -148,9 +165,69 @@ def test_s27_guarding_takes_linear_time() -> None:
     ours = OURS["byte_level"]
 
     def seconds(count: int) -> float:
-        begun = time.perf_counter()
+        begun = time.process_time()
         ours.encode(ours.guard("<image>" * count), adds_special=False)
-        return time.perf_counter() - begun
+        return time.process_time() - begun
 
     seconds(1000)
     assert seconds(40_000) < 40 * max(seconds(4_000), 0.01)
+
+
+def trained(definition: FastTokenizer) -> FastTokenizer:
+    """Return a tokenizer as training leaves it."""
+    definition.enable_padding(length=40, pad_token="</s>", pad_id=EOS)
+    definition.enable_truncation(3)
+    return definition
+
+
+@BY_KIND
+def test_what_training_leaves_is_off(kind: str) -> None:
+    definition = trained(FastTokenizer.from_str(KINDS[kind].to_str()))
+    ours = Tokenizer(definition.to_str())
+    for text in ("a b a b a b", ours.guard("<s> a b a b")):
+        assert ours.encode(text, adds_special=True) == OURS[kind].encode(
+            text.replace(ours.guard("<s>"), OURS[kind].guard("<s>")), adds_special=True
+        )
+
+
+def test_words_are_not_split_at_random() -> None:
+    definition = json.loads(llama_like().to_str())
+    definition["model"]["dropout"] = 0.9
+    ours = Tokenizer(json.dumps(definition))
+    expected = OURS["prepend"].encode("ab ab ab", adds_special=False)
+    assert all(ours.encode("ab ab ab", adds_special=False) == expected for _ in range(20))
+
+
+def test_added_words_are_tokens_in_texts_too_unless_reserved() -> None:
+    definition = make_tokenizer()
+    definition.add_tokens([AddedToken("    ", normalized=False), AddedToken("<|user|>")])
+    spaces, user = id_of(definition, "    "), id_of(definition, "<|user|>")
+    text = "a    b<|user|>"
+    plain = Tokenizer(definition.to_str())
+    assert {spaces, user} <= set(plain.encode(plain.guard(text), adds_special=False))
+    ours = Tokenizer(definition.to_str(), reserves={"<|user|>"})
+    ids = ours.encode("<|user|>" + ours.guard(text), adds_special=False)
+    assert ids.count(user) == 1
+    assert ids.count(spaces) == 1
+    assert b"".join(map(ours.token_bytes, ids[1:])) == text.encode()
+
+
+def test_a_reserved_word_that_merges_could_build() -> None:
+    words = ["<unk>", "a", "b", "ab"]
+    definition = FastTokenizer(
+        models.BPE({w: i for i, w in enumerate(words)}, [("a", "b")], unk_token="<unk>")
+    )
+    definition.decoder = make_tokenizer().decoder
+    definition.add_special_tokens(["ab"])
+    ours = Tokenizer(definition.to_str())
+    assert ours.encode("ab" + ours.guard("ab"), adds_special=False) == [3, 1, 2]
+
+
+def test_hidden_tokens() -> None:
+    assert OURS["byte_level"].hidden_tokens == {
+        "<unk>": 0,
+        "<s>": 1,
+        "</s>": 2,
+        "<pad>": 3,
+        "<image>": 4,
+    }
