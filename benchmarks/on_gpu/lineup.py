@@ -9,7 +9,7 @@ import numpy as np
 
 from skipserve.engine.page_keys import PageKeys
 from skipserve.engine.pages import PagePool
-from skipserve.engine.rows import PlanTable
+from skipserve.engine.plans import PlanTable
 from skipserve.engine.scheduler import Scheduler, Step
 from skipserve.engine.sequence import Sequence as EngineSequence
 from skipserve.engine.tables import SlotTables
@@ -76,7 +76,7 @@ class Lineup:
         finally:
             for sequence in sequences:
                 self._scheduler.remove(sequence)
-                self.plans.release(sequence.request.plan)
+                self.plans.release(sequence.plan)
 
     def _sequence(self, plan: Plan, num_prompt: int, number: int) -> EngineSequence:
         request = Request(
@@ -92,10 +92,11 @@ class Lineup:
             plan=plan,
         )
         visual = np.zeros(0, dtype=np.int64)
+        entry = self.plans.acquire(plan)
         return EngineSequence(
             request,
-            keys=PageKeys(request, PAGE_SIZE, 1, visual),
+            keys=PageKeys(request, entry.kv_digests, PAGE_SIZE, 1, visual),
             visual_positions=visual,
+            plan=entry,
             arrived=time.perf_counter(),
-            plan_index=self.plans.acquire(plan),
         )

@@ -148,6 +148,12 @@ class Plan:
         """A stable name of the whole table: equal iff the tables are equal."""
         return _digest(self.column_digest(token_class) for token_class in TokenClass)
 
+    @cached_property
+    def key(self) -> bytes:
+        """The full sha256 of the table, 32 bytes: programs know it by this, people by `digest`."""
+        columns = zip(self.columns, self.kv, strict=True)
+        return bytes.fromhex(_full_digest(";".join(map(_spell, *column)) for column in columns))
+
     def column_digest(self, token_class: TokenClass) -> str:
         """Return a stable name of what rows of one class compute, K/V included."""
         return self._column_digests[token_class]

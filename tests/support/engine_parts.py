@@ -6,22 +6,23 @@ from fake_decoder import CONFIG, IMAGE_ID, NUM_LAYERS, TOKENS_PER_IMAGE
 
 from skipserve.engine.page_keys import PageKeys, find_visual
 from skipserve.engine.pages import PagePool
-from skipserve.engine.rows import PlanTable
+from skipserve.engine.plans import PlanTable
 from skipserve.engine.scheduler import Scheduler, Step
 from skipserve.engine.sequence import NO_SLOT, Sequence
 from skipserve.engine.tables import SlotTables
 from skipserve.engine.types import Request
 
 
-def make_sequence(request: Request, page_size: int = 4, plan_index: int = 0) -> Sequence:
+def make_sequence(request: Request, page_size: int = 4, plans: PlanTable | None = None) -> Sequence:
     """Return a request that has not started."""
     visual = find_visual(request, IMAGE_ID)
+    plan = (PlanTable(NUM_LAYERS) if plans is None else plans).acquire(request.plan)
     return Sequence(
         request,
-        keys=PageKeys(request, page_size, TOKENS_PER_IMAGE, visual),
+        keys=PageKeys(request, plan.kv_digests, page_size, TOKENS_PER_IMAGE, visual),
         visual_positions=visual,
+        plan=plan,
         arrived=time.perf_counter(),
-        plan_index=plan_index,
     )
 
 
@@ -46,8 +47,7 @@ class EngineParts:
 
     def add(self, request: Request) -> Sequence:
         """Line a request up."""
-        index = self.plans.acquire(request.plan)
-        sequence = make_sequence(request, self.tables.page_size, index)
+        sequence = make_sequence(request, self.tables.page_size, self.plans)
         self.scheduler.add(sequence)
         return sequence
 

@@ -137,6 +137,12 @@ def make_request(
     )
 
 
+def plan_of(request: Request) -> Plan:
+    """Return the plan of a request that brings its table."""
+    assert isinstance(request.plan, Plan)
+    return request.plan
+
+
 def make_image(brightness: int) -> Image:
     """Return a picture of one colour."""
     pixels = bytes([brightness]) * (IMAGE_SIZE**2 * 3)

@@ -23,7 +23,7 @@ from pydantic import TypeAdapter
 from tiny_llava import make_checkpoint
 from triton_compile import Launch, Recorder
 
-from skipserve.engine.rows import NUM_CLASSES
+from skipserve.engine.plans import NUM_CLASSES
 from skipserve.engine.runner import Runner
 from skipserve.engine.tables import UNREAD
 from skipserve.engine.types import EngineLimits

@@ -68,10 +68,10 @@ class WorkCounter:
         for sequence, start, stop, samples in zip(
             step.sequences, step.starts, step.stops, step.samples, strict=True
         ):
-            key = (sequence.request.policy_name, sequence.plan_index)
+            key = (sequence.request.policy_name, sequence.plan.index)
             tally = tallies.get(key)
             if tally is None:
-                tally = tallies[key] = _Tally(sequence.request.plan)
+                tally = tallies[key] = _Tally(sequence.plan.plan)
             tally.num_logits += samples
             if start >= sequence.num_prompt and stop - start == 1:
                 tally.num_generated += 1

@@ -19,7 +19,7 @@ from skipserve.engine.memory import (
 )
 from skipserve.engine.page_keys import PageKeys, find_visual
 from skipserve.engine.pages import PagePool
-from skipserve.engine.rows import PlanTable
+from skipserve.engine.plans import PlanTable
 from skipserve.engine.runner import Launched, Runner
 from skipserve.engine.sampler import SampledTokens
 from skipserve.engine.scheduler import Scheduler, Step
@@ -140,16 +140,20 @@ class Engine:
 
         Raises:
             InvalidRequestError: the model cannot run it, or not with this much memory.
+            UnknownPlanError: it names its plan by a key that is not known here.
         """
         check_request(request, self._config, self.num_cache_tokens)
+        plan = self._plans.acquire(request.plan)
         visual = find_visual(request, self._config.image_token_id)
         tokens_per_image = self._config.sizes.vision.num_tokens
         sequence = Sequence(
             request,
-            keys=PageKeys(request, self._limits.page_size, tokens_per_image, visual),
+            keys=PageKeys(
+                request, plan.kv_digests, self._limits.page_size, tokens_per_image, visual
+            ),
             visual_positions=visual,
+            plan=plan,
             arrived=time.perf_counter(),
-            plan_index=self._plans.acquire(request.plan),
         )
         self._sequences[request.id] = sequence
         self._scheduler.add(sequence)
@@ -215,7 +219,7 @@ class Engine:
     def check(self) -> list[str]:
         """Return what is wrong with the bookkeeping; nothing in a sound engine."""
         faults = self._scheduler.check(self._sequences.values())
-        if self._plans.num_plans != len({s.request.plan for s in self._sequences.values()}):
+        if self._plans.num_plans != len({s.plan.index for s in self._sequences.values()}):
             faults.append("the table of plans does not hold just those of the requests")
         return faults
 
@@ -260,7 +264,7 @@ class Engine:
         tokens = launched.samples.read() if launched.samples else SampledTokens([], {})
         _book_vision(launched)
         executed = self._counter.executed(step, launched.num_encoded)
-        num_plans = len({sequence.plan_index for sequence in step.sequences})
+        num_plans = len({sequence.plan.index for sequence in step.sequences})
         self._enter(sampling, launched, tokens)
         failed = self._fail([sampling[place] for place in tokens.faulty])
         self._publish(step)
@@ -344,7 +348,7 @@ class Engine:
         sequence.is_over = True
         self._is_audited = False
         self._scheduler.remove(sequence)
-        self._plans.release(sequence.request.plan)
+        self._plans.release(sequence.plan)
         del self._sequences[sequence.request.id]
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from skipserve.engine.device_memory import is_out_of_memory
 from skipserve.engine.inputs import Index, StepRows
-from skipserve.engine.rows import PlanTable, plan_work
+from skipserve.engine.plans import PlanTable, plan_work
 from skipserve.engine.scheduler import Step
 from skipserve.engine.tables import UNREAD, SlotTables
 from skipserve.engine.types import StepMode

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skipserve.engine.rows import HostRowSet, PlanTable
+from skipserve.engine.plans import PlanTable
+from skipserve.engine.rows import HostRowSet
 from skipserve.engine.scheduler import Step
 from skipserve.engine.sequence import Sequence
 from skipserve.engine.tables import UNREAD, SlotTables

@@ -9,11 +9,13 @@ import torch
 
 from skipserve.engine.engine import Engine
 from skipserve.engine.ipc import FrameError, pack, read_to_engine
+from skipserve.engine.plans import UnknownPlanError
 from skipserve.engine.types import (
     Cancel,
     Failed,
     FailureKind,
     FromEngine,
+    PlanWanted,
     Progress,
     StepOutput,
     StepReport,
@@ -92,6 +94,8 @@ class EngineLoop:
             case Submit(request):
                 try:
                     self._engine.add(request)
+                except UnknownPlanError:
+                    self._send(PlanWanted(request.id))
                 except InvalidRequestError as error:
                     self._send(Failed(request.id, error.message, FailureKind.INVALID))
             case Cancel(request_id):

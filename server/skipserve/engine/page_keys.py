@@ -1,6 +1,7 @@
 """Names the pages of a sequence by all that their keys and values depend on."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from struct import pack
 
 import numpy as np
@@ -11,10 +12,13 @@ from skipserve.engine.types import Request
 from skipserve.framing import digest_of, frame
 from skipserve_policies.plan import TokenClass
 
+_DIGEST_SIZE = 32
+_ID_SIZE = 4
+
 
 def find_visual(request: Request, image_token_id: int) -> NDArray[np.int64]:
     """Return the prompt rows that show an image, [N], ascending, whatever their classes."""
-    return np.flatnonzero(np.array(request.prompt_ids) == image_token_id)
+    return np.flatnonzero(request.prompt_array == image_token_id)
 
 
 class PageKeys:
@@ -25,6 +29,7 @@ class PageKeys:
 
     Args:
         request: whose pages they are.
+        kv_digests: of its plan, by class.
         page_size: positions of a page.
         tokens_per_image: prompt rows that show one image.
         visual_positions: all of these rows, as `find_visual` gives them.
@@ -33,6 +38,7 @@ class PageKeys:
     def __init__(
         self,
         request: Request,
+        kv_digests: Sequence[bytes],
         page_size: int,
         tokens_per_image: int,
         visual_positions: NDArray[np.int64],
@@ -41,9 +47,14 @@ class PageKeys:
         self._tokens_per_image = tokens_per_image
         self._images = request.images
         self._visual_positions = visual_positions
-        digests = [bytes.fromhex(request.plan.kv_digest(c)) for c in TokenClass]
-        self._prompt_rows = [digests[c] for c in request.token_classes]
-        self._generated_row = digests[TokenClass.GENERATED]
+        self._prompt_ids = request.prompt_array.astype("<i4").tobytes()
+        # By row, 32 bytes each.
+        self._prompt_rows = b"".join(map(kv_digests.__getitem__, request.class_array.tolist()))
+        self._generated_row = kv_digests[TokenClass.GENERATED]
+        has_images = len(visual_positions) > 0
+        self._visual_range = (
+            (int(visual_positions[0]), int(visual_positions[-1]) + 1) if has_images else (0, 0)
+        )
         self._root = digest_of(b"root", request.cache_salt.encode(), pack("<Q", page_size))
         self._keys: list[PageKey] = []
 
@@ -60,14 +71,18 @@ class PageKeys:
         return self._keys[index]
 
     def _next_key(self, token_ids: NDArray[np.int64]) -> PageKey:
+        """Work out the next key. All fields but the last have one length: none needs a frame."""
         start = len(self._keys) * self._page_size
         stop = start + self._page_size
         parent = self._keys[-1].digest if self._keys else self._root
-        page_ids = token_ids[start:stop].astype("<i4").tobytes()
-        rows = self._prompt_rows[start:stop]
-        rows += [self._generated_row] * (self._page_size - len(rows))
-        images = frame(*self._image_fields(start, stop))
-        digest = digest_of(b"page", parent, page_ids, b"".join(rows), images)
+        page_ids = self._prompt_ids[start * _ID_SIZE : stop * _ID_SIZE]
+        if len(page_ids) < self._page_size * _ID_SIZE:
+            page_ids = token_ids[start:stop].astype("<i4").tobytes()
+        rows = self._prompt_rows[start * _DIGEST_SIZE : stop * _DIGEST_SIZE]
+        rows += self._generated_row * (self._page_size - len(rows) // _DIGEST_SIZE)
+        first, end = self._visual_range
+        images = b"".join(self._image_fields(start, stop)) if start < end and first < stop else b""
+        digest = hashlib.sha256(b"".join((b"page", parent, page_ids, rows, images))).digest()
         return PageKey(digest, parent, page_ids)
 
     def _image_fields(self, start: int, stop: int) -> Iterator[bytes]:

@@ -15,7 +15,7 @@ from skipserve.engine.encoder_cache import EncoderCache, image_key
 from skipserve.engine.graphs import DecodeGraphs
 from skipserve.engine.inputs import StepRows, build_batch, visual_range
 from skipserve.engine.memory import runs_graphs
-from skipserve.engine.rows import PlanTable
+from skipserve.engine.plans import PlanTable
 from skipserve.engine.sampler import Sampler, Samples
 from skipserve.engine.scheduler import Step
 from skipserve.engine.sequence import Sequence

@@ -186,19 +186,20 @@ class Scheduler:
         """
         if not self._waiting or not self._tables.num_free:
             return
-        computing = {key for s in self._running for key in self._unpublished(s)}
+        computing = {key.digest for s in self._running for key in self._unpublished(s)}
         held = []
         while self._waiting and step.num_rows < self._max_rows and self._tables.num_free:
             sequence = self._waiting.popleft()
             found = self._find_pages(sequence)
-            is_early = next(islice(self._keys(sequence), len(found), None), None) in computing
+            next_key = next(islice(self._keys(sequence), len(found), None), None)
+            is_early = next_key is not None and next_key.digest in computing
             if is_early or not self._start(sequence, found):
                 self._pool.release(found)
                 held.append(sequence)
                 if is_early:
                     continue
                 break
-            computing.update(self._unpublished(sequence))
+            computing.update(key.digest for key in self._unpublished(sequence))
             step.placed.append(sequence)
             step.add(sequence, self._next_stop(sequence, step))
         self._waiting.extendleft(reversed(held))

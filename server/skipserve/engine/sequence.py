@@ -1,12 +1,12 @@
 """A request under way: the engine's only mutable type. Few facts are stored, the rest follows."""
 
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.engine.page_keys import PageKeys
+from skipserve.engine.plans import PlanEntry
 from skipserve.engine.types import FinishReason, Request, Stage
 
 # The slot of a sequence that does not run.
@@ -21,6 +21,7 @@ class Sequence:
         request: what was asked.
         keys: names of its pages, for reuse.
         visual_positions: the prompt rows that show an image, [N], ascending.
+        plan: what is computed for it.
         arrived: when it came; like all times here, on the clock of `perf_counter`.
         generated_ids: the answer so far, as far as it is read from the device.
         num_prompt: rows of the prompt.
@@ -28,7 +29,6 @@ class Sequence:
         num_computed: leading positions whose K/V are stored, or will be by the step under way.
         num_published: leading pages that others may find.
         num_cached: leading positions that were found and not computed, when it first ran.
-        plan_index: its plan in the engine's PlanTable.
         slot: its row in the engine's tables while it runs.
         pages: where its K/V live, in the order of their positions.
         num_allotted: positions that they hold.
@@ -40,8 +40,8 @@ class Sequence:
     request: Request
     keys: PageKeys
     visual_positions: NDArray[np.int64]
+    plan: PlanEntry
     arrived: float
-    plan_index: int = 0
     slot: int = NO_SLOT
     num_computed: int = 0
     num_published: int = 0
@@ -80,12 +80,8 @@ class Sequence:
     def known_ids(self) -> NDArray[np.int64]:
         """The tokens of the prompt and of the answer, as far as they are read."""
         if not self.generated_ids:
-            return self._prompt_ids
-        return np.concatenate([self._prompt_ids, self.generated_ids])
-
-    @cached_property
-    def _prompt_ids(self) -> NDArray[np.int64]:
-        return np.array(self.request.prompt_ids, dtype=np.int64)
+            return self.request.prompt_array
+        return np.concatenate([self.request.prompt_array, self.generated_ids])
 
     def finish_reason(self, eos_token_ids: frozenset[int]) -> FinishReason | None:
         """Return why the answer is complete; None while it is not."""

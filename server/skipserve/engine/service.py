@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from skipserve.engine.ipc import FrameError, pack, read_from_engine, spec_to_json
 from skipserve.engine.types import (
@@ -20,6 +20,7 @@ from skipserve.engine.types import (
     Failed,
     FailureKind,
     FromEngine,
+    PlanWanted,
     Progress,
     Ready,
     Request,
@@ -57,11 +58,22 @@ _EXIT_SECONDS = 5.0
 _SILENT_PERIODS = 4
 
 
-@dataclass(frozen=True)
-class _Stream:
-    """What the engine says about one request, for the one who waits for it."""
+# Keys of plans that are remembered as sent; to forget one costs sending its table again.
+_MAX_SENT = 4096
 
-    policy_name: str
+
+@dataclass
+class _Stream:
+    """What the engine says about one request, for the one who waits for it.
+
+    Attributes:
+        request: what was asked.
+        is_cancelled: whether nobody waits any more.
+        events: what has not been read yet.
+    """
+
+    request: Request
+    is_cancelled: bool = False
     events: asyncio.Queue[StepOutput | SkipserveError] = field(default_factory=asyncio.Queue)
 
 
@@ -92,6 +104,8 @@ class EngineService:
         self._state = EngineState()
         # Requests that the engine has not ended yet, those that nobody reads any more among them.
         self._streams: dict[str, _Stream] = {}
+        # Keys of plans whose tables the engine was sent. It may have forgotten some, and says so.
+        self._sent: set[bytes] = set()
         self._loaded, self._idle, self._gone = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._idle.set()
         if metrics is not None:
@@ -157,8 +171,8 @@ class EngineService:
         """
         assert request.id not in self._streams
         writer = self._open_writer()
-        frame = _pack_request(request)
-        stream = self._streams[request.id] = _Stream(request.policy_name)
+        frame = self._first_frame(request)
+        stream = self._streams[request.id] = _Stream(request)
         self._idle.clear()
         try:
             writer.write(frame)
@@ -171,6 +185,7 @@ class EngineService:
                 yield output
         finally:
             if request.id in self._streams:
+                stream.is_cancelled = True
                 writer.write(pack(Cancel(request.id)))
 
     async def wait_ready(self) -> None:
@@ -206,6 +221,25 @@ class EngineService:
         if self.ready is None or self._writer is None:
             raise UnavailableError("the model is still loading")
         return self._writer
+
+    def _first_frame(self, request: Request) -> bytes:
+        """Return a request as it is sent first: with its plan's key where the table was sent."""
+        key = request.plan if isinstance(request.plan, bytes) else request.plan.key
+        if key in self._sent:
+            return _pack_request(replace(request, plan=key))
+        frame = _pack_request(request)
+        if len(self._sent) >= _MAX_SENT:
+            self._sent.clear()
+        self._sent.add(key)
+        return frame
+
+    def _submit_again(self, request_id: str) -> None:
+        """Send a request with its plan's table, which the engine does not know any more."""
+        stream = self._streams[request_id]
+        if stream.is_cancelled or self._writer is None:
+            self._forget(request_id)
+        else:
+            self._writer.write(_pack_request(stream.request))
 
     async def _follow(self, process: subprocess.Popen[bytes], reader: asyncio.StreamReader) -> None:
         """Act on what the engine says until it is gone, then clear up after it."""
@@ -246,6 +280,8 @@ class EngineService:
                 self._loaded.set()
             case Progress():
                 self._take_progress(message)
+            case PlanWanted(request_id):
+                self._submit_again(request_id)
             case Failed(request_id=None):
                 self.failure = EngineError(message.message)
             case Failed(request_id=str(request_id)):
@@ -264,7 +300,7 @@ class EngineService:
         stream = self._streams[output.request_id]
         stream.events.put_nowait(output)
         if self._metrics is not None:
-            self._metrics.record_output(stream.policy_name, output)
+            self._metrics.record_output(stream.request.policy_name, output)
         if output.finish_reason is not None:
             self._forget(output.request_id)
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.engine.rows import NUM_CLASSES
+from skipserve.engine.plans import NUM_CLASSES
 from skipserve.engine.sequence import NO_SLOT, Sequence
 from skipserve_policies.plan import TokenClass
 
@@ -43,8 +43,8 @@ class SlotTables:
         request, known = sequence.request, sequence.known_ids
         self.token_ids[slot, : len(known)] = known
         self.token_ids[slot, len(known) :] = UNREAD
-        first = sequence.plan_index * NUM_CLASSES
-        self.columns[slot, : sequence.num_prompt] = request.token_classes
+        first = sequence.plan.index * NUM_CLASSES
+        self.columns[slot, : sequence.num_prompt] = request.class_array
         self.columns[slot, sequence.num_prompt :] = TokenClass.GENERATED
         self.columns[slot] += first
 

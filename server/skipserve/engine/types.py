@@ -1,10 +1,14 @@
 """What flows through the engine, and over its socket: plain data, encoded by msgspec as msgpack."""
 
+from array import array
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from skipserve_policies.plan import Plan, TokenClass
 
@@ -159,7 +163,7 @@ class Request:
         images: in the order of their placeholders.
         sampling: how tokens are chosen.
         policy_name: a label for metrics and replies; decides nothing.
-        plan: what is computed; trimmed.
+        plan: what is computed, trimmed; over the socket the key of a plan that the engine has.
         cache_salt: requests share cached work only with those of the same salt.
         queue_seconds: it may wait so long for its first step; None for ever.
         deadline_seconds: it may take so long in all; None for ever.
@@ -171,7 +175,7 @@ class Request:
     images: tuple[Image, ...]
     sampling: SamplingParams
     policy_name: str
-    plan: Plan
+    plan: Plan | bytes
     cache_salt: str = ""
     queue_seconds: float | None = None
     deadline_seconds: float | None = None
@@ -180,6 +184,16 @@ class Request:
     def num_prompt(self) -> int:
         """Rows of the prompt."""
         return len(self.prompt_ids)
+
+    @cached_property
+    def prompt_array(self) -> NDArray[np.int64]:
+        """The token ids as an array, [num_prompt], read-only."""
+        return np.frombuffer(array("q", self.prompt_ids), dtype=np.int64)
+
+    @cached_property
+    def class_array(self) -> NDArray[np.uint8]:
+        """The token classes as an array, [num_prompt], read-only."""
+        return np.frombuffer(bytes(self.token_classes), dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -341,5 +355,11 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     kind: FailureKind = FailureKind.ENGINE
 
 
+class PlanWanted(msgspec.Struct, frozen=True, tag="plan_wanted"):
+    """From the engine: this request named a plan that is not known; submit it with the table."""
+
+    request_id: str
+
+
 ToEngine = Submit | Cancel
-FromEngine = Ready | Progress | Failed
+FromEngine = Ready | Progress | Failed | PlanWanted

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pytest
 from engine_parts import EngineParts
-from fake_decoder import CONFIG, NUM_LAYERS, make_request
+from fake_decoder import CONFIG, NUM_LAYERS, make_request, plan_of
 from hypothesis import given
 from hypothesis import strategies as st
 from plan_strategies import plans
@@ -56,7 +56,7 @@ _requests = st.builds(
 @given(_requests, st.integers(1, 30))
 def test_the_steps_of_a_request_add_up_to_the_plan(request: Request, max_rows: int) -> None:
     total = _run([request], max_rows)["full"]
-    assert total.flops == _planned(request, request.plan)
+    assert total.flops == _planned(request, plan_of(request))
     assert total.full_flops == _planned(request, FULL)
     assert 0 <= total.flops <= total.full_flops
     assert total.skipped_attention >= 0
@@ -68,7 +68,7 @@ def test_requests_of_one_policy_name_are_summed_whatever_their_plans(
     requests: list[Request], max_rows: int
 ) -> None:
     total = _run(requests, max_rows).get("full", Executed())
-    assert total.flops == sum(_planned(request, request.plan) for request in requests)
+    assert total.flops == sum(_planned(request, plan_of(request)) for request in requests)
 
 
 def test_policies_are_counted_apart() -> None:

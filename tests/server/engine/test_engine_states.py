@@ -170,7 +170,7 @@ def _rows(sequence: Sequence) -> list[Row]:
         is_prompt = position < sequence.num_prompt
         token_class = request.token_classes[position] if is_prompt else TokenClass.GENERATED
         shows = next(images) if is_prompt and token_id == IMAGE_ID else None
-        before = (before, token_id, shows, _path(request.plan, token_class))
+        before = (before, token_id, shows, _path(sequence.plan.plan, token_class))
         rows.append(before)
     return rows
 

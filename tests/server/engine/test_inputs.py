@@ -93,7 +93,7 @@ def _built(draw: st.DrawFn) -> Built:
 
 @given(_built())
 def test_each_row_does_what_its_plan_says(built: Built) -> None:
-    rows = [(s.request.plan, _class(s, position)) for s, position in built.rows]
+    rows = [(s.plan.plan, _class(s, position)) for s, position in built.rows]
     for layer, layer_rows in enumerate(built.batch.layers):
         wanted = [row_does(plan, layer, token_class) for plan, token_class in rows]
         for name in (field.name for field in fields(LayerRows)):
@@ -103,7 +103,7 @@ def test_each_row_does_what_its_plan_says(built: Built) -> None:
 
 @given(_built())
 def test_what_is_the_same_shares_one_object(built: Built) -> None:
-    pairs = {(s.request.plan, _class(s, position)) for s, position in built.rows}
+    pairs = {(s.plan.plan, _class(s, position)) for s, position in built.rows}
     columns = [
         tuple(tuple(row_does(plan, layer, c).values()) for plan, c in pairs)
         for layer in range(NUM_LAYERS)

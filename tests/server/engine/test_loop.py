@@ -10,7 +10,7 @@ from typing import BinaryIO
 import msgspec
 import pytest
 import torch
-from fake_decoder import FakeDecoder, make_request
+from fake_decoder import FakeDecoder, make_request, plan_of
 from torch import Tensor
 
 from skipserve.engine.engine import Engine
@@ -23,6 +23,7 @@ from skipserve.engine.types import (
     FailureKind,
     FinishReason,
     FromEngine,
+    PlanWanted,
     Progress,
     StepOutput,
     Submit,
@@ -129,6 +130,21 @@ def test_a_step_is_reported_with_its_state_and_what_it_did() -> None:
     assert (last.step.num_sequences, last.step.num_rows) in {(2, 10), (1, 5)}
     assert last.state.num_running == last.step.num_sequences == len(last.outputs)
     assert 0 < last.state.num_pages_used < last.state.num_pages
+
+
+def test_a_plan_that_is_not_known_is_asked_for() -> None:
+    request = make_request("a", max_tokens=2)
+    key = plan_of(request).key
+    with _loop(FakeDecoder()) as peer:
+        peer.send(Submit(replace(request, plan=key)))
+        while not isinstance(message := peer.read(), PlanWanted):
+            assert isinstance(message, Progress)
+        assert message.request_id == "a"
+        peer.send(Submit(request))
+        first = peer.read_outputs_of("a")
+        peer.send(Submit(replace(request, id="b", plan=key)))
+        second = peer.read_outputs_of("b")
+    assert [o.token_id for o in first] == [o.token_id for o in second]
 
 
 def test_an_idle_loop_gives_signs_of_life() -> None:

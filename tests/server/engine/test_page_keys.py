@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from skipserve.engine.page_keys import PageKeys, find_visual
 from skipserve.engine.pages import PageKey
+from skipserve.engine.plans import PlanTable
 from skipserve.engine.types import Image, Request, SamplingParams
 from skipserve_policies.plan import IDLE, Cell, Ffn, Plan, TokenClass, trim
 
@@ -112,7 +113,9 @@ class Asked:
 
 
 def keys_of(request: Request, page_size: int, tokens_per_image: int) -> PageKeys:
-    return PageKeys(request, page_size, tokens_per_image, find_visual(request, IMAGE_ID))
+    assert isinstance(request.plan, Plan)
+    digests = PlanTable(request.plan.num_layers).acquire(request.plan).kv_digests
+    return PageKeys(request, digests, page_size, tokens_per_image, find_visual(request, IMAGE_ID))
 
 
 def _parts(letter: str) -> list[str]:

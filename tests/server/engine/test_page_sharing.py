@@ -18,6 +18,7 @@ from torch import Tensor
 
 from skipserve.engine.page_keys import PageKeys, find_visual
 from skipserve.engine.pages import PageKey, PagePool
+from skipserve.engine.plans import PlanTable
 from skipserve.engine.types import Image, Request, SamplingParams
 from skipserve_policies.catalog import load_catalog
 from skipserve_policies.plan import TokenClass
@@ -125,7 +126,8 @@ def page_keys(
     """Return the keys of all pages that are full."""
     token_ids = np.array((*prompt, *answer), dtype=np.int64)
     request = _request(policy, prompt, image, salt)
-    keys = PageKeys(request, PAGE, TOKENS_PER_IMAGE, find_visual(request, IMAGE_ID))
+    digests = PlanTable(policy.plan.num_layers).acquire(policy.plan).kv_digests
+    keys = PageKeys(request, digests, PAGE, TOKENS_PER_IMAGE, find_visual(request, IMAGE_ID))
     return tuple(keys.key(i, token_ids) for i in range(len(token_ids) // PAGE))
 
 

@@ -20,6 +20,7 @@ import torch
 from prometheus_client import CollectorRegistry
 from tiny_llava import make_checkpoint
 
+from skipserve.engine import ipc
 from skipserve.engine import service as service_module
 from skipserve.engine.engine import Engine
 from skipserve.engine.ipc import spec_to_json
@@ -33,6 +34,8 @@ from skipserve.engine.types import (
     Request,
     SamplingParams,
     StepOutput,
+    Submit,
+    ToEngine,
 )
 from skipserve.errors import (
     EngineError,
@@ -44,7 +47,7 @@ from skipserve.metrics.registry import ServerMetrics
 from skipserve.model.config import ModelConfig
 from skipserve.model.llava import Llava
 from skipserve_policies.flops import prompt_classes
-from skipserve_policies.plan import Plan, TokenClass, trim
+from skipserve_policies.plan import Cell, Ffn, Plan, TokenClass, trim
 
 T = TypeVar("T")
 NUM_LAYERS = 4
@@ -128,6 +131,80 @@ async def _drain(stream: AsyncGenerator[StepOutput, None]) -> None:
 
 async def _tokens(service: EngineService, request: Request) -> list[int | None]:
     return [output.token_id async for output in service.stream(request)]
+
+
+def _without_ffn(config: ModelConfig, request_id: str, layer: int) -> Request:
+    """Return a request whose plan skips the FFN of generated rows at one layer."""
+    columns = list(Plan.full(NUM_LAYERS).columns)
+    cells = list(columns[TokenClass.GENERATED])
+    cells[layer] = Cell(ffn=Ffn.NONE)
+    columns[TokenClass.GENERATED] = tuple(cells)
+    return replace(_request(config, request_id), plan=trim(Plan(tuple(columns))))
+
+
+def test_a_plan_is_sent_once(
+    running: Running, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Submit] = []
+
+    def pack(message: ToEngine) -> bytes:
+        if isinstance(message, Submit):
+            sent.append(message)
+        return ipc.pack(message)
+
+    monkeypatch.setattr(service_module, "pack", pack)
+    request = _without_ffn(config, "first", 0)
+    first = running.run(_tokens(running.service, request))
+    second = running.run(_tokens(running.service, replace(request, id="second")))
+    assert first == second
+    assert isinstance(request.plan, Plan)
+    assert [message.request.plan for message in sent] == [request.plan, request.plan.key]
+
+
+def test_an_engine_that_does_not_know_a_plan_is_sent_it_again(
+    running: Running, config: ModelConfig
+) -> None:
+    """As one that has forgotten it, or was started anew."""
+    request = _without_ffn(config, "again", 1)
+    assert isinstance(request.plan, Plan)
+    running.service._sent.add(request.plan.key)
+    tokens = running.run(_tokens(running.service, request))
+    assert tokens == running.run(_tokens(running.service, replace(request, id="known")))
+    assert len(tokens) == 4
+
+
+def test_a_request_that_was_cancelled_meanwhile_is_not_sent_again(
+    running: Running, config: ModelConfig
+) -> None:
+    request = _without_ffn(config, "gone", 2)
+    assert isinstance(request.plan, Plan)
+    service = running.service
+    service._sent.add(request.plan.key)
+
+    async def ask_and_leave() -> None:
+        async with aclosing(service.stream(request)) as stream:
+            asking = asyncio.ensure_future(anext(stream))
+            while not service._streams:
+                await asyncio.sleep(0)
+            asking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asking
+        assert service._streams
+        while service._streams:
+            await asyncio.sleep(0.01)
+
+    running.run(ask_and_leave())
+    assert running.run(_tokens(service, replace(request, id="later")))
+
+
+def test_many_plans_are_not_remembered_without_bound(
+    running: Running, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "_MAX_SENT", 2)
+    running.service._sent.clear()
+    for layer in range(3):
+        running.run(_tokens(running.service, _without_ffn(config, f"many-{layer}", layer)))
+    assert len(running.service._sent) <= 2
 
 
 def test_an_answer_equals_that_of_the_engine_without_a_process(

@@ -2,18 +2,22 @@
 
 import pytest
 from engine_parts import EngineParts, make_sequence
-from fake_decoder import make_request
+from fake_decoder import NUM_LAYERS, make_request
 
+from skipserve.engine.plans import PlanTable
 from skipserve.engine.sequence import NO_SLOT
 from skipserve.engine.tables import UNREAD
-from skipserve_policies.plan import TokenClass
+from skipserve_policies.plan import Cell, Ffn, Plan, TokenClass
 
 pytestmark = pytest.mark.fast
 
 
 def test_a_placed_sequence_is_entered_whole() -> None:
     tables = EngineParts(max_running=2).tables
-    sequence = make_sequence(make_request(num_text=2, num_images=1), plan_index=3)
+    plans = PlanTable(NUM_LAYERS)
+    for cell in (Cell(), Cell(ffn=Ffn.NONE), Cell(attention=False)):
+        plans.acquire(Plan(((cell,) * NUM_LAYERS,) * len(TokenClass)))
+    sequence = make_sequence(make_request(num_text=2, num_images=1), plans=plans)
     sequence.generated_ids = [40, 41]
     tables.place(sequence)
     tables.extend(sequence, [5, 6])
