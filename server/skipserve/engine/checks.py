@@ -91,9 +91,8 @@ def _check_tokens(request: Request, config: ModelConfig) -> None:
     if unknown.any():
         token_id = request.prompt_ids[unknown.argmax()]
         _require(False, f"token {token_id} is not in the vocabulary of {vocab_size}")
-    mismatched = (is_image != (request.class_array == TokenClass.VISUAL))[
-        :-1
-    ]  # the last may show anything
+    is_visual = request.class_array == TokenClass.VISUAL
+    mismatched = (is_image != is_visual)[:-1]  # the last row may show anything
     if mismatched.any():
         place = mismatched.argmax()
         token_id, token_class = request.prompt_ids[place], request.token_classes[place]
