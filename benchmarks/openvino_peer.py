@@ -129,8 +129,8 @@ def write_processor(config: ModelConfig, folder: Path) -> None:
         "image_processor_type": "CLIPImageProcessor",
         "crop_size": {"height": vision.image_size, "width": vision.image_size},
         "size": {"shortest_edge": vision.image_size},
-        "image_mean": config.image_mean,
-        "image_std": config.image_std,
+        "image_mean": config.image_processor.mean,
+        "image_std": config.image_processor.std,
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(images))
     processor = {

@@ -109,8 +109,9 @@ class QuestionSource:
         return tuple((ids + (ids >= self._config.image_token_id)).tolist())
 
     def _pixel_values(self, pixels: Tensor) -> Tensor:
-        mean, std = torch.tensor(self._config.image_mean), torch.tensor(self._config.image_std)
-        return ((pixels / 255 - mean) / std).permute(2, 0, 1)[None]
+        steps = self._config.image_processor
+        mean, std = torch.tensor(steps.mean), torch.tensor(steps.std)
+        return ((pixels * steps.scale - mean) / std).permute(2, 0, 1)[None]
 
 
 def _image(pixels: Tensor) -> Image:

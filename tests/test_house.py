@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "skipserve.errors": set(),
     "skipserve.framing": set(),
     "skipserve.logging_setup": set(),
-    "skipserve.model_folder": set(),
+    "skipserve.model_folder": {"skipserve.model.config"},
     "skipserve.settings": set(),
     "skipserve.model": {"skipserve_kernels", "skipserve_policies"},
     "skipserve.engine": {
@@ -54,6 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "skipserve.errors",
         "skipserve.framing",
         "skipserve.model.config",
+        "skipserve.model.image_processor",
     },
     "skipserve.prompt": {"skipserve.errors", "skipserve.model.config", "skipserve_policies"},
     "skipserve.api": _SERVING
@@ -63,6 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {
         "skipserve.api",
         "skipserve.model.config",
+        "skipserve.model.notes",
         "skipserve.model_folder",
         "skipserve.settings",
         "skipserve.tracing",

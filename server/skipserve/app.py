@@ -26,9 +26,10 @@ from skipserve.api.serving import Serving
 from skipserve.engine.service import EngineService
 from skipserve.engine.types import EngineLimits, EngineSpec
 from skipserve.media.decode import PixelLimits, refuse_bombs
-from skipserve.media.preprocess import ImageFilesError, Preprocessor
+from skipserve.media.preprocess import Preprocessor
 from skipserve.metrics.registry import ServerMetrics
 from skipserve.model.config import ModelConfig, ModelFilesError
+from skipserve.model.notes import checkpoint_notes
 from skipserve.model_folder import DEMO, StartError, model_folder
 from skipserve.prompt.processor import PromptProcessor
 from skipserve.prompt.tokenizer_files import TokenizerFilesError
@@ -64,10 +65,12 @@ def build(settings: Settings) -> Built:
     """
     try:
         serving = _build_serving(settings)
-    except (ModelFilesError, TokenizerFilesError, ImageFilesError, PolicyError) as error:
+    except (ModelFilesError, TokenizerFilesError, PolicyError) as error:
         raise StartError(str(error)) from error
     app = _build_app(settings, serving, _build_tracer(settings, serving.converter.model_name))
-    return Built(app, serving, tuple(_warnings(settings, serving.converter.policies)))
+    notes = checkpoint_notes(model_folder(settings.model))
+    warnings = (*notes, *_warnings(settings, serving.converter.policies))
+    return Built(app, serving, warnings)
 
 
 def _build_serving(settings: Settings) -> Serving:
@@ -129,11 +132,10 @@ def _engine_limits(settings: Settings, hot_plans: tuple[Plan, ...]) -> EngineLim
 def _build_converter(
     settings: Settings, folder: Path, config: ModelConfig, policies: PolicyRegistry, name: str
 ) -> Converter:
-    image_size = config.sizes.vision.image_size
     return Converter(
         model_name=name,
         prompts=PromptProcessor.from_folder(folder, config),
-        preprocessor=Preprocessor.from_folder(folder, image_size, settings.max_image_pixels),
+        preprocessor=Preprocessor.from_config(config, settings.max_image_pixels),
         policies=policies,
         default_policy=settings.default_skip_policy,
         takes_inline=settings.allow_inline_policies,

@@ -25,7 +25,7 @@ def test_a_question_is_text_around_a_picture(config: ModelConfig) -> None:
     assert question.num_new_tokens == 3
     size = config.sizes.vision.image_size
     assert question.pixel_values.shape == (1, 3, size, size)
-    mean, std = config.image_mean[0], config.image_std[0]
+    mean, std = config.image_processor.mean[0], config.image_processor.std[0]
     corner = (question.image.pixels[0] / 255 - mean) / std
     assert question.pixel_values[0, 0, 0, 0].item() == pytest.approx(corner, abs=1e-5)
 

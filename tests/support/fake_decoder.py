@@ -10,6 +10,7 @@ from torch import Tensor
 from skipserve.engine.types import Image, Request, SamplingParams
 from skipserve.model.batch import Batch, Every, RowSet
 from skipserve.model.config import ModelConfig
+from skipserve.model.image_processor import ImageProcessor
 from skipserve.model.layers import KVCache
 from skipserve.model.llava import Llava
 from skipserve_kernels.attention.op import KeyValues
@@ -40,8 +41,7 @@ CONFIG = ModelConfig(
     projector_activation="gelu",
     projector_bias=True,
     ties_head=False,
-    image_mean=(0.5, 0.5, 0.5),
-    image_std=(0.5, 0.5, 0.5),
+    image_processor=ImageProcessor.of_square(IMAGE_SIZE),
     text={},
     vision={},
 )

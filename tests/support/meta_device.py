@@ -34,6 +34,9 @@ class MetaWeights(Weights):
     def __init__(self) -> None:
         self.device, self.dtype = META, torch.float32
 
+    def __contains__(self, name: str) -> bool:
+        return True
+
     def take(self, name: str, *shape: int) -> Tensor:
         return torch.empty(shape, device=META)
 

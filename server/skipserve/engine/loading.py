@@ -8,6 +8,7 @@ from skipserve.errors import EngineError
 from skipserve.model.config import ModelConfig
 from skipserve.model.fused.support import has_compiler, runs_triton
 from skipserve.model.llava import Llava
+from skipserve.model.weights import stored_dtype
 
 
 def load(spec: EngineSpec) -> tuple[Engine, Ready]:
@@ -22,7 +23,8 @@ def load(spec: EngineSpec) -> tuple[Engine, Ready]:
     device = resolve_device(spec.device)
     # Else the convolution of a float32 vision tower would round its inputs to 10 bits on a GPU.
     torch.backends.cudnn.allow_tf32 = False
-    dtype = resolve_dtype(spec.dtype, device, ModelConfig.from_folder(spec.model).dtype)
+    declared = ModelConfig.from_folder(spec.model).dtype or stored_dtype(spec.model)
+    dtype = resolve_dtype(spec.dtype, device, declared)
     model = Llava.load(spec.model, device, dtype)
     engine = Engine(model, spec.limits)
     ready = Ready(
@@ -56,10 +58,11 @@ def resolve_dtype(name: str, device: torch.device, declared: str | None) -> torc
     """Return the dtype of a name; "auto" takes the one that the checkpoint declares.
 
     A CPU runs float16 checkpoints in bfloat16: few CPUs compute float16, and it overflows earlier.
+    Nothing runs in float64: what declares it gets float32.
     """
     if name == "auto":
         name = declared or "float32"
         if name == "float16" and device.type == "cpu":
             name = "bfloat16"
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    return dtypes[name]
+    wide = {"float32": torch.float32, "float64": torch.float32}
+    return (wide | {"bfloat16": torch.bfloat16, "float16": torch.float16})[name]

@@ -1,67 +1,46 @@
-"""Fits a picture to the vision tower: resize and centre crop as the checkpoint says.
+"""Fits a picture to the vision tower: pad, resize and centre crop as the checkpoint says.
 
-The pixels equal those of transformers' CLIP image processor (its Pillow variant) before it rescales
-and normalises, which here happens on the device.
+The pixels equal those of transformers' image processors for CLIP and LLaVA (their Pillow variants)
+before they rescale and normalise, which here happens on the device.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from PIL import Image as PillowImage
 
 from skipserve.engine.types import Image
 from skipserve.errors import UnusableImageError
 from skipserve.framing import digest_of
-from skipserve.model.config import image_processor_config
-
-
-class ImageFilesError(Exception):
-    """An image processor configuration that is not supported."""
+from skipserve.model.config import ModelConfig, ModelFilesError
+from skipserve.model.image_processor import ImageProcessor
 
 
 @dataclass(frozen=True)
 class Preprocessor:
-    """Resize, then centre crop.
+    """Pad to a square, resize, then centre crop.
 
     Attributes:
+        steps: what the checkpoint asks for.
         image_size: side of the square that the vision tower takes.
-        shortest_edge: what the shorter side is resized to, or None for a fixed size.
-        fixed_size: (width, height) to resize to, or None for no resizing.
-        resample: Pillow's filter.
-        crops: whether to crop; else the resized picture must be the square itself.
-        max_resized_pixels: refuses pictures so thin that resizing would blow them up.
+        max_resized_pixels: refuses pictures so thin that padding or resizing would blow them up.
     """
 
+    steps: ImageProcessor
     image_size: int
-    shortest_edge: int | None
-    fixed_size: tuple[int, int] | None
-    resample: PillowImage.Resampling
-    crops: bool
     max_resized_pixels: int
 
     @classmethod
-    def from_folder(cls, folder: Path, image_size: int, max_resized_pixels: int) -> Self:
-        """Read the image processor's configuration of a checkpoint.
+    def from_config(cls, config: ModelConfig, max_resized_pixels: int) -> Self:
+        """Follow the image processor of a checkpoint.
 
         Raises:
-            ModelFilesError: its file is damaged.
-            ImageFilesError: it asks for what is not supported, or does not give the tower's size.
+            ModelFilesError: it does not give the pictures that the vision tower takes.
         """
-        config = image_processor_config(folder)
-        size = _size_form(config.get("size", {"shortest_edge": image_size}))
-        crop = config.get("crop_size", image_size)
-        crop = {"height": crop, "width": crop} if isinstance(crop, int) else crop
-        preprocessor = cls(
-            image_size=image_size,
-            shortest_edge=size.get("shortest_edge") if config.get("do_resize", True) else None,
-            fixed_size=_fixed_size(size) if config.get("do_resize", True) else None,
-            resample=PillowImage.Resampling(config.get("resample", 3)),
-            crops=config.get("do_center_crop", True),
-            max_resized_pixels=max_resized_pixels,
-        )
-        _check_supported(preprocessor, config, crop)
-        return preprocessor
+        steps, side = config.image_processor, config.sizes.vision.image_size
+        _check_gives(steps, side)
+        return cls(steps, side, max_resized_pixels)
 
     def fit(self, picture: PillowImage.Image, param: str) -> Image:
         """Return an RGB picture as the tower takes it, with its digest.
@@ -69,26 +48,65 @@ class Preprocessor:
         Raises:
             UnusableImageError: the picture is too thin.
         """
-        width, height = self._resized(picture.width, picture.height)
-        if width * height > max(self.max_resized_pixels, self.image_size**2):
-            raise UnusableImageError(
-                f"the image is {picture.width} x {picture.height} pixels, which is too thin", param
-            )
-        if (self.shortest_edge or self.fixed_size) is not None:
-            picture = picture.resize((width, height), resample=self.resample)
-        if self.crops:
-            left, top = (width - self.image_size) // 2, (height - self.image_size) // 2
+        picture = self._padded(picture, param)
+        if self.steps.size is not None:
+            size = resized(self.steps.size, picture.width, picture.height)
+            self._check_size(picture, size, param)
+            picture = picture.resize(size, resample=self.steps.resample)
+        if self.steps.crop is not None:
+            left = (picture.width - self.image_size) // 2
+            top = (picture.height - self.image_size) // 2
             picture = picture.crop((left, top, left + self.image_size, top + self.image_size))
         pixels = picture.tobytes()
         return Image(pixels, self.image_size, digest_pixels(pixels, self.image_size))
 
-    def _resized(self, width: int, height: int) -> tuple[int, int]:
-        if self.fixed_size is not None:
-            return self.fixed_size
-        if self.shortest_edge is None:
-            return width, height
-        long = int(self.shortest_edge * max(width, height) / min(width, height))
-        return (self.shortest_edge, long) if width <= height else (long, self.shortest_edge)
+    def _padded(self, picture: PillowImage.Image, param: str) -> PillowImage.Image:
+        """Return a picture in the middle of a square, where the checkpoint asks for one."""
+        width, height = picture.size
+        if self.steps.background is None or width == height:
+            return picture
+        side = max(width, height)
+        self._check_size(picture, (side, side), param)
+        square = PillowImage.new("RGB", (side, side), self.steps.background)
+        square.paste(picture, ((side - width) // 2, (side - height) // 2))
+        return square
+
+    def _check_size(self, picture: PillowImage.Image, size: tuple[int, int], param: str) -> None:
+        width, height = size
+        if not 0 < width * height <= max(self.max_resized_pixels, self.image_size**2):
+            raise UnusableImageError(
+                f"the image is {picture.width} x {picture.height} pixels, which is too thin: "
+                f"padded or resized as the model wants it, it would be {width} x {height}",
+                param,
+            )
+
+
+def resized(size: Mapping[str, int], width: int, height: int) -> tuple[int, int]:
+    """Return the width and height of a resized picture.
+
+    Args:
+        size: one of the forms in which transformers gives a size.
+        width: of the picture.
+        height: of the picture.
+    """
+    match size:
+        case {"height": fixed_height, "width": fixed_width}:
+            return fixed_width, fixed_height
+        case {"max_height": max_height, "max_width": max_width}:
+            scale = min(max_height / height, max_width / width)
+            return int(width * scale), int(height * scale)
+    short, long = min(width, height), max(width, height)
+    new_short, new_long = _resized_edges(size, short, long)
+    return (new_short, new_long) if width <= height else (new_long, new_short)
+
+
+def _resized_edges(size: Mapping[str, int], short: int, long: int) -> tuple[int, int]:
+    edge: float = size["shortest_edge"]
+    longest = size.get("longest_edge")
+    if longest is not None and long / short * edge > longest:
+        edge = longest * short / long
+    # Rounded up or down for the shorter side, and not rounded for the longer one.
+    return round(edge), long if short == round(edge) else int(edge * long / short)
 
 
 def digest_pixels(pixels: bytes, size: int, mode: str = "RGB") -> bytes:
@@ -96,24 +114,26 @@ def digest_pixels(pixels: bytes, size: int, mode: str = "RGB") -> bytes:
     return digest_of(size.to_bytes(4, "big"), mode.encode(), pixels)
 
 
-def _size_form(size: dict[str, int] | int) -> dict[str, int]:
-    return {"shortest_edge": size} if isinstance(size, int) else size
-
-
-def _fixed_size(size: dict[str, int]) -> tuple[int, int] | None:
-    return (size["width"], size["height"]) if "height" in size else None
-
-
-def _check_supported(
-    preprocessor: Preprocessor, config: dict[str, Any], crop: dict[str, int]
-) -> None:
-    side = preprocessor.image_size
-    given = (
-        (crop.get("width"), crop.get("height")) if preprocessor.crops else preprocessor.fixed_size
-    )
-    if given != (side, side):
-        raise ImageFilesError(
-            f"the image processor gives {given} pixels and the vision tower takes ({side}, {side})"
+def _check_gives(steps: ImageProcessor, side: int) -> None:
+    """Make sure that every picture leaves as the square that the tower takes."""
+    if steps.crop is not None:
+        name, given = "crop_size", steps.crop
+    elif steps.size is None:
+        raise ModelFilesError(
+            "the image processor neither resizes nor crops (do_resize, do_center_crop), and the "
+            f"vision tower takes pictures of {side} x {side}"
         )
-    if config.get("do_pad"):
-        raise ImageFilesError("an image processor with do_pad is not supported")
+    elif steps.background is not None and steps.size.keys() == {"shortest_edge"}:
+        name, given = "size", (steps.size["shortest_edge"],) * 2
+    elif "height" in steps.size:
+        name, given = "size", (steps.size["height"], steps.size["width"])
+    else:
+        raise ModelFilesError(
+            "the image processor gives pictures of any shape (do_center_crop is false), and the "
+            f"vision tower takes {side} x {side}"
+        )
+    if given != (side, side):
+        raise ModelFilesError(
+            f"the image processor gives {given[0]} x {given[1]} pixels ({name}), and the vision "
+            f"tower takes {side} x {side} (vision_config.image_size)"
+        )

@@ -7,10 +7,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
-from skipserve_policies.sizes import CLIP_L_14_336, ModelSizes
-
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+from skipserve.model.image_processor import ImageProcessor
+from skipserve.model.quantisation import find_quantisation
+from skipserve_policies.sizes import CLIP_L_14_336, ModelSizes, VisionSizes
 
 # Rotary factors that depend on the position alone; others change with the sequence's length.
 _ROPE_TYPES = ("default", "linear", "dynamic", "llama3", "yarn")
@@ -18,6 +17,21 @@ _ROPE_TYPES = ("default", "linear", "dynamic", "llama3", "yarn")
 # LLaVA-1.5's, where no file says otherwise.
 _IMAGE_TOKEN_ID = 32000
 _EOS_TOKEN_ID = 2
+
+# How torch calls the types that weights can be declared in, and what this program calls them.
+_DTYPES = {
+    **{name: name for name in ("float32", "float16", "bfloat16", "float64")},
+    "float": "float32",
+    "half": "float16",
+    "double": "float64",
+}
+
+
+# What to do with whatever is no checkpoint.
+WHERE_TO_GET_ONE = (
+    "LLaVA-1.5 in Hugging Face's format is served, for example: "
+    "hf download llava-hf/llava-1.5-7b-hf --local-dir llava-1.5-7b-hf"
+)
 
 
 class ModelFilesError(Exception):
@@ -40,8 +54,7 @@ class ModelConfig:
         projector_activation: as transformers names it.
         projector_bias: whether the projector's two layers have one.
         ties_head: whether the head is the embedding.
-        image_mean: subtracted from pixels in [0, 1], by channel.
-        image_std: that they are then divided by.
+        image_processor: what is done to a picture before the vision tower.
         text: the `text_config` as it stands in the file.
         vision: the `vision_config` as it stands in the file, or the default of a silent one.
     """
@@ -56,8 +69,7 @@ class ModelConfig:
     projector_activation: str
     projector_bias: bool
     ties_head: bool
-    image_mean: tuple[float, ...]
-    image_std: tuple[float, ...]
+    image_processor: ImageProcessor
     text: Mapping[str, Any]
     vision: Mapping[str, Any]
 
@@ -84,9 +96,11 @@ class ModelConfig:
         text = config.get("text_config") or {}
         vision = config.get("vision_config") or CLIP_L_14_336
         try:
-            _check_is_supported(config, text, vision)
+            _check_is_supported(folder, config, text, vision)
+            sizes = ModelSizes.from_config({**config, "vision_config": vision})
+            _check_processor_agrees(read_json(folder / "processor_config.json"), sizes.vision)
             return cls(
-                sizes=ModelSizes.from_config({**config, "vision_config": vision}),
+                sizes=sizes,
                 max_positions=text.get("max_position_embeddings", 2048),
                 image_token_id=_image_token_id(config),
                 eos_token_ids=_eos_token_ids(folder, config, text),
@@ -94,12 +108,9 @@ class ModelConfig:
                 dtype=_dtype(config) or _dtype(text),
                 feature_layers=_feature_layers(config, vision),
                 projector_activation=config.get("projector_hidden_act", "gelu"),
-                projector_bias=config.get("multimodal_projector_bias", True),
-                ties_head=bool(
-                    config.get("tie_word_embeddings") or text.get("tie_word_embeddings")
-                ),
-                image_mean=_normalisation(folder, "image_mean", _CLIP_MEAN),
-                image_std=_normalisation(folder, "image_std", _CLIP_STD),
+                projector_bias=_flag(config, "multimodal_projector_bias", default=True),
+                ties_head=any(_flag(c, "tie_word_embeddings") for c in (config, text)),
+                image_processor=_image_processor(folder, sizes.vision),
                 text=MappingProxyType(text),
                 vision=MappingProxyType(vision),
             )
@@ -108,9 +119,21 @@ class ModelConfig:
 
 
 def _check_is_supported(
-    config: Mapping[str, Any], text: Mapping[str, Any], vision: Mapping[str, Any]
+    folder: Path, config: Mapping[str, Any], text: Mapping[str, Any], vision: Mapping[str, Any]
 ) -> None:
-    _check_value("model_type", config.get("model_type"), ("llava",))
+    if config.get("model_type") != "llava":
+        raise ModelFilesError(
+            f"{folder} holds a model of another kind: its model_type is "
+            f"{config.get('model_type')!r}; supported: llava. {WHERE_TO_GET_ONE}"
+        )
+    if "mm_vision_tower" in config:
+        raise ModelFilesError(
+            f"{folder} holds LLaVA in the form of its authors' own program (mm_vision_tower in "
+            f"config.json), not in that of transformers. {WHERE_TO_GET_ONE}"
+        )
+    quantisation = find_quantisation(folder, config)
+    if quantisation is not None:
+        raise ModelFilesError(f"the weights in {folder} are quantised: {quantisation}")
     _check_value("text_config.model_type", text.get("model_type", "llama"), ("llama",))
     _check_value("text_config.hidden_act", text.get("hidden_act", "silu"), ("silu",))
     rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
@@ -163,22 +186,70 @@ def _eos_token_ids(
 
 
 def _dtype(config: Mapping[str, Any]) -> str | None:
-    dtype = config.get("dtype") or config.get("torch_dtype")
-    return None if dtype is None else str(dtype)
+    """Return what this program calls a declared type; None where there is no declaration."""
+    name = "torch_dtype" if config.get("dtype") is None else "dtype"
+    dtype = config.get(name)
+    if dtype is None or dtype == "auto":
+        return None
+    known = _DTYPES.get(str(dtype).removeprefix("torch."))
+    if known is None:
+        raise ModelFilesError(
+            f"{name} in config.json is {dtype!r}; supported: {', '.join(_DTYPES)}"
+        )
+    return known
 
 
-def _normalisation(folder: Path, name: str, default: tuple[float, ...]) -> tuple[float, ...]:
-    return tuple(float(value) for value in image_processor_config(folder).get(name) or default)
+def _flag(config: Mapping[str, Any], name: str, *, default: bool = False) -> bool:
+    value = config.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise ModelFilesError(f"{name} in config.json is {value!r}; it must be true or false")
+    return default if value is None else value
 
 
-def image_processor_config(folder: Path) -> dict[str, Any]:
-    """Return the image processor's part of the newer file, or else the older file.
+def _check_processor_agrees(processor: Mapping[str, Any], vision: VisionSizes) -> None:
+    """Make sure that the processor, where it counts an image's tokens, counts as the model does.
+
+    `num_additional_image_tokens` is younger than the others: without it, it is the class token.
+    """
+    patch_size = processor.get("patch_size")
+    strategy = processor.get("vision_feature_select_strategy")
+    num_additional = processor.get("num_additional_image_tokens")
+    num_additional = 1 if num_additional is None else num_additional
+    if patch_size is None or strategy is None:
+        return
+    count = (vision.image_size // patch_size) ** 2 + num_additional - (strategy == "default")
+    if count != vision.num_tokens:
+        raise ModelFilesError(
+            f"processor_config.json makes {count} tokens of an image (patch_size {patch_size}, "
+            f"num_additional_image_tokens {num_additional}, vision_feature_select_strategy "
+            f"{strategy!r}), and the model of config.json {vision.num_tokens}"
+        )
+
+
+def _image_processor(folder: Path, vision: VisionSizes) -> ImageProcessor:
+    found = image_processor_fields(folder)
+    if found is None:
+        return ImageProcessor.of_square(vision.image_size)
+    file, fields = found
+    try:
+        return ImageProcessor.from_fields(fields)
+    except ValueError as error:
+        raise ModelFilesError(f"the image processor in {file} is not supported: {error}") from error
+
+
+def image_processor_fields(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """Return the file that describes the image processor, and what it says; None without one.
 
     Raises:
         ModelFilesError: a file is not what it should be.
     """
-    nested = read_json(folder / "processor_config.json").get("image_processor")
-    return dict(nested) if nested else read_json(folder / "preprocessor_config.json")
+    newer, older = folder / "processor_config.json", folder / "preprocessor_config.json"
+    nested = read_json(newer).get("image_processor")
+    if nested is None:
+        return (older, read_json(older)) if older.is_file() else None
+    if not isinstance(nested, dict):
+        raise ModelFilesError(f"image_processor in {newer} is not a JSON object")
+    return newer, nested
 
 
 def read_json(file: Path) -> dict[str, Any]:

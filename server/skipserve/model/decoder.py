@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skipserve.model.batch import Batch, Every, put, take
-from skipserve.model.config import ModelConfig
+from skipserve.model.config import ModelConfig, ModelFilesError
 from skipserve.model.layers import KVCache, Layers
 from skipserve.model.plain.layers import PlainLayers
 from skipserve.model.weights import Weights, take_linear
@@ -40,16 +40,9 @@ class Decoder:
     @classmethod
     def load(cls, config: ModelConfig, weights: Weights, *, uses_triton: bool) -> Self:
         """Read the decoder."""
-        sizes = config.sizes.decoder
-        embedding = weights.take("decoder.embed_tokens.weight", sizes.vocab_size, sizes.hidden_size)
-        if config.ties_head:
-            weights.leave(r"head\.weight")
-            head = pack(embedding)
-        else:
-            head = take_linear(
-                weights, {"head": sizes.vocab_size}, sizes.hidden_size, has_bias=False
-            )
-        return cls(embedding, _load_layers(config, weights, uses_triton), head, sizes)
+        embedding, head = _load_ends(config, weights)
+        layers = _load_layers(config, weights, uses_triton)
+        return cls(embedding, layers, head, config.sizes.decoder)
 
     def new_cache(self, num_pages: int, page_size: int) -> KVCache:
         """Return room for the keys and values of so many pages; it is not cleared."""
@@ -94,6 +87,26 @@ class Decoder:
         ids = batch.token_ids.index_fill(0, batch.visual_rows, 0)
         features = batch.visual_features.to(self.embedding.dtype)
         return F.embedding(ids, self.embedding).index_copy(0, batch.visual_rows, features)
+
+
+def _load_ends(config: ModelConfig, weights: Weights) -> tuple[Tensor, PackedLinear]:
+    """Read embedding and head, tied as in transformers 5: two that differ stay two."""
+    names = ("decoder.embed_tokens.weight", "head.weight")
+    sizes = config.sizes.decoder
+    stored = [name for name in names if name in weights]
+    if config.ties_head and (len(stored) < len(names) or weights.are_equal(*names)):
+        shared = weights.take(
+            stored[0] if stored else names[0], sizes.vocab_size, sizes.hidden_size
+        )
+        weights.leave(r"head\.weight")
+        return shared, pack(shared)
+    if "head.weight" not in weights:
+        raise ModelFilesError(
+            "the checkpoint has no head (lm_head.weight), and its config.json does not say that "
+            "the head is the embedding (tie_word_embeddings)"
+        )
+    head = take_linear(weights, {"head": sizes.vocab_size}, sizes.hidden_size, has_bias=False)
+    return weights.take(names[0], sizes.vocab_size, sizes.hidden_size), head
 
 
 def _load_layers(config: ModelConfig, weights: Weights, uses_triton: bool) -> Layers:

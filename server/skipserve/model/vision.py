@@ -34,13 +34,16 @@ class VisionEncoder:
         self._tower = _load_tower(config, weights, device)
         self._activation = _activation(config.projector_activation)
         self._linear_1, self._linear_2 = _load_projector(config, weights)
-        self._mean = torch.tensor(config.image_mean, device=device).view(3, 1, 1)
-        self._std = torch.tensor(config.image_std, device=device).view(3, 1, 1)
+        processor = config.image_processor
+        # Division by 255 rounds as the table of a picture's values does, multiplication does not.
+        self._divisor = 1 / processor.scale
+        self._mean = torch.tensor(processor.mean, device=device).view(3, 1, 1)
+        self._std = torch.tensor(processor.std, device=device).view(3, 1, 1)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Encode pictures: uint8 [N, S, S, 3] to [N, P, D]."""
-        channels_first = pixels.permute(0, 3, 1, 2).float() / 255
-        normalised = ((channels_first - self._mean) / self._std).to(self._dtype)
+        rescaled = pixels.permute(0, 3, 1, 2).float() / self._divisor
+        normalised = ((rescaled - self._mean) / self._std).to(self._dtype)
         states = self._tower(pixel_values=normalised, output_hidden_states=True).hidden_states
         features = torch.cat([states[layer] for layer in self._config.feature_layers], dim=-1)
         if not self._config.sizes.vision.keeps_cls:

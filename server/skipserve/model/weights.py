@@ -12,7 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from skipserve.model.config import ModelFilesError
+from skipserve.model.config import WHERE_TO_GET_ONE, ModelFilesError
+from skipserve.model.quantisation import WHAT_TO_DO
 from skipserve_kernels.linear.op import PackedLinear, pack
 from skipserve_kernels.rms_norm.op import Gain, pack_gain
 
@@ -28,6 +29,9 @@ _NAMES = (
 
 # Tables that older transformers stored beside the weights; they follow from the configuration.
 _DERIVED = re.compile(r"(rotary_emb\.inv_freq|embeddings\.position_ids)$")
+
+# The types of plain numbers, as safetensors and as torch call them.
+_FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 class Weights:
@@ -47,7 +51,8 @@ class Weights:
         arithmetic: the type that they then come in.
 
     Raises:
-        ModelFilesError: there is no readable safetensors file, or a name is not known.
+        ModelFilesError: there is no readable safetensors file, a name is not known, or a tensor is
+            not stored as plain numbers.
     """
 
     def __init__(
@@ -73,6 +78,14 @@ class Weights:
         """Let the files go."""
         self._files.clear()
 
+    def __contains__(self, name: str) -> bool:
+        """Return whether the checkpoint has a tensor."""
+        return name in self._places
+
+    def are_equal(self, name: str, other: str) -> bool:
+        """Return whether two tensors of the checkpoint come to the same."""
+        return torch.equal(self._read(name), self._read(other))
+
     def take(self, name: str, *shape: int) -> Tensor:
         """Read one tensor.
 
@@ -88,9 +101,8 @@ class Weights:
                 f"the tensor {key} has the shape {list(stored)}; "
                 f"the configuration asks for {list(shape)}"
             )
-        tensor = self._files[file].get_tensor(key).to(self.device, self._rounding)
         self._unread.discard(name)
-        return cast(Tensor, tensor.to(self.dtype))
+        return self._read(name).to(self.dtype)
 
     def leave(self, pattern: str) -> None:
         """Give up tensors that need not be read: those whose whole name matches a pattern."""
@@ -110,8 +122,13 @@ class Weights:
                 f"{shown}"
             )
 
+    def _read(self, name: str) -> Tensor:
+        file, key = self._places[name]
+        return cast(Tensor, self._files[file].get_tensor(key).to(self.device, self._rounding))
+
     def _find(self) -> dict[str, tuple[Path, str]]:
         places: dict[str, tuple[Path, str]] = {}
+        packed: dict[str, str] = {}
         for file, opened in self._files.items():
             for key in opened.keys():  # noqa: SIM118  (the file is no mapping)
                 if _DERIVED.search(key):
@@ -120,6 +137,11 @@ class Weights:
                 if name in places:
                     raise ModelFilesError(f"the tensors {places[name][1]} and {key} are the same")
                 places[name] = (file, key)
+                dtype = opened.get_slice(key).get_dtype()
+                if dtype not in _FLOATS:
+                    packed[key] = dtype
+        if packed:
+            raise ModelFilesError(_describe_packed(packed))
         return places
 
 
@@ -146,24 +168,56 @@ def take_gain(weights: Weights, name: str, width: int, epsilon: float) -> Gain:
     return pack_gain(weights.take(f"{name}.weight", width), epsilon)
 
 
+def stored_dtype(folder: Path) -> str | None:
+    """Return the type of the first tensor of plain numbers, as torch calls it; None without one.
+
+    Raises:
+        ModelFilesError: there is no readable safetensors file.
+    """
+    opened = _open(weight_files(folder)[0])
+    dtypes = (opened.get_slice(key).get_dtype() for key in opened.keys())  # noqa: SIM118
+    return next((_FLOATS[dtype] for dtype in dtypes if dtype in _FLOATS), None)
+
+
 def weight_files(folder: Path) -> tuple[Path, ...]:
-    """Return the weight files of a checkpoint: those of its index, or the only one.
+    """Return the weight files of a checkpoint: the only one, or those of its index.
 
     Raises:
         ModelFilesError: there is none, or one is missing.
     """
     index = folder / "model.safetensors.index.json"
-    names = _indexed_names(index) if index.is_file() else ["model.safetensors"]
+    is_single = (folder / "model.safetensors").is_file() or not index.is_file()
+    names = ["model.safetensors"] if is_single else _indexed_names(index)
     files = tuple(folder / name for name in names)
     missing = [file.name for file in files if not file.is_file()]
     if not missing:
         return files
-    if any(folder.glob("*.bin")):
-        raise ModelFilesError(
-            f"{folder} has weights in PyTorch's pickle format, which can run code when it is "
-            "read; convert them to safetensors"
+    raise ModelFilesError(_describe_missing(folder, missing, len(files)))
+
+
+def _describe_missing(folder: Path, missing: list[str], num_files: int) -> str:
+    if num_files > 1:
+        return (
+            f"there is no {missing[0]} in {folder}: {len(missing)} of the {num_files} files are "
+            "missing that its index names. Download it again"
         )
-    raise ModelFilesError(f"there is no {missing[0]} in {folder}")
+    if any(folder.glob("*.bin")) or any(folder.glob("*.pt*")):
+        return (
+            f"{folder} has weights in PyTorch's pickle format, which can run code when it is "
+            "read; convert them to safetensors, with from_pretrained and save_pretrained of "
+            "transformers' LlavaForConditionalGeneration"
+        )
+    others = ", ".join(sorted(file.name for file in folder.glob("*.safetensors"))[:3])
+    found = f"; {others} is not read" if others else ""
+    return f"there is no {missing[0]} in {folder}{found}. {WHERE_TO_GET_ONE}"
+
+
+def _describe_packed(packed: Mapping[str, str]) -> str:
+    types = ", ".join(sorted(set(packed.values())))
+    return (
+        f"the checkpoint has {len(packed)} tensors of the type {types}, such as {min(packed)}: "
+        f"{WHAT_TO_DO}"
+    )
 
 
 def weights_digest(folder: Path) -> str:

@@ -17,7 +17,7 @@ from skipserve.api.report import Reporter
 from skipserve.engine.loading import load
 from skipserve.engine.types import EngineLimits, EngineSpec, Image, Request, StepOutput
 from skipserve.errors import EngineError, InvalidRequestError, SkipserveError
-from skipserve.media.preprocess import ImageFilesError, Preprocessor
+from skipserve.media.preprocess import Preprocessor
 from skipserve.model.config import ModelConfig, ModelFilesError
 from skipserve.model_folder import DEMO, StartError, model_folder
 from skipserve.offline.answers import Answer, GrowingAnswer
@@ -89,11 +89,9 @@ class LLaVA:
             catalog = load_catalog(None if policies is None else Path(policies))
             self._registry = PolicyRegistry(catalog, sizes.decoder.num_layers)
             self._prompts = PromptProcessor.from_folder(folder, config)
-            self._preprocessor = Preprocessor.from_folder(
-                folder, sizes.vision.image_size, max_image_pixels
-            )
+            self._preprocessor = Preprocessor.from_config(config, max_image_pixels)
             self._engine, _ = load(spec)
-        except (ModelFilesError, TokenizerFilesError, ImageFilesError, PolicyError) as error:
+        except (ModelFilesError, TokenizerFilesError, PolicyError) as error:
             raise StartError(str(error)) from error
         self._max_image_pixels = max_image_pixels
         self._reporter = Reporter(sizes)

@@ -23,6 +23,8 @@ CUDA = torch.device("cuda")
         ("auto", CPU, "bfloat16", torch.bfloat16),
         ("auto", CPU, "float16", torch.bfloat16),
         ("auto", CPU, None, torch.float32),
+        ("auto", CPU, "float64", torch.float32),
+        ("auto", CUDA, "float64", torch.float32),
         ("auto", CUDA, "float16", torch.float16),
         ("float16", CPU, "float32", torch.float16),
         ("float32", CUDA, "float16", torch.float32),
@@ -43,6 +45,15 @@ def test_the_device_is_what_was_asked_for_or_a_gpu_where_there_is_one() -> None:
 def test_a_missing_gpu_is_told(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"the device is cuda:0, but .* no CUDA device"):
         load(EngineSpec(tmp_path, device="cuda:0"))
+
+
+@pytest.mark.parametrize("declared", [None, "auto"])
+def test_without_a_declaration_the_dtype_is_that_of_the_weights(
+    tmp_path: Path, declared: str | None
+) -> None:
+    make_checkpoint(tmp_path, dtype=torch.bfloat16, top_config=(("dtype", declared),))
+    limits = EngineLimits(page_size=8, kv_cache_bytes=10**6)
+    assert load(EngineSpec(tmp_path, device="cpu", limits=limits))[1].dtype == "bfloat16"
 
 
 def test_a_model_is_loaded_as_its_spec_says(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
-"""Tests of resizing and cropping, against transformers' own."""
+"""Tests of padding, resizing and cropping, against transformers' own."""
 
 import json
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from pictures import random_picture
 from PIL import Image as PillowImage
 
 from skipserve.errors import UnusableImageError
-from skipserve.media.preprocess import ImageFilesError, Preprocessor, digest_pixels
+from skipserve.media.preprocess import Preprocessor, digest_pixels
+from skipserve.model.config import ModelConfig, ModelFilesError
 
 SIDE = 28
 MOST = 1_000_000
@@ -22,6 +25,7 @@ SHAPES = [
     *((28, 28), (40, 30), (30, 40), (29, 28), (7, 5), (1, 1), (1, 3), (3, 1), (640, 480)),
     *((200, 1), (1, 200), (333, 111), (27, 29), (500, 499)),
 ]
+CLIP, LLAVA = "CLIPImageProcessor", "LlavaImageProcessor"
 CONFIGS: dict[str, dict[str, Any]] = {
     "as_llava": {},
     "size_as_number": {"size": SIDE, "crop_size": SIDE},
@@ -30,12 +34,54 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "fixed_size": {"size": {"height": SIDE, "width": SIDE}, "do_center_crop": False},
     "fixed_then_crop": {"size": {"height": 31, "width": 41}},
     "bilinear": {"resample": 2},
+    "lanczos": {"resample": 1},
+    "box": {"resample": 4},
     "no_resize": {"do_resize": False},
+    "null_is_false": {"do_resize": None, "size": None, "resample": None, "do_pad": None},
+    "null_edges": {"size": {"shortest_edge": SIDE, "longest_edge": None}},
+    "size_as_list": {"size": [31, 41], "crop_size": [SIDE, SIDE]},
+    "number_to_square": {"size": SIDE, "default_to_square": True, "do_center_crop": False},
+    "longest_edge": {"size": {"shortest_edge": SIDE, "longest_edge": 41}},
+    "longest_edge_first": {"size": {"shortest_edge": 60, "longest_edge": 30}},
+    "room": {"size": {"max_height": 31, "max_width": 41}},
+    "padded": {"do_pad": True, "image_processor_type": LLAVA},
+    "padded_not_cropped": {
+        "do_pad": True,
+        "do_center_crop": False,
+        "image_processor_type": LLAVA,
+    },
+    "padded_black": {
+        "do_pad": True,
+        "image_mean": None,
+        "do_normalize": False,
+        "image_processor_type": LLAVA,
+    },
+    "padded_before_the_longest_edge": {
+        "do_pad": True,
+        "size": {"shortest_edge": 40, "longest_edge": 30},
+        "image_processor_type": LLAVA + "Fast",
+    },
+    "padded_then_cropped": {"do_pad": True, "do_resize": False, "image_processor_type": LLAVA},
+    "pad_size_of_llava_is_idle": {"pad_size": 3, "image_processor_type": LLAVA, "do_pad": True},
+    "padded_after_cropping": {"do_pad": True, "image_processor_type": CLIP, "pad_size": SIDE},
+    "padded_to_the_largest": {"do_pad": True, "image_processor_type": CLIP + "Fast"},
+    "older_name": {"image_processor_type": None, "feature_extractor_type": "CLIPFeatureExtractor"},
+    "no_name_is_llava": {"image_processor_type": None, "do_pad": True},
+    "not_normalised": {"do_normalize": False},
+    "not_rescaled": {"do_rescale": False},
+    "neither": {"do_rescale": False, "do_normalize": False},
+    "unused_numbers": {"do_normalize": False, "image_mean": [1], "do_rescale": False}
+    | {"rescale_factor": None, "image_std": None},
+    "signed": {"rescale_factor": 1 / 127.5, "image_mean": 1.0, "image_std": [1, 1, 1]},
+    "one_number": {"image_mean": 0.5, "image_std": 0.25},
+    "other_numbers": {"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 2, 3]},
+    "not_to_rgb": {"do_convert_rgb": False},
 }
 
 
 def config_of(changes: dict[str, Any]) -> dict[str, Any]:
     return {
+        "image_processor_type": CLIP,
         "size": {"shortest_edge": SIDE},
         "crop_size": {"height": SIDE, "width": SIDE},
         "do_resize": True,
@@ -44,64 +90,117 @@ def config_of(changes: dict[str, Any]) -> dict[str, Any]:
     } | changes
 
 
+def write_folder(folder: Path, changes: dict[str, Any]) -> Path:
+    vision = {"image_size": SIDE, "patch_size": 7}
+    config = {"model_type": "llava", "vision_config": vision}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "preprocessor_config.json").write_text(json.dumps(config_of(changes)))
+    return folder
+
+
+def read(folder: Path, most: int = MOST) -> Preprocessor:
+    return Preprocessor.from_config(ModelConfig.from_folder(folder), most)
+
+
 @pytest.fixture
 def preprocessor(tmp_path: Path) -> Callable[..., Preprocessor]:
     def make(**changes: Any) -> Preprocessor:
-        (tmp_path / "preprocessor_config.json").write_text(json.dumps(config_of(changes)))
-        return Preprocessor.from_folder(tmp_path, SIDE, MOST)
+        return read(write_folder(tmp_path, changes))
 
     return make
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_pixels_equal_those_of_transformers(
-    preprocessor: Callable[..., Preprocessor], name: str
-) -> None:
-    from transformers.models.clip.image_processing_pil_clip import (  # noqa: PLC0415 (slow to import)
-        CLIPImageProcessorPil,
-    )
+def normalised(preprocessor: Preprocessor, picture: PillowImage.Image) -> Any:
+    """Return what the vision tower sees of a picture, [C, S, S]."""
+    steps = preprocessor.steps
+    content = preprocessor.fit(picture, "p").pixels
+    pixels = np.frombuffer(content, np.uint8).reshape(SIDE, SIDE, 3)
+    mean, std = np.array(steps.mean), np.array(steps.std)
+    return ((pixels * steps.scale - mean) / std).transpose(2, 0, 1)
 
-    changes = CONFIGS[name]
-    ours = preprocessor(**changes)
-    theirs = CLIPImageProcessorPil(**config_of(changes))
-    mean, std = np.array(theirs.image_mean), np.array(theirs.image_std)
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_pictures_equal_those_of_transformers(tmp_path: Path, name: str) -> None:
+    from transformers import AutoImageProcessor  # noqa: PLC0415 (slow to import)
+
+    write_folder(tmp_path, CONFIGS[name])
+    ours, theirs = read(tmp_path), AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
     for shape in SHAPES:
         picture = random_picture(*shape)
-        image = ours.fit(picture, "p")
-        pixels = np.frombuffer(image.pixels, np.uint8).reshape(SIDE, SIDE, 3)
-        raw = theirs(picture, do_rescale=False, do_normalize=False, return_tensors="np")
-        assert np.array_equal(pixels, raw["pixel_values"][0].transpose(1, 2, 0)), shape
-        normal = theirs(picture, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
-        np.testing.assert_allclose((pixels / 255 - mean) / std, normal, rtol=1e-5, atol=1e-5)
+        try:
+            expected = theirs(picture, return_tensors="np")["pixel_values"][0]
+        except ValueError as error:
+            # One side of the resized picture would be 0.
+            assert "must be > 0" in str(error)  # noqa: PT017 (of the oracle)
+            with pytest.raises(UnusableImageError):
+                ours.fit(picture, "p")
+            continue
+        np.testing.assert_allclose(
+            normalised(ours, picture), expected, rtol=1e-5, atol=1e-5, err_msg=str(shape)
+        )
 
 
 @pytest.mark.fast
-def test_both_files_are_read(tmp_path: Path) -> None:
+def test_the_newer_file_wins(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"resample": 0})
     (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": config_of({})}))
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config_of({"resample": 0})))
-    assert Preprocessor.from_folder(tmp_path, SIDE, MOST).resample == 3
+    assert read(tmp_path).steps.resample == 3
+
+
+@pytest.mark.fast
+def test_a_newer_file_without_an_image_processor_leaves_it_to_the_older(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"resample": 0})
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": None}))
+    assert read(tmp_path).steps.resample == 0
 
 
 @pytest.mark.fast
 def test_without_a_file_it_is_clip_s_way(tmp_path: Path) -> None:
-    preprocessor = Preprocessor.from_folder(tmp_path, SIDE, MOST)
-    assert preprocessor.fit(random_picture(50, 40), "p").size == SIDE
+    (write_folder(tmp_path, {}) / "preprocessor_config.json").unlink()
+    assert read(tmp_path).fit(random_picture(50, 40), "p").size == SIDE
 
 
 @pytest.mark.fast
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "field"),
     [
-        {"crop_size": {"height": 10, "width": 10}},
-        {"do_center_crop": False},
-        {"do_pad": True},
+        ({"crop_size": {"height": 10, "width": 10}}, "crop_size"),
+        ({"crop_size": {"height": SIDE, "width": 20}}, "crop_size"),
+        ({"size": {"height": 10, "width": SIDE}, "do_center_crop": False}, "(size)"),
+        ({"do_center_crop": False}, "do_center_crop"),
+        ({"do_center_crop": False, "do_resize": False}, "do_center_crop"),
+        (
+            {"do_center_crop": False, "do_pad": True, "image_processor_type": LLAVA, "size": 20},
+            "(size)",
+        ),
     ],
 )
-def test_what_is_not_supported(
-    preprocessor: Callable[..., Preprocessor], changes: dict[str, Any]
+def test_pictures_that_the_tower_does_not_take(
+    preprocessor: Callable[..., Preprocessor], changes: dict[str, Any], field: str
 ) -> None:
-    with pytest.raises(ImageFilesError):
+    with pytest.raises(ModelFilesError, match=re.escape(field)):
         preprocessor(**changes)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("shape", [(900, 2), (2, 900)])
+def test_s15_pictures_too_thin_to_pad(
+    preprocessor: Callable[..., Preprocessor], shape: tuple[int, int]
+) -> None:
+    ours = preprocessor(do_pad=True, image_processor_type=LLAVA)
+    with pytest.raises(UnusableImageError, match=r"too thin.* 900 x 900"):
+        replace(ours, max_resized_pixels=800_000).fit(PillowImage.new("RGB", shape), "p")
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    "size", [{"max_height": 28, "max_width": 28}, {"shortest_edge": 28, "longest_edge": 40}]
+)
+def test_s15_pictures_of_which_nothing_would_be_left(
+    preprocessor: Callable[..., Preprocessor], size: dict[str, int]
+) -> None:
+    with pytest.raises(UnusableImageError, match="too thin"):
+        preprocessor(size=size).fit(PillowImage.new("RGB", (1, 200)), "p")
 
 
 @pytest.mark.fast

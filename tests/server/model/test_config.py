@@ -30,7 +30,7 @@ def test_a_complete_configuration_is_read(tmp_path: Path) -> None:
     assert config.feature_layers == (2, 1)
     assert config.ties_head
     assert config.dtype == "float32"
-    assert config.image_mean == (0.48145466, 0.4578275, 0.40821073)
+    assert config.image_processor.mean == (0.48145466, 0.4578275, 0.40821073)
 
 
 def test_a_silent_configuration_means_what_it_means_to_transformers(tmp_path: Path) -> None:
@@ -87,6 +87,94 @@ def test_the_image_token_by_either_name(tmp_path: Path) -> None:
         ModelConfig.from_folder(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("config", "dtype"),
+    [
+        ({"dtype": "bfloat16"}, "bfloat16"),
+        ({"torch_dtype": "torch.bfloat16"}, "bfloat16"),
+        ({"torch_dtype": "float64"}, "float64"),
+        ({"torch_dtype": "double"}, "float64"),
+        ({"torch_dtype": "half"}, "float16"),
+        ({"torch_dtype": "torch.float"}, "float32"),
+        ({"dtype": "float16", "torch_dtype": "float32"}, "float16"),
+        ({"dtype": None, "torch_dtype": "float32"}, "float32"),
+        ({"torch_dtype": "auto"}, None),
+        ({"torch_dtype": None}, None),
+        ({}, None),
+        ({"dtype": "float16", "text_config": {"dtype": "float32"}}, "float16"),
+        ({"text_config": {"torch_dtype": "torch.float16"}}, "float16"),
+    ],
+)
+def test_types_are_declared_in_several_ways(
+    tmp_path: Path, config: dict[str, Any], dtype: str | None
+) -> None:
+    assert ModelConfig.from_folder(write_config(tmp_path, **config)).dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "int8", "float8_e4m3fn", "", 16, {"": "float16"}, [1]])
+@pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
+def test_types_that_are_none_are_refused(tmp_path: Path, name: str, dtype: object) -> None:
+    with pytest.raises(
+        ModelFilesError, match=rf"^{name} in config\.json is .*; supported: float32"
+    ):
+        ModelConfig.from_folder(write_config(tmp_path, **{name: dtype}))
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        {},
+        {"patch_size": 14},
+        {"patch_size": 14, "vision_feature_select_strategy": "default"},
+        {"num_additional_image_tokens": 1},
+        {"patch_size": None, "vision_feature_select_strategy": "full"},
+        # Two deviations that come to the same number of tokens.
+        {
+            "patch_size": 14,
+            "vision_feature_select_strategy": "full",
+            "num_additional_image_tokens": 0,
+        },
+    ],
+    ids=str,
+)
+def test_a_processor_that_counts_as_the_model_does(
+    tmp_path: Path, processor: dict[str, Any]
+) -> None:
+    (tmp_path / "processor_config.json").write_text(json.dumps(processor))
+    assert ModelConfig.from_folder(write_config(tmp_path)).sizes.vision.num_tokens == 576
+
+
+@pytest.mark.parametrize(
+    ("changes", "count"),
+    [
+        ({"patch_size": 16}, 441),
+        ({"vision_feature_select_strategy": "full"}, 577),
+        ({"num_additional_image_tokens": 0}, 575),
+    ],
+)
+def test_a_processor_that_counts_otherwise_is_refused(
+    tmp_path: Path, changes: dict[str, Any], count: int
+) -> None:
+    processor = {"patch_size": 14, "vision_feature_select_strategy": "default"} | changes
+    (tmp_path / "processor_config.json").write_text(json.dumps(processor))
+    with pytest.raises(ModelFilesError, match=rf"processor_config\.json makes {count} .* 576"):
+        ModelConfig.from_folder(write_config(tmp_path))
+
+
+def test_an_image_processor_that_cannot_be_followed_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "preprocessor_config.json").write_text('{"resample": "bicubic"}')
+    with pytest.raises(
+        ModelFilesError, match=r"preprocessor_config\.json .*: resample is 'bicubic'"
+    ):
+        ModelConfig.from_folder(write_config(tmp_path))
+
+
+def test_an_image_processor_that_is_no_object_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "processor_config.json").write_text('{"image_processor": "clip"}')
+    with pytest.raises(ModelFilesError, match=r"image_processor in .*processor_config\.json"):
+        ModelConfig.from_folder(write_config(tmp_path))
+
+
 @pytest.mark.parametrize("file", ["preprocessor_config.json", "processor_config.json"])
 def test_both_kinds_of_processor_files_are_read(tmp_path: Path, file: str) -> None:
     write_config(tmp_path)
@@ -94,8 +182,8 @@ def test_both_kinds_of_processor_files_are_read(tmp_path: Path, file: str) -> No
     nested = values if file == "preprocessor_config.json" else {"image_processor": values}
     (tmp_path / file).write_text(json.dumps(nested))
     config = ModelConfig.from_folder(tmp_path)
-    assert config.image_mean == (0.1, 0.2, 0.3)
-    assert config.image_std == (1.0, 2.0, 3.0)
+    assert config.image_processor.mean == (0.1, 0.2, 0.3)
+    assert config.image_processor.std == (1.0, 2.0, 3.0)
 
 
 def test_the_newer_file_of_the_image_processor_wins(tmp_path: Path) -> None:
@@ -103,13 +191,13 @@ def test_the_newer_file_of_the_image_processor_wins(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.1, 0.1, 0.1]}')
     nested = {"image_processor": {"image_mean": [0.2, 0.2, 0.2]}}
     (tmp_path / "processor_config.json").write_text(json.dumps(nested))
-    assert ModelConfig.from_folder(tmp_path).image_mean == (0.2, 0.2, 0.2)
+    assert ModelConfig.from_folder(tmp_path).image_processor.mean == (0.2, 0.2, 0.2)
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "llava_next"}, "model_type is 'llava_next'"),
+        ({"model_type": "llava_next"}, "model_type is 'llava_next'; supported: llava"),
         ({"text_config": {"model_type": "mistral"}}, "text_config.model_type is 'mistral'"),
         ({"text_config": {"hidden_act": "gelu"}}, "hidden_act is 'gelu'; supported: silu"),
         ({"vision_config": {"model_type": "siglip_vision_model"}}, "siglip_vision_model"),
@@ -122,6 +210,12 @@ def test_the_newer_file_of_the_image_processor_wins(tmp_path: Path) -> None:
         ({"text_config": {"num_attention_heads": 0}}, "not valid"),
         ({"text_config": {"num_attention_heads": 6, "num_key_value_heads": 4}}, "6 query heads"),
         ({"text_config": "llama"}, "not valid"),
+        ({"model_type": "llama"}, "hf download llava-hf/llava-1.5-7b-hf"),
+        ({"mm_vision_tower": "openai/clip"}, "the form of its authors' own program"),
+        ({"tie_word_embeddings": "false"}, "tie_word_embeddings in config.json is 'false'"),
+        ({"text_config": {"tie_word_embeddings": 1}}, "tie_word_embeddings in config.json is 1"),
+        ({"multimodal_projector_bias": "no"}, "multimodal_projector_bias in config.json is 'no'"),
+        ({"quantization_config": {"quant_method": "awq"}}, "are quantised: config.json has quant"),
     ],
 )
 def test_what_is_not_supported_is_refused(

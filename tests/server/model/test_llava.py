@@ -7,12 +7,16 @@ from typing import Any
 import pytest
 import torch
 from model_batches import Piece, Rows, build_batch, poisoned_cache, run_whole, scattered_pages
+from safetensors.torch import load_file, save_file
 from tiny_llava import Naming, make_checkpoint
+from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
-from skipserve.model.config import ModelFilesError
+from skipserve.model.config import ModelConfig, ModelFilesError
+from skipserve.model.decoder import Decoder
 from skipserve.model.llava import Llava
+from skipserve.model.weights import Weights
 from skipserve_policies.plan import Plan, TokenClass, trim
 
 CPU = torch.device("cpu")
@@ -115,8 +119,8 @@ class Pictured:
         ids = self.ids.unsqueeze(0)
         arguments = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if len(self.pixels):
-            mean = torch.tensor(model.config.image_mean)
-            std = torch.tensor(model.config.image_std)
+            mean = torch.tensor(model.config.image_processor.mean)
+            std = torch.tensor(model.config.image_processor.std)
             normalised = (self.pixels / 255 - mean) / std
             arguments["pixel_values"] = normalised.permute(0, 3, 1, 2)
         return arguments
@@ -205,6 +209,97 @@ def test_biases_of_the_decoder_are_used(tmp_path: Path) -> None:
     oracle.save_pretrained(oracle_folder)
     model = Llava.load(oracle_folder, CPU, torch.float32)
     check_logits(model, oracle.eval(), Pictured(model, "tit"))
+
+
+EMBEDDING, HEAD = "language_model.model.embed_tokens.weight", "language_model.lm_head.weight"
+
+
+def write_ends(folder: Path, stored: str, **shape: Any) -> None:
+    """Write a checkpoint that holds a head of its own, the embedding twice, or one of the two."""
+    make_checkpoint(folder, num_layers=2, **shape)
+    tensors = load_file(folder / "model.safetensors")
+    match stored:
+        case "equal":
+            tensors[HEAD] = tensors[EMBEDDING].clone()
+        case "embedding":
+            del tensors[HEAD]
+        case "head":
+            del tensors[EMBEDDING]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("stored", ["differing", "equal", "embedding", "head"])
+@pytest.mark.parametrize(
+    ("top", "text"), [(True, True), (True, False), (False, True), (None, True), (True, None)]
+)
+def test_embedding_and_head_are_tied_as_in_transformers(
+    tmp_path: Path, stored: str, top: bool | None, text: bool | None
+) -> None:
+    tying = {"top_config": top, "text_config": text}
+    shape = {part: (("tie_word_embeddings", value),) for part, value in tying.items()}
+    write_ends(tmp_path, stored, **shape)
+    oracle = LlavaForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.float32)
+    model = Llava.load(tmp_path, CPU, torch.float32)
+    check_logits(model, oracle.eval(), Pictured(model, "tit"))
+
+
+class NotingWeights(Weights):
+    """Notes what is kept in memory."""
+
+    def take(self, name: str, *shape: int) -> Tensor:
+        """Read one tensor."""
+        self.taken: list[str] = [*getattr(self, "taken", []), name]
+        return super().take(name, *shape)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("stored", "taken"),
+    [
+        ("differing", ["head.weight", "decoder.embed_tokens.weight"]),
+        ("equal", ["decoder.embed_tokens.weight"]),
+        ("embedding", ["decoder.embed_tokens.weight"]),
+        ("head", ["head.weight"]),
+    ],
+)
+def test_tied_ends_are_in_memory_once(tmp_path: Path, stored: str, taken: list[str]) -> None:
+    write_ends(tmp_path, stored, top_config=(("tie_word_embeddings", True),))
+    config = ModelConfig.from_folder(tmp_path)
+    with NotingWeights(tmp_path, CPU, torch.float32, torch.float32) as weights:
+        Decoder.load(config, weights, uses_triton=False)
+    assert [name for name in weights.taken if "embed" in name or "head" in name] == taken
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("stored", ["differing", "equal"])
+def test_a_head_that_is_not_tied_is_its_own(tmp_path: Path, stored: str) -> None:
+    write_ends(tmp_path, stored)
+    oracle = LlavaForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.float32)
+    model = Llava.load(tmp_path, CPU, torch.float32)
+    check_logits(model, oracle.eval(), Pictured(model, "tit"))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [("embedding", r"no head \(lm_head\.weight\).*tie_word_embeddings"), ("head", "embed_tokens")],
+)
+def test_an_end_that_is_neither_stored_nor_tied_is_refused(
+    tmp_path: Path, stored: str, message: str
+) -> None:
+    write_ends(tmp_path, stored)
+    with pytest.raises(ModelFilesError, match=message):
+        Llava.load(tmp_path, CPU, torch.float32)
+
+
+@pytest.mark.fast
+def test_a_tied_head_of_another_size_is_refused(tmp_path: Path) -> None:
+    write_ends(tmp_path, "differing", top_config=(("tie_word_embeddings", True),))
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file(tensors | {HEAD: torch.ones(321, 64)}, tmp_path / "model.safetensors")
+    with pytest.raises(ModelFilesError, match=r"lm_head.*\[321, 64\].*\[320, 64\]"):
+        Llava.load(tmp_path, CPU, torch.float32)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)

@@ -1,5 +1,6 @@
 """The vision tower and the projector against transformers'."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from tiny_llava import make_checkpoint
 from transformers import LlavaForConditionalGeneration
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from skipserve.model.config import ModelFilesError
 from skipserve.model.llava import Llava
@@ -32,13 +34,41 @@ def test_pictures_are_encoded_as_transformers_does(tmp_path: Path, shape: dict[s
     model = Llava.load(tmp_path, CPU, torch.float32)
     oracle = LlavaForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.float32).eval()
     pixels = torch.randint(0, 256, (2, 28, 28, 3), dtype=torch.uint8)
-    mean, std = torch.tensor(model.config.image_mean), torch.tensor(model.config.image_std)
+    steps = model.config.image_processor
+    mean, std = torch.tensor(steps.mean), torch.tensor(steps.std)
     normalised = ((pixels / 255 - mean) / std).permute(0, 3, 1, 2)
     with torch.inference_mode():
         features = torch.stack(oracle.get_image_features(normalised).pooler_output)
     encoded = model.encode_images(pixels)
     assert encoded.shape == (2, model.config.sizes.vision.num_tokens, 64)
     assert (encoded - features).abs().max() <= 1e-4 * features.abs().max()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"do_normalize": False},
+        {"do_rescale": False, "do_normalize": False},
+        {"rescale_factor": 1 / 127.5, "image_mean": [1, 1, 1], "image_std": 0.5},
+    ],
+    ids=str,
+)
+def test_numbers_of_the_image_processor_are_followed(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    make_checkpoint(tmp_path)
+    file = tmp_path / "processor_config.json"
+    content = json.loads(file.read_text())
+    content["image_processor"] |= changes
+    file.write_text(json.dumps(content))
+    model = Llava.load(tmp_path, CPU, torch.float32)
+    oracle = LlavaForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    pixels = torch.randint(0, 256, (2, 28, 28, 3), dtype=torch.uint8)
+    processor = CLIPImageProcessorPil(**content["image_processor"])
+    values = processor(list(pixels.numpy()), return_tensors="pt")["pixel_values"]
+    with torch.inference_mode():
+        features = torch.stack(oracle.get_image_features(values).pooler_output)
+    assert (model.encode_images(pixels) - features).abs().max() <= 1e-4 * features.abs().max()
 
 
 def test_only_the_layers_that_are_used_run(tmp_path: Path) -> None:

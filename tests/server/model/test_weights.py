@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from skipserve.model.config import ModelFilesError
 from skipserve.model.llava import Llava
-from skipserve.model.weights import Weights, weight_files, weights_digest
+from skipserve.model.weights import Weights, stored_dtype, weight_files, weights_digest
 
 pytestmark = pytest.mark.fast
 
@@ -105,10 +106,45 @@ def test_what_the_used_vision_layers_do_not_need_may_be_absent(tmp_path: Path) -
     Llava.load(tmp_path, CPU, torch.float32)
 
 
-def test_a_tied_checkpoint_may_hold_its_head_too(tmp_path: Path) -> None:
-    make_checkpoint(tmp_path, tie=True)
-    change(tmp_path, lambda t: t.update({"language_model.lm_head.weight": torch.ones(320, 64)}))
-    Llava.load(tmp_path, CPU, torch.float32)
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn, torch.int32])
+def test_numbers_that_mean_something_without_scales_are_refused(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
+    make_checkpoint(tmp_path)
+    key = "language_model.model.layers.1.mlp.up_proj.weight"
+    change(tmp_path, lambda t: t.update({key: torch.ones(176, 64).to(dtype)}))
+    with pytest.raises(ModelFilesError, match=rf"1 tensors .*{re.escape(key)}: quantised") as told:
+        Llava.load(tmp_path, CPU, torch.float32)
+    assert "\n" not in str(told.value)
+
+
+def test_packed_weights_are_told_by_their_type_and_not_by_their_shape(tmp_path: Path) -> None:
+    """As bitsandbytes packs them, in a checkpoint whose configuration says nothing."""
+    make_checkpoint(tmp_path)
+    name = "language_model.model.layers.1.mlp.up_proj.weight"
+
+    def pack(tensors: dict[str, Tensor]) -> None:
+        tensors[name] = torch.zeros(176 * 64 // 2, 1, dtype=torch.uint8)
+        tensors[f"{name}.absmax"] = torch.ones(176)
+
+    change(tmp_path, pack)
+    with pytest.raises(ModelFilesError, match=r"U8.*quantised weights are not supported"):
+        Llava.load(tmp_path, CPU, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_all_types_of_plain_numbers_are_read(tmp_path: Path, dtype: torch.dtype) -> None:
+    make_checkpoint(tmp_path, dtype=dtype)
+    assert stored_dtype(tmp_path) == str(dtype).removeprefix("torch.")
+    with open_weights(tmp_path) as weights:
+        assert weights.take(UP, 176, 64).dtype is torch.float32
+
+
+def test_one_file_goes_before_an_index(tmp_path: Path) -> None:
+    """As in transformers: the index is left over from before the files were joined."""
+    make_checkpoint(tmp_path, num_shards=2)
+    make_checkpoint(tmp_path)
+    assert [file.name for file in weight_files(tmp_path)] == ["model.safetensors"]
 
 
 def test_two_names_of_one_tensor_are_refused(tmp_path: Path) -> None:
@@ -121,6 +157,14 @@ def test_two_names_of_one_tensor_are_refused(tmp_path: Path) -> None:
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(ModelFilesError, match="convert them to safetensors"):
+        weight_files(tmp_path)
+
+
+def test_weights_of_another_name_are_named(tmp_path: Path) -> None:
+    (tmp_path / "consolidated.safetensors").write_bytes(b"")
+    with pytest.raises(
+        ModelFilesError, match=r"no model\.safetensors .*; consolidated\.safetensors"
+    ):
         weight_files(tmp_path)
 
 

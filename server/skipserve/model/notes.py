@@ -1,0 +1,62 @@
+"""What whoever starts a model should know of its files: what is missing, and what stands in."""
+
+from pathlib import Path
+
+from skipserve.model.config import ModelConfig, image_processor_fields, read_json
+
+_STAND_INS = {
+    "generation_config.json": "the end tokens are those of config.json and of the tokenizer",
+    "tokenizer_config.json": "the special tokens are those that the tokenizer's other files name",
+    "processor_config.json": "config.json says how many tokens an image takes",
+}
+
+# Where a chat template can be: alone, or as a field of these.
+_TEMPLATE_FILES = ("chat_template.json", "processor_config.json", "tokenizer_config.json")
+
+
+def checkpoint_notes(folder: Path) -> list[str]:
+    """Return one line for each file that is missing, and for what is said but not followed.
+
+    Raises:
+        ModelFilesError: a file is not what it should be.
+    """
+    config = ModelConfig.from_folder(folder)
+    notes = [
+        f"there is no {name}: {stand_in}"
+        for name, stand_in in _STAND_INS.items()
+        if not (folder / name).is_file()
+    ]
+    if not _has_template(folder):
+        notes.append("there is no chat template: that of LLaVA-1.5 stands in")
+    if config.dtype == "float64":
+        notes.append("config.json declares float64, which is run as float32")
+    return notes + _image_processor_notes(folder, config)
+
+
+def _has_template(folder: Path) -> bool:
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    return any(read_json(folder / name).get("chat_template") for name in _TEMPLATE_FILES)
+
+
+def _image_processor_notes(folder: Path, config: ModelConfig) -> list[str]:
+    found = image_processor_fields(folder)
+    if found is None:
+        side = config.sizes.vision.image_size
+        return [
+            "there is no image processor (preprocessor_config.json): pictures are prepared as for "
+            f"LLaVA-1.5, at {side} x {side}"
+        ]
+    notes = []
+    file, fields = found
+    if config.image_processor.unread:
+        unread = ", ".join(config.image_processor.unread)
+        notes.append(f"{file.name} has fields that are not known and have no effect: {unread}")
+    older = read_json(folder / "preprocessor_config.json")
+    differing = sorted(name for name in older.keys() & fields.keys() if older[name] != fields[name])
+    if differing:
+        notes.append(
+            f"preprocessor_config.json and {file.name} differ in {', '.join(differing)}: the "
+            "latter is followed"
+        )
+    return notes

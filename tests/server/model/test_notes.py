@@ -1,0 +1,88 @@
+"""What is told of a checkpoint's files when it starts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_llava import make_checkpoint
+
+from skipserve.model.notes import checkpoint_notes
+
+pytestmark = pytest.mark.fast
+
+
+def edit(file: Path, **changes: Any) -> None:
+    """Change fields of a JSON file; those of None go."""
+    content = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
+
+
+def test_nothing_is_told_of_a_complete_checkpoint(tmp_path: Path) -> None:
+    assert checkpoint_notes(make_checkpoint(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "notes"),
+    [
+        ("chat_template.jinja", ["there is no chat template: that of LLaVA-1.5 stands in"]),
+        ("generation_config.json", ["no generation_config.json: the end tokens are those of"]),
+        ("tokenizer_config.json", ["no tokenizer_config.json: the special tokens are those that"]),
+        (
+            "processor_config.json",
+            [
+                "no processor_config.json: config.json says how many tokens an image takes",
+                "no image processor (preprocessor_config.json): pictures are prepared as for "
+                "LLaVA-1.5, at 28 x 28",
+            ],
+        ),
+    ],
+)
+def test_one_line_says_what_stands_in_for_what_is_missing(
+    tmp_path: Path, name: str, notes: list[str]
+) -> None:
+    (make_checkpoint(tmp_path) / name).unlink()
+    told = checkpoint_notes(tmp_path)
+    assert len(told) == len(notes)
+    for line, note in zip(told, notes, strict=True):
+        assert note in line
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "processor_config.json"])
+@pytest.mark.parametrize("template", ["{{ 1 }}", [{"name": "default", "template": "{{ 1 }}"}]])
+def test_a_template_inside_another_file_is_one(tmp_path: Path, name: str, template: object) -> None:
+    (make_checkpoint(tmp_path) / "chat_template.jinja").unlink()
+    edit(tmp_path / name, chat_template=template)
+    assert checkpoint_notes(tmp_path) == []
+
+
+def test_the_older_file_of_the_image_processor_is_enough(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path)
+    newer = tmp_path / "processor_config.json"
+    nested = json.loads(newer.read_text())["image_processor"]
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(nested))
+    edit(newer, image_processor=None)
+    assert checkpoint_notes(tmp_path) == []
+
+
+def test_fields_without_a_meaning_are_named(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path)
+    edit(
+        tmp_path / "processor_config.json",
+        image_processor={"size": 28, "crop_size": 28, "image_maen": 0, "do_flip": True},
+    )
+    (note,) = checkpoint_notes(tmp_path)
+    assert note.endswith("have no effect: do_flip, image_maen")
+
+
+def test_an_older_file_that_is_not_followed_is_told(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path)
+    older = {"resample": 2, "image_mean": [0, 0, 0], "do_resize": True}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(older))
+    (note,) = checkpoint_notes(tmp_path)
+    assert "differ in image_mean, resample: the latter is followed" in note
+
+
+def test_a_type_that_is_not_run_is_told(tmp_path: Path) -> None:
+    edit(make_checkpoint(tmp_path) / "config.json", dtype="float64")
+    assert checkpoint_notes(tmp_path) == ["config.json declares float64, which is run as float32"]
