@@ -93,20 +93,20 @@ class ModelConfig:
         if not (folder / "config.json").is_file():
             raise ModelFilesError(f"there is no config.json in {folder}")
         config = read_json(folder / "config.json")
-        text = config.get("text_config") or {}
-        vision = config.get("vision_config") or CLIP_L_14_336
+        text = _part(config, "text_config") or {}
+        vision = _part(config, "vision_config") or CLIP_L_14_336
         try:
             _check_is_supported(folder, config, text, vision)
             sizes = ModelSizes.from_config({**config, "vision_config": vision})
             _check_processor_agrees(read_json(folder / "processor_config.json"), sizes.vision)
             return cls(
                 sizes=sizes,
-                max_positions=text.get("max_position_embeddings", 2048),
+                max_positions=int(_number(text, "max_position_embeddings", 2048)),
                 image_token_id=_image_token_id(config),
                 eos_token_ids=_eos_token_ids(folder, config, text),
-                rms_norm_epsilon=text.get("rms_norm_eps", 1e-6),
+                rms_norm_epsilon=_number(text, "rms_norm_eps", 1e-6),
                 dtype=_dtype(config) or _dtype(text),
-                feature_layers=_feature_layers(config, vision),
+                feature_layers=_feature_layers(config, sizes.vision),
                 projector_activation=config.get("projector_hidden_act", "gelu"),
                 projector_bias=_flag(config, "multimodal_projector_bias", default=True),
                 ties_head=any(_flag(c, "tie_word_embeddings") for c in (config, text)),
@@ -136,11 +136,15 @@ def _check_is_supported(
         raise ModelFilesError(f"the weights in {folder} are quantised: {quantisation}")
     _check_value("text_config.model_type", text.get("model_type", "llama"), ("llama",))
     _check_value("text_config.hidden_act", text.get("hidden_act", "silu"), ("silu",))
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    rope = _part(text, "rope_parameters") or _part(text, "rope_scaling") or {}
+    for values in (rope, text):
+        if values.get("rope_theta") is not None:
+            _number(values, "rope_theta", 10000.0)
     rope_type = rope.get("rope_type", rope.get("type", "default"))
     _check_value("the type of rotary embedding", rope_type, _ROPE_TYPES)
     vision_type = vision.get("model_type", "clip_vision_model")
     _check_value("vision_config.model_type", vision_type, ("clip_vision_model",))
+    _number(vision, "num_attention_heads", 12)
     _check_value("vision_config.num_channels", vision.get("num_channels", 3), (3,))
     strategy = config.get("vision_feature_select_strategy", "default")
     _check_value("vision_feature_select_strategy", strategy, ("default", "full"))
@@ -151,10 +155,10 @@ def _check_value(name: str, value: object, supported: tuple[object, ...]) -> Non
         raise ModelFilesError(f"{name} is {value!r}; supported: {', '.join(map(str, supported))}")
 
 
-def _feature_layers(config: Mapping[str, Any], vision: Mapping[str, Any]) -> tuple[int, ...]:
+def _feature_layers(config: Mapping[str, Any], vision: VisionSizes) -> tuple[int, ...]:
     """Return the feature layers counted from the front: -2 of 24 layers is 23."""
     layer = config.get("vision_feature_layer", -2)
-    num_states = vision.get("num_hidden_layers", 12) + 1
+    num_states = vision.num_layers + 1
     chosen = layer if isinstance(layer, list) else [layer]
     return tuple(index if index >= 0 else index + num_states for index in chosen)
 
@@ -199,6 +203,24 @@ def _dtype(config: Mapping[str, Any]) -> str | None:
     return known
 
 
+def _part(config: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    part = config.get(name)
+    if part is not None and not isinstance(part, dict):
+        raise ModelFilesError(f"{name} in config.json is {part!r}; it must be an object")
+    return part
+
+
+def _number(values: Mapping[str, Any], name: str, default: float) -> float:
+    """Return a field that is a number of the type of its default, larger than 0."""
+    value = values.get(name, default)
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = type(default)(value)
+    if type(value) is not type(default) or not value > 0:
+        kind = "whole number" if isinstance(default, int) else "number"
+        raise ModelFilesError(f"{name} is {value!r}; it must be a {kind} larger than 0")
+    return value
+
+
 def _flag(config: Mapping[str, Any], name: str, *, default: bool = False) -> bool:
     value = config.get(name)
     if value is not None and not isinstance(value, bool):
@@ -211,12 +233,16 @@ def _check_processor_agrees(processor: Mapping[str, Any], vision: VisionSizes) -
 
     `num_additional_image_tokens` is younger than the others: without it, it is the class token.
     """
-    patch_size = processor.get("patch_size")
     strategy = processor.get("vision_feature_select_strategy")
     num_additional = processor.get("num_additional_image_tokens")
     num_additional = 1 if num_additional is None else num_additional
-    if patch_size is None or strategy is None:
+    if processor.get("patch_size") is None or strategy is None:
         return
+    patch_size = int(_number(processor, "patch_size", vision.patch_size))
+    if type(num_additional) is not int:
+        raise ModelFilesError(
+            f"num_additional_image_tokens is {num_additional!r}; it must be a whole number"
+        )
     count = (vision.image_size // patch_size) ** 2 + num_additional - (strategy == "default")
     if count != vision.num_tokens:
         raise ModelFilesError(

@@ -10,7 +10,7 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from skipserve.model.batch import Batch
-from skipserve.model.config import ModelConfig
+from skipserve.model.config import ModelConfig, ModelFilesError
 from skipserve_kernels.attention.op import KeyValues
 
 # Runs one layer, by its number, on the residual stream [T, D]; may write into it.
@@ -49,8 +49,20 @@ def rotary_tables(config: ModelConfig, dtype: torch.dtype) -> tuple[Tensor, Tens
     """Return cosine and sine of all positions, [P, C] each, whose two halves are alike.
 
     For all kinds of rotary embedding of transformers.
+
+    Raises:
+        ModelFilesError: the configuration has parameters from which none can be made.
     """
-    module = LlamaRotaryEmbedding(LlamaConfig(**config.text))
+    try:
+        module = LlamaRotaryEmbedding(LlamaConfig(**config.text))
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        raise ModelFilesError(f"the text_config in config.json is not valid: {error}") from error
     positions = torch.arange(config.max_positions).unsqueeze(0)
     cosine, sine = module(torch.empty(0, dtype=dtype), positions)
+    head_dim = config.sizes.decoder.head_dim
+    if cosine.shape[-1] != head_dim or not cosine.isfinite().all():
+        raise ModelFilesError(
+            "the parameters of rotary embeddings in the text_config (rope_parameters, "
+            f"rope_scaling, rope_theta) do not give factors for heads of {head_dim} numbers"
+        )
     return cosine[0], sine[0]

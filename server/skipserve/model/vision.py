@@ -32,7 +32,7 @@ class VisionEncoder:
         self._config = config
         self._dtype = dtype
         self._tower = _load_tower(config, weights, device)
-        self._activation = _activation(config.projector_activation)
+        self._activation = _activation("projector_hidden_act", config.projector_activation)
         self._linear_1, self._linear_2 = _load_projector(config, weights)
         processor = config.image_processor
         # Division by 255 rounds as the table of a picture's values does, multiplication does not.
@@ -54,8 +54,12 @@ class VisionEncoder:
 def _load_tower(config: ModelConfig, weights: Weights, device: torch.device) -> Any:
     sizes = config.sizes.vision
     settings = {**config.vision, "num_hidden_layers": sizes.num_layers_used}
-    with torch.device("meta"):
-        tower: Any = CLIPVisionModel(CLIPVisionConfig(**settings))
+    _activation("vision_config.hidden_act", config.vision.get("hidden_act", "quick_gelu"))
+    try:
+        with torch.device("meta"):
+            tower: Any = CLIPVisionModel(CLIPVisionConfig(**settings))
+    except (TypeError, ValueError) as error:
+        raise ModelFilesError(f"the vision_config in config.json is not valid: {error}") from error
     # Its output goes to the pooled state alone, which nobody reads.
     tower.post_layernorm = nn.Identity()
     weights.leave(r"vision\.post_layernorm\..*")
@@ -92,9 +96,9 @@ def _pack_linears(module: nn.Module) -> None:
             _pack_linears(child)
 
 
-def _activation(name: str) -> Callable[[Tensor], Tensor]:
-    if name not in ACT2FN:
-        raise ModelFilesError(f"projector_hidden_act is {name!r}, which transformers does not know")
+def _activation(field: str, name: str) -> Callable[[Tensor], Tensor]:
+    if not isinstance(name, str) or name not in ACT2FN:
+        raise ModelFilesError(f"{field} is {name!r}, which transformers does not know")
     return cast(Callable[[Tensor], Tensor], ACT2FN[name])
 
 

@@ -1,14 +1,18 @@
 """Configurations of checkpoints, whole and broken."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tiny_llava import make_checkpoint
 from transformers import LlamaConfig, LlavaConfig
 
 from skipserve.model.config import ModelConfig, ModelFilesError
+from skipserve.model.llava import Llava
 from skipserve_policies.sizes import ModelSizes
 
 pytestmark = pytest.mark.fast
@@ -209,7 +213,12 @@ def test_the_newer_file_of_the_image_processor_wins(tmp_path: Path) -> None:
         ({"text_config": {"rope_parameters": {"rope_type": "su"}}}, "'su'"),
         ({"text_config": {"num_attention_heads": 0}}, "not valid"),
         ({"text_config": {"num_attention_heads": 6, "num_key_value_heads": 4}}, "6 query heads"),
-        ({"text_config": "llama"}, "not valid"),
+        ({"text_config": "llama"}, "text_config in config.json is 'llama'; it must be an object"),
+        ({"text_config": {"rope_scaling": "linear"}}, "rope_scaling in config.json is 'linear'"),
+        ({"text_config": {"rope_theta": "1e4"}}, "rope_theta is '1e4'; it must be a number"),
+        ({"text_config": {"max_position_embeddings": 0}}, "is 0; it must be a whole number larger"),
+        ({"text_config": {"max_position_embeddings": 9.5}}, "is 9.5; it must be a whole number"),
+        ({"text_config": {"rms_norm_eps": None}}, "rms_norm_eps is None; it must be a number"),
         ({"model_type": "llama"}, "hf download llava-hf/llava-1.5-7b-hf"),
         ({"mm_vision_tower": "openai/clip"}, "the form of its authors' own program"),
         ({"tie_word_embeddings": "false"}, "tie_word_embeddings in config.json is 'false'"),
@@ -224,6 +233,39 @@ def test_what_is_not_supported_is_refused(
     with pytest.raises(ModelFilesError) as refused:
         ModelConfig.from_folder(write_config(tmp_path, **config))
     assert message in str(refused.value)
+
+
+def fields(values: dict[str, Any], *above: str) -> Iterator[tuple[str, ...]]:
+    """Yield the path to each field of nested objects."""
+    for name, value in values.items():
+        yield (*above, name)
+        if isinstance(value, dict):
+            yield from fields(value, *above, name)
+
+
+def with_value(values: dict[str, Any], path: tuple[str, ...], value: object) -> dict[str, Any]:
+    """Return nested objects in which one field has another value."""
+    first, *rest = path
+    inner = with_value(values[first], tuple(rest), value) if rest else value
+    return values | {first: inner}
+
+
+@pytest.mark.parametrize("file", ["config.json", "processor_config.json"])
+def test_whatever_a_field_holds_is_followed_or_refused(tmp_path: Path, file: str) -> None:
+    """Any exception but the one of checkpoints' files would end the start in a traceback."""
+    text = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "rope_theta": None}
+    text["rope_parameters"] = {"rope_theta": 1e4, "rope_type": "linear", "factor": 2.0}
+    make_checkpoint(tmp_path, num_layers=1, text_config=tuple(text.items()))
+    content = json.loads((tmp_path / file).read_text())
+    if file == "config.json":
+        content["vision_config"] |= {"hidden_act": "gelu", "layer_norm_eps": 1e-5}
+    values: tuple[object, ...] = (None, "x", -1, [], {"a": 1})
+    for path in fields(content):
+        for value in values:
+            (tmp_path / file).write_text(json.dumps(with_value(content, path, value)))
+            with contextlib.suppress(ModelFilesError):
+                model = Llava.load(tmp_path, torch.device("cpu"), torch.float32)
+                model.encode_images(torch.zeros(1, 28, 28, 3, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize("content", ["{", "[]", ""])
