@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "skipserve.errors": set(),
     "skipserve.framing": set(),
     "skipserve.logging_setup": set(),
+    "skipserve.checkpoint_notes": {"skipserve.model.config", "skipserve.prompt"},
     "skipserve.model_folder": {"skipserve.model.config"},
     "skipserve.settings": set(),
     "skipserve.model": {"skipserve_kernels", "skipserve_policies"},
@@ -64,13 +65,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {
         "skipserve.api",
         "skipserve.model.config",
-        "skipserve.model.notes",
+        "skipserve.checkpoint_notes",
         "skipserve.model_folder",
         "skipserve.settings",
         "skipserve.tracing",
     },
     "skipserve.offline": {
         "skipserve.api",
+        "skipserve.checkpoint_notes",
         "skipserve.engine.loading",
         "skipserve.engine.types",
         "skipserve.errors",

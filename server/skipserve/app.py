@@ -23,13 +23,13 @@ from skipserve.api.policies import PolicyRegistry
 from skipserve.api.report import Reporter
 from skipserve.api.routes import router
 from skipserve.api.serving import Serving
+from skipserve.checkpoint_notes import checkpoint_notes
 from skipserve.engine.service import EngineService
 from skipserve.engine.types import EngineLimits, EngineSpec
 from skipserve.media.decode import PixelLimits, refuse_bombs
 from skipserve.media.preprocess import Preprocessor
 from skipserve.metrics.registry import ServerMetrics
 from skipserve.model.config import ModelConfig, ModelFilesError
-from skipserve.model.notes import checkpoint_notes
 from skipserve.model_folder import DEMO, StartError, model_folder
 from skipserve.prompt.processor import PromptProcessor
 from skipserve.prompt.tokenizer_files import TokenizerFilesError

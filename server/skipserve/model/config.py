@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
+from skipserve.model import fields
 from skipserve.model.image_processor import ImageProcessor
 from skipserve.model.quantisation import find_quantisation
 from skipserve_policies.sizes import CLIP_L_14_336, ModelSizes, VisionSizes
@@ -17,15 +18,6 @@ _ROPE_TYPES = ("default", "linear", "dynamic", "llama3", "yarn")
 # LLaVA-1.5's, where no file says otherwise.
 _IMAGE_TOKEN_ID = 32000
 _EOS_TOKEN_ID = 2
-
-# How torch calls the types that weights can be declared in, and what this program calls them.
-_DTYPES = {
-    **{name: name for name in ("float32", "float16", "bfloat16", "float64")},
-    "float": "float32",
-    "half": "float16",
-    "double": "float64",
-}
-
 
 # What to do with whatever is no checkpoint.
 WHERE_TO_GET_ONE = (
@@ -93,23 +85,26 @@ class ModelConfig:
         if not (folder / "config.json").is_file():
             raise ModelFilesError(f"there is no config.json in {folder}")
         config = read_json(folder / "config.json")
-        text = _part(config, "text_config") or {}
-        vision = _part(config, "vision_config") or CLIP_L_14_336
         try:
+            text = fields.inner_object(config, "text_config")
+            vision = fields.inner_object(config, "vision_config") or CLIP_L_14_336
             _check_is_supported(folder, config, text, vision)
             sizes = ModelSizes.from_config({**config, "vision_config": vision})
             _check_processor_agrees(read_json(folder / "processor_config.json"), sizes.vision)
             return cls(
                 sizes=sizes,
-                max_positions=int(_number(text, "max_position_embeddings", 2048)),
+                max_positions=fields.whole_number(text, "max_position_embeddings", 2048),
                 image_token_id=_image_token_id(config),
                 eos_token_ids=_eos_token_ids(folder, config, text),
-                rms_norm_epsilon=_number(text, "rms_norm_eps", 1e-6),
-                dtype=_dtype(config) or _dtype(text),
+                rms_norm_epsilon=fields.number(text, "rms_norm_eps", 1e-6),
+                dtype=fields.declared_dtype(config) or fields.declared_dtype(text),
                 feature_layers=_feature_layers(config, sizes.vision),
                 projector_activation=config.get("projector_hidden_act", "gelu"),
-                projector_bias=_flag(config, "multimodal_projector_bias", default=True),
-                ties_head=any(_flag(c, "tie_word_embeddings") for c in (config, text)),
+                projector_bias=fields.flag(config, "multimodal_projector_bias", default=True),
+                ties_head=any(
+                    fields.flag(values, "tie_word_embeddings", default=False)
+                    for values in (config, text)
+                ),
                 image_processor=_image_processor(folder, sizes.vision),
                 text=MappingProxyType(text),
                 vision=MappingProxyType(vision),
@@ -136,15 +131,15 @@ def _check_is_supported(
         raise ModelFilesError(f"the weights in {folder} are quantised: {quantisation}")
     _check_value("text_config.model_type", text.get("model_type", "llama"), ("llama",))
     _check_value("text_config.hidden_act", text.get("hidden_act", "silu"), ("silu",))
-    rope = _part(text, "rope_parameters") or _part(text, "rope_scaling") or {}
+    rope = fields.inner_object(text, "rope_parameters") or fields.inner_object(text, "rope_scaling")
     for values in (rope, text):
         if values.get("rope_theta") is not None:
-            _number(values, "rope_theta", 10000.0)
+            fields.number(values, "rope_theta", 10000.0)
     rope_type = rope.get("rope_type", rope.get("type", "default"))
     _check_value("the type of rotary embedding", rope_type, _ROPE_TYPES)
     vision_type = vision.get("model_type", "clip_vision_model")
     _check_value("vision_config.model_type", vision_type, ("clip_vision_model",))
-    _number(vision, "num_attention_heads", 12)
+    fields.whole_number(vision, "num_attention_heads", 12)
     _check_value("vision_config.num_channels", vision.get("num_channels", 3), (3,))
     strategy = config.get("vision_feature_select_strategy", "default")
     _check_value("vision_feature_select_strategy", strategy, ("default", "full"))
@@ -189,45 +184,6 @@ def _eos_token_ids(
     return tuple(sorted(named or {_EOS_TOKEN_ID}))
 
 
-def _dtype(config: Mapping[str, Any]) -> str | None:
-    """Return what this program calls a declared type; None where there is no declaration."""
-    name = "torch_dtype" if config.get("dtype") is None else "dtype"
-    dtype = config.get(name)
-    if dtype is None or dtype == "auto":
-        return None
-    known = _DTYPES.get(str(dtype).removeprefix("torch."))
-    if known is None:
-        raise ModelFilesError(
-            f"{name} in config.json is {dtype!r}; supported: {', '.join(_DTYPES)}"
-        )
-    return known
-
-
-def _part(config: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-    part = config.get(name)
-    if part is not None and not isinstance(part, dict):
-        raise ModelFilesError(f"{name} in config.json is {part!r}; it must be an object")
-    return part
-
-
-def _number(values: Mapping[str, Any], name: str, default: float) -> float:
-    """Return a field that is a number of the type of its default, larger than 0."""
-    value = values.get(name, default)
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = type(default)(value)
-    if type(value) is not type(default) or not value > 0:
-        kind = "whole number" if isinstance(default, int) else "number"
-        raise ModelFilesError(f"{name} is {value!r}; it must be a {kind} larger than 0")
-    return value
-
-
-def _flag(config: Mapping[str, Any], name: str, *, default: bool = False) -> bool:
-    value = config.get(name)
-    if value is not None and not isinstance(value, bool):
-        raise ModelFilesError(f"{name} in config.json is {value!r}; it must be true or false")
-    return default if value is None else value
-
-
 def _check_processor_agrees(processor: Mapping[str, Any], vision: VisionSizes) -> None:
     """Make sure that the processor, where it counts an image's tokens, counts as the model does.
 
@@ -238,9 +194,9 @@ def _check_processor_agrees(processor: Mapping[str, Any], vision: VisionSizes) -
     num_additional = 1 if num_additional is None else num_additional
     if processor.get("patch_size") is None or strategy is None:
         return
-    patch_size = int(_number(processor, "patch_size", vision.patch_size))
+    patch_size = fields.whole_number(processor, "patch_size", vision.patch_size)
     if type(num_additional) is not int:
-        raise ModelFilesError(
+        raise ValueError(
             f"num_additional_image_tokens is {num_additional!r}; it must be a whole number"
         )
     count = (vision.image_size // patch_size) ** 2 + num_additional - (strategy == "default")
@@ -256,9 +212,9 @@ def _image_processor(folder: Path, vision: VisionSizes) -> ImageProcessor:
     found = image_processor_fields(folder)
     if found is None:
         return ImageProcessor.of_square(vision.image_size)
-    file, fields = found
+    file, given = found
     try:
-        return ImageProcessor.from_fields(fields)
+        return ImageProcessor.from_fields(given)
     except ValueError as error:
         raise ModelFilesError(f"the image processor in {file} is not supported: {error}") from error
 

@@ -1,6 +1,7 @@
 """A loaded model that answers questions: what `from skipserve import LLaVA` gives."""
 
 import itertools
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from rich.progress import Progress
 from skipserve.api.convert import Prepared
 from skipserve.api.policies import PolicyRegistry
 from skipserve.api.report import Reporter
+from skipserve.checkpoint_notes import checkpoint_notes
 from skipserve.engine.loading import load
 from skipserve.engine.types import EngineLimits, EngineSpec, Image, Request, StepOutput
 from skipserve.errors import EngineError, InvalidRequestError, SkipserveError
@@ -38,6 +40,8 @@ from skipserve.settings import Dtype
 from skipserve_policies.catalog import load_catalog
 from skipserve_policies.resolve import PolicyError, ResolvedPolicy
 from skipserve_policies.schema import SkipPolicy
+
+logger = logging.getLogger("skipserve")
 
 # A name, or a policy spelt out.
 PolicyChoice = str | SkipPolicy | Mapping[str, Any]
@@ -91,8 +95,11 @@ class LLaVA:
             self._prompts = PromptProcessor.from_folder(folder, config)
             self._preprocessor = Preprocessor.from_config(config, max_image_pixels)
             self._engine, _ = load(spec)
+            notes = checkpoint_notes(folder)
         except (ModelFilesError, TokenizerFilesError, PolicyError) as error:
             raise StartError(str(error)) from error
+        for note in notes:
+            logger.warning(note)
         self._max_image_pixels = max_image_pixels
         self._reporter = Reporter(sizes)
         # Never one twice: what is left of a call that failed is not taken for the next one's.

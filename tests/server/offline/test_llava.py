@@ -8,6 +8,7 @@ import httpx
 import pytest
 from pictures import data_uri, encode, image_part, question, random_picture
 from PIL.Image import Image
+from tiny_llava import make_checkpoint
 
 from skipserve import Answer, LLaVA, Question, SkipserveError
 from skipserve.engine.types import EngineLimits, FinishReason
@@ -336,6 +337,16 @@ def test_questions_about_one_picture_share_its_prompt() -> None:
     assert [it.num_cached_tokens for _ in "ab" for it in apart.generate([(PICTURE, COUNT)])] == [
         0,
         0,
+    ]
+
+
+def test_what_stands_in_for_missing_files_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (make_checkpoint(tmp_path) / "chat_template.jinja").unlink()
+    LLaVA(tmp_path, device="cpu", limits=EngineLimits(kv_cache_bytes=10**6))
+    assert [record.message for record in caplog.records] == [
+        "there is no chat template: that of LLaVA-1.5 stands in"
     ]
 
 

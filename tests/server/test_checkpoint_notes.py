@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tiny_llava import make_checkpoint
 
-from skipserve.model.notes import checkpoint_notes
+from skipserve.checkpoint_notes import checkpoint_notes
 
 pytestmark = pytest.mark.fast
 
@@ -31,9 +31,8 @@ def test_nothing_is_told_of_a_complete_checkpoint(tmp_path: Path) -> None:
         (
             "processor_config.json",
             [
-                "no processor_config.json: config.json says how many tokens an image takes",
-                "no image processor (preprocessor_config.json): pictures are prepared as for "
-                "LLaVA-1.5, at 28 x 28",
+                "no image processor, in processor_config.json or preprocessor_config.json: "
+                "pictures are prepared as for LLaVA-1.5, at 28 x 28"
             ],
         ),
     ],
@@ -63,6 +62,9 @@ def test_the_older_file_of_the_image_processor_is_enough(tmp_path: Path) -> None
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(nested))
     edit(newer, image_processor=None)
     assert checkpoint_notes(tmp_path) == []
+    newer.unlink()
+    (note,) = checkpoint_notes(tmp_path)
+    assert note == "there is no processor_config.json: config.json says what an image becomes"
 
 
 def test_fields_without_a_meaning_are_named(tmp_path: Path) -> None:

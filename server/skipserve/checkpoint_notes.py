@@ -3,15 +3,12 @@
 from pathlib import Path
 
 from skipserve.model.config import ModelConfig, image_processor_fields, read_json
+from skipserve.prompt.template_files import find_template
 
 _STAND_INS = {
     "generation_config.json": "the end tokens are those of config.json and of the tokenizer",
     "tokenizer_config.json": "the special tokens are those that the tokenizer's other files name",
-    "processor_config.json": "config.json says how many tokens an image takes",
 }
-
-# Where a chat template can be: alone, or as a field of these.
-_TEMPLATE_FILES = ("chat_template.json", "processor_config.json", "tokenizer_config.json")
 
 
 def checkpoint_notes(folder: Path) -> list[str]:
@@ -26,17 +23,11 @@ def checkpoint_notes(folder: Path) -> list[str]:
         for name, stand_in in _STAND_INS.items()
         if not (folder / name).is_file()
     ]
-    if not _has_template(folder):
+    if find_template(folder) is None:
         notes.append("there is no chat template: that of LLaVA-1.5 stands in")
     if config.dtype == "float64":
         notes.append("config.json declares float64, which is run as float32")
     return notes + _image_processor_notes(folder, config)
-
-
-def _has_template(folder: Path) -> bool:
-    if (folder / "chat_template.jinja").is_file():
-        return True
-    return any(read_json(folder / name).get("chat_template") for name in _TEMPLATE_FILES)
 
 
 def _image_processor_notes(folder: Path, config: ModelConfig) -> list[str]:
@@ -44,11 +35,13 @@ def _image_processor_notes(folder: Path, config: ModelConfig) -> list[str]:
     if found is None:
         side = config.sizes.vision.image_size
         return [
-            "there is no image processor (preprocessor_config.json): pictures are prepared as for "
-            f"LLaVA-1.5, at {side} x {side}"
+            "there is no image processor, in processor_config.json or preprocessor_config.json: "
+            f"pictures are prepared as for LLaVA-1.5, at {side} x {side}"
         ]
     notes = []
     file, fields = found
+    if not (folder / "processor_config.json").is_file():
+        notes.append("there is no processor_config.json: config.json says what an image becomes")
     if config.image_processor.unread:
         unread = ", ".join(config.image_processor.unread)
         notes.append(f"{file.name} has fields that are not known and have no effect: {unread}")
