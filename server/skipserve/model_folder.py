@@ -12,6 +12,9 @@ DEMO = "demo"
 # What the small text files begin with that Git keeps in place of large ones.
 _LFS_MARK = b"version https://git-lfs"
 
+# What of a checkpoint is read.
+_SUFFIXES = (".json", ".jinja", ".safetensors")
+
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
 # A name on the Hugging Face hub, or its address.
@@ -72,13 +75,14 @@ def _faults(folder: Path) -> Iterator[str]:
     names = {entry.name for entry in folder.iterdir()}
     if not names:
         yield f"{folder} is empty: there is no config.json in it. {WHERE_TO_GET_ONE}"
-    dangling = sorted(name for name in names if not (folder / name).exists())
+    read = sorted(name for name in names if name.endswith(_SUFFIXES))
+    dangling = [name for name in read if not (folder / name).exists()]
     if dangling:
         yield (
             f"{folder} has links that lead nowhere ({', '.join(dangling[:3])}): copy or mount what "
             "they lead to as well, or download it with hf download --local-dir"
         )
-    pointers = sorted(name for name in names if _is_lfs_pointer(folder / name))
+    pointers = [name for name in read if _is_lfs_pointer(folder / name)]
     if pointers:
         yield (
             f"{folder} has Git LFS's pointers in place of files ({', '.join(pointers[:3])}): run "
