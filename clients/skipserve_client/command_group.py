@@ -17,7 +17,15 @@ _EXTRAS = {"train": "train", "evaluate": "evaluate"}
 
 
 class CommandError(Exception):
-    """A command cannot do what was asked; its text is one line that says what would help."""
+    """A command cannot do what was asked; its text says what would help, in a line a fault."""
+
+    exit_code = 1
+
+
+class InterruptedCommandError(CommandError):
+    """A command was told to end before it was done; the shell's code for that is 130."""
+
+    exit_code = 130
 
 
 class CommandGroup(TyperGroup):
@@ -44,7 +52,10 @@ class CommandGroup(TyperGroup):
             return super().invoke(ctx)
         except ConnectionFailedError as error:
             _complain(f"{error}; start one with `skipserve serve`, or give its address with --url")
-        except (ClientError, CommandError, PolicyError) as error:
+        except CommandError as error:
+            _complain(str(error))
+            raise typer.Exit(error.exit_code) from error
+        except (ClientError, PolicyError) as error:
             _complain(str(error))
         except ModuleNotFoundError as error:
             _complain(_missing(ctx.invoked_subcommand or "", error))

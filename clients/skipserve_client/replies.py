@@ -115,9 +115,20 @@ class PolicyInfo(Reply):
 
 
 class ModelInfo(Reply):
-    """A model name that requests may use; NAME@POLICY names carry a policy."""
+    """A model name that requests may use; NAME@POLICY names carry a policy.
+
+    Attributes:
+        root: the model's own name.
+        weights_digest: of its weights; None until they are loaded.
+        dtype: the number type that it runs in, once it is loaded.
+        device: what it runs on, once it is loaded.
+    """
 
     id: str
+    root: str | None = None
+    weights_digest: str | None = None
+    dtype: str | None = None
+    device: str | None = None
 
 
 class Page(Reply, Generic[T]):

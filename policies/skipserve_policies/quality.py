@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, ValidationError
 from skipserve_policies.resolve import PolicyError
 from skipserve_policies.schema import Quality
 
-# `skipserve evaluate --output MODEL/skip-quality.json` writes it.
+# `skipserve evaluate --summary MODEL/skip-quality.json` writes it.
 QUALITY_FILE = "skip-quality.json"
 
 
@@ -42,7 +42,7 @@ def load_measured(folder: Path, model: str) -> dict[str, tuple[Quality, ...]]:
         evaluation = _Evaluation.model_validate_json(file.read_text("utf-8"))
     except (OSError, ValueError, ValidationError) as error:
         raise PolicyError(
-            f"{file.name}: is not what `skipserve evaluate --output` writes; run that again"
+            f"{file.name}: is not what `skipserve evaluate --summary` writes; run that again"
         ) from error
     full = evaluation.policies.get("full")
     return {

@@ -1,42 +1,93 @@
 """The `skipserve evaluate` command."""
 
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from skipserve_client.command_group import CommandError
+from skipserve_client.options import ApiKey, AsJson, given_flags
+from skipserve_client.policy_choice import read_policies
+from skipserve_policies.quality import QUALITY_FILE
+
 _FILE_WIDTH = 160
+_PICTURE_ENDINGS = (".svg", ".png", ".pdf")
+# What only a server of our own has a use for, and what only a given one has.
+_OF_OWN_SERVER = ("--model", "--dtype", "--device", "--policies-file")
 
 
 def evaluate(  # noqa: PLR0913, PLR0917 (an argument a flag)
+    context: typer.Context,
     data: Annotated[
-        str, typer.Option(help="demo, or a JSONL file of questions with pictures beside it.")
+        str,
+        typer.Option(
+            metavar="demo|FILE",
+            help="Which questions: demo, or a JSONL file of your own. Each line holds `image` (a "
+            "picture's path, from the file's folder), `question` and `answer` (a text or a number, "
+            "or a list of those that are right); it may hold `type`, which accuracy is broken down "
+            "by, and `id`.",
+        ),
     ] = "demo",
-    policies: Annotated[str, typer.Option(help="Names with commas between them, or all.")] = "all",
-    count: Annotated[int, typer.Option(min=1, help="Ask so many questions.")] = 1000,
+    policies: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="POLICIES",
+            help="Names, or policies of your own as JSON, with commas between them or by "
+            "repeating the flag; all are those of the server. Default: all.",
+        ),
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Ask the first so many questions. Default: all of a file, 1000 of demo.",
+        ),
+    ] = None,
     url: Annotated[
-        str | None, typer.Option(help="Ask this server; without it, one is started.")
+        str | None,
+        typer.Option(
+            envvar="SKIPSERVE_URL",
+            metavar="URL",
+            help="Ask this server; without it, one is started.",
+        ),
     ] = None,
-    api_key: Annotated[
-        str | None, typer.Option(envvar="SKIPSERVE_API_KEY", help="The server's API key.")
-    ] = None,
-    model: Annotated[str, typer.Option(help="Without --url: the model to serve.")] = "demo",
-    dtype: Annotated[str, typer.Option(help="Without --url: as serve takes it.")] = "auto",
-    device: Annotated[str, typer.Option(help="Without --url: as serve takes it.")] = "auto",
+    api_key: ApiKey = None,
+    model: Annotated[
+        str, typer.Option(metavar="demo|PATH", help="Without --url: the model to serve.")
+    ] = "demo",
+    dtype: Annotated[
+        str, typer.Option(metavar="TYPE", help="Without --url: as serve takes it.")
+    ] = "auto",
+    device: Annotated[
+        str, typer.Option(metavar="DEVICE", help="Without --url: as serve takes it.")
+    ] = "auto",
     policies_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Without --url: policies of your own.")
     ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 1,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Answer so many tokens at most.")] = 64,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    concurrency: Annotated[int, typer.Option(min=1, metavar="N", help="Requests at a time.")] = 1,
+    max_tokens: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Answer so many tokens at most.")
+    ] = 64,
+    as_json: AsJson = False,
     output: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write the JSON to a file besides; as skip-quality.json in the model's folder, "
-            "the server shows it.",
+            help="Write each answer as it comes, one JSON object a line. What the file holds "
+            "already is not asked again: the same command goes on where it was stopped.",
+        ),
+    ] = None,
+    summary: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the results of the policies as JSON; as skip-quality.json in the model's "
+            "folder, the server shows them.",
         ),
     ] = None,
     plot: Annotated[
@@ -45,33 +96,92 @@ def evaluate(  # noqa: PLR0913, PLR0917 (an argument a flag)
     ] = None,
 ) -> None:
     """Measure what policies do to the answers: accuracy, FLOPs and latency on known questions."""
+    given = given_flags(context)
+    if "--model" in given and "--url" not in given:
+        url = None  # flags go before the environment
+    _check_server_flags(given, url)
+    _check_files({"--data": Path(data), "--output": output, "--summary": summary, "--plot": plot})
     serve_flags = ["--host", "127.0.0.1", "--model", model, "--dtype", dtype, "--device", device]
     if policies_file is not None:
         serve_flags += ["--policies", str(policies_file)]
+    choices = read_policies(policies or ["all"], "--policies")
     # The rest needs numpy and scipy, which would slow every other command down.
     from skipserve_client.evaluate import results, session  # noqa: PLC0415
 
     order = session.Order(
         data=data,
-        policies=policies,
+        policies=choices,
         count=count,
         url=url,
         api_key=api_key,
         serve_flags=serve_flags,
         concurrency=concurrency,
         max_tokens=max_tokens,
+        output=output,
     )
     evaluation = session.carry_out(order)
-    text = json.dumps(results.evaluation_json(evaluation, Path(data).name), indent=2)
-    if output is not None:
-        output.write_text(text + "\n")
+    found = results.evaluation_json(evaluation)
+    pointer: dict[str, Any] = {"records": None if output is None else str(output)}
+    if summary is not None:
+        summary.write_text(_text(found | pointer) + "\n")
     if plot is not None:
         from skipserve_client.evaluate.plot import draw  # noqa: PLC0415
 
         draw(evaluation, plot)
     if as_json:
-        typer.echo(text)
+        answers = {} if output is not None else {"answers": results.answers_json(evaluation)}
+        typer.echo(_text(found | pointer | answers))
     else:
-        console = Console()
-        # A file or a pipe has no width: the rows stay whole.
-        results.show(evaluation, console if console.is_terminal else Console(width=_FILE_WIDTH))
+        results.show(evaluation, _console())
+
+
+def _text(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _console() -> Console:
+    """Return where the table goes; a file or a pipe has no width: there, rows stay whole."""
+    console = Console()
+    has_width = console.is_terminal or "COLUMNS" in os.environ
+    return console if has_width else Console(width=_FILE_WIDTH)
+
+
+def _check_server_flags(given: frozenset[str], url: str | None) -> None:
+    """Refuse flags that would have no effect."""
+    if url is not None:
+        if idle := [flag for flag in _OF_OWN_SERVER if flag in given]:
+            where = "--url" if "--url" in given else "SKIPSERVE_URL, which is set"
+            raise CommandError(
+                f"{', '.join(idle)}: without effect on a server that runs already, which is "
+                f"named by {where}"
+            )
+    elif "--api-key" in given:
+        raise CommandError("--api-key: without effect on a server that evaluate starts itself")
+
+
+def _check_files(files: Mapping[str, Path | None]) -> None:
+    """Refuse files that could not be written in the end, before hours of work."""
+    named = {flag: path for flag, path in files.items() if path is not None}
+    for flag, path in named.items():
+        for other, same in named.items():
+            if flag < other and path.resolve() == same.resolve():
+                raise CommandError(f"{flag} and {other} name the same file, {path}")
+    for flag in ("--output", "--summary", "--plot"):
+        if flag in named:
+            _check_writable(named[flag], flag)
+    if (plot := files["--plot"]) is not None and plot.suffix.lower() not in _PICTURE_ENDINGS:
+        raise CommandError(f"--plot {plot}: the name must end in {', '.join(_PICTURE_ENDINGS)}")
+    if (output := files["--output"]) is not None and output.name == QUALITY_FILE:
+        raise CommandError(
+            f"--output takes a line an answer; {QUALITY_FILE} holds their summary: "
+            f"--summary {output}"
+        )
+
+
+def _check_writable(path: Path, flag: str) -> None:
+    if path.is_dir():
+        raise CommandError(f"{flag} {path}: this is a folder; give the name of a file in it")
+    if not path.parent.is_dir():
+        raise CommandError(f"{flag} {path}: there is no folder {path.parent}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise CommandError(f"{flag} {path}: may not be written")

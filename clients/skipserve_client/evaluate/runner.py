@@ -1,26 +1,34 @@
-"""Asks a server every question under every policy, and gathers the answers."""
+"""Asks a server every question under every policy, and hands the records on as they come."""
 
 import asyncio
+import hashlib
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 
 from skipserve_client.client import AsyncSkipserveClient
+from skipserve_client.command_group import CommandError
 from skipserve_client.errors import ApiError, ClientError
-from skipserve_client.evaluate.dataset import Example
-from skipserve_client.evaluate.results import Answered, Evaluation, PolicyResult
-from skipserve_client.messages import Message, question_messages
+from skipserve_client.evaluate.records import Conditions, Record
+from skipserve_client.evaluate.sample import Sample
+from skipserve_client.messages import Message
+from skipserve_client.policy_choice import PolicyChoice
 from skipserve_client.replies import Answer
+
+# A policy's label, and a question's place in the data.
+Place = tuple[str, int]
+
+_SERVERS_FAULT = 500
 
 
 @dataclass(frozen=True)
 class Job:
     """One question under one policy."""
 
-    example: Example
+    sample: Sample
     messages: Sequence[Message]
-    policy: str
+    digest: str
+    policy: PolicyChoice
 
 
 @dataclass(frozen=True)
@@ -31,84 +39,83 @@ class Runner:
     that come after it, and look slower than they do.
 
     Attributes:
-        concurrency: requests under way at a time.
-        max_tokens: at most so many tokens are answered.
-        on_progress: told of each answer.
+        on_record: told of each answer.
         salt: sets this run's caches apart from those of other runs.
     """
 
     client: AsyncSkipserveClient
-    concurrency: int
-    max_tokens: int
-    on_progress: Callable[[], None]
+    conditions: Conditions
+    on_record: Callable[[Record], None]
     salt: str = field(default_factory=lambda: secrets.token_hex(8))
 
-    async def run(
-        self, examples: Iterable[Example], policies: Sequence[str], *, keeps_misfits_out: bool
-    ) -> Evaluation:
-        """Evaluate some policies.
-
-        Args:
-            examples: at least one question.
-            policies: names.
-            keeps_misfits_out: leave out a policy that the model cannot run, rather than fail.
+    async def refusal(
+        self, sample: Sample, policy: PolicyChoice, *, may_refuse: bool
+    ) -> str | None:
+        """Ask once, which warms the server up; return why it cannot run the policy, if it may.
 
         Raises:
-            ClientError: the server cannot be reached, or refuses a request.
+            ClientError: the server cannot be reached, or refuses the request.
         """
-        remaining = iter(examples)
-        first = next(remaining)
-        messages = question_messages(first.image, first.question)
-        left_out: dict[str, str] = {}
-        for policy in policies:
-            if reason := await self._refusal(Job(first, messages, policy), keeps_misfits_out):
-                left_out[policy] = reason
-        fitting = [policy for policy in policies if policy not in left_out]
-        by_policy: dict[str, list[Answered]] = {policy: [] for policy in fitting}
-        for item in await self._ask_all(_jobs(chain([first], remaining), fitting)):
-            by_policy[item.policy].append(item)
-        results = {name: PolicyResult.from_answers(items) for name, items in by_policy.items()}
-        return Evaluation(results, left_out)
-
-    async def _refusal(self, job: Job, keeps_misfits_out: bool) -> str | None:
-        """Ask once, which warms the server up; return why it refuses, if it may."""
         try:
-            await self._ask(job)
+            await self._ask(sample.messages(), policy, "warm-up")
         except ApiError as error:
-            if keeps_misfits_out and error.param == "skip_policy":
+            if may_refuse and error.param == "skip_policy":
                 return error.message
             raise
         return None
 
-    async def _ask_all(self, jobs: Iterator[Job]) -> list[Answered]:
-        answered: list[Answered] = []
+    async def run(
+        self, samples: Sequence[Sample], policies: Sequence[PolicyChoice], kept: Container[Place]
+    ) -> None:
+        """Ask what is not kept already.
+
+        Raises:
+            ClientError: the server cannot be reached, or refuses a request.
+            CommandError: it refuses a question.
+        """
+        jobs = _jobs(samples, policies, kept)
 
         async def work() -> None:
             for job in jobs:
-                answered.append(Answered(job.policy, job.example, await self._ask(job)))
-                self.on_progress()
+                self.on_record(await self._record(job))
 
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(self.concurrency):
+                for _ in range(self.conditions.concurrency):
                     group.create_task(work())
-        except* ClientError as errors:
+        except* (ClientError, CommandError) as errors:
             raise errors.exceptions[0] from None
-        return answered
 
-    async def _ask(self, job: Job) -> Answer:
+    async def _record(self, job: Job) -> Record:
+        try:
+            answer = await self._ask(job.messages, job.policy)
+        except ApiError as error:
+            if error.status >= _SERVERS_FAULT:
+                raise
+            raise CommandError(f"{job.sample.name}: {error}") from error
+        return Record.of(job.sample, job.digest, job.policy.label, answer, self.conditions)
+
+    async def _ask(
+        self, messages: Sequence[Message], policy: PolicyChoice, purpose: str = ""
+    ) -> Answer:
+        cache = hashlib.sha256(f"{self.salt} {policy.label} {purpose}".encode()).hexdigest()
         return await self.client.chat(
-            job.messages,
-            skip_policy=job.policy,
-            cache_salt=f"{self.salt}-{job.policy}",
+            messages,
+            skip_policy=policy.value,
+            cache_salt=cache,
             temperature=0.0,
-            max_tokens=self.max_tokens,
+            max_tokens=self.conditions.max_tokens,
         )
 
 
-def _jobs(examples: Iterable[Example], policies: Sequence[str]) -> Iterator[Job]:
-    """Yield every question under every policy."""
-    for example in examples:
-        messages = question_messages(example.image, example.question)
-        for policy in policies:
-            yield Job(example, messages, policy)
+def _jobs(
+    samples: Sequence[Sample], policies: Sequence[PolicyChoice], kept: Container[Place]
+) -> Iterator[Job]:
+    """Yield every question under every policy, but for what is kept."""
+    for sample in samples:
+        missing = [policy for policy in policies if (policy.label, sample.index) not in kept]
+        if missing:
+            messages = sample.messages()
+            digest = sample.digest(messages)
+            for policy in missing:
+                yield Job(sample, messages, digest, policy)

@@ -11,21 +11,31 @@ MARGIN = 0.15  # what a type must add to its majority answer to stay in the set
 
 @dataclass(frozen=True)
 class GradedAnswer:
-    """One question's type and right answer, and what a model said."""
+    """One question's type and right answer, and what a model said.
+
+    Attributes:
+        others: further answers that are right too.
+    """
 
     type: str
     expected: str
     given: str
+    others: tuple[str, ...] = ()
 
     @property
     def is_correct(self) -> bool:
-        """Say whether the two answers are equal but for case, spaces and a final stop."""
-        return normalise(self.given) == normalise(self.expected)
+        """Say whether it is one of the right ones but for case, spaces and a final stop."""
+        return normalise(self.given) in self.accepted
+
+    @property
+    def accepted(self) -> frozenset[str]:
+        """The right answers, normalised."""
+        return frozenset(map(normalise, (self.expected, *self.others)))
 
 
 @dataclass(frozen=True)
 class TypeScore:
-    """Accuracy on one question type beside the share of its most frequent right answer."""
+    """Accuracy on one question type beside what its most frequent right answer would reach."""
 
     accuracy: float
     majority: float
@@ -77,7 +87,7 @@ def score(answers: Iterable[GradedAnswer]) -> Score:
 
 
 def _score_type(graded: list[GradedAnswer]) -> TypeScore:
-    expected = Counter(normalise(answer.expected) for answer in graded)
+    expected = Counter(accepted for answer in graded for accepted in answer.accepted)
     return TypeScore(
         accuracy=sum(answer.is_correct for answer in graded) / len(graded),
         majority=max(expected.values()) / len(graded),

@@ -2,7 +2,9 @@
 
 import asyncio
 import signal
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +13,21 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from skipserve_client.client import AsyncSkipserveClient
-from skipserve_client.command_group import CommandError
-from skipserve_client.evaluate.dataset import Example, demo_examples
+from skipserve_client.command_group import CommandError, InterruptedCommandError
+from skipserve_client.errors import ClientError
 from skipserve_client.evaluate.own_server import own_server
-from skipserve_client.evaluate.question_file import file_examples
+from skipserve_client.evaluate.question_file import file_samples
+from skipserve_client.evaluate.records import Conditions, Record, RecordFile
 from skipserve_client.evaluate.results import Evaluation
-from skipserve_client.evaluate.runner import Runner
-from skipserve_client.evaluate.scenes import Split
+from skipserve_client.evaluate.runner import Place, Runner
+from skipserve_client.evaluate.sample import Sample, demo_samples
+from skipserve_client.policy_choice import PolicyChoice
+from skipserve_client.replies import PolicyInfo
 from skipserve_policies.catalog import load_catalog
 
 DEMO = "demo"
 ALL = "all"
+_DEMO_COUNT = 1000
 
 
 @dataclass(frozen=True)
@@ -30,58 +36,102 @@ class Order:
 
     Attributes:
         data: "demo", or the path of a file of questions.
-        policies: names with commas between them, or "all".
-        count: ask so many questions.
+        policies: what to compare; one that is called "all" stands for the server's.
+        count: ask so many questions; None for all of a file, 1000 of the demo's.
         url: the server to ask; None to start one.
         api_key: for that server.
         serve_flags: for the server that is started.
         concurrency: requests at a time.
         max_tokens: at most so many tokens are answered.
+        output: the file of records, which an earlier run may have begun; None for none to keep.
     """
 
     data: str
-    policies: str
-    count: int
+    policies: Sequence[PolicyChoice]
+    count: int | None
     url: str | None
     api_key: str | None
     serve_flags: Sequence[str]
     concurrency: int
     max_tokens: int
+    output: Path | None
 
 
 def carry_out(order: Order) -> Evaluation:
     """Evaluate; progress goes to the error stream.
 
     Raises:
-        CommandError: the questions cannot be read, or a server of our own does not start.
-        ClientError: the server cannot be reached, or refuses a request.
+        CommandError: the questions or the file of records cannot be used, a server of our own
+            does not start, or the run broke off; what was answered is kept then.
+        ClientError: the server cannot be reached, or refuses the first request.
     """
     console = Console(stderr=True)
-    with _server(order, console) as url, _progress(console) as progress:
-        return asyncio.run(_ask(order, url, progress))
+    with console.status("Checking the questions ..."):
+        samples = _samples(order)
+    with _record_file(order.output) as file:
+        try:
+            with _server(order, console) as url, _progress(console) as progress:
+                return asyncio.run(_Asking(order, samples, file, progress).run(url))
+        except KeyboardInterrupt as error:
+            raise InterruptedCommandError(f"stopped; {_how_to_go_on(file, order)}") from error
 
 
-async def _ask(order: Order, url: str, progress: Progress) -> Evaluation:
-    task = progress.add_task("questions", total=None)
-    async with AsyncSkipserveClient(url, order.api_key) as client:
-        names = await _policy_names(client, order.policies)
-        progress.update(task, total=order.count * len(names))
-        runner = Runner(client, order.concurrency, order.max_tokens, lambda: progress.advance(task))
-        return await runner.run(_examples(order), names, keeps_misfits_out=order.policies == ALL)
+def _samples(order: Order) -> Sequence[Sample]:
+    if order.data == DEMO:
+        return demo_samples(order.count or _DEMO_COUNT)
+    return file_samples(Path(order.data), order.count)
+
+
+@contextmanager
+def _record_file(output: Path | None) -> Iterator[RecordFile]:
+    """Yield the file of records; one that nobody named is kept only where it may be needed."""
+    if output is not None:
+        with RecordFile(output) as file:
+            yield file
+        return
+    with tempfile.NamedTemporaryFile(
+        prefix="skipserve-evaluate-", suffix=".jsonl", delete=False
+    ) as made:
+        path = Path(made.name)
+    is_needed = False
+    try:
+        with RecordFile(path) as file:
+            yield file
+    except BaseException:
+        is_needed = bool(file.records)
+        raise
+    finally:
+        if not is_needed:
+            path.unlink(missing_ok=True)
+
+
+def _how_to_go_on(file: RecordFile, order: Order) -> str:
+    if not file.records:
+        return "nothing was answered"
+    more = "" if order.output is not None else f" with --output {file.path}"
+    kept = f"{file.path} keeps {len(file.records)} answers"
+    return f"{kept}; the same command{more} asks what is missing"
 
 
 @contextmanager
 def _server(order: Order, console: Console) -> Iterator[str]:
     """Yield the address of the given server, or of one that is started for the while."""
-    if order.url is not None:
-        yield order.url
-        return
-    # So that the server does not outlive an evaluation that is told to end.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with ExitStack() as stack:
-        with console.status("Starting a server ..."):
-            url = stack.enter_context(own_server(order.serve_flags))
-        yield url
+    # So that a server does not outlive an evaluation that is told to end.
+    before = {number: signal.signal(number, signal.default_int_handler) for number in _ENDINGS}
+    try:
+        if order.url is not None:
+            yield order.url
+            return
+        with ExitStack() as stack:
+            with console.status("Starting a server ..."):
+                url = stack.enter_context(own_server(order.serve_flags))
+            yield url
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+_ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def _progress(console: Console) -> Progress:
@@ -92,21 +142,132 @@ def _progress(console: Console) -> Progress:
         TimeRemainingColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
 
 
-async def _policy_names(client: AsyncSkipserveClient, policies: str) -> Sequence[str]:
-    """Return the names asked for; all are the server's and, to say why not, those that ship."""
-    if policies == ALL:
-        listed = [policy.name for policy in await client.skip_policies()]
-        return list(dict.fromkeys([*listed, *load_catalog()]))
-    names = dict.fromkeys(name.strip() for name in policies.split(","))
-    if "" in names:
-        raise CommandError("--policies takes names with commas between them, or all")
-    return list(names)
+@dataclass(frozen=True)
+class _Asking:
+    """One run of the questions against a server."""
+
+    order: Order
+    samples: Sequence[Sample]
+    file: RecordFile
+    progress: Progress
+
+    async def run(self, url: str) -> Evaluation:
+        """Ask what the file does not hold yet, and sum up."""
+        async with AsyncSkipserveClient(url, self.order.api_key) as client:
+            listed = await client.skip_policies()
+            choices = _expanded(self.order.policies, listed)
+            conditions = await self._conditions(client)
+            kept = self.file.kept(self.samples, [it.label for it in choices], conditions)
+            _check_digests(kept.values(), listed, self.file)
+            try:
+                left_out = await self._ask(client, choices, kept, conditions)
+            except (ClientError, CommandError) as error:
+                if not self.file.records:
+                    raise
+                going_on = _how_to_go_on(self.file, self.order)
+                raise CommandError(f"{error}; {going_on}") from error
+        complete = self.file.kept(self.samples, [it.label for it in choices], conditions)
+        return _evaluation(choices, complete.values(), left_out, conditions)
+
+    async def _conditions(self, client: AsyncSkipserveClient) -> Conditions:
+        model, *_ = await client.models()
+        if model.weights_digest is None:
+            # It is still loading; this waits until it is done.
+            await client.chat([{"role": "user", "content": "?"}], max_tokens=1)
+            model, *_ = await client.models()
+        return Conditions(
+            data=Path(self.order.data).name,
+            model=model.root or model.id,
+            model_digest=model.weights_digest,
+            dtype=model.dtype,
+            device=model.device,
+            max_tokens=self.order.max_tokens,
+            concurrency=self.order.concurrency,
+        )
+
+    async def _ask(
+        self,
+        client: AsyncSkipserveClient,
+        choices: Sequence[PolicyChoice],
+        kept: Mapping[Place, Record],
+        conditions: Conditions,
+    ) -> dict[str, str]:
+        """Ask, and return the policies that the model cannot run, with the reason."""
+        task = self.progress.add_task("questions", total=None)
+
+        def take(record: Record) -> None:
+            self.file.add(record)
+            self.progress.advance(task)
+
+        runner = Runner(client, conditions, take)
+        counts = Counter(label for label, _ in kept)
+        missing = [it for it in choices if counts[it.label] < len(self.samples)]
+        left_out = await self._left_out(runner, missing)
+        total = len(self.samples) * (len(choices) - len(left_out))
+        self.progress.update(task, total=total, completed=len(kept))
+        if kept:
+            self.progress.console.print(
+                f"{self.file.path} holds {len(kept)} of {total} answers",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+        fitting = [choice for choice in missing if choice.label not in left_out]
+        await runner.run(self.samples, fitting, kept)
+        return left_out
+
+    async def _left_out(self, runner: Runner, choices: Sequence[PolicyChoice]) -> dict[str, str]:
+        """Warm the server up; return which policies it refuses that nobody asked for by name."""
+        named = {choice.label for choice in self.order.policies}
+        reasons = {
+            choice.label: await runner.refusal(
+                self.samples[0], choice, may_refuse=choice.label not in named
+            )
+            for choice in choices
+        }
+        return {label: reason for label, reason in reasons.items() if reason is not None}
 
 
-def _examples(order: Order) -> Iterator[Example]:
-    if order.data == DEMO:
-        return demo_examples(Split.HELD_OUT, order.count)
-    return file_examples(Path(order.data), order.count)
+def _expanded(
+    choices: Sequence[PolicyChoice], listed: Sequence[PolicyInfo]
+) -> Sequence[PolicyChoice]:
+    """Return what to compare; all are the server's and, to say why not, those that ship."""
+    everything = [*(policy.name for policy in listed), *load_catalog()]
+    expanded = {
+        label: PolicyChoice(label, label) if choice.label == ALL else choice
+        for choice in choices
+        for label in (everything if choice.label == ALL else [choice.label])
+    }
+    return list(expanded.values())
+
+
+def _check_digests(
+    records: Iterable[Record], listed: Sequence[PolicyInfo], file: RecordFile
+) -> None:
+    """Refuse answers under a policy whose name means something else by now."""
+    digests = {policy.name: policy.digest for policy in listed}
+    for record in records:
+        if digests.get(record.policy, record.policy_digest) != record.policy_digest:
+            raise CommandError(
+                f"{file.path} holds answers under another policy that was called {record.policy}: "
+                "name another file with --output"
+            )
+
+
+def _evaluation(
+    choices: Sequence[PolicyChoice],
+    records: Iterable[Record],
+    left_out: Mapping[str, str],
+    conditions: Conditions,
+) -> Evaluation:
+    found: dict[str, list[Record]] = {
+        choice.label: [] for choice in choices if choice.label not in left_out
+    }
+    for record in sorted(records, key=lambda record: record.index):
+        found[record.policy].append(record)
+    inline = {choice.label: choice.value for choice in choices if choice.value != choice.label}
+    return Evaluation(conditions, found, left_out, inline)

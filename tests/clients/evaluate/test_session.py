@@ -1,0 +1,283 @@
+"""`skipserve evaluate` from beginning to end, against a scripted server."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripted_server import Received, Scripted, ScriptedServer
+from typer.testing import CliRunner, Result
+
+from skipserve_client.cli import app
+
+pytestmark = pytest.mark.fast
+
+CHAT = "/v1/chat/completions"
+NUM_RIDDLES = 10
+Replying = Callable[[Received], Scripted]
+
+
+def run(server: ScriptedServer, data: Path, *flags: str) -> Result:
+    arguments = ["evaluate", "--url", server.url, "--data", str(data), *flags]
+    return CliRunner().invoke(app, arguments, prog_name="skipserve")
+
+
+def error_of(result: Result) -> str:
+    assert result.exit_code == 1, result.output
+    *_, line = result.stderr.strip().splitlines()
+    return line.removeprefix("error: ")
+
+
+def num_asked(server: ScriptedServer) -> int:
+    return sum(received.path == CHAT for received in server.received)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "answers.jsonl"
+
+
+def breaks_off_after(
+    server: ScriptedServer, reply: Replying, num_answers: int, answer: Replying
+) -> None:
+    """Let a server give an answer of another kind once it has answered so many questions."""
+
+    def replying(received: Received) -> Scripted:
+        is_over = received.path == CHAT and num_asked(server) > num_answers
+        return answer(received) if is_over else reply(received)
+
+    server.answers(replying)
+
+
+def died(_: Received) -> Scripted:
+    return Scripted({"error": {"message": "the engine died", "code": 500}}, 500)
+
+
+def test_the_json_holds_every_answer(knowing: ScriptedServer, riddles: Path) -> None:
+    result = run(knowing, riddles, "--policies", "full,half", "--json")
+    found = json.loads(result.stdout)
+    assert (found["data"], found["model"], found["records"]) == ("riddles.jsonl", "sphinx", None)
+    assert found["policies"]["half"]["accuracy"] == 0.5
+    answers = {(it["policy"], it["question"]): it["answer"] for it in found["answers"]}
+    assert len(answers) == 2 * NUM_RIDDLES
+    assert (answers["full", "question 1"], answers["half", "question 1"]) == ("no", "Yes.")
+
+
+def test_answers_are_written_and_the_summary_points_to_them(
+    knowing: ScriptedServer, riddles: Path, output: Path, tmp_path: Path
+) -> None:
+    summary = tmp_path / "summary.json"
+    flags = ["--policies", "full", "--output", str(output), "--summary", str(summary), "--json"]
+    printed = json.loads(run(knowing, riddles, *flags).stdout)
+    assert json.loads(summary.read_text()) == printed
+    assert printed["records"] == str(output)
+    assert [(it["index"], it["correct"]) for it in read(output)] == [(i, True) for i in range(10)]
+    assert read(output)[0]["expected"] == ["yes", "yes indeed"]
+
+
+def test_a_run_that_broke_off_is_gone_on_with(
+    server: ScriptedServer, reply: Replying, riddles: Path, output: Path
+) -> None:
+    breaks_off_after(server, reply, 2 + 7, died)
+    flags = ["--policies", "full,half", "--output", str(output)]
+    told = error_of(run(server, riddles, *flags))
+    assert told == (
+        f"the engine died (HTTP 500); {output} keeps 7 answers; the same command asks what is "
+        "missing"
+    )
+    begun = read(output)
+    assert len(begun) == 7
+    server.answers(reply)
+    server.received.clear()
+    result = run(server, riddles, *flags)
+    assert (result.exit_code, num_asked(server)) == (0, 2 + 13)
+    assert f"{output} holds 7 of 20 answers" in result.stderr
+    whole = read(output)
+    assert whole[:7] == begun
+    assert len({(it["policy"], it["index"]) for it in whole}) == len(whole) == 20
+
+
+def test_a_run_that_is_complete_asks_nothing(
+    knowing: ScriptedServer, riddles: Path, output: Path
+) -> None:
+    flags = ["--policies", "full", "--output", str(output), "--json"]
+    first = run(knowing, riddles, *flags)
+    knowing.received.clear()
+    again = run(knowing, riddles, *flags)
+    assert (again.stdout, num_asked(knowing)) == (first.stdout, 0)
+
+
+def test_more_questions_and_policies_are_added(
+    knowing: ScriptedServer, riddles: Path, output: Path
+) -> None:
+    run(knowing, riddles, "--policies", "full", "--count", "4", "--output", str(output))
+    flags = ["--policies", "full,half", "--count", "6", "--output", str(output), "--json"]
+    found = json.loads(run(knowing, riddles, *flags).stdout)["policies"]
+    assert (found["full"]["n"], found["half"]["n"], len(read(output))) == (6, 6, 12)
+    fewer = json.loads(run(knowing, riddles, *flags[:2], "--count", "2", *flags[4:]).stdout)[
+        "policies"
+    ]
+    assert (fewer["full"]["n"], fewer["half"]["n"]) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("model_digest", {"weights_digest": "other"}),
+        ("dtype", {"dtype": "bfloat16"}),
+        ("model", {"root": "oracle"}),
+    ],
+)
+def test_answers_of_another_model_are_not_mixed(
+    knowing: ScriptedServer,
+    lists: dict[str, list[dict[str, Any]]],
+    riddles: Path,
+    output: Path,
+    field: str,
+    change: dict[str, str],
+) -> None:
+    flags = ["--policies", "full", "--output", str(output)]
+    run(knowing, riddles, *flags)
+    before = output.read_bytes()
+    lists["/v1/models"][0] |= change
+    told = error_of(run(knowing, riddles, *flags))
+    assert f"belongs to another evaluation: its {field} is" in told
+    assert output.read_bytes() == before
+
+
+def test_answers_under_another_policy_of_that_name_are_not_mixed(
+    knowing: ScriptedServer,
+    lists: dict[str, list[dict[str, Any]]],
+    riddles: Path,
+    output: Path,
+) -> None:
+    flags = ["--policies", "half", "--output", str(output)]
+    run(knowing, riddles, *flags)
+    lists["/v1/skip_policies"][1]["digest"] = "other"
+    assert "another policy that was called half" in error_of(run(knowing, riddles, *flags))
+
+
+def test_answers_to_other_questions_are_not_mixed(
+    knowing: ScriptedServer, riddles: Path, output: Path
+) -> None:
+    flags = ["--policies", "full", "--output", str(output)]
+    run(knowing, riddles, *flags)
+    riddles.write_text("".join(reversed(riddles.read_text().splitlines(keepends=True))))
+    assert "another question" in error_of(run(knowing, riddles, *flags))
+
+
+def test_without_a_file_answers_are_kept_where_a_run_breaks_off(
+    server: ScriptedServer,
+    reply: Replying,
+    riddles: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(kept))
+    server.answers(reply)
+    assert run(server, riddles, "--policies", "full").exit_code == 0
+    assert list(kept.iterdir()) == []
+    breaks_off_after(server, reply, 0, died)
+    server.received.clear()
+    assert error_of(run(server, riddles, "--policies", "full")) == "the engine died (HTTP 500)"
+    assert list(kept.iterdir()) == []
+    breaks_off_after(server, reply, 1 + 3, died)
+    server.received.clear()
+    told = error_of(run(server, riddles, "--policies", "full"))
+    (file,) = kept.iterdir()
+    assert f"the same command with --output {file} asks what is missing" in told
+    assert len(read(file)) == 3
+
+
+def test_ctrl_c_loses_nothing(
+    server: ScriptedServer, reply: Replying, riddles: Path, output: Path
+) -> None:
+    command = [sys.executable, "-m", "skipserve_client", "evaluate", "--policies", "full"]
+    flags = ["--url", server.url, "--data", str(riddles), "--output", str(output)]
+    server.answers(reply)
+    process: list[subprocess.Popen[str]] = []
+
+    def interrupt(received: Received) -> Scripted:
+        process[0].send_signal(signal.SIGINT)
+        return reply(received)
+
+    breaks_off_after(server, reply, 1 + 4, interrupt)
+    process.append(subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True))
+    _, told = process[0].communicate()
+    assert process[0].returncode == 130
+    kept = read(output)
+    assert len(kept) >= 4
+    line = f"error: stopped; {output} keeps {len(kept)} answers; the same command asks what is"
+    assert told.strip().startswith(line)
+
+
+def test_a_policy_spelt_out_is_named_and_shown(knowing: ScriptedServer, riddles: Path) -> None:
+    policy = '{"rules": [{"action": "skip_ffn", "layers": [1, 2]}]}'
+    result = run(knowing, riddles, "--policies", f"full,{policy},half", "--json")
+    found = json.loads(result.stdout)
+    full, label, half = found["policies"]
+    assert (full, half, found["inline"]) == ("full", "half", {label: json.loads(policy)})
+
+
+def test_all_policies_are_the_servers_and_misfits_are_told(
+    knowing: ScriptedServer, riddles: Path
+) -> None:
+    found = json.loads(run(knowing, riddles, "--json").stdout)
+    assert list(found["policies"]) == ["full", "half"]
+    assert "shortv-7b does not fit" in found["left_out"].values()
+    assert "does not fit" in error_of(run(knowing, riddles, "--policies", "all,shortv-7b"))
+
+
+def test_faults_in_the_data_are_found_before_anything_is_asked(
+    knowing: ScriptedServer, riddles: Path
+) -> None:
+    riddles.write_text(riddles.read_text() + "{oops\n\n{}\n")
+    result = run(knowing, riddles)
+    assert result.exit_code == 1
+    lines = result.stderr.strip().splitlines()
+    assert [line.rpartition("jsonl, ")[2].partition(":")[0] for line in lines] == [
+        "line 11",
+        "line 13",
+    ]
+    assert knowing.received == []
+
+
+def test_a_server_that_still_loads_is_waited_for(
+    server: ScriptedServer,
+    reply: Replying,
+    lists: dict[str, list[dict[str, Any]]],
+    riddles: Path,
+    output: Path,
+) -> None:
+    lists["/v1/models"][0]["weights_digest"] = None
+
+    def replying(received: Received) -> Scripted:
+        if received.path == CHAT and "skip_policy" not in received.body:
+            lists["/v1/models"][0]["weights_digest"] = "w"
+            received.body["skip_policy"] = "full"
+            received.body["messages"] = [{"content": [{}, {"text": "question 0"}]}]
+        return reply(received)
+
+    server.answers(replying)
+    run(server, riddles, "--policies", "full", "--output", str(output))
+    assert {it["model_digest"] for it in read(output)} == {"w"}
+
+
+def test_the_address_comes_from_the_environment_too(
+    knowing: ScriptedServer, riddles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(os.environ, "SKIPSERVE_URL", knowing.url)
+    arguments = ["evaluate", "--data", str(riddles), "--policies", "full"]
+    result = CliRunner().invoke(app, arguments, prog_name="skipserve")
+    assert (result.exit_code, num_asked(knowing)) == (0, 1 + NUM_RIDDLES)
