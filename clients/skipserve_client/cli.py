@@ -12,45 +12,73 @@ from rich.console import Console
 
 from skipserve_client.calls import DEFAULT_URL, ChatOptions
 from skipserve_client.client import SkipserveClient
-from skipserve_client.command_group import CommandError, CommandGroup
-from skipserve_client.offline import model_sizes, offline_policies, request_cost
+from skipserve_client.command_group import CommandError, CommandGroup, PlainCommand
+from skipserve_client.offline import (
+    PolicyListing,
+    listed_policies,
+    model_sizes,
+    offline_policies,
+    request_cost,
+)
+from skipserve_client.options import ApiKey, AsJson, PoliciesFile, Url, given_flags
+from skipserve_client.policy_choice import policy_names, read_policies, read_policy
 from skipserve_client.tables import answer_table, flops_table, policies_table
 
 app = typer.Typer(
     cls=CommandGroup,
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="Serve multimodal LLMs in which each request chooses what the model computes.",
 )
 
-Url = Annotated[
-    str, typer.Option("--url", envvar="SKIPSERVE_URL", help="Where the server listens.")
-]
-ApiKey = Annotated[
-    str | None,
-    typer.Option("--api-key", envvar="SKIPSERVE_API_KEY", help="The server's API key, if any."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
-PoliciesFile = Annotated[
-    Path | None,
-    typer.Option("--policies", metavar="FILE", help="A YAML file with policies of your own."),
-]
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(installed_version("skipserve"))
+        raise typer.Exit
 
 
-@app.command()
+@app.callback()
+def _group(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Take the flags that go before a command."""
+
+
+@app.command(cls=PlainCommand)
 def ask(  # noqa: PLR0913, PLR0917 (an argument a flag)
     picture: Annotated[str, typer.Argument(help="A JPEG, PNG, WebP, GIF or BMP file.")],
     question: Annotated[str, typer.Argument(help="What to ask about it.")],
     skip_policy: Annotated[
-        str | None, typer.Option(help="A policy's name, or a policy of your own as JSON.")
+        str | None,
+        typer.Option(
+            "--skip-policy",
+            "--policy",
+            metavar="POLICY",
+            autocompletion=policy_names,
+            help="A policy's name, or a policy of your own as JSON.",
+        ),
     ] = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
-    model: Annotated[str | None, typer.Option(help="A model name that the server knows.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Answer so many at most.")] = None,
-    temperature: Annotated[float, typer.Option(min=0, help="0 is the likeliest answer.")] = 0.0,
-    seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A model name that the server knows.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Answer so many at most.")
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option(min=0, metavar="T", help="0 is the likeliest answer.")
+    ] = 0.0,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Makes sampling repeatable.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask a question about a picture; show the answer as it comes, then what was computed."""
@@ -58,7 +86,7 @@ def ask(  # noqa: PLR0913, PLR0917 (an argument a flag)
     if model is not None:
         options["model"] = model
     if skip_policy is not None:
-        options["skip_policy"] = _policy_of(skip_policy)
+        options["skip_policy"] = read_policy(skip_policy, "--skip-policy").value
     if max_tokens is not None:
         options["max_tokens"] = max_tokens
     if seed is not None:
@@ -68,16 +96,6 @@ def ask(  # noqa: PLR0913, PLR0917 (an argument a flag)
             _print_json(client.ask(picture, question, **options))
         else:
             _ask_streaming(client, picture, question, options)
-
-
-def _policy_of(text: str) -> str | dict[str, Any]:
-    if not text.lstrip().startswith("{"):
-        return text
-    try:
-        policy: dict[str, Any] = json.loads(text)
-    except ValueError as error:
-        raise CommandError(f"--skip-policy is neither a name nor valid JSON: {error}") from error
-    return policy
 
 
 def _ask_streaming(
@@ -96,56 +114,103 @@ def _ask_streaming(
     Console().print(answer_table(answer, total_seconds, first_token_seconds or total_seconds))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def policies(
+    context: typer.Context,
+    policy: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[POLICY]...",
+            autocompletion=policy_names,
+            help="Show these alone: names or, with --model, policies of your own as JSON.",
+        ),
+    ] = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Ask no server: llava-1.5-7b, llava-1.5-13b, demo, or a folder."),
+        typer.Option(
+            metavar="MODEL",
+            help="Ask no server: llava-1.5-7b, llava-1.5-13b, demo, or a folder.",
+        ),
     ] = None,
     policies_file: PoliciesFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the skip policies, resolved for the server's model or for a model that you name."""
+    """List the skip policies, resolved for the server's model or for a model that you name.
+
+    Exits with 1 where a policy that you named, or that stands in your file, does not fit.
+    """
+    _check_sources(given_flags(context), model, policies_file)
+    choices = read_policies(policy or (), "POLICY")
     if model is not None:
-        found, misfits = offline_policies(model, policies_file)
-    elif policies_file is not None:
-        raise CommandError("--policies goes with --model: the server has a catalog of its own")
+        found = offline_policies(model, policies_file, choices)
     else:
         with _client(url, api_key) as client:
-            found, misfits = client.skip_policies(), {}
+            found = listed_policies(client.skip_policies(), choices)
     if as_json:
-        _print_json({"object": "list", "data": [_plain(policy) for policy in found]})
-        return
+        _print_json(found.as_json())
+    else:
+        _show_policies(found)
+    if found.faults:
+        raise CommandError("\n".join(found.faults))
+
+
+def _check_sources(given: frozenset[str], model: str | None, policies_file: Path | None) -> None:
+    """Refuse flags of a server beside those of none."""
+    if model is None and policies_file is not None:
+        raise CommandError("--policies-file goes with --model: the server has a catalog of its own")
+    if model is not None and (idle := sorted(given & {"--url", "--api-key"})):
+        raise CommandError(f"{', '.join(idle)}: without effect with --model, which asks no server")
+
+
+def _show_policies(found: PolicyListing) -> None:
     console = Console()
-    console.print(policies_table(found))
-    for name, reason in misfits.items():
-        console.print(f"{name} does not fit: {reason}", style="dim", markup=False)
+    console.print(policies_table(found.policies))
+    if num_misfits := len(found.misfits):
+        console.print(
+            f"{num_misfits} of the policies that ship do not fit this model's depth; "
+            "--json says which and why",
+            style="dim",
+        )
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def flops(
-    policy: Annotated[str, typer.Option(help="A policy of the catalog.")],
+    policy: Annotated[
+        str,
+        typer.Option(
+            "--policy",
+            "--skip-policy",
+            metavar="POLICY",
+            autocompletion=policy_names,
+            help="A policy's name, or a policy of your own as JSON.",
+        ),
+    ],
     model: Annotated[
-        str, typer.Option(help="llava-1.5-7b, llava-1.5-13b, demo, or a folder.")
+        str,
+        typer.Option(metavar="MODEL", help="llava-1.5-7b, llava-1.5-13b, demo, or a folder."),
     ] = "llava-1.5-7b",
     prompt: Annotated[
-        str, typer.Option(help="Tokens of text and of pictures in turn, text first.")
+        str,
+        typer.Option(metavar="SHAPE", help="Tokens of text and of pictures in turn, text first."),
     ] = "35+576+25",
-    generate: Annotated[int, typer.Option(min=1, help="Tokens that are answered.")] = 10,
+    generate: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Tokens that are answered.")
+    ] = 10,
     policies_file: PoliciesFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Count what a request costs under a policy and under the full model, in FLOPs."""
-    cost = request_cost(model_sizes(model), policy, prompt, generate, policies_file)
+    choice = read_policy(policy, "--policy")
+    cost = request_cost(model_sizes(model), choice, prompt, generate, policies_file)
     if as_json:
         _print_json(cost.as_json())
     else:
         Console().print(flops_table(cost))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def version() -> None:
     """Print the version."""
     typer.echo(installed_version("skipserve"))

@@ -7,13 +7,15 @@ from typing import Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from skipserve_client.errors import ClientError, ConnectionFailedError
 from skipserve_policies.resolve import PolicyError
 
 # The extra that brings what a command needs, where the light client does not have it.
 _EXTRAS = {"train": "train", "evaluate": "evaluate"}
+
+_ANY_LENGTH = 10_000
 
 
 class CommandError(Exception):
@@ -26,6 +28,25 @@ class InterruptedCommandError(CommandError):
     """A command was told to end before it was done; the shell's code for that is 130."""
 
     exit_code = 130
+
+
+class PlainCommand(TyperCommand):
+    """A command whose help cuts no name, however narrow the terminal, as typer's boxes do.
+
+    Its flags stand under the titles of their `rich_help_panel`.
+    """
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments and flags, by title."""
+        titled: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            if record := parameter.get_help_record(ctx):
+                kind = f"{parameter.param_type_name.capitalize()}s"
+                title = getattr(parameter, "rich_help_panel", None) or kind
+                titled.setdefault(title, []).append(record)
+        for title, records in titled.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
 
 
 class CommandGroup(TyperGroup):
@@ -45,6 +66,14 @@ class CommandGroup(TyperGroup):
             return command
         entry_point = _found().get(cmd_name)
         return _load(entry_point) if entry_point else None
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write every command with its whole first sentence."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, command.get_short_help_str(_ANY_LENGTH)) for name, command in commands]
+            )
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; an error of the kinds that a user can mend is one red line."""
@@ -72,20 +101,21 @@ def _load(entry_point: EntryPoint) -> Any:
     except ModuleNotFoundError as error:
         return _absent(entry_point.name, _missing(entry_point.name, error))
     if isinstance(loaded, typer.Typer):
+        loaded.rich_markup_mode = None
         group = typer.main.get_group(loaded)
         group.name = entry_point.name
         return group
-    app = typer.Typer(add_completion=False)
-    app.command(entry_point.name)(loaded)
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command(entry_point.name, cls=PlainCommand)(loaded)
     return typer.main.get_command(app)
 
 
 def _absent(name: str, message: str) -> Any:
     """Return the stand-in for a command whose packages are not installed; it takes anything."""
-    app = typer.Typer(add_completion=False)
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
     anything = {"ignore_unknown_options": True, "allow_extra_args": True}
 
-    @app.command(name, help=escape(f"Not installed: {message}"), context_settings=anything)
+    @app.command(name, help=f"Not installed: {message}", context_settings=anything)
     def absent() -> None:
         raise CommandError(message)
 

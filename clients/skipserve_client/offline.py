@@ -1,12 +1,16 @@
 """What can be said about a model and its skip policies without a server or the model's weights."""
 
 import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from skipserve_client.command_group import CommandError
+from skipserve_client.policy_choice import PolicyChoice
 from skipserve_client.replies import PolicyInfo
-from skipserve_policies.catalog import load_catalog, nearest_names
+from skipserve_policies.catalog import load_catalog, nearest_names, parse_inline
 from skipserve_policies.cost import (
     PolicyCost,
     Saving,
@@ -18,7 +22,7 @@ from skipserve_policies.cost import (
 )
 from skipserve_policies.quality import load_measured
 from skipserve_policies.resolve import PolicyError, ResolvedPolicy, resolve
-from skipserve_policies.schema import Quality
+from skipserve_policies.schema import Quality, SkipPolicy
 from skipserve_policies.sizes import KNOWN_MODELS, ModelSizes
 
 DEMO = "demo"
@@ -54,20 +58,58 @@ def _demo_folder() -> Path:
     return Path(spec.origin).parent / DEMO
 
 
-def offline_policies(
-    model: str, policies_file: Path | None
-) -> tuple[tuple[PolicyInfo, ...], dict[str, str]]:
-    """Return the catalog's policies that fit a model, and the others with the reason.
+@dataclass(frozen=True)
+class PolicyListing:
+    """Policies resolved for one model.
+
+    Attributes:
+        policies: those that fit.
+        misfits: those that ship and do not, with the reason.
+        faults: a line for each that was asked for, or stands in the user's file, and does not.
+    """
+
+    policies: tuple[PolicyInfo, ...]
+    misfits: Mapping[str, str] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the form that `skipserve policies --json` prints."""
+        data = [policy.model_dump(mode="json") for policy in self.policies]
+        return {"object": "list", "data": data, "misfits": dict(self.misfits)}
+
+
+def listed_policies(listed: Sequence[PolicyInfo], choices: Sequence[PolicyChoice]) -> PolicyListing:
+    """Return what a server lists, or of that what is asked for.
 
     Raises:
-        CommandError: there is no such model.
+        CommandError: the server lists none of that name, or one is spelt out.
+    """
+    by_name = {policy.name: policy for policy in listed}
+    for choice in choices:
+        if choice.value != choice.label:
+            raise CommandError("a policy of your own is resolved with --model, not by a server")
+        _check_known(choice.label, by_name)
+    names = [choice.label for choice in choices] or list(by_name)
+    return PolicyListing(tuple(by_name[name] for name in names))
+
+
+def offline_policies(
+    model: str, policies_file: Path | None, choices: Sequence[PolicyChoice] = ()
+) -> PolicyListing:
+    """Resolve the policies that are asked for, or all of the catalog, for a model.
+
+    Raises:
+        CommandError: there is no such model, or no such policy.
         PolicyError: the file of policies, or that of measured quality, cannot be used.
     """
     sizes, measured = model_sizes(model), _measured(model)
+    catalog = load_catalog(policies_file)
+    wanted = dict(_policy(choice, catalog) for choice in choices) or catalog
+    tolerated = load_catalog().keys() - {choice.label for choice in choices}
     request = standard_request(sizes)
     fitting: list[PolicyInfo] = []
     misfits: dict[str, str] = {}
-    for name, policy in load_catalog(policies_file).items():
+    for name, policy in wanted.items():
         try:
             resolved = resolve(name, policy, sizes.decoder.num_layers)
         except PolicyError as error:
@@ -75,7 +117,41 @@ def offline_policies(
             continue
         saved = saving(sizes, resolved.plan, request)
         fitting.append(_policy_info(resolved, saved, measured.get(resolved.digest, ())))
-    return tuple(fitting), misfits
+    return PolicyListing(
+        tuple(fitting),
+        {name: reason for name, reason in misfits.items() if name in tolerated},
+        tuple(
+            _misfit(name, sizes, reason)
+            for name, reason in misfits.items()
+            if name not in tolerated
+        ),
+    )
+
+
+def _policy(choice: PolicyChoice, catalog: Mapping[str, SkipPolicy]) -> tuple[str, SkipPolicy]:
+    """Return what is asked for, by name.
+
+    Raises:
+        CommandError: the catalog holds none of that name.
+        PolicyError: one that is spelt out is not of a policy's form.
+    """
+    if choice.value != choice.label:
+        return choice.label, parse_inline(choice.value, "a policy spelt out as JSON")
+    _check_known(choice.label, catalog)
+    return choice.label, catalog[choice.label]
+
+
+def _check_known(name: str, names: Iterable[str]) -> None:
+    known = list(names)
+    if name not in known:
+        raise CommandError(
+            f"there is no skip policy {name!r}; the nearest are "
+            f"{', '.join(nearest_names(name, known))}; `skipserve policies` lists them all"
+        )
+
+
+def _misfit(name: str, sizes: ModelSizes, reason: object) -> str:
+    return f"{name} does not fit {sizes.decoder.num_layers} layers: {reason}"
 
 
 def _measured(model: str) -> dict[str, tuple[Quality, ...]]:
@@ -102,34 +178,30 @@ def _policy_info(
 
 
 def request_cost(
-    sizes: ModelSizes, policy: str, prompt: str, num_generated: int, policies_file: Path | None
+    sizes: ModelSizes,
+    choice: PolicyChoice,
+    prompt: str,
+    num_generated: int,
+    policies_file: Path | None,
 ) -> PolicyCost:
-    """Count what a request costs under a named policy and under the full model.
+    """Count what a request costs under a policy and under the full model.
 
     Args:
         sizes: the model.
-        policy: a name of the catalog or of the file.
+        choice: a name of the catalog or of the file, or a policy that is spelt out.
         prompt: such as "35+576+25": tokens of text and of pictures in turn, text first.
         num_generated: tokens that are answered.
         policies_file: adds policies to the catalog.
 
     Raises:
         CommandError: there is no such policy, it does not fit, or the prompt is in no such form.
-        PolicyError: the file cannot be used.
+        PolicyError: the file, or what is spelt out, cannot be used.
     """
-    catalog = load_catalog(policies_file)
-    if policy not in catalog:
-        nearest = ", ".join(nearest_names(policy, catalog))
-        raise CommandError(
-            f"there is no skip policy {policy!r}; the nearest are {nearest}; "
-            "`skipserve policies` lists them all"
-        )
+    name, policy = _policy(choice, load_catalog(policies_file))
     try:
-        resolved = resolve(policy, catalog[policy], sizes.decoder.num_layers)
+        resolved = resolve(name, policy, sizes.decoder.num_layers)
     except PolicyError as error:
-        raise CommandError(
-            f"{policy} does not fit {sizes.decoder.num_layers} layers: {error}"
-        ) from error
+        raise CommandError(_misfit(name, sizes, error)) from error
     try:
         segments = parse_prompt(prompt)
     except ValueError as error:

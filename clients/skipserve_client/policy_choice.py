@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from skipserve_client.command_group import CommandError
-from skipserve_policies.catalog import INLINE_NAME
+from skipserve_policies.catalog import INLINE_NAME, load_catalog
 
 _DECODER = json.JSONDecoder()
 _JSON_BEGINS = ("{", "[", '"')
@@ -46,6 +46,11 @@ def read_policies(texts: Iterable[str], flag: str) -> tuple[PolicyChoice, ...]:
     """
     found = {choice.label: choice for text in texts for choice in _choices(text, flag)}
     return tuple(found.values())
+
+
+def policy_names(incomplete: str) -> list[str]:
+    """Return the names that a shell may complete to: those that ship."""
+    return [name for name in load_catalog() if name.startswith(incomplete)]
 
 
 def _choices(text: str, flag: str) -> Iterator[PolicyChoice]:

@@ -4,12 +4,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 
 from rich import box
+from rich.console import Group
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from skipserve_client.replies import Answer, PolicyInfo
 from skipserve_policies.cost import PolicyCost
 from skipserve_policies.schema import Quality
+
+# The finish reason of an answer that was cut at its limit of tokens.
+CUT = "length"
 
 _PREFIXES = ("", "K", "M", "G", "T", "P", "E")
 
@@ -60,23 +65,35 @@ def answer_table(answer: Answer, total_seconds: float, first_token_seconds: floa
         "FLOPs of full": format_flops(skip.full_flops),
         "saved": format_share(skip.saved_ratio),
         "first token": f"{1000 * first_token_seconds:.0f} ms",
+        "end": _format_end(answer),
         "tokens/s": f"{num_tokens / total_seconds:.1f} ({num_tokens} in {total_seconds:.2f} s)",
     }
     for name, value in rows.items():
-        table.add_row(name, Text(value))
+        if value:
+            table.add_row(name, Text(value))
     return table
+
+
+def _format_end(answer: Answer) -> str:
+    """Say why an answer ends where it does, if its text may go on."""
+    if answer.finish_reason != CUT:
+        return ""
+    num_tokens = answer.usage.completion_tokens
+    return f"cut after {num_tokens} tokens, the most that may come: see --max-tokens"
 
 
 def policies_table(policies: Iterable[PolicyInfo]) -> Table:
     """Return the catalog: a policy's name, and dimly below it what it touches and its quality."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("policy", overflow="fold")
-    table.add_column("scope", no_wrap=True)
     table.add_column("FLOPs saved", justify="right", no_wrap=True)
     for policy in policies:
-        details = [format_layers(policy.layers), *map(_format_quality, policy.quality)]
-        lines = [Text(policy.name), *(Text(f"  {line}", "dim") for line in details if line)]
-        table.add_row(Text("\n").join(lines), policy.scope or "", format_share(policy.saved_ratio))
+        layers = format_layers(policy.layers)
+        details = [f"{layers} ({policy.scope})" if policy.scope else layers]
+        details += map(_format_quality, policy.quality)
+        # Below the name and further in, at any width.
+        lines = [Padding(Text(line, "dim"), (0, 0, 0, 2)) for line in details if line]
+        table.add_row(Group(Text(policy.name), *lines), format_share(policy.saved_ratio))
     return table
 
 

@@ -41,6 +41,15 @@ def load_catalog(path: Path | None = None) -> dict[str, SkipPolicy]:
     return catalog | added
 
 
+def parse_inline(stanza: object, origin: str) -> SkipPolicy:
+    """Return a policy that was spelt out; `origin` is where, for messages.
+
+    Raises:
+        PolicyError: it is not of a policy's form.
+    """
+    return _parse_policy(INLINE_NAME, stanza, origin)
+
+
 def nearest_names(name: str, names: Iterable[str]) -> list[str]:
     """Return the three names that look most like one that is unknown, the nearest first."""
     return difflib.get_close_matches(name.lower(), list(names), n=3, cutoff=0)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from PIL import Image
 from scripted_server import Scripted, ScriptedServer, event_stream
 from typer.testing import CliRunner, Result
@@ -201,18 +202,182 @@ def test_a_policies_file_goes_with_a_model(tmp_path: Path) -> None:
     assert "cannot be read" in error_of(missing)
 
 
-def test_policies_that_do_not_fit_are_named_with_the_reason(tmp_path: Path) -> None:
+@pytest.fixture
+def shallow(tmp_path: Path) -> str:
+    """Return the folder of a model that most policies do not fit."""
     (tmp_path / "config.json").write_text(json.dumps({"text_config": {"num_hidden_layers": 20}}))
-    table = run("policies", "--model", str(tmp_path)).stdout
-    reason = "exit-after-24 does not fit: rule 0 (skip_block, scope all): layer 31 does not exist"
-    assert reason in " ".join(table.split())
+    return str(tmp_path)
+
+
+REASON = "exit-after-24 does not fit 20 layers: rule 0 (skip_block, scope all): layer 31 does not"
+
+
+def test_shipped_policies_that_do_not_fit_are_counted(shallow: str) -> None:
+    result = run("policies", "--model", shallow)
+    told = " ".join(result.stdout.split())
+    assert (result.exit_code, "exit-after-24" in told) == (0, False)
+    listed = json.loads(run("policies", "--model", shallow, "--json").stdout)
+    assert f"{len(listed['misfits'])} of the policies that ship do not fit" in told
+    assert "layer 31 does not exist" in listed["misfits"]["exit-after-24"]
+    assert "exit-after-24" not in {policy["name"] for policy in listed["data"]}
+
+
+def test_misfits_of_ones_own_are_an_error(shallow: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "fits: {rules: [{action: skip_block, layers: [1]}]}\n"
+        "deep: {rules: [{action: skip_block, layers: [20]}]}\n"
+    )
+    flags = ["--model", shallow, "--policies-file", str(file)]
+    for result in (run("policies", *flags), run("policies", *flags, "--json")):
+        assert error_of(result).startswith("deep does not fit 20 layers: rule 0")
+        assert "fits" in result.stdout
+    assert run("policies", "fits", *flags).exit_code == 0
+
+
+def test_a_misfit_that_is_asked_for_is_an_error(shallow: str) -> None:
+    result = run("policies", "full", "exit-after-24", "--model", shallow)
+    assert error_of(result).startswith(REASON)
+    assert error_of(run("flops", "--policy", "exit-after-24", "--model", shallow)) == error_of(
+        result
+    )
+
+
+INLINE = '{"rules": [{"action": "skip_block", "layers": [18, 21], "scope": "all"}]}'
+
+
+def test_a_policy_is_read_alike_everywhere(
+    server: ScriptedServer, completion: dict[str, Any], picture: str
+) -> None:
+    server.answers(Scripted(completion))
+    for flag in ("--skip-policy", "--policy"):
+        run("ask", picture, "?", "--url", server.url, "--json", flag, INLINE)
+        assert server.received[-1].body["skip_policy"] == json.loads(INLINE)
+        cost = json.loads(run(*GOLDEN, flag, INLINE, "--json").stdout)
+        assert 0 < cost["saved_ratio"] < 1
+    listed = json.loads(run("policies", INLINE, "full", "--model", "demo", "--json").stdout)
+    inline, full = listed["data"]
+    assert (inline["layers"], full["name"]) == ({"skip_block": [18, 21]}, "full")
+    for arguments in (("flops", "--policy"), ("policies", "--model", "demo"), ("ask", "p", "?")):
+        flags = ["--skip-policy"] if arguments[0] == "ask" else []
+        assert "valid JSON" in error_of(run(*arguments, *flags, "{rules"))
+
+
+def test_a_policy_spelt_out_wrongly_says_where() -> None:
+    told = error_of(run("flops", "--policy", INLINE.replace("block", "blok")))
+    assert "a policy spelt out as JSON" in told
+    assert "rules.0.action" in told
+
+
+def test_policies_of_a_server_are_shown_by_name(server: ScriptedServer) -> None:
+    policy: dict[str, Any] = {"digest": "d", "layers": {}, "scope": None, "saved_ratio": 0.5}
+    data = [policy | {"name": name} for name in ("one", "two")]
+    server.answers(Scripted({"object": "list", "data": data}))
+    flags = ["--url", server.url]
+    assert [
+        it["name"] for it in json.loads(run("policies", "two", *flags, "--json").stdout)["data"]
+    ] == ["two"]
+    assert "the nearest are" in error_of(run("policies", "tow", *flags))
+    assert "--model" in error_of(run("policies", INLINE, *flags))
+
+
+@pytest.mark.parametrize("flag", ["--url", "--api-key"])
+def test_flags_of_a_server_do_not_go_with_a_model(
+    flag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = error_of(run("policies", "--model", "demo", flag, "http://127.0.0.1:9"))
+    assert told.startswith(f"{flag}: without effect with --model")
+    monkeypatch.setenv("SKIPSERVE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("SKIPSERVE_API_KEY", "k")
+    assert run("policies", "--model", "demo").exit_code == 0
+
+
+def test_an_answer_that_was_cut_says_so(
+    server: ScriptedServer, stream_events: list[Any], picture: str
+) -> None:
+    server.answers(event_stream(stream_events))
+    assert "cut after" not in run("ask", picture, "?", "--url", server.url).stdout
+    stream_events[3]["choices"][0]["finish_reason"] = "length"
+    server.answers(event_stream(stream_events))
+    told = run("ask", picture, "?", "--url", server.url, "--max-tokens", "2").stdout
+    assert "cut after 2 tokens" in told
+    assert "--max-tokens" in told
+
+
+@pytest.mark.parametrize("width", [60, 80])
+@pytest.mark.parametrize("model", ["demo", "llava-1.5-7b"])
+def test_the_catalog_cuts_nothing_at_any_width(
+    width: int, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    listed = json.loads(run("policies", "--model", model, "--json").stdout)["data"]
+    table = run("policies", "--model", model).stdout
+    lines = [line.strip() for line in table.splitlines()]
+    assert max(map(len, table.splitlines())) <= width
+    assert "…" not in table
+    for policy in listed:
+        (row,) = (line for line in lines if line.split()[:1] == [policy["name"]])
+        assert row.endswith("%")
+    for line in table.splitlines():
+        assert line.startswith(("   ", " ")) or not line
 
 
 def test_version() -> None:
-    assert re.fullmatch(r"\d+\.\d+.*\n", run("version").stdout)
+    for argument in ("version", "--version"):
+        assert re.fullmatch(r"\d+\.\d+.*\n", run(argument).stdout)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["ask", "--help"], ["version"]])
+COMMANDS = ("ask", "policies", "flops", "version", "evaluate", "serve", "train demo")
+
+
+@pytest.mark.parametrize("width", [60, 80])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_names_every_flag_whole(
+    command: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    found: Any = typer.main.get_command(app)
+    for name in command.split():
+        found = found.get_command(None, name)
+    # Not through the runner, for which every terminal has 80 columns.
+    with found.make_context("skipserve", [], resilient_parsing=True) as context:
+        text = found.get_help(context)
+    flags = {flag for it in found.params for flag in (*it.opts, *it.secondary_opts)}
+    assert {flag for flag in flags if flag.startswith("-")} <= set(re.split(r"[\s,;/]+", text))
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_help_lists_every_command() -> None:
+    listed = run("--help").stdout.partition("Commands:")[2]
+    for command in COMMANDS:
+        assert re.search(rf"^  {command.split()[0]} +[A-Z].*", listed, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("skipserve ", {"ask", "policies", "flops", "version", "evaluate", "serve", "train"}),
+        ("skipserve eva", {"evaluate"}),
+        ("skipserve serve --max-r", {"--max-running-requests", "--max-request-pixels"}),
+        ("skipserve evaluate --policies-", {"--policies-file"}),
+        ("skipserve flops --policy shor", {"shortv-7b"}),
+        ("skipserve train ", {"demo"}),
+    ],
+)
+def test_the_shell_completes(
+    line: str, expected: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_SKIPSERVE_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(line.split(" ")) - 1))
+    assert set(run().stdout.split()) == expected
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["ask", "--help"], ["version"], ["serve", "--help"], ["evaluate", "--help"]],
+)
 def test_torch_is_not_loaded(arguments: list[str]) -> None:
     code = (
         "import sys; from skipserve_client.cli import main\n"

@@ -50,7 +50,7 @@ def _plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*arguments: str) -> Result:
-    app = typer.Typer(cls=CommandGroup)
+    app = typer.Typer(cls=CommandGroup, rich_markup_mode=None)
 
     @app.command()
     def own() -> None:

@@ -14,9 +14,8 @@ from rich.table import Table
 
 from skipserve_client.evaluate.records import Conditions, Record
 from skipserve_client.evaluate.scoring import Score, score
-from skipserve_client.tables import format_share
+from skipserve_client.tables import CUT, format_share
 
-_CUT = "length"
 _UNBOUNDED = 10_000
 
 
@@ -52,7 +51,7 @@ class PolicyResult:
             first_token_seconds=median(
                 record.first_token_seconds or record.latency_seconds for record in records
             ),
-            num_cut=sum(record.finish_reason == _CUT for record in records),
+            num_cut=sum(record.finish_reason == CUT for record in records),
         )
 
 

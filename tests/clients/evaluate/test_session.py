@@ -3,8 +3,7 @@
 import json
 import os
 import signal
-import subprocess
-import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -200,26 +199,22 @@ def test_without_a_file_answers_are_kept_where_a_run_breaks_off(
     assert len(read(file)) == 3
 
 
-def test_ctrl_c_loses_nothing(
-    server: ScriptedServer, reply: Replying, riddles: Path, output: Path
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_being_told_to_end_loses_nothing(
+    server: ScriptedServer, reply: Replying, riddles: Path, output: Path, ending: signal.Signals
 ) -> None:
-    command = [sys.executable, "-m", "skipserve_client", "evaluate", "--policies", "full"]
-    flags = ["--url", server.url, "--data", str(riddles), "--output", str(output)]
-    server.answers(reply)
-    process: list[subprocess.Popen[str]] = []
-
     def interrupt(received: Received) -> Scripted:
-        process[0].send_signal(signal.SIGINT)
+        signal.pthread_kill(threading.main_thread().ident or 0, ending)
         return reply(received)
 
     breaks_off_after(server, reply, 1 + 4, interrupt)
-    process.append(subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True))
-    _, told = process[0].communicate()
-    assert process[0].returncode == 130
+    before = signal.getsignal(ending)
+    result = run(server, riddles, "--policies", "full", "--output", str(output))
+    assert (result.exit_code, signal.getsignal(ending)) == (130, before)
     kept = read(output)
-    assert len(kept) >= 4
-    line = f"error: stopped; {output} keeps {len(kept)} answers; the same command asks what is"
-    assert told.strip().startswith(line)
+    assert 4 <= len(kept) < NUM_RIDDLES
+    told = f"error: stopped; {output} keeps {len(kept)} answers; the same command asks what is"
+    assert result.stderr.startswith(told)
 
 
 def test_a_policy_spelt_out_is_named_and_shown(knowing: ScriptedServer, riddles: Path) -> None:
