@@ -22,6 +22,7 @@ from skipserve_client.offline import (
 )
 from skipserve_client.options import ApiKey, AsJson, PoliciesFile, Url, given_flags
 from skipserve_client.policy_choice import policy_names, read_policies, read_policy
+from skipserve_client.replies import SavedFor
 from skipserve_client.tables import answer_table, flops_table, policies_table
 
 app = typer.Typer(
@@ -198,16 +199,27 @@ def flops(
     generate: Annotated[
         int, typer.Option(min=1, metavar="N", help="Tokens that are answered.")
     ] = 10,
+    cached: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="N", help="Leading tokens of the prompt that were computed before."
+        ),
+    ] = 0,
     policies_file: PoliciesFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count what a request costs under a policy and under the full model, in FLOPs."""
+    """Count what a request costs under a policy and under the full model, in FLOPs.
+
+    A list of policies quotes what is saved on one standard request, a reply what was saved on its
+    own, without what was cached: with that shape, this command counts the same.
+    """
     choice = read_policy(policy, "--policy")
-    cost = request_cost(model_sizes(model), choice, prompt, generate, policies_file)
+    shape = SavedFor(prompt=prompt, cached_tokens=cached, generated_tokens=generate)
+    cost = request_cost(model_sizes(model), choice, shape, policies_file)
     if as_json:
         _print_json(cost.as_json())
     else:
-        Console().print(flops_table(cost))
+        Console().print(flops_table(cost, shape))
 
 
 @app.command(cls=PlainCommand)

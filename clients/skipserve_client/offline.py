@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from skipserve_client.command_group import CommandError
 from skipserve_client.policy_choice import PolicyChoice
-from skipserve_client.replies import PolicyInfo
+from skipserve_client.replies import PolicyInfo, SavedFor
 from skipserve_policies.catalog import load_catalog, nearest_names, parse_inline
 from skipserve_policies.cost import (
     PolicyCost,
@@ -17,6 +17,7 @@ from skipserve_policies.cost import (
     compare,
     make_request,
     parse_prompt,
+    request_shape,
     saving,
     standard_request,
 )
@@ -107,6 +108,7 @@ def offline_policies(
     wanted = dict(_policy(choice, catalog) for choice in choices) or catalog
     tolerated = load_catalog().keys() - {choice.label for choice in choices}
     request = standard_request(sizes)
+    saved_for = SavedFor(**asdict(request_shape(sizes, request)))
     fitting: list[PolicyInfo] = []
     misfits: dict[str, str] = {}
     for name, policy in wanted.items():
@@ -116,7 +118,8 @@ def offline_policies(
             misfits[name] = str(error)
             continue
         saved = saving(sizes, resolved.plan, request)
-        fitting.append(_policy_info(resolved, saved, measured.get(resolved.digest, ())))
+        quality = measured.get(resolved.digest, ())
+        fitting.append(_policy_info(resolved, saved, saved_for, quality))
     return PolicyListing(
         tuple(fitting),
         {name: reason for name, reason in misfits.items() if name in tolerated},
@@ -163,7 +166,7 @@ def _measured(model: str) -> dict[str, tuple[Quality, ...]]:
 
 
 def _policy_info(
-    resolved: ResolvedPolicy, saved: Saving, measured: tuple[Quality, ...]
+    resolved: ResolvedPolicy, saved: Saving, saved_for: SavedFor, measured: tuple[Quality, ...]
 ) -> PolicyInfo:
     return PolicyInfo(
         name=resolved.name,
@@ -173,6 +176,7 @@ def _policy_info(
         layers=resolved.layers,
         scope=resolved.scope,
         saved_ratio=saved.saved_ratio,
+        saved_for=saved_for,
         quality=(*measured, *resolved.policy.quality),
     )
 
@@ -180,8 +184,7 @@ def _policy_info(
 def request_cost(
     sizes: ModelSizes,
     choice: PolicyChoice,
-    prompt: str,
-    num_generated: int,
+    shape: SavedFor,
     policies_file: Path | None,
 ) -> PolicyCost:
     """Count what a request costs under a policy and under the full model.
@@ -189,8 +192,7 @@ def request_cost(
     Args:
         sizes: the model.
         choice: a name of the catalog or of the file, or a policy that is spelt out.
-        prompt: such as "35+576+25": tokens of text and of pictures in turn, text first.
-        num_generated: tokens that are answered.
+        shape: of the request.
         policies_file: adds policies to the catalog.
 
     Raises:
@@ -203,7 +205,8 @@ def request_cost(
     except PolicyError as error:
         raise CommandError(_misfit(name, sizes, error)) from error
     try:
-        segments = parse_prompt(prompt)
+        segments = parse_prompt(shape.prompt)
+        request = make_request(segments, shape.generated_tokens, shape.cached_tokens)
     except ValueError as error:
         raise CommandError(str(error)) from error
-    return compare(sizes, resolved, make_request(segments, num_generated))
+    return compare(sizes, resolved, request)

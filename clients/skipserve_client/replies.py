@@ -15,6 +15,20 @@ class Reply(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
 
+class SavedFor(Reply):
+    """The request that a saving is counted for, in the notation of `skipserve flops`.
+
+    Attributes:
+        prompt: tokens of text and of pictures in turn, text first, such as "35+576+25".
+        cached_tokens: leading prompt tokens that were computed before: in neither count.
+        generated_tokens: tokens of the answer, its end token too.
+    """
+
+    prompt: str
+    cached_tokens: int
+    generated_tokens: int
+
+
 class SkipReport(Reply):
     """What the skip policy meant for one request.
 
@@ -25,6 +39,7 @@ class SkipReport(Reply):
         planned_flops: what the request costs under the policy.
         full_flops: what the same request costs under the full model.
         saved_ratio: 1 - planned_flops / full_flops.
+        saved_for: the request that both are counted for.
     """
 
     policy: str
@@ -33,6 +48,7 @@ class SkipReport(Reply):
     planned_flops: int
     full_flops: int
     saved_ratio: float
+    saved_for: SavedFor | None = None
 
 
 class Timings(Reply):
@@ -100,7 +116,8 @@ class PolicyInfo(Reply):
     """A skip policy of the catalog, resolved for the loaded model.
 
     Attributes:
-        saved_ratio: the share of the full model's FLOPs that it saves on a typical request.
+        saved_ratio: the share of the full model's FLOPs that it saves on one standard request.
+        saved_for: that request.
         quality: what was measured; empty where nothing was.
     """
 
@@ -111,6 +128,7 @@ class PolicyInfo(Reply):
     layers: dict[str, tuple[int, ...]]
     scope: str | None
     saved_ratio: float
+    saved_for: SavedFor | None = None
     quality: tuple[Quality, ...] = ()
 
 

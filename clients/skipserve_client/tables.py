@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from skipserve_client.replies import Answer, PolicyInfo
+from skipserve_client.replies import Answer, PolicyInfo, SavedFor
 from skipserve_policies.cost import PolicyCost
 from skipserve_policies.schema import Quality
 
@@ -63,7 +63,8 @@ def answer_table(answer: Answer, total_seconds: float, first_token_seconds: floa
         "layers touched": format_layers(skip.layers) or "none",
         "FLOPs planned": format_flops(skip.planned_flops),
         "FLOPs of full": format_flops(skip.full_flops),
-        "saved": format_share(skip.saved_ratio),
+        "saved": f"{format_share(skip.saved_ratio)} of what full computes for this request",
+        "cached": _format_cached(answer),
         "first token": f"{1000 * first_token_seconds:.0f} ms",
         "end": _format_end(answer),
         "tokens/s": f"{num_tokens / total_seconds:.1f} ({num_tokens} in {total_seconds:.2f} s)",
@@ -72,6 +73,14 @@ def answer_table(answer: Answer, total_seconds: float, first_token_seconds: floa
         if value:
             table.add_row(name, Text(value))
     return table
+
+
+def _format_cached(answer: Answer) -> str:
+    """Say which part of the prompt neither count of FLOPs holds."""
+    usage = answer.usage
+    if not usage.cached_tokens:
+        return ""
+    return f"{usage.cached_tokens} of {usage.prompt_tokens} prompt tokens, in neither count"
 
 
 def _format_end(answer: Answer) -> str:
@@ -84,10 +93,13 @@ def _format_end(answer: Answer) -> str:
 
 def policies_table(policies: Iterable[PolicyInfo]) -> Table:
     """Return the catalog: a policy's name, and dimly below it what it touches and its quality."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    listed = tuple(policies)
+    shape = next((policy.saved_for for policy in listed), None)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=_caption(shape))
+    table.caption_justify = "left"
     table.add_column("policy", overflow="fold")
     table.add_column("FLOPs saved", justify="right", no_wrap=True)
-    for policy in policies:
+    for policy in listed:
         layers = format_layers(policy.layers)
         details = [f"{layers} ({policy.scope})" if policy.scope else layers]
         details += map(_format_quality, policy.quality)
@@ -97,16 +109,28 @@ def policies_table(policies: Iterable[PolicyInfo]) -> Table:
     return table
 
 
+def _caption(shape: SavedFor | None) -> str | None:
+    """Say what a saving is relative to."""
+    if shape is None:
+        return None
+    return (
+        "FLOPs saved: the share of what the full model computes for a prompt of "
+        f"{shape.prompt} tokens (text+picture+...), of which {shape.cached_tokens or 'none'} "
+        f"are cached, and {shape.generated_tokens} generated. Other requests save other shares."
+    )
+
+
 def _format_quality(quality: Quality) -> str:
     full = f" of {quality.full:g}" if quality.full is not None else ""
     size = f", n = {quality.n}" if quality.n is not None else ""
     return f"{quality.dataset}: {quality.value:g}{full} ({quality.metric}, {quality.model}{size})"
 
 
-def flops_table(cost: PolicyCost) -> Table:
+def flops_table(cost: PolicyCost, shape: SavedFor) -> Table:
     """Return what a request costs under a policy beside the full model, part by part."""
     policy, full = cost.policy.exact.trimmed, cost.full.exact.trimmed
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=_caption(shape))
+    table.caption_justify = "left"
     table.add_column("FLOPs")
     for title in ("policy", "full", "saved"):
         table.add_column(title, justify="right", no_wrap=True)

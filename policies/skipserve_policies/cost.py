@@ -1,8 +1,10 @@
 """What a policy costs and saves, beside the full model: for replies, lists and the command line."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import accumulate, groupby
 from typing import Any
 
 from skipserve_policies.flops import Request, RequestFlops, Segments, prompt_classes, request_flops
@@ -28,6 +30,43 @@ class Saving:
     def saved_ratio(self) -> float:
         """The share of the full model's FLOPs that is saved."""
         return 1 - self.planned_flops / self.full_flops
+
+
+@dataclass(frozen=True)
+class RequestShape:
+    """What a saving is counted for, in the notation that `skipserve flops` takes.
+
+    Attributes:
+        prompt: rows of text and of images in turn, text first, such as "35+576+25".
+        cached_tokens: leading prompt rows that were at hand: in neither count.
+        generated_tokens: tokens that are answered.
+    """
+
+    prompt: str
+    cached_tokens: int
+    generated_tokens: int
+
+
+def request_shape(sizes: ModelSizes, request: Request) -> RequestShape:
+    """Return the shape of a request: `parse_prompt` and `make_request` lead back to it."""
+    return RequestShape(
+        prompt="+".join(map(str, _runs(request, sizes.vision.num_tokens))),
+        cached_tokens=request.num_cached,
+        generated_tokens=request.num_generated,
+    )
+
+
+def _runs(request: Request, image_rows: int) -> Iterator[int]:
+    """Yield rows of text and of single images in turn; images side by side have 0 between them."""
+    is_image_due = False
+    for is_visual, run in groupby(request.prompt, lambda it: it is TokenClass.VISUAL):
+        count = len(list(run))
+        size = image_rows if is_visual else count
+        for start in range(0, count, size):
+            if is_visual != is_image_due:
+                yield 0
+            yield min(size, count - start)
+            is_image_due = not is_visual
 
 
 def saving(sizes: ModelSizes, plan: Plan, request: Request) -> Saving:
@@ -153,12 +192,24 @@ def parse_prompt(notation: str) -> Segments:
     ]
 
 
-def make_request(segments: Segments, num_generated: int) -> Request:
-    """Return the shape of a request with nothing cached: each run of visual rows is an image."""
+def make_request(segments: Segments, num_generated: int, num_cached: int = 0) -> Request:
+    """Return the request of a shape: each run of visual rows is an image.
+
+    Raises:
+        ValueError: all rows of the prompt are cached, or more.
+    """
+    prompt = prompt_classes(segments)
+    if num_cached >= len(prompt):
+        raise ValueError(
+            f"{num_cached} cached rows: of a prompt of {len(prompt)} at least the last is computed"
+        )
+    ends = accumulate(count for _, count in segments)
     return Request(
-        prompt=prompt_classes(segments),
+        prompt=prompt,
         num_generated=num_generated,
+        num_cached=num_cached,
         num_images=sum(
-            token_class is TokenClass.VISUAL and count > 0 for token_class, count in segments
+            token_class is TokenClass.VISUAL and count > 0 and end > num_cached
+            for (token_class, count), end in zip(segments, ends, strict=True)
         ),
     )

@@ -143,6 +143,33 @@ def test_flops_shows_a_table() -> None:
     assert re.search(r"prefill +4\.57 T +8\.13 T +43\.8 %", result.stdout)
 
 
+def test_each_saving_says_what_it_is_relative_to(
+    server: ScriptedServer, stream_events: list[Any], picture: str
+) -> None:
+    listed = run("policies", "shortv-7b", "--model", "llava-1.5-7b").stdout
+    counted = run(*GOLDEN, "--policy", "shortv-7b", "--cached", "30").stdout
+    for table, cached in ((listed, "none are"), (counted, "30 are")):
+        told = " ".join(table.split())
+        assert "share of what the full model computes for a prompt of 35+576+25 tokens" in told
+        assert f"of which {cached} cached, and 10 generated" in told
+    stream_events[-1]["usage"]["prompt_tokens_details"]["cached_tokens"] = 32
+    server.answers(event_stream(stream_events))
+    told = " ".join(run("ask", picture, "?", "--url", server.url).stdout.split())
+    assert "saved 25.0 % of what full computes for this request" in told
+    assert "cached 32 of 40 prompt tokens, in neither count" in told
+
+
+def test_the_lists_saving_is_counted_again_by_the_flops_command() -> None:
+    for model in ("demo", "llava-1.5-7b"):
+        listed = json.loads(run("policies", "shortv-7b", "--model", model, "--json").stdout)
+        (policy,) = listed["data"]
+        shape = policy["saved_for"]
+        flags = ["--prompt", shape["prompt"], "--generate", str(shape["generated_tokens"])]
+        cost = run("flops", "--policy", "shortv-7b", "--model", model, *flags, "--json")
+        assert json.loads(cost.stdout)["saved_ratio"] == policy["saved_ratio"]
+    assert "at least the last" in error_of(run(*GOLDEN, "--policy", "full", "--cached", "636"))
+
+
 def test_flops_says_what_is_wrong(tmp_path: Path) -> None:
     assert "the nearest are shortv-7b" in error_of(run("flops", "--policy", "shortv"))
     assert "`skipserve policies`" in error_of(run("flops", "--policy", "qqqqqqq"))
@@ -318,8 +345,8 @@ def test_the_catalog_cuts_nothing_at_any_width(
     for policy in listed:
         (row,) = (line for line in lines if line.split()[:1] == [policy["name"]])
         assert row.endswith("%")
-    for line in table.splitlines():
-        assert line.startswith(("   ", " ")) or not line
+    below = [line for line in table.partition("FLOPs saved:")[0].splitlines() if line]
+    assert all(line.startswith(" ") for line in below)
 
 
 def test_version() -> None:

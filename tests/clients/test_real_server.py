@@ -100,19 +100,25 @@ def test_lists_are_those_of_the_offline_command(client: SkipserveClient, model: 
 def test_the_planned_flops_are_those_of_the_flops_command(
     client: SkipserveClient, model: Path, picture: str
 ) -> None:
-    answer = client.ask(picture, "What?", skip_policy="exit-after-24", **GREEDY)
-    num_images, usage = answer.usage.image_tokens, answer.usage
-    before = 7  # the rows of "<s>USER: "
-    after = usage.prompt_tokens - num_images - before
-    cost = json.loads(
-        run(
-            *("flops", "--model", str(model), "--policy", "exit-after-24", "--json"),
-            *("--prompt", f"{before}+{num_images}+{after}"),
-            *("--generate", str(usage.completion_tokens)),
-        ).stdout
+    first, second = (
+        client.ask(picture, "What?", skip_policy="exit-after-24", **GREEDY) for _ in range(2)
     )
-    assert answer.skip.planned_flops == cost["policy"]["exact"]["trimmed"]["total"]
-    assert answer.skip.full_flops == cost["full"]["exact"]["trimmed"]["total"]
+    for answer, cached in ((first, 0), (second, 32)):
+        shape, usage = answer.skip.saved_for, answer.usage
+        assert shape is not None
+        before = 7  # the rows of "<s>USER: "
+        after = usage.prompt_tokens - usage.image_tokens - before
+        assert shape.prompt == f"{before}+{usage.image_tokens}+{after}"
+        assert shape.cached_tokens == usage.cached_tokens == cached
+        cost = json.loads(
+            run(
+                *("flops", "--model", str(model), "--policy", "exit-after-24", "--json"),
+                *("--prompt", shape.prompt, "--cached", str(shape.cached_tokens)),
+                *("--generate", str(shape.generated_tokens)),
+            ).stdout
+        )
+        assert answer.skip.planned_flops == cost["policy"]["exact"]["trimmed"]["total"]
+        assert answer.skip.full_flops == cost["full"]["exact"]["trimmed"]["total"]
 
 
 def test_the_ask_command_answers(url: str, picture: str) -> None:

@@ -10,6 +10,7 @@ from skipserve_policies.cost import (
     compare,
     make_request,
     parse_prompt,
+    request_shape,
     saving,
     standard_request,
 )
@@ -107,6 +108,33 @@ def test_no_shipped_policy_costs_more_than_the_full_model(name: str) -> None:
     assert 0 <= ratio < 1
     saves_nothing = name == "full" or name.startswith("parallel-ffn-attention")
     assert (ratio == 0) == (saves_nothing or name == "parallel-blocks-every-3-from-16")
+
+
+@pytest.mark.parametrize("num_cached", [0, 30, 34])
+@pytest.mark.parametrize(
+    "notation", ["35+576+25", "60", "0+576+1", "3+576+0+576+2", "5+0+5", "0+10+3", "2+576+0+9+1"]
+)
+def test_a_requests_shape_leads_back_to_it(notation: str, num_cached: int) -> None:
+    segments = parse_prompt(notation)
+    num_cached = min(num_cached, sum(count for _, count in segments) - 1)
+    request = make_request(segments, num_generated=7, num_cached=num_cached)
+    shape = request_shape(LLAVA_7B, request)
+    assert (shape.cached_tokens, shape.generated_tokens) == (num_cached, 7)
+    assert (shape.prompt == notation) == (notation != "5+0+5")
+    assert make_request(parse_prompt(shape.prompt), 7, num_cached) == request
+
+
+def test_an_image_is_encoded_unless_all_its_rows_are_cached() -> None:
+    segments = parse_prompt("3+576+0+576+2")
+    counts = {cached: make_request(segments, 1, cached).num_images for cached in (0, 578, 579, 580)}
+    assert counts == {0: 2, 578: 2, 579: 1, 580: 1}
+    assert make_request(segments, 1, 3 + 2 * 576).num_images == 0
+
+
+@pytest.mark.parametrize("num_cached", [5, 6])
+def test_the_last_row_is_never_cached(num_cached: int) -> None:
+    with pytest.raises(ValueError, match=f"{num_cached} cached rows: of a prompt of 5"):
+        make_request(parse_prompt("5"), 1, num_cached)
 
 
 def test_pairs_at_the_top_save_one_block_of_the_prompt() -> None:

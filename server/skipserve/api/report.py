@@ -1,12 +1,12 @@
 """What a reply says about the work: the skip report, token usage and times."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from skipserve.api.answer import Tally
-from skipserve.api.wire import RequestMetrics, SkipReport, TokenDetails, Usage
+from skipserve.api.wire import RequestMetrics, SavedFor, SkipReport, TokenDetails, Usage
 from skipserve.engine.types import Request
 from skipserve_policies import flops
-from skipserve_policies.cost import saving, standard_request
+from skipserve_policies.cost import request_shape, saving, standard_request
 from skipserve_policies.plan import TokenClass
 from skipserve_policies.resolve import ResolvedPolicy
 from skipserve_policies.sizes import ModelSizes
@@ -21,6 +21,11 @@ class Reporter:
     def saved_ratio(self, policy: ResolvedPolicy) -> float:
         """Return what a policy saves on the standard request: one image, 10 tokens of answer."""
         return saving(self.sizes, policy.plan, standard_request(self.sizes)).saved_ratio
+
+    def saved_for(self, shape: flops.Request | None = None) -> SavedFor:
+        """Return what names a request's shape; without one, the standard request's."""
+        named = request_shape(self.sizes, shape or standard_request(self.sizes))
+        return SavedFor(**asdict(named))
 
     def metrics(self, request: Request, policy: ResolvedPolicy, tally: Tally) -> RequestMetrics:
         """Return the `metrics` object of a reply."""
@@ -43,6 +48,7 @@ class Reporter:
                 planned_flops=saved.planned_flops,
                 full_flops=saved.full_flops,
                 saved_ratio=saved.saved_ratio,
+                saved_for=self.saved_for(shape),
             ),
         )
 

@@ -100,10 +100,10 @@ async def list_models(serving: TheServing) -> ModelList:
 async def list_skip_policies(serving: TheServing) -> PolicyList:
     """List the named skip policies, resolved for the loaded model.
 
-    `saved_ratio` is the share of the full model's FLOPs that is saved on a request with 60 text
-    tokens, one image and an answer of 10 tokens.
+    `saved_ratio` is the share of the full model's FLOPs that is saved on one standard request with
+    60 text tokens, one image and an answer of 10 tokens, nothing cached: `saved_for` names it.
     """
-    policies = serving.converter.policies
+    policies, saved_for = serving.converter.policies, serving.reporter.saved_for()
     entries = (
         PolicyEntry(
             name=resolved.name,
@@ -113,6 +113,7 @@ async def list_skip_policies(serving: TheServing) -> PolicyList:
             layers=resolved.layers,
             scope=resolved.scope,
             saved_ratio=serving.reporter.saved_ratio(resolved),
+            saved_for=saved_for,
             quality=policies.quality(resolved),
         )
         for resolved in policies.resolved.values()

@@ -244,15 +244,34 @@ class Usage(_Reply):
     prompt_tokens_details: TokenDetails
 
 
+class SavedFor(_Reply):
+    """The request that a saving is counted for, in the notation of `skipserve flops`."""
+
+    prompt: str = Field(
+        description="Tokens of text and of images in turn, text first.", examples=["35+576+25"]
+    )
+    cached_tokens: int = Field(
+        description="Leading prompt tokens that were computed before: neither count holds them."
+    )
+    generated_tokens: int = Field(description="Tokens of the answer, its end token too.")
+
+
 class SkipReport(_Reply):
-    """Which policy ran, and what it computed beside what the full model would have."""
+    """Which policy ran, and what it computed beside what the full model would have.
+
+    Both counts are of this request alone, without the prompt tokens that were cached. So the same
+    question asked again may save another share, and a list's `saved_ratio` is another request's.
+    """
 
     policy: str
     digest: str
     layers: dict[str, tuple[int, ...]]
-    planned_flops: int
-    full_flops: int
-    saved_ratio: float
+    planned_flops: int = Field(description="What this request costs under the policy.")
+    full_flops: int = Field(
+        description="What the same request costs under the full model, with the same tokens cached."
+    )
+    saved_ratio: float = Field(description="1 - planned_flops / full_flops.")
+    saved_for: SavedFor
 
 
 class RequestMetrics(_Reply):
@@ -399,7 +418,11 @@ class PolicyEntry(_Reply):
     digest: str
     layers: dict[str, tuple[int, ...]]
     scope: str | None
-    saved_ratio: float
+    saved_ratio: float = Field(
+        description="The share of the full model's FLOPs that is saved on the request `saved_for`; "
+        "a reply has the share of its own request."
+    )
+    saved_for: SavedFor
     quality: tuple[Quality, ...]
 
 

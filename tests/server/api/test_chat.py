@@ -16,6 +16,7 @@ from pictures import question
 from skipserve.prompt.processor import PromptProcessor
 from skipserve.settings import Settings
 from skipserve_policies import flops
+from skipserve_policies.cost import make_request, parse_prompt, saving
 from skipserve_policies.plan import Plan, TokenClass, trim
 
 CHAT = "/v1/chat/completions"
@@ -80,6 +81,7 @@ def test_the_skip_report_is_the_formula(
     shape = flops.Request(flops.prompt_classes(segments), usage["completion_tokens"], num_images=1)
     planned = flops.request_flops(sizes, policy.plan, shape).total
     full = flops.request_flops(sizes, trim(Plan.full(32)), shape).total
+    before = 7  # the rows of "<s>USER: "
     assert report == {
         "policy": SKIPPING,
         "digest": policy.digest,
@@ -87,8 +89,30 @@ def test_the_skip_report_is_the_formula(
         "planned_flops": planned,
         "full_flops": full,
         "saved_ratio": 1 - planned / full,
+        "saved_for": {
+            "prompt": f"{before}+{visual}+{usage['prompt_tokens'] - before - visual}",
+            "cached_tokens": 0,
+            "generated_tokens": usage["completion_tokens"],
+        },
     }
     assert 0 < report["saved_ratio"] < 1
+
+
+def test_a_saving_is_counted_for_what_was_not_cached(
+    client: httpx.Client, live: LiveServer, picture_url: str
+) -> None:
+    body = alone(question("What?", picture_url, temperature=0, max_tokens=5, skip_policy=SKIPPING))
+    reporter = live.built.serving.reporter
+    policy = live.built.serving.converter.policies.find(SKIPPING)
+    reports = [client.post(CHAT, json=body).json()["metrics"]["skip"] for _ in range(2)]
+    assert [report["saved_for"]["cached_tokens"] for report in reports] == [0, 32]
+    assert reports[0]["saved_ratio"] != reports[1]["saved_ratio"]
+    for report in reports:
+        shape = report["saved_for"]
+        request = make_request(
+            parse_prompt(shape["prompt"]), shape["generated_tokens"], shape["cached_tokens"]
+        )
+        assert saving(reporter.sizes, policy.plan, request).saved_ratio == report["saved_ratio"]
 
 
 def test_the_full_model_saves_nothing(client: httpx.Client, picture_url: str) -> None:

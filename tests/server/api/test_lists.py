@@ -36,11 +36,16 @@ def test_skip_policies(client: httpx.Client) -> None:
     assert list(entries) == list(load_catalog())
     assert {frozenset(entry) for entry in entries.values()} == {
         frozenset(
-            ("name", "description", "source", "digest", "layers", "scope", "saved_ratio", "quality")
+            (
+                *("name", "description", "source", "digest", "layers", "scope"),
+                *("saved_ratio", "saved_for", "quality"),
+            )
         )
     }
     assert entries["full"]["saved_ratio"] == 0
     assert entries["full"]["scope"] is None
+    standard = {"prompt": "35+16+25", "cached_tokens": 0, "generated_tokens": 10}
+    assert all(entry["saved_for"] == standard for entry in entries.values())
     skipping = entries["skip-block-every-3-from-16-all"]
     assert skipping["layers"] == {"skip_block": [18, 21, 24, 27, 30]}
     assert skipping["scope"] == "all"
