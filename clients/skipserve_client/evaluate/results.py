@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from skipserve_client.evaluate.records import Conditions, Record
 from skipserve_client.evaluate.scoring import Score, score
@@ -162,7 +163,7 @@ def _show_narrow(evaluation: Evaluation, console: Console) -> None:
         console.print(name, markup=False, highlight=False)
         figures = zip(_TITLES, _cells(evaluation, name), strict=True)
         line = ", ".join(f"{title} {value}" for title, value in figures if value)
-        console.print(Padding(line, (0, 0, 0, 2)))
+        console.print(Padding(Text(line), (0, 0, 0, 2)))
 
 
 def _notes(evaluation: Evaluation) -> Iterator[str]:

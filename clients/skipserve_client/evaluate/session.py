@@ -268,6 +268,7 @@ def _evaluation(
         choice.label: [] for choice in choices if choice.label not in left_out
     }
     for record in sorted(records, key=lambda record: record.index):
-        found[record.policy].append(record)
+        if record.policy in found:
+            found[record.policy].append(record)
     inline = {choice.label: choice.value for choice in choices if choice.value != choice.label}
     return Evaluation(conditions, found, left_out, inline)
