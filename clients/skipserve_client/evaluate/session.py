@@ -28,6 +28,8 @@ from skipserve_policies.catalog import load_catalog
 DEMO = "demo"
 ALL = "all"
 _DEMO_COUNT = 1000
+# They end an evaluation as Ctrl-C does, which asyncio sees to.
+_ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def carry_out(order: Order) -> Evaluation:
         try:
             with _server(order, console) as url, _progress(console) as progress:
                 return asyncio.run(_Asking(order, samples, file, progress).run(url))
-        except KeyboardInterrupt as error:
+        except (KeyboardInterrupt, asyncio.CancelledError) as error:
             raise InterruptedCommandError(f"stopped; {_how_to_go_on(file, order)}") from error
 
 
@@ -131,9 +133,6 @@ def _server(order: Order, console: Console) -> Iterator[str]:
             signal.signal(number, handler)
 
 
-_ENDINGS = (signal.SIGTERM, signal.SIGHUP)
-
-
 def _progress(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
@@ -156,7 +155,10 @@ class _Asking:
     progress: Progress
 
     async def run(self, url: str) -> Evaluation:
-        """Ask what the file does not hold yet, and sum up."""
+        """Ask what the file does not hold yet, and sum up; a signal to end cancels it."""
+        if (this := asyncio.current_task()) is not None:
+            for number in _ENDINGS:
+                asyncio.get_running_loop().add_signal_handler(number, this.cancel)
         async with AsyncSkipserveClient(url, self.order.api_key) as client:
             listed = await client.skip_policies()
             choices = _expanded(self.order.policies, listed)
