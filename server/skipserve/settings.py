@@ -81,7 +81,8 @@ class Settings(BaseSettings):
         None,
         gt=0,
         le=4096,
-        description="Memory for keys and values; what suits the device's if not set.",
+        description="Memory for keys and values. If not set, most of what a GPU has free, on a CPU "
+        "a quarter of what is available.",
     )
     encoder_cache_mib: int = Field(
         256, ge=0, le=2**20, description="Memory for projected images that are kept."

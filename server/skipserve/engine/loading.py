@@ -1,14 +1,19 @@
 """A spec to an engine: finds the device and the dtype, and loads the model there."""
 
+import logging
+
 import torch
 
 from skipserve.engine.engine import Engine
+from skipserve.engine.memory import describe_pool, describe_shortage
 from skipserve.engine.types import EngineSpec, Ready
 from skipserve.errors import EngineError
 from skipserve.model.config import ModelConfig
 from skipserve.model.fused.support import has_compiler, runs_triton
 from skipserve.model.llava import Llava
 from skipserve.model.weights import stored_dtype
+
+logger = logging.getLogger(__name__)
 
 
 def load(spec: EngineSpec) -> tuple[Engine, Ready]:
@@ -27,6 +32,9 @@ def load(spec: EngineSpec) -> tuple[Engine, Ready]:
     dtype = resolve_dtype(spec.dtype, device, declared)
     model = Llava.load(spec.model, device, dtype)
     engine = Engine(model, spec.limits)
+    logger.info(describe_pool(model, engine.num_cache_tokens))
+    if shortage := describe_shortage(model, engine.num_cache_tokens):
+        logger.warning(shortage)
     ready = Ready(
         device=str(device),
         dtype=str(dtype).removeprefix("torch."),
