@@ -1,9 +1,12 @@
-# `make` or `make help` lists what can be done. Every target installs what it needs first.
+# `make` or `make help` lists what can be done. Every target installs what it needs first: `serve`
+# what serves, all others the tools too.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SERVING := $(VENV)/.serving
 INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
 # Tests and tools use one thread each: two on shared cores are slower, not faster.
 export OMP_NUM_THREADS ?= 1
@@ -22,14 +25,31 @@ help:  ## Show this list.
 
 install: $(INSTALLED)  ## Create .venv with everything that the other targets need.
 
-$(INSTALLED): pyproject.toml
+# pip says what it does: torch alone takes minutes to download.
+$(INSTALLED): pyproject.toml | $(BIN)/python
+	@echo "Installing skipserve with the developers' tools into $(VENV): some minutes."
+	$(PIP) --editable '.[dev]'
+	@touch $(SERVING) $@
+
+# A GPU needs Triton. Elsewhere a torch that brings Triton brings the one that the kernels are for,
+# so that no other target has to exchange it.
+$(SERVING): pyproject.toml | $(BIN)/python
+	@echo "Installing what serving needs into $(VENV): some minutes, the first time."
+ifneq ($(shell command -v nvidia-smi),)
+	$(PIP) --editable '.[server,gpu]'
+else
+	@echo "No GPU here? PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu takes a torch without CUDA, of"
+	@echo "a tenth of the size, where pip does not find one already."
+	grep -o 'triton[<=>][^"]*' pyproject.toml | $(PIP) --constraint /dev/stdin --editable '.[server]'
+endif
+	@touch $@
+
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "skipserve needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $@
 
-serve: install  ## Serve the demo model on 127.0.0.1:8000; make serve ARGS="--port 9000".
+serve: $(SERVING)  ## Serve the demo model on 127.0.0.1:8000; make serve ARGS="--port 9000".
 	env -u OMP_NUM_THREADS $(BIN)/skipserve serve --model demo $(ARGS)
 
 test: install  ## Run the whole test suite, and the security tests without asserts.

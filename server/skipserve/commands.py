@@ -2,16 +2,14 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
 import inspect
 import logging
-import shlex
-import shutil
 import signal
 import socket
-import sys
 from collections.abc import Awaitable, Generator
-from pathlib import Path
+from ipaddress import ip_address
 from typing import Annotated, Any
 
 import typer
@@ -23,19 +21,28 @@ from rich.console import Console
 
 from skipserve.app import Built, build
 from skipserve.errors import EngineError
+from skipserve.hints import Hints
 from skipserve.logging_setup import set_up_logging
-from skipserve.model_folder import StartError
+from skipserve.model_folder import DEMO, StartError
 from skipserve.settings import LogFormat, Settings, SettingsFileError
 
 logger = logging.getLogger("skipserve")
-# Where the other commands look for a server.
-_DEFAULT_URL = "http://127.0.0.1:8000"
-_SAMPLE_PICTURE = "docs/picture.png"
 _MAX_HEADER_BYTES = 32 * 1024
 # After the engine has died: the time for open streams to say so, and for probes to see it.
 _LAST_WORDS_SECONDS = 2.0
 # After the grace time: what cut-off requests get to end.
 _CUT_OFF_SECONDS = 1
+
+# Where listening fails, what helps.
+_PORT_ADVICE = (
+    "choose another port with --port, or a free one with --port 0; "
+    'with make: make serve ARGS="--port 0"'
+)
+_LISTEN_ADVICE = {
+    errno.EADDRINUSE: f"`ss -ltnp sport = :{{port}}` shows what has it; {_PORT_ADVICE}",
+    errno.EACCES: f"ports below 1024 need rights; {_PORT_ADVICE}",
+}
+_HOST_ADVICE = "--host takes an address of this machine: 127.0.0.1, or 0.0.0.0 for all of them"
 
 _METAVARS = {
     "model": "demo|PATH",
@@ -155,11 +162,24 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         # Without the address, which the standard library repeats.
         reason = (error.strerror or str(error)).partition(" (while ")[0]
-        raise OSError(f"cannot listen on {host}:{port}: {reason}") from error
+        advice = _LISTEN_ADVICE.get(error.errno or 0, _HOST_ADVICE).format(port=port)
+        raise OSError(f"cannot listen on {_address(host, port)}: {reason}; {advice}") from error
     # Connections inherit it. asyncio sets it only on sockets that it makes; without it the second
     # write of a reply waits 40 ms for the client's acknowledgement of the first.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
+
+
+def reachable_url(listener: socket.socket) -> str:
+    """Return where a client on this machine finds a listener."""
+    host, port = listener.getsockname()[:2]
+    if ip_address(host.partition("%")[0]).is_unspecified:
+        host = "::1" if listener.family == socket.AF_INET6 else "127.0.0.1"
+    return f"http://{_address(host, port)}"
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class _Server(uvicorn.Server):
@@ -239,24 +259,36 @@ class _Process:
 
     async def _announce(self) -> None:
         """Say what happens and, once the model is loaded, what to try."""
-        _say(f"Loading {self._serving.converter.model_name} ...")
+        self._say(f"Loading {self._serving.converter.model_name} ...")
         try:
             await self._serving.service.wait_ready()
         except EngineError:
             return  # whoever follows the engine says why
-        _say(f"\nskipserve serves {self._model()} on {self._url()}\n", style="bold")
-        _say("\n".join(start_hints(self._url(), has_key=bool(self._settings.api_key))))
+        url = reachable_url(self._listener)
+        self._say(f"skipserve serves {self._model()} on {url}", style="bold")
+        if self._settings.log_format is LogFormat.TEXT:
+            _print("\n".join(self._hints(url).lines()))
+
+    def _say(self, text: str, style: str | None = None) -> None:
+        """Tell whoever started the server: a person, or what reads its log."""
+        if self._settings.log_format is LogFormat.JSON:
+            logger.info(text)
+        else:
+            _print(f"{text}\n", style)
+
+    def _hints(self, url: str) -> Hints:
+        policies = self._serving.converter.policies.resolved
+        return Hints(
+            url,
+            is_demo=self._settings.model == DEMO,
+            skip_policy=next((name for name, it in policies.items() if it.policy.rules), None),
+            has_key=bool(self._settings.api_key),
+        )
 
     def _model(self) -> str:
         ready = self._serving.service.ready
         where = f" ({ready.dtype} on {ready.device})" if ready else ""
         return self._serving.converter.model_name + where
-
-    def _url(self) -> str:
-        host = self._settings.host
-        shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else host
-        shown = f"[{shown}]" if ":" in shown else shown
-        return f"http://{shown}:{self._listener.getsockname()[1]}"
 
 
 async def _first_of(*waits: Awaitable[object]) -> None:
@@ -271,43 +303,7 @@ async def _first_of(*waits: Awaitable[object]) -> None:
             task.cancel()
 
 
-def _say(text: str, style: str | None = None) -> None:
+def _print(text: str, style: str | None = None) -> None:
     """Print to the terminal; where nobody reads, rich would end the process."""
     with contextlib.suppress(SystemExit, OSError):
         Console(markup=False, highlight=False, soft_wrap=True).print(text, style=style)
-
-
-def start_hints(url: str, *, has_key: bool = False) -> list[str]:
-    """Return what to try next, to be copied into a shell."""
-    program, picture = _program(), _picture()
-    where = "" if url == _DEFAULT_URL else f" --url {url}"
-    key, header = (' --api-key "$KEY"', ' -H "Authorization: Bearer $KEY"') if has_key else ("", "")
-    content = (
-        '[{"type": "image_url", "image_url": {"url": "data:image/png;base64,\'"$(base64 -w0 '
-        f'{picture})"\'"}}}}, {{"type": "text", "text": "How many red squares are there?"}}]'
-    )
-    return [
-        "Try next:",
-        f'  {program} ask {picture} "How many red squares are there?"{where}{key}',
-        f"  {program} policies{where}{key}",
-        # Through a pipe: a picture may be larger than an argument can be.
-        f'  echo \'{{"messages": [{{"role": "user", "content": {content}}}], "temperature": 0, '
-        '"skip_policy": "skip-block-every-3-from-16"}\' | '
-        f"curl -s {url}/v1/chat/completions{header} -H 'Content-Type: application/json' -d @-",
-        "",
-    ]
-
-
-def _program() -> str:
-    """Return what runs this program in the user's shell, where no venv need be active."""
-    program = Path(sys.executable).with_name("skipserve")
-    found = shutil.which("skipserve")
-    if not program.exists() or (found is not None and program.samefile(found)):
-        return "skipserve"
-    is_below = program.is_relative_to(Path.cwd())
-    return shlex.quote(str(program.relative_to(Path.cwd()) if is_below else program))
-
-
-def _picture() -> str:
-    """Return a picture to ask about: that of the repository where it is at hand."""
-    return _SAMPLE_PICTURE if Path(_SAMPLE_PICTURE).is_file() else "picture.png"

@@ -17,11 +17,11 @@ from typing import Any
 import httpx
 import pytest
 import typer
-from pictures import encode, question, random_picture
+from pictures import question
 from server_process import ServerProcess, is_running
 from typer.testing import CliRunner
 
-from skipserve.commands import listen, serve, start_hints
+from skipserve.commands import listen, reachable_url, serve
 from skipserve.settings import Settings
 
 CHAT = "/v1/chat/completions"
@@ -69,16 +69,8 @@ def begin(server: ServerProcess, **fields: object) -> Asker:
     return asker
 
 
-@pytest.fixture(scope="session")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("pictures") / "picture.png"
-    file.write_bytes(encode(random_picture(30, 30)))
-    return file
-
-
-def test_what_a_ready_server_says_works_and_it_drains(slow_checkpoint: Path, picture: Path) -> None:
+def test_a_server_drains(slow_checkpoint: Path) -> None:
     with ServerProcess(slow_checkpoint, "--log-format", "json") as server:
-        check_hints(server, picture)
         askers = [begin(server, max_tokens=120) for _ in range(4)]
         server.signal(signal.SIGTERM)
         with server.client() as client:
@@ -97,8 +89,9 @@ def test_what_a_ready_server_says_works_and_it_drains(slow_checkpoint: Path, pic
     for asker in askers:
         assert asker.last_chunk()["choices"][0]["finish_reason"] in {"stop", "length"}
     assert code == 0
-    logged = [json.loads(line)["message"] for line in output.splitlines() if line.startswith("{")]
+    logged = [json.loads(line)["message"] for line in output.splitlines()]
     assert any("/v1/chat/completions 200" in message for message in logged)
+    assert any(message.startswith("skipserve serves slow") for message in logged)
 
 
 def test_it_serves_though_nobody_reads_what_it_says(checkpoint: Path) -> None:
@@ -126,43 +119,6 @@ def wait_for_ready(process: subprocess.Popen[bytes], client: httpx.Client) -> No
             if client.get("/ready").status_code == 200:
                 return
     raise AssertionError("the server has ended")
-
-
-def check_hints(server: ServerProcess, picture: Path) -> None:
-    """Copy the line for curl into a shell, as a user would."""
-    hints = [server.read_line()]
-    while "curl" not in hints[-1]:
-        hints.append(server.read_line())
-    (ask,) = (hint for hint in hints if "skipserve ask" in hint)
-    command = hints[-1].replace("}'", ', "max_tokens": 2}\'')
-    for line in (command, f"{ask.strip()} --max-tokens 2 --json"):
-        done = subprocess.run(
-            ["bash", "-c", re.sub(r"\S*picture\.png", str(picture), line)],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert "finish_reason" in done.stdout
-
-
-def test_hints_name_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "a venv" / "bin" / "skipserve"
-    program.parent.mkdir(parents=True)
-    program.touch(0o755)
-    monkeypatch.setattr("sys.executable", str(program.with_name("python")))
-    monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.chdir(tmp_path)
-    ask = 'ask {picture} "How many red squares are there?"'
-    url = "http://127.0.0.1:8000"
-    assert f"  'a venv/bin/skipserve' {ask.format(picture='picture.png')}" in start_hints(url)
-    (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "picture.png").touch()
-    monkeypatch.setenv("PATH", str(program.parent))
-    assert f"  skipserve {ask.format(picture='docs/picture.png')}" in start_hints(url)
-    monkeypatch.chdir("docs")
-    monkeypatch.setenv("PATH", "/nowhere")
-    assert f"  '{program}' policies" in start_hints(url)
-    assert f"  '{program}' policies --url http://[::1]:1" in start_hints("http://[::1]:1")
 
 
 @pytest.mark.parametrize("second", [None, signal.SIGINT])
@@ -250,7 +206,36 @@ def test_a_port_that_is_taken(checkpoint: Path, capsys: pytest.CaptureFixture[st
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         told = refused(capsys, model=str(checkpoint), port=port)
-    assert told == f"cannot listen on 127.0.0.1:{port}: Address already in use\n"
+    assert told.startswith(f"cannot listen on 127.0.0.1:{port}: Address already in use; `ss -ltnp")
+    assert told.endswith('--port 0; with make: make serve ARGS="--port 0"\n')
+    look = re.findall(r"`(ss .*)`", told)[0].split()
+    assert look == ["ss", "-ltnp", "sport", "=", f":{port}"]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [("192.0.2.1", "192.0.2.1"), ("2001:db8::1", r"\[2001:db8::1\]"), ("no-such.invalid", None)],
+)
+def test_a_host_that_is_none_of_ours(host: str, shown: str | None) -> None:
+    with pytest.raises(OSError, match=f"on {shown or host}:8000: .*; --host takes an address"):
+        listen(host, 8000)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("host", "reachable"),
+    [
+        *(("127.0.0.1", "127.0.0.1"), ("localhost", "127.0.0.1"), ("0.0.0.0", "127.0.0.1")),
+        *(("0", "127.0.0.1"), ("::1", "[::1]"), ("::", "[::1]"), ("::0", "[::1]")),
+    ],
+)
+def test_where_a_listener_is_found(host: str, reachable: str) -> None:
+    with listen(host, 0) as listener:
+        url = reachable_url(listener)
+        assert re.fullmatch(rf"http://{re.escape(reachable)}:\d+", url)
+        address = httpx.URL(url)
+        socket.create_connection((address.host, address.port or 0)).close()
 
 
 def test_a_model_without_weights_is_one_line(checkpoint: Path, tmp_path: Path) -> None:

@@ -23,10 +23,13 @@ class ServerProcess:
     Attributes:
         url: where it listens.
         output: what it has printed so far.
+        python: the interpreter that runs it.
     """
 
+    python = sys.executable
+
     def __init__(self, model: Path | str, *flags: str, **environment: str) -> None:
-        command = [sys.executable, "-m", "skipserve_client", "serve", "--model", str(model)]
+        command = [self.python, "-m", "skipserve_client", "serve", "--model", str(model)]
         self._command = [*command, "--port", "0", "--num-threads", "1", *flags]
         self._environment = os.environ | {"PYTHONUNBUFFERED": "1"} | environment
         self._lines: SimpleQueue[str] = SimpleQueue()
@@ -44,7 +47,7 @@ class ServerProcess:
         )
         self._reader.start()
         while line := self._lines.get():
-            if found := re.search(r"serves .* on (http://\S+)", line):
+            if found := re.search(r'serves .* on (http://[^\s"]+)', line):
                 self.url = found.group(1)
                 return self
         self.__exit__()
