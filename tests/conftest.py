@@ -6,6 +6,7 @@ import pytest
 import torch
 import triton_interpreter  # noqa: F401 - it must come before triton
 from hypothesis import HealthCheck, settings
+from patience import pytest_timeout_set_timer  # noqa: F401 - a hook of pytest-timeout's
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 

@@ -10,13 +10,14 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import typer
+from children import running
+from patience import slowness
 from pictures import question
 from server_process import ServerProcess, is_running
 from typer.testing import CliRunner
@@ -55,6 +56,15 @@ class Asker(threading.Thread):
                             self.has_begun.set()
         except httpx.HTTPError as error:
             self.error = error
+        finally:
+            self.has_begun.set()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether an answer came to its own end."""
+        if self.error is not None or self.events[-1:] != ["[DONE]"]:
+            return False
+        return "choices" in self.last_chunk()
 
     def last_chunk(self) -> dict[str, Any]:
         assert self.events[-1] == "[DONE]"
@@ -65,7 +75,8 @@ class Asker(threading.Thread):
 def begin(server: ServerProcess, **fields: object) -> Asker:
     asker = Asker(server, **fields)
     asker.start()
-    assert asker.has_begun.wait(60)
+    asker.has_begun.wait()
+    assert asker.error is None
     return asker
 
 
@@ -101,16 +112,14 @@ def test_it_serves_though_nobody_reads_what_it_says(checkpoint: Path) -> None:
     os.close(reader)
     command = [sys.executable, "-m", "skipserve_client", "serve", "--model", str(checkpoint)]
     with (
-        subprocess.Popen([*command, "--port", str(port)], stdout=writer) as process,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client,
+        running([*command, "--port", str(port)], stdout=writer) as process,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=None, trust_env=False) as client,
     ):
         os.close(writer)
-        try:
-            wait_for_ready(process, client)
-            assert client.post(CHAT, json=question("Hi", max_tokens=1)).status_code == 200
-        finally:
-            process.terminate()
-    assert process.returncode == 0
+        wait_for_ready(process, client)
+        assert client.post(CHAT, json=question("Hi", max_tokens=1)).status_code == 200
+        process.terminate()
+        assert process.wait() == 0
 
 
 def wait_for_ready(process: subprocess.Popen[bytes], client: httpx.Client) -> None:
@@ -127,29 +136,27 @@ def test_the_grace_ends(slow_checkpoint: Path, second: signal.Signals | None) ->
         slow_checkpoint, "--grace-seconds", "0.2" if second is None else "60"
     ) as server:
         asker = begin(server)
-        begun = time.monotonic()
         server.signal(signal.SIGTERM)
         if second is not None:
             server.signal(second)
         code, _ = server.wait()
-        assert time.monotonic() - begun < 10
         asker.join()
     assert code == (0 if second is None else 1)
+    assert not asker.is_complete
 
 
 def test_the_engine_dies(slow_checkpoint: Path) -> None:
-    with ServerProcess(slow_checkpoint) as server:
+    with (
+        ServerProcess(slow_checkpoint, "--stall-seconds", "86400") as server,
+        server.client() as client,
+    ):
         asker = begin(server)
-        engine = server.engine_id
-        begun = time.monotonic()
-        os.kill(engine, signal.SIGKILL)
+        client.get("/health").raise_for_status()
+        os.kill(server.engine_id, signal.SIGKILL)
         asker.join()
-        assert time.monotonic() - begun < 2
-        with server.client() as client:
-            assert client.get("/health").status_code == client.get("/ready").status_code == 503
-            metrics = client.get("/metrics").text
+        assert client.get("/health").status_code == client.get("/ready").status_code == 503
+        metrics = client.get("/metrics").text
         code, output = server.wait()
-        assert time.monotonic() - begun < 10
     assert code != 0
     assert "stopping: the engine has died: SIGKILL" in output
     assert 'skipserve_errors_total{code="500",model="slow"} 1.0' in metrics
@@ -158,14 +165,13 @@ def test_the_engine_dies(slow_checkpoint: Path) -> None:
 
 
 def test_the_engine_hangs(checkpoint: Path) -> None:
-    with ServerProcess(checkpoint, "--stall-seconds", "1") as server:
+    with ServerProcess(checkpoint, "--stall-seconds", f"{slowness():.2f}") as server:
         engine = server.engine_id
         with server.client() as client:
             assert client.get("/health").status_code == 200
-            begun = time.monotonic()
             os.kill(engine, signal.SIGSTOP)
             while client.get("/health").status_code == 200:
-                assert time.monotonic() - begun < 3
+                pass
             for reply in (client.get("/ready"), client.post(CHAT, json=question("Hi"))):
                 assert reply.status_code == 503
                 assert "the engine makes no progress" in reply.json()["error"]["message"]

@@ -2,11 +2,11 @@
 
 import json
 import shlex
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import children
 import pytest
 from server_process import ServerProcess
 from tiny_llava import make_checkpoint
@@ -28,9 +28,7 @@ class OddlyPlaced(ServerProcess):
 
 
 def run(line: str, folder: Path) -> str:
-    done = subprocess.run(
-        ["sh", "-c", line], cwd=folder, capture_output=True, text=True, check=False
-    )
+    done = children.run(["sh", "-c", line], cwd=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

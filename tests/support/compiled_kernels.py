@@ -4,6 +4,7 @@ It takes an architecture and words, and writes the binaries, as JSON, that the l
 names contain one of the words.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from children import running
 from cubin import Cubin, read_cubin
 from kernel_launches import (
     DEMO,
@@ -66,13 +68,18 @@ def compile_launches(words: list[str], architectures: list[int], cache: Path) ->
         cache: the folder for binaries; those that are there already are not compiled again.
     """
     environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(cache)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(arch), *words], env=environment, stdout=subprocess.PIPE
-        )
-        for arch in architectures
-    ]
-    outputs = [process.communicate()[0] for process in processes]
+    with contextlib.ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                running(
+                    [sys.executable, __file__, str(arch), *words],
+                    env=environment,
+                    stdout=subprocess.PIPE,
+                )
+            )
+            for arch in architectures
+        ]
+        outputs = [process.communicate()[0] for process in processes]
     failed = [process.args for process in processes if process.returncode]
     assert not failed, f"{failed} failed; standard error tells why"
     return [binary for output in outputs for binary in _BINARIES.validate_json(output)]

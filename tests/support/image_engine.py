@@ -7,8 +7,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from children import running
 
 ROOT = Path(__file__).parents[2]
 BASE = "localhost/skipserve-base:bookworm"
@@ -62,9 +65,9 @@ class Engine:
         """Run one command of the engine; return what it printed."""
         return self.run(self.program, *arguments)
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start one command of the engine, its output in one pipe."""
-        return subprocess.Popen(
+    def start(self, *arguments: str) -> AbstractContextManager[subprocess.Popen[str]]:
+        """Run one command of the engine while a context lasts, its output in one pipe."""
+        return running(
             (self.program, *arguments),
             env=os.environ | self.environment,
             stdout=subprocess.PIPE,
@@ -193,6 +196,17 @@ class Container:
 
     def __enter__(self) -> "Container":
         self._id = self._engine.call(*self._command).strip()
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.call("rm", "--force", self._id)
+
+    def _wait_until_ready(self) -> None:
         address = self._engine.call("port", self._id, "8000").split()[-1]
         self.url = f"http://{address}"
         with self._engine.start("logs", "--follow", self._id) as log:
@@ -200,22 +214,17 @@ class Container:
             for line in log.stdout:
                 self.output += line
                 if " serves " in line:
-                    log.terminate()
-                    return self
-        self.__exit__()
+                    return
         raise AssertionError(f"the server ended before it was ready: {self.output}")
-
-    def __exit__(self, *_: object) -> None:
-        self._engine.call("rm", "--force", self._id)
 
     def run(self, *command: str, **environment: str) -> tuple[int, str]:
         """Run a command inside; return its exit code and what it printed."""
         variables = [f"--env={name}={value}" for name, value in environment.items()]
-        process = self._engine.start("exec", *variables, self._id, *command)
-        output, _ = process.communicate()
-        return process.returncode, output
+        with self._engine.start("exec", *variables, self._id, *command) as process:
+            output, _ = process.communicate()
+            return process.returncode, output
 
-    def begin_to_stop(self) -> subprocess.Popen[str]:
+    def begin_to_stop(self) -> AbstractContextManager[subprocess.Popen[str]]:
         """Send the stop signal, and SIGKILL once the stop timeout is over."""
         return self._engine.start("stop", self._id)
 

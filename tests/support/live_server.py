@@ -10,9 +10,8 @@ import httpx
 import uvicorn
 
 from skipserve.app import build
+from skipserve.errors import EngineError
 from skipserve.settings import Settings
-
-_START_SECONDS = 120
 
 
 class _QuietServer(uvicorn.Server):
@@ -41,14 +40,19 @@ class LiveServer:
             h11_max_incomplete_event_size=32768,
         )
         self._server = _QuietServer(config)
-        self._is_ready = threading.Event()
+        self._has_started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
 
     def __enter__(self) -> "LiveServer":
         self._thread.start()
-        # No assert: the security tests run under -O too.
-        if not self._is_ready.wait(_START_SECONDS):
-            raise TimeoutError("the engine did not load")
+        try:
+            self._has_started.wait()
+            # No assert: the security tests run under -O too.
+            if not self.built.serving.service.is_ready:
+                raise RuntimeError("the engine did not load")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -57,14 +61,16 @@ class LiveServer:
 
     def client(self) -> httpx.Client:
         """Return a client of this server."""
-        return httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+        return httpx.Client(base_url=self.url, timeout=None, trust_env=False)
 
     async def _run(self) -> None:
-        watch = asyncio.create_task(self._watch())
-        await self._server.serve(sockets=[self._listener])
-        await watch
-
-    async def _watch(self) -> None:
-        while not self.built.serving.service.is_ready and not self._server.should_exit:
-            await asyncio.sleep(0.02)
-        self._is_ready.set()
+        serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+        try:
+            while not (self._server.started or serving.done()):
+                await asyncio.sleep(0.02)
+            if self._server.started:
+                with contextlib.suppress(EngineError):
+                    await self.built.serving.service.wait_ready()
+        finally:
+            self._has_started.set()
+        await serving

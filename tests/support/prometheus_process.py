@@ -1,5 +1,6 @@
 """Runs a real Prometheus on a free loopback port, and asks it."""
 
+import contextlib
 import re
 import subprocess
 import time
@@ -8,6 +9,8 @@ from typing import Any
 
 import httpx
 import programs
+from children import running
+from patience import Patience
 
 _WAIT_SECONDS = 30
 _POLL_SECONDS = 0.1
@@ -39,24 +42,30 @@ class PrometheusProcess:
         self.url = ""
 
     def __enter__(self) -> "PrometheusProcess":
-        self._process = subprocess.Popen(self._command, stderr=subprocess.PIPE, text=True)
-        assert self._process.stderr is not None
-        said = ""
-        # It listens before it answers, and says little after that: its pipe does not fill.
-        for line in self._process.stderr:
-            said += line
-            if found := re.search(r'"Listening on" address=(\S+)', line):
-                self.url = f"http://{found.group(1)}"
-            if "Server is ready to receive web requests" in line:
-                self._client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
-                return self
-        self._process.wait()
-        raise AssertionError(f"Prometheus ended before it was ready: {said}")
+        with contextlib.ExitStack() as stack:
+            process = stack.enter_context(running(self._command, stderr=subprocess.PIPE, text=True))
+            self.url = self._read_url(process)
+            self._client = stack.enter_context(
+                httpx.Client(base_url=self.url, timeout=None, trust_env=False)
+            )
+            self._stack = stack.pop_all()
+        return self
 
     def __exit__(self, *_: object) -> None:
-        self._client.close()
-        self._process.kill()
-        self._process.communicate()
+        self._stack.close()
+
+    @staticmethod
+    def _read_url(process: subprocess.Popen[str]) -> str:
+        assert process.stderr is not None
+        said = url = ""
+        # It listens before it answers, and says little after that: its pipe does not fill.
+        for line in process.stderr:
+            said += line
+            if found := re.search(r'"Listening on" address=(\S+)', line):
+                url = f"http://{found.group(1)}"
+            if "Server is ready to receive web requests" in line:
+                return url
+        raise AssertionError(f"Prometheus ended before it was ready: {said}")
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Return the series that an expression gives now, each with its labels and value.
@@ -78,13 +87,13 @@ class PrometheusProcess:
         Raises:
             AssertionError: it gives none for long.
         """
-        end = time.monotonic() + _WAIT_SECONDS
-        while time.monotonic() < end:
+        patience = Patience(_WAIT_SECONDS)
+        while not patience.is_over:
             if found := self.query(expression):
                 return found
             # It tells nobody when it has scraped: one can only ask again.
             time.sleep(_POLL_SECONDS)
-        raise AssertionError(f"no series after {_WAIT_SECONDS} seconds: {expression}")
+        raise AssertionError(f"no series for long: {expression}")
 
     def rules(self) -> list[dict[str, Any]]:
         """Return all rules with their health."""

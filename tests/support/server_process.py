@@ -10,9 +10,8 @@ import threading
 from pathlib import Path
 from queue import SimpleQueue
 
+import children
 import httpx
-
-_END_SECONDS = 60
 
 
 class ServerProcess:
@@ -44,18 +43,27 @@ class ServerProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
         self._reader.start()
-        while line := self._lines.get():
-            if found := re.search(r'serves .* on (http://[^\s"]+)', line):
-                self.url = found.group(1)
-                return self
-        self.__exit__()
-        raise AssertionError(f"the server ended before it was ready: {self.output}")
+        try:
+            self.url = self._read_url()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
 
     def __exit__(self, *_: object) -> None:
+        # The engine, which writes there too, ends with its server: then all has been read.
         self._process.kill()
-        self.wait()
+        self._reader.join()
+        children.end(self._process)
+
+    def _read_url(self) -> str:
+        while line := self._lines.get():
+            if found := re.search(r'serves .* on (http://[^\s"]+)', line):
+                return found.group(1)
+        raise AssertionError(f"the server ended before it was ready: {self.output}")
 
     @property
     def engine_id(self) -> int:
@@ -70,7 +78,7 @@ class ServerProcess:
 
     def client(self) -> httpx.Client:
         """Return a client of this server."""
-        return httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+        return httpx.Client(base_url=self.url, timeout=None, trust_env=False)
 
     def read_line(self) -> str:
         """Return the next line that it prints."""
@@ -84,10 +92,9 @@ class ServerProcess:
 
     def wait(self) -> tuple[int, str]:
         """Return the exit code and all that was printed, once the process has ended."""
-        code = self._process.wait(_END_SECONDS)
+        code = self._process.wait()
         # The engine writes there too; it ends with its server.
-        self._reader.join(_END_SECONDS)
-        assert not self._reader.is_alive(), "the engine has not ended"
+        self._reader.join()
         return code, self.output
 
     def _read(self) -> None:

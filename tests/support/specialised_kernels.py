@@ -6,7 +6,6 @@ at a time, or "an engine": steps of mixed plans, after what the engine itself do
 """
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
+from children import run
 from engine_parts import EngineParts
 from fake_decoder import IMAGE_SIZE, NUM_LAYERS, make_request
 from kernel_launches import LLAVA_7B, LLAVA_13B, Launches, Rows
@@ -59,12 +59,12 @@ _NEW = TypeAdapter(list[NewBinary])
 
 def find_new_binaries(traffic: str) -> list[NewBinary]:
     """Return what traffic would have compiled: "any rows", "another model" or "an engine"."""
-    done = subprocess.run(
+    done = run(
         [sys.executable, __file__, traffic],
         env=os.environ | {"TRITON_INTERPRET": "0"},
-        stdout=subprocess.PIPE,
-        check=True,
+        stderr=None,
     )
+    assert done.returncode == 0, "standard error tells why"
     return _NEW.validate_json(done.stdout)
 
 

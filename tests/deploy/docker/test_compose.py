@@ -16,6 +16,7 @@ import programs
 import pytest
 import yaml
 from image_engine import BASE, ROOT, Engine
+from patience import Patience
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -103,9 +104,9 @@ def _adapted(image: str) -> dict[str, Any]:
 
 def _await(url: str, is_there: Any) -> Any:
     """Return what a URL answers once it holds what is looked for."""
-    deadline = time.monotonic() + _SCRAPE_SECONDS
+    patience = Patience(_SCRAPE_SECONDS)
     answer = None
-    while time.monotonic() < deadline:
+    while not patience.is_over:
         try:
             answer = httpx.get(url, trust_env=False).json()
         except httpx.TransportError:  # it is still starting
@@ -144,11 +145,12 @@ def test_the_server_does_not_start_with_an_empty_key(
     for name in _KEYS:
         (tmp_path / name).write_text("" if name == empty else "a-key-of-this-test")
     server = yaml.safe_load(project.file.read_text())["services"]["skipserve"]
-    process = project.engine.start(
+    starting = project.engine.start(
         *("run", "--rm", "--volume", f"{tmp_path}:/run/secrets:ro"),
         *("--env", f"SKIPSERVE_SECRETS_FOLDER={server['environment']['SKIPSERVE_SECRETS_FOLDER']}"),
         server["image"],
     )
-    output, _ = process.communicate(timeout=60)
+    with starting as process:
+        output, _ = process.communicate()
     assert process.returncode == 2
     assert f"{empty.removeprefix('skipserve_')}: Value error, the key is empty" in output

@@ -66,7 +66,7 @@ def test_stops_when_told_to_and_finishes_its_answers(engine: Engine, image: str)
     del body["max_tokens"]
     with (
         Container(engine, image, **_THREADS) as container,
-        httpx.Client(base_url=container.url, timeout=60, trust_env=False) as client,
+        httpx.Client(base_url=container.url, timeout=None, trust_env=False) as client,
         client.stream(
             "POST",
             "/v1/chat/completions",
@@ -76,7 +76,7 @@ def test_stops_when_told_to_and_finishes_its_answers(engine: Engine, image: str)
     ):
         lines = reply.iter_lines()
         assert next(lines).startswith("data: ")
-        stopping = container.begin_to_stop()
-        assert [line for line in lines if line][-1] == "data: [DONE]"
-        stopping.communicate(timeout=35)
+        with container.begin_to_stop() as stopping:
+            assert [line for line in lines if line][-1] == "data: [DONE]"
+            stopping.communicate()
         assert container.exit_code == 0

@@ -94,7 +94,6 @@ def _loop(
     model: FakeDecoder, sign_seconds: float = 0.05, limits: EngineLimits | None = None
 ) -> Iterator[Peer]:
     ours, theirs = socket.socketpair()
-    ours.settimeout(20)
 
     def run() -> None:
         with theirs:
@@ -102,12 +101,13 @@ def _loop(
 
     thread = threading.Thread(target=run)
     thread.start()
-    with ours, ours.makefile("rb") as stream:
-        yield Peer(ours, stream)
-        ours.shutdown(socket.SHUT_WR)
-        stream.read()
-    thread.join(timeout=20)
-    assert not thread.is_alive()
+    try:
+        with ours, ours.makefile("rb") as stream:
+            yield Peer(ours, stream)
+            ours.shutdown(socket.SHUT_WR)
+            stream.read()
+    finally:
+        thread.join()
 
 
 def test_a_request_is_answered_step_by_step() -> None:

@@ -8,15 +8,16 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import AsyncGenerator, Coroutine, Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import children
 import pytest
 import torch
+from patience import slowness
 from prometheus_client import CollectorRegistry
 from tiny_llava import make_checkpoint
 
@@ -76,11 +77,7 @@ class Running:
         self._runner = runner
 
     def run(self, scenario: Coroutine[Any, Any, T]) -> T:
-        async def in_time() -> T:
-            async with asyncio.timeout(60):
-                return await scenario
-
-        return self._runner.run(in_time())
+        return self._runner.run(scenario)
 
 
 @pytest.fixture(scope="module")
@@ -383,18 +380,17 @@ def _scenario(
 ) -> EngineService:
     """Run a scenario on an engine of its own; return the service as it is in the end."""
 
-    async def in_time() -> EngineService:
+    async def run() -> EngineService:
         metrics = None if registry is None else ServerMetrics(registry, "tiny", ())
         service = EngineService(spec, metrics)
-        async with asyncio.timeout(90):
-            try:
-                await service.start()
-                await scenario(service)
-            finally:
-                await service.close(grace_seconds=0)
+        try:
+            await service.start()
+            await scenario(service)
+        finally:
+            await service.close(grace_seconds=0)
         return service
 
-    return asyncio.run(in_time())
+    return asyncio.run(run())
 
 
 def test_before_the_model_is_loaded_there_is_no_service(
@@ -417,7 +413,6 @@ def test_a_killed_engine_ends_its_streams(spec: EngineSpec, config: ModelConfig)
             await anext(stream)
             waiting = asyncio.create_task(_tokens(service, _request(config)))
             await asyncio.sleep(0)
-            killed_at = time.monotonic()
             assert service.pid is not None
             os.kill(service.pid, signal.SIGKILL)
             with pytest.raises(EngineError, match="stopped") as raised:
@@ -426,13 +421,13 @@ def test_a_killed_engine_ends_its_streams(spec: EngineSpec, config: ModelConfig)
         with pytest.raises(EngineError, match="stopped"):
             await waiting
         assert service.why_not_ready == "the engine is not running"
-        assert time.monotonic() - killed_at < 2
         await service.wait_closed()
         with pytest.raises(EngineError, match="the engine has died: SIGKILL"):
             await _tokens(service, _request(config))
 
     registry = CollectorRegistry()
-    service = _scenario(spec, scenario, registry)
+    # Not for its silence.
+    service = _scenario(replace(spec, stall_seconds=86_400), scenario, registry)
     assert service.failure is not None
     assert (service.num_running, service.num_waiting) == (0, 0)
     labels = {"model": "tiny", "reason": "engine"}
@@ -464,7 +459,7 @@ def test_how_an_engine_ended_is_told(
             await service.wait_ready()
 
     monkeypatch.setattr(service_module, "_start_process", start)
-    monkeypatch.setattr(service_module, "_EXIT_SECONDS", 0.1 if "sleep" in ending else 60)
+    monkeypatch.setattr(service_module, "_EXIT_SECONDS", 0.1 if "sleep" in ending else 86_400)
     _scenario(EngineSpec(Path("nowhere")), scenario)
     (record,) = caplog.records
     assert record.levelname == "ERROR"
@@ -476,17 +471,15 @@ def test_a_hung_engine_is_seen_and_then_killed(spec: EngineSpec, config: ModelCo
         await service.wait_ready()
         assert service.pid is not None
         os.kill(service.pid, signal.SIGSTOP)
-        stopped_at = time.monotonic()
         while service.is_alive:
             await asyncio.sleep(0.01)
-        assert time.monotonic() - stopped_at < 1.0
         assert service.why_not_ready == "the engine makes no progress"
         assert service.failure is None
         with pytest.raises(EngineError, match="stopped"):
             await _tokens(service, _request(config))
         await service.wait_closed()
 
-    service = _scenario(replace(spec, stall_seconds=0.5), scenario)
+    service = _scenario(replace(spec, stall_seconds=0.5 * slowness()), scenario)
     assert service.failure is not None
     assert "no progress" in service.failure.message
 
@@ -514,7 +507,7 @@ def test_running_requests_finish_within_the_grace(spec: EngineSpec, config: Mode
         await service.wait_ready()
         stream = service.stream(_request(config, max_tokens=50))
         await anext(stream)
-        closing = asyncio.create_task(service.close(grace_seconds=30))
+        closing = asyncio.create_task(service.close(grace_seconds=86_400))
         await asyncio.sleep(0)
         assert service.why_not_ready == "the server is shutting down"
         with pytest.raises(UnavailableError, match="shutting down"):
@@ -543,12 +536,11 @@ async def main():
 asyncio.run(main())
 """
     command = [sys.executable, "-c", code]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+    with children.running(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         engine = os.pidfd_open(int(parent.stdout.readline()))
         try:
             parent.kill()
-            ended, _, _ = select.select([engine], [], [], 5)
+            select.select([engine], [], [])
         finally:
             os.close(engine)
-    assert ended

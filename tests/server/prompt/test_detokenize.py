@@ -99,10 +99,10 @@ def test_s37_the_stop_search_takes_linear_time() -> None:
 
     def seconds(length: int) -> float:
         scanner = StopScanner(stops)
-        begun = time.perf_counter()
+        begun = time.thread_time()
         for _ in range(length // 10):
             scanner.push("a" * 10)
-        return time.perf_counter() - begun
+        return time.thread_time() - begun
 
     seconds(1000)
     assert seconds(40_000) < 40 * max(seconds(4_000), 0.01)

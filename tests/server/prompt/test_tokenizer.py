@@ -165,9 +165,9 @@ def test_s27_guarding_takes_linear_time() -> None:
     ours = OURS["byte_level"]
 
     def seconds(count: int) -> float:
-        begun = time.process_time()
+        begun = time.thread_time()
         ours.encode(ours.guard("<image>" * count), adds_special=False)
-        return time.process_time() - begun
+        return time.thread_time() - begun
 
     seconds(1000)
     assert seconds(40_000) < 40 * max(seconds(4_000), 0.01)
