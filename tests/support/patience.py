@@ -5,6 +5,7 @@ slowly the less this machine gives. Pytest ends a test at such a limit: most wai
 """
 
 import signal
+import threading
 import time
 from typing import Any
 
@@ -55,7 +56,7 @@ class Patience:
 @pytest.hookimpl(tryfirst=True)
 def pytest_timeout_set_timer(item: Any, settings: pytest_timeout.Settings) -> bool | None:
     """Let pytest-timeout's limit follow the machine; it rings once more where cleaning up hangs."""
-    if settings.method != "signal":
+    if settings.method != "signal" or threading.current_thread() is not threading.main_thread():
         return None
     patience = Patience(settings.timeout)
     look_seconds = min(_LOOK_SECONDS, settings.timeout)
