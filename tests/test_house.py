@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "skipserve.logging_setup": set(),
     "skipserve.checkpoint_notes": {"skipserve.model.config", "skipserve.prompt"},
     "skipserve.model_folder": {"skipserve.model.config"},
-    "skipserve.settings": set(),
+    "skipserve.settings": {"skipserve_policies"},
     "skipserve.model": {"skipserve_kernels", "skipserve_policies"},
     "skipserve.engine": {
         "skipserve.model",
@@ -91,6 +91,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "skipserve.hints",
         "skipserve.logging_setup",
         "skipserve.settings",
+        "skipserve_policies",
     },
 }
 

@@ -2,16 +2,16 @@
 
 import difflib
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Container, Iterable
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from skipserve_policies.faults import faults_of
 from skipserve_policies.resolve import PolicyError
 from skipserve_policies.schema import SkipPolicy
+from skipserve_policies.strict_yaml import YamlTextError, load_yaml
 
 # What a policy without a name is called in replies and metrics.
 INLINE_NAME = "inline"
@@ -31,14 +31,24 @@ def load_catalog(path: Path | None = None) -> dict[str, SkipPolicy]:
     """
     shipped = files("skipserve_policies").joinpath("catalog.yaml").read_text("utf-8")
     catalog = _parse(shipped, "catalog.yaml")
-    if path is None:
-        return catalog
+    return catalog if path is None else catalog | load_added(path, catalog)
+
+
+def load_added(path: Path, taken: Container[str]) -> dict[str, SkipPolicy]:
+    """Return the policies of an operator's file, which may take none of the names that ship.
+
+    Raises:
+        PolicyError: the file cannot be read, is not of that form, or takes a name; a line each.
+    """
     added = _parse(_read(path), str(path))
-    if taken := sorted(catalog.keys() & added.keys()):
+    if shadows := [name for name in added if name in taken]:
         raise PolicyError(
-            f"{path}: {', '.join(taken)}: the name is taken by a policy that ships; choose another"
+            "\n".join(
+                f"{path}: policy {name!r}: the name is taken by a policy that ships; choose another"
+                for name in shadows
+            )
         )
-    return catalog | added
+    return added
 
 
 def parse_inline(stanza: object, origin: str) -> SkipPolicy:
@@ -66,52 +76,39 @@ def _read(path: Path) -> str:
 
 def _parse(text: str, origin: str) -> dict[str, SkipPolicy]:
     try:
-        stanzas = yaml.load(text, Loader=_StrictLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise PolicyError(f"{origin}: is not valid YAML: {error}") from error
+        stanzas = load_yaml(text)
+    except YamlTextError as error:
+        raise PolicyError(f"{origin}: {error}") from error
     if stanzas is None:
         return {}
     if not isinstance(stanzas, dict):
         raise PolicyError(f"{origin}: must be a mapping from names to policies")
-    return {
-        _check_name(name, origin): _parse_policy(name, stanza, origin)
-        for name, stanza in stanzas.items()
-    }
+    policies: dict[str, SkipPolicy] = {}
+    faults: list[str] = []
+    for name, stanza in stanzas.items():
+        try:
+            policies[_check_name(name)] = _parse_policy(name, stanza)
+        except PolicyError as error:
+            faults.append(f"{origin}: {error}")
+    if faults:
+        raise PolicyError("\n".join(faults))
+    return policies
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """YAML's safe loader, but a key that stands twice is an error: the first would be lost."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        first_places = {key.value: key for key in reversed(keys)}
-        for key in keys:
-            if first_places[key.value] is not key:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key.value!r} stands twice", key.start_mark
-                )
-        return super().construct_mapping(node, deep=deep)
-
-
-def _check_name(name: object, origin: str) -> str:
+def _check_name(name: object) -> str:
     if not isinstance(name, str) or not re.fullmatch(NAME_PATTERN, name):
         raise PolicyError(
-            f"{origin}: {name!r} cannot name a policy: a name is up to 64 lower-case letters, "
+            f"{name!r} cannot name a policy: a name is up to 64 lower-case letters, "
             "digits, dots and hyphens, and begins with a letter or a digit"
         )
     if name == INLINE_NAME:
-        raise PolicyError(f"{origin}: {name!r} is reserved for policies that have no name")
+        raise PolicyError(f"{name!r} is reserved for policies that have no name")
     return name
 
 
-def _parse_policy(name: str, stanza: object, origin: str) -> SkipPolicy:
+def _parse_policy(name: str, stanza: object) -> SkipPolicy:
     try:
         return SkipPolicy.model_validate(stanza)
     except ValidationError as error:
-        faults = "; ".join(_describe(fault["loc"], fault["msg"]) for fault in error.errors())
-        raise PolicyError(f"{origin}: policy {name!r}: {faults}") from error
-
-
-def _describe(place: tuple[int | str, ...], message: str) -> str:
-    field = ".".join(map(str, place))
-    return f"{field}: {message}" if field else message
+        faults = "; ".join(map(str, faults_of(error, SkipPolicy, stanza)))
+        raise PolicyError(f"policy {name!r}: {faults}") from error

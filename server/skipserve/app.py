@@ -1,7 +1,8 @@
 """Builds the web application from the settings: the one place where the rooms meet."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+import shlex
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -34,10 +35,11 @@ from skipserve.model_folder import DEMO, StartError, model_folder
 from skipserve.prompt.processor import PromptProcessor
 from skipserve.prompt.tokenizer_files import TokenizerFilesError
 from skipserve.settings import LogFormat, Settings, misspelt_variables
-from skipserve_policies.catalog import load_catalog, nearest_names
+from skipserve_policies.catalog import nearest_names
 from skipserve_policies.plan import Plan
 from skipserve_policies.quality import load_measured
-from skipserve_policies.resolve import PolicyError, ResolvedPolicy
+from skipserve_policies.resolve import PolicyError, PolicyMisfitError, ResolvedPolicy
+from skipserve_policies.schema import Quality
 
 _MIB, _GIB = 2**20, 2**30
 
@@ -77,11 +79,7 @@ def _build_serving(settings: Settings) -> Serving:
     folder = model_folder(settings.model)
     config = ModelConfig.from_folder(folder)
     name = DEMO if settings.model == DEMO else folder.name
-    policies = PolicyRegistry(
-        load_catalog(settings.policies),
-        config.sizes.decoder.num_layers,
-        load_measured(folder, name),
-    )
+    policies = _load_policies(settings, config, load_measured(folder, name))
     hot_plans = _hot_plans(settings, policies)
     registry = CollectorRegistry()
     metrics = ServerMetrics(registry, name, policies.resolved.values())
@@ -100,6 +98,22 @@ def _build_serving(settings: Settings) -> Serving:
         registry=registry,
         keep_alive_seconds=settings.keep_alive_seconds,
     )
+
+
+def _load_policies(
+    settings: Settings, config: ModelConfig, measured: Mapping[str, tuple[Quality, ...]]
+) -> PolicyRegistry:
+    try:
+        return PolicyRegistry.from_file(
+            settings.policies,
+            config.sizes.decoder.num_layers,
+            measured,
+            keeps_misfits=settings.allow_misfit_policies,
+        )
+    except PolicyMisfitError as error:
+        raise StartError(
+            f"{error}\nmend the file, or start without these policies: --allow-misfit-policies"
+        ) from error
 
 
 def engine_spec(settings: Settings, folder: Path, hot_plans: tuple[Plan, ...] = ()) -> EngineSpec:
@@ -224,11 +238,7 @@ def _build_app(settings: Settings, serving: Serving, tracer: Tracer | None) -> F
 
 
 def _warnings(settings: Settings, policies: PolicyRegistry) -> list[str]:
-    warnings = [
-        f"the skip policy {name} does not fit this model: {reason}"
-        for name, reason in policies.misfits.items()
-    ]
-    warnings += misspelt_variables()
+    warnings = [*_misfit_warning(settings, policies), *misspelt_variables()]
     if not settings.is_loopback and not settings.api_key:
         warnings.append(
             f"anyone who reaches {settings.host}:{settings.port} can use this server: "
@@ -237,3 +247,15 @@ def _warnings(settings: Settings, policies: PolicyRegistry) -> list[str]:
     if settings.isolate_keys and not settings.api_key:
         warnings.append("without --api-key, --isolate-keys does nothing: all share one cache")
     return warnings
+
+
+def _misfit_warning(settings: Settings, policies: PolicyRegistry) -> Iterator[str]:
+    """Yield one line for all policies that the model cannot run, and where to see which."""
+    if policies.misfits:
+        total = len(policies.misfits) + len(policies.resolved)
+        file = () if settings.policies is None else ("--policies", str(settings.policies))
+        command = shlex.join(("skipserve", "policies", "--model", settings.model, *file))
+        yield (
+            f"skip policies that do not fit this model: {len(policies.misfits)} of {total}; "
+            f"`{command}` says which and why"
+        )

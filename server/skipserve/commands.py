@@ -25,6 +25,7 @@ from skipserve.hints import Hints
 from skipserve.logging_setup import set_up_logging
 from skipserve.model_folder import DEMO, StartError
 from skipserve.settings import LogFormat, Settings, SettingsFileError
+from skipserve_policies.faults import faults_of
 
 logger = logging.getLogger("skipserve")
 _MAX_HEADER_BYTES = 32 * 1024
@@ -63,7 +64,8 @@ _PANELS = {
     ),
     "Network": ("host", "port", "api_key", "metrics_api_key", "isolate_keys"),
     "Skip policies": (
-        *("policies", "default_skip_policy", "hot_policies", "allow_inline_policies"),
+        *("policies", "default_skip_policy", "hot_policies"),
+        *("allow_inline_policies", "allow_misfit_policies"),
     ),
     "Limits": (
         *("max_body_bytes", "max_images", "max_image_bytes", "max_image_pixels"),
@@ -102,8 +104,8 @@ def _read_settings(flags: dict[str, Any]) -> Settings:
     try:
         return Settings(**flags)
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, it['loc']))}: {it['msg']}" for it in error.errors()]
-        raise _refusal("; ".join(faults)) from error
+        faults = faults_of(error, Settings)
+        raise _refusal("; ".join(map(str, faults))) from error
     except (SettingsFileError, SettingsError) as error:
         raise _refusal(str(error)) from error
 

@@ -1,7 +1,9 @@
 """What an operator can set, by flag, environment or file. The environment is read here alone."""
 
 import os
-from collections.abc import Iterator
+import re
+import tomllib
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
@@ -14,10 +16,9 @@ from pydantic_settings import (
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
-    YamlConfigSettingsSource,
 )
-from yaml import YAMLError
+
+from skipserve_policies.strict_yaml import load_yaml
 
 _PREFIX = "SKIPSERVE_"
 _OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -116,6 +117,11 @@ class Settings(BaseSettings):
     allow_inline_policies: bool = Field(
         True, description="Whether requests may spell a skip policy out."
     )
+    allow_misfit_policies: bool = Field(
+        False,
+        description="Whether to start though policies of the file name layers that the model does "
+        "not have; nobody can ask for those.",
+    )
     max_body_bytes: int = Field(32 * _MIB, ge=1024, description="Bytes of a request's body.")
     max_images: int = Field(8, ge=0, le=256, description="Images of a request.")
     max_image_bytes: int = Field(20 * _MIB, ge=1, description="Bytes of one image file.")
@@ -156,7 +162,6 @@ class Settings(BaseSettings):
     log_format: LogFormat = Field(LogFormat.TEXT, description="How log lines are written.")
     otlp_endpoint: str | None = Field(
         None,
-        pattern=r"^https?://[^\s/]",
         validate_default=True,
         description="Where traces are sent, as OTLP over HTTP: http://collector:4318. "
         f"{_OTLP_ENDPOINT} if not set; without either nothing is traced.",
@@ -185,7 +190,7 @@ class Settings(BaseSettings):
     def _check_page_size(cls, value: int) -> int:
         """Take what every device's kernels take."""
         if value & (value - 1):
-            raise ValueError("page_size must be a power of two")
+            raise ValueError("this must be a power of two")
         return value
 
     @field_validator("api_key", "metrics_api_key", mode="before")
@@ -213,6 +218,13 @@ class Settings(BaseSettings):
     def _find_endpoint(cls, value: Any) -> Any:
         """Take OpenTelemetry's own variable where no other place says it; empty is not set."""
         return value or os.environ.get(_OTLP_ENDPOINT) or None
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _check_endpoint(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"https?://[^\s/]", value):
+            raise ValueError("this must be an address such as http://collector:4318")
+        return value
 
     @field_validator("hot_policies", mode="before")
     @classmethod
@@ -264,14 +276,18 @@ def _secrets_source(settings: type[BaseSettings], folder: Path) -> PydanticBaseS
 def _file_source(settings: type[BaseSettings], path: Path) -> PydanticBaseSettingsSource:
     if not path.is_file():
         raise SettingsFileError(f"there is no settings file {path}")
+    read = _READERS.get(path.suffix)
+    if read is None:
+        raise SettingsFileError(f"the settings file {path} must end in .yaml, .yml or .toml")
     try:
-        if path.suffix in {".yaml", ".yml"}:
-            return _checked(YamlConfigSettingsSource(settings, yaml_file=path), path)
-        if path.suffix == ".toml":
-            return _checked(TomlConfigSettingsSource(settings, toml_file=path), path)
-    except (YAMLError, ValueError, TypeError, OSError) as error:
+        values = read(path.read_text("utf-8"))
+    except (ValueError, OSError) as error:
         raise SettingsFileError(f"the settings file {path} cannot be read: {error}") from error
-    raise SettingsFileError(f"the settings file {path} must end in .yaml, .yml or .toml")
+    if not isinstance(values or {}, dict):
+        raise SettingsFileError(
+            f"the settings file {path} cannot be read: it must be a mapping, such as port: 8000"
+        )
+    return _checked(InitSettingsSource(settings, values or {}), path)
 
 
 def _checked(source: PydanticBaseSettingsSource, path: Path) -> PydanticBaseSettingsSource:
@@ -281,5 +297,10 @@ def _checked(source: PydanticBaseSettingsSource, path: Path) -> PydanticBaseSett
     return source
 
 
+_READERS: dict[str, Callable[[str], Any]] = {
+    ".yaml": load_yaml,
+    ".yml": load_yaml,
+    ".toml": tomllib.loads,
+}
 # By the setting that names the file; those further up go before the others.
 _FILE_SOURCES = {"secrets_folder": _secrets_source, "config": _file_source}

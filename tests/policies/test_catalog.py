@@ -167,7 +167,10 @@ def test_an_empty_file_adds_nothing(
 
 def test_a_shipped_name_is_taken(tmp_path: Path) -> None:
     message = refusal(tmp_path, "shortv-7b: {}\nours: {}\nfull: {}\n")
-    assert message.startswith("full, shortv-7b: the name is taken")
+    taken = "the name is taken by a policy that ships; choose another"
+    first, second = message.splitlines()
+    assert first == f"policy 'shortv-7b': {taken}"
+    assert second.endswith(f"policy 'full': {taken}")
 
 
 @pytest.mark.parametrize(
@@ -189,31 +192,51 @@ def test_inline_is_reserved(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: {rulez: []}", "policy 'a': rulez: Extra inputs are not permitted"),
-        ("a:", "policy 'a': Input should be"),
-        ("a: {rules: [{action: skip_block}]}", "policy 'a': rules.0.layers: Field required"),
+        ("a: {rulez: []}", "policy 'a': rulez: this field is not known; is it rules?"),
+        ("a: {rule: []}", "policy 'a': rule: this field is not known; is it rules?"),
+        ("a:", "policy 'a': this must be a mapping with the fields description, source"),
+        ("a: {rules: [{action: skip_block}]}", "rules.0.layers: this field is missing"),
         (
-            "a: {rules: [{action: jump, layers: [1]}]}",
-            "policy 'a': rules.0.action: Input should be 'skip_block'",
+            "a: {rules: [{action: skip_block, layer: [1]}]}",
+            "policy 'a': rules.0.layer: this field is not known; is it layers?",
         ),
+        (
+            "a: {rules: [{action: skip_blok, layers: [1]}]}",
+            "policy 'a': rules.0.action: this must be one of skip_block, skip_ffn, skip_attention, "
+            "parallel_ffn_attention, parallel_blocks; is it skip_block?",
+        ),
+        ('a: {rules: [{action: skip_ffn, layers: "16-31"}]}', "rules.0.layers: layers are a list"),
         (
             "a: {rules: [{action: skip_ffn, layers: {from: 2, to: 1}}]}",
-            "policy 'a': rules.0.layers.range: Value error, the range from 2 to 1 holds no layer",
+            "policy 'a': rules.0.layers: the range from 2 to 1 holds no layer",
         ),
-        ("a: {quality: [{value: .nan}], x: 1}", "quality.0.model: Field required; "),
+        ("a: {quality: [{value: .nan}], x: 1}", "quality.0.model: this field is missing; "),
         ("- a\n- b", "must be a mapping from names to policies"),
         ("just text", "must be a mapping from names to policies"),
         ("a: [", "is not valid YAML"),
-        ("a: {}\nb: {}\na: {}", "'a' stands twice"),
+        ("a: {}\nb: {}\na: {}", "is not valid YAML, line 3: 'a' stands twice"),
+        ("a:\n\trules: []", "cannot start any token; indent with spaces, not with tabs"),
         ("a: {rules: [], rules: []}", "'rules' stands twice"),
         ("a: !!python/object/apply:os.getcwd []", "is not valid YAML"),
         ("? {a: 1}\n: {}", "is not valid YAML"),
         ("a: 2026-99-99", "is not valid YAML"),
-        ("a: &x [*x]", "policy 'a': Input should be"),
+        ("a: &x [*x]", "policy 'a': this must be a mapping"),
     ],
 )
 def test_a_faulty_file_is_refused_in_plain_words(tmp_path: Path, text: str, message: str) -> None:
-    assert message in refusal(tmp_path, text)
+    told = refusal(tmp_path, text)
+    assert message in told
+    assert "\n" not in told
+
+
+def test_every_faulty_policy_of_a_file_has_its_line(tmp_path: Path) -> None:
+    told = refusal(tmp_path, "a: {rulez: []}\nb: {}\nC: {}\nd: 5\n")
+    path = tmp_path / "policies.yaml"
+    starts = ["policy 'a': rulez: ", f"{path}: 'C' cannot name", f"{path}: policy 'd': this must"]
+    lines = told.splitlines()
+    assert len(lines) == 3
+    for line, start in zip(lines, starts, strict=True):
+        assert line.startswith(start)
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:

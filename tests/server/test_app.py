@@ -2,17 +2,23 @@
 
 import contextlib
 import re
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 from app_client import send
 from prometheus_client.parser import text_string_to_metric_families
+from tiny_llava import make_checkpoint
+from typer.testing import CliRunner
 
 from skipserve.app import Built, build, engine_spec
 from skipserve.engine.types import EngineLimits
+from skipserve.errors import PolicyFitError
 from skipserve.model_folder import StartError, model_folder
 from skipserve.settings import LogFormat, Settings
+from skipserve_client.cli import app as cli
+from skipserve_policies.catalog import load_catalog
 from skipserve_policies.plan import Plan, trim
 
 pytestmark = pytest.mark.fast
@@ -51,8 +57,9 @@ def test_an_unknown_default_policy(settings: Settings) -> None:
 
 def test_a_default_policy_that_does_not_fit(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text("deep: {rules: [{action: skip_ffn, layers: [99]}]}")
+    changes = {"policies": tmp_path / "p.yaml", "allow_misfit_policies": True}
     with pytest.raises(StartError, match=r"deep does not fit.*layer 99"):
-        build(with_changes(settings, policies=tmp_path / "p.yaml", default_skip_policy="deep"))
+        build(with_changes(settings, **changes, default_skip_policy="deep"))
 
 
 def test_a_broken_policies_file(settings: Settings, tmp_path: Path) -> None:
@@ -62,13 +69,70 @@ def test_a_broken_policies_file(settings: Settings, tmp_path: Path) -> None:
 
 
 def test_an_operators_policies_are_listed(settings: Settings, tmp_path: Path) -> None:
-    (tmp_path / "p.yaml").write_text(
-        "mine: {rules: [{action: skip_ffn, layers: [5]}]}\n"
-        "deep: {rules: [{action: skip_ffn, layers: [99]}]}\n"
-    )
+    (tmp_path / "p.yaml").write_text("mine: {rules: [{action: skip_ffn, layers: [5]}]}\n")
     built = build(with_changes(settings, policies=tmp_path / "p.yaml"))
     assert "mine" in built.serving.converter.policies.resolved
-    assert any("deep does not fit" in warning for warning in built.warnings)
+    assert not built.warnings
+
+
+MISFITS = (
+    "mine: {rules: [{action: skip_ffn, layers: [5]}]}\n"
+    "deep: {rules: [{action: skip_ffn, layers: [99]}]}\n"
+    "late: {rules: [{action: skip_block, layers: {start: 30, interval: 3}, scope: visual}]}\n"
+)
+
+
+def test_all_misfits_of_an_operators_file_end_the_start_at_once(
+    settings: Settings, tmp_path: Path
+) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(MISFITS)
+    with pytest.raises(StartError) as caught:
+        build(with_changes(settings, policies=file))
+    deep, late, advice = str(caught.value).splitlines()
+    assert deep.startswith(f"{file}: policy 'deep' does not fit this model: rule 0 (skip_ffn, ")
+    assert "layer 99 does not exist: the model has layers 0 to 31" in deep
+    assert late.startswith(f"{file}: policy 'late' does not fit this model: rule 0 (skip_block, ")
+    assert "--allow-misfit-policies" in advice
+
+
+def test_misfits_of_an_operators_file_can_be_let_be(settings: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(MISFITS)
+    built = build(with_changes(settings, policies=file, allow_misfit_policies=True))
+    [warning] = built.warnings
+    total = len(load_catalog()) + 3
+    assert warning.startswith(f"skip policies that do not fit this model: 2 of {total}; ")
+    assert f"--policies {file}` says which" in warning
+    policies = built.serving.converter.policies
+    assert "mine" in policies.resolved
+    with pytest.raises(PolicyFitError, match="layer 99"):
+        policies.find("deep")
+
+
+def test_no_flag_lets_a_contradiction_be(settings: Settings, tmp_path: Path) -> None:
+    rules = "{action: skip_block, layers: [18]}, {action: parallel_blocks, layers: [18]}"
+    (tmp_path / "p.yaml").write_text(f"{MISFITS}both: {{rules: [{rules}]}}")
+    changes = {"policies": tmp_path / "p.yaml", "allow_misfit_policies": True}
+    with pytest.raises(StartError, match=r"policy 'both': rule 0 .* contradict .* layer 18$"):
+        build(with_changes(settings, **changes))
+
+
+def test_what_ships_and_does_not_fit_a_shallow_model_is_one_warning(
+    settings: Settings, tmp_path: Path
+) -> None:
+    folder = make_checkpoint(tmp_path / "small one", num_layers=8)
+    [warning] = build(with_changes(settings, model=str(folder))).warnings
+    found = re.fullmatch(
+        r"skip policies that do not fit this model: (\d+) of (\d+); `(.*)` says which and why",
+        warning,
+    )
+    assert found is not None
+    assert 10 < int(found[1]) < int(found[2]) == len(load_catalog())
+    program, *arguments = shlex.split(found[3])
+    assert program == "skipserve"
+    shown = CliRunner(env={"COLUMNS": "300"}).invoke(cli, arguments).output
+    assert shown.count("does not fit") == int(found[1])
 
 
 def test_reaching_beyond_this_machine_without_a_key_is_warned_of(settings: Settings) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from bad_forms import BAD_VALUES, check_words
 from pydantic import SecretStr, ValidationError
 
 from skipserve.settings import (
@@ -12,6 +13,7 @@ from skipserve.settings import (
     SettingsFileError,
     misspelt_variables,
 )
+from skipserve_policies.faults import faults_of
 
 pytestmark = pytest.mark.fast
 
@@ -70,12 +72,22 @@ def test_a_file_that_is_not_read(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("a.yaml", b"port: ["), ("a.yaml", b"- port"), ("a.yaml", b"\xff"), ("a.toml", b"port")],
+    [
+        *(("a.yaml", b"port: ["), ("a.yaml", b"- port"), ("a.yaml", b"\xff"), ("a.toml", b"port")),
+        *(("a.yaml", b"port: 1\nport: 2"), ("a.toml", b"port = 1\nport = 2"), ("a.yml", b"port")),
+        *(("a.yaml", b"model:\n\tdemo"), ("a.toml", b"\xff")),
+    ],
 )
 def test_a_file_that_is_broken(tmp_path: Path, name: str, text: bytes) -> None:
     (tmp_path / name).write_bytes(text)
-    with pytest.raises(SettingsFileError, match=f"{name} cannot be read"):
+    with pytest.raises(SettingsFileError, match=f"{name} cannot be read: .+") as caught:
         Settings(config=tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_may_be_empty(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("# nothing yet\n")
+    assert Settings(config=tmp_path / "a.yaml").port == 8000
 
 
 @pytest.mark.parametrize("name", ["config", "secrets_folder"])
@@ -115,6 +127,25 @@ def test_a_misspelt_setting_in_a_file(tmp_path: Path) -> None:
 def test_values_out_of_range(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Settings(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", sorted({*Settings.model_fields} - {"config", "secrets_folder"}))
+def test_no_word_of_pydantics_is_told_of_a_setting(name: str) -> None:
+    for value in (*BAD_VALUES, "1s", "yes please"):
+        try:
+            Settings(**{name: value})
+        except ValidationError as error:
+            check_words(error, Settings, None)
+
+
+def test_a_misspelt_setting_is_told_with_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("prot: 1\nmax_image: 2\n")
+    with pytest.raises(ValidationError) as caught:
+        Settings(config=tmp_path / "a.yaml")
+    assert [str(fault) for fault in faults_of(caught.value, Settings)] == [
+        "prot: this field is not known; is it port?",
+        "max_image: this field is not known; is it max_images?",
+    ]
 
 
 def test_keys_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Every error as the one reply form: what a client is told, and nothing of the server's inside."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from skipserve.api.wire import ErrorBody, ErrorReply
+from skipserve.api.wire import ChatForm, ErrorBody, ErrorReply
 from skipserve.errors import (
     InvalidRequestError,
     MethodNotAllowedError,
@@ -17,6 +17,7 @@ from skipserve.errors import (
     SkipserveError,
     UnavailableError,
 )
+from skipserve_policies.faults import Fault, plain_faults
 
 # What a client may be told of.
 ERROR_STATUSES = frozenset(
@@ -82,46 +83,31 @@ def _from_http(error: HTTPException) -> SkipserveError:
     return InvalidRequestError("the body cannot be read as UTF-8 JSON")
 
 
-def _from_faults(faults: Sequence[Any], body: object) -> InvalidRequestError:
+def _from_faults(found: Sequence[Any], body: object) -> InvalidRequestError:
     """Describe the first faults of a form, without what the client sent."""
-    told = list(dict.fromkeys(_describe(fault, body) for fault in faults))
+    first = found[0]
+    if first["type"] == "json_invalid":
+        reason, place = first["ctx"]["error"], first["loc"][-1]
+        return InvalidRequestError(f"the body is not JSON: {reason} at character {place}")
+    inside = [fault | {"loc": fault["loc"][1:]} for fault in found]
+    faults = plain_faults(inside, ChatForm, body)
+    told = list(dict.fromkeys(map(_describe, faults)))
     if len(told) > _MAX_FAULTS:
         told[_MAX_FAULTS:] = [f"and {len(told) - _MAX_FAULTS} more"]
-    return InvalidRequestError("; ".join(told), _param(faults[0]["loc"]))
+    return InvalidRequestError("; ".join(told), _param(faults[0].place))
 
 
-def _describe(fault: dict[str, Any], body: object) -> str:
-    if fault["type"] == "json_invalid":
-        return f"the body is not JSON: {fault['msg']} at character {fault['loc'][-1]}"
-    place = ".".join(map(str, _path(fault, body)))
-    if not place:
+def _describe(fault: Fault) -> str:
+    if not fault.place:
         return "the body must be a JSON object"
-    message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "extra_forbidden":
-        message = _REFUSED.get(str(fault["loc"][-1]), "this field is not known")
-    return f"{json.dumps(place)[1:-1][:_MAX_FAULT_LENGTH]}: {message}"[: 2 * _MAX_FAULT_LENGTH]
-
-
-def _path(fault: dict[str, Any], body: object) -> Iterator[int | str]:
-    """Yield the way to a fault in the body; pydantic's also names the variants that it tried."""
-    first, *parts = fault["loc"]
-    if first != "body":
-        yield from parts
-        return
-    for number, part in enumerate(parts, start=1):
-        is_key = isinstance(body, dict) and part in body
-        is_index = isinstance(body, list) and isinstance(part, int) and part < len(body)
-        if is_key or is_index:
-            body = body[part]  # type: ignore[index]
-            yield part
-        elif fault["type"] == "missing" and number == len(parts):
-            yield part
+    place = json.dumps(".".join(map(str, fault.place)))[1:-1]
+    message = _REFUSED.get(str(fault.place[-1]), fault.message)
+    return f"{place[:_MAX_FAULT_LENGTH]}: {message}"[: 2 * _MAX_FAULT_LENGTH]
 
 
 def _param(place: Sequence[int | str]) -> str | None:
     """Return the request's field at fault: `stop`, or with an index `messages[3]`."""
-    fields = [part for part in place if part != "body"]
-    if not fields or not isinstance(fields[0], str):
+    if not place or not isinstance(place[0], str):
         return None
-    index = f"[{fields[1]}]" if len(fields) > 1 and isinstance(fields[1], int) else ""
-    return fields[0][:_MAX_FAULT_LENGTH].encode(errors="replace").decode() + index
+    index = f"[{place[1]}]" if len(place) > 1 and isinstance(place[1], int) else ""
+    return place[0][:_MAX_FAULT_LENGTH].encode(errors="replace").decode() + index

@@ -1,13 +1,16 @@
-"""The skip policies that requests can ask for, resolved for the loaded model."""
+"""The skip policies that can be asked for, resolved for the loaded model."""
 
 from collections.abc import Mapping
 from functools import lru_cache, partial
+from pathlib import Path
 
 from skipserve.errors import NotFoundError, PolicyFitError
-from skipserve_policies.catalog import INLINE_NAME, nearest_names
-from skipserve_policies.resolve import PolicyError, ResolvedPolicy, resolve
+from skipserve_policies.catalog import INLINE_NAME, load_added, load_catalog, nearest_names
+from skipserve_policies.resolve import PolicyError, PolicyMisfitError, ResolvedPolicy, resolve
 from skipserve_policies.schema import Quality, SkipPolicy
 
+# Where requests find all names.
+ROUTE = "/v1/skip_policies"
 _MAX_INLINE = 256
 _MAX_ECHO = 100
 
@@ -19,6 +22,7 @@ class PolicyRegistry:
         catalog: what is named; a policy that does not fit is kept with the reason.
         num_layers: the depth of the loaded model.
         measured: quality that was measured on the loaded model, by the digest of what ran.
+        listing: where whoever asks finds all names.
     """
 
     def __init__(
@@ -26,19 +30,54 @@ class PolicyRegistry:
         catalog: Mapping[str, SkipPolicy],
         num_layers: int,
         measured: Mapping[str, tuple[Quality, ...]] | None = None,
+        listing: str = ROUTE,
     ) -> None:
         self._measured = measured or {}
+        self._listing = listing
         # Safe in the threads that convert requests, unlike a dictionary with an order of its own.
         self._resolve_inline = lru_cache(_MAX_INLINE)(
             partial(resolve, INLINE_NAME, num_layers=num_layers)
         )
         self.resolved: dict[str, ResolvedPolicy] = {}
-        self.misfits: dict[str, str] = {}
+        self.misfits: dict[str, PolicyError] = {}
         for name, policy in catalog.items():
             try:
                 self.resolved[name] = resolve(name, policy, num_layers)
             except PolicyError as error:
-                self.misfits[name] = str(error)
+                self.misfits[name] = error
+
+    @classmethod
+    def from_file(
+        cls,
+        path: Path | None,
+        num_layers: int,
+        measured: Mapping[str, tuple[Quality, ...]] | None = None,
+        *,
+        listing: str = ROUTE,
+        keeps_misfits: bool = False,
+    ) -> "PolicyRegistry":
+        """Return the policies that ship, and those that an operator's file adds.
+
+        Args:
+            path: the file, where there is one.
+            num_layers: the depth of the loaded model.
+            measured: as above.
+            listing: as above.
+            keeps_misfits: whether a policy of the file may name layers that the model lacks.
+
+        Raises:
+            PolicyMisfitError: policies of the file name layers that the model lacks; a line each.
+            PolicyError: the file cannot be used, or one of its policies contradicts itself.
+        """
+        shipped = load_catalog()
+        added = {} if path is None else load_added(path, shipped)
+        registry = cls(shipped | added, num_layers, measured, listing)
+        misfits = {name: registry.misfits[name] for name in added if name in registry.misfits}
+        are_misfits = all(isinstance(error, PolicyMisfitError) for error in misfits.values())
+        if misfits and not (are_misfits and keeps_misfits):
+            lines = [f"{path}: {_tell_misfit(name, error)}" for name, error in misfits.items()]
+            raise (PolicyMisfitError if are_misfits else PolicyError)("\n".join(lines))
+        return registry
 
     def find(self, name: str) -> ResolvedPolicy:
         """Return a named policy.
@@ -58,7 +97,7 @@ class PolicyRegistry:
         nearest = ", ".join(nearest_names(name, self.resolved))
         raise NotFoundError(
             f"there is no skip policy {name!r}; the nearest are {nearest}; "
-            "/v1/skip_policies lists them all",
+            f"{self._listing} lists them all",
             param="skip_policy",
         )
 
@@ -80,3 +119,8 @@ class PolicyRegistry:
             return self._resolve_inline(policy)
         except PolicyError as error:
             raise PolicyFitError(str(error), param="skip_policy") from error
+
+
+def _tell_misfit(name: str, error: PolicyError) -> str:
+    relation = " does not fit this model" if isinstance(error, PolicyMisfitError) else ""
+    return f"policy {name!r}{relation}: {error}"

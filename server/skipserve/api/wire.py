@@ -1,9 +1,12 @@
 """What goes over HTTP: OpenAI's request and reply forms with the fields that skipserve adds."""
 
+import re
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -27,6 +30,21 @@ MAX_CHOICES = 16
 MAX_BIASES = 1024
 MAX_NAME_LENGTH = 200
 _LARGEST_COUNT = 2**31 - 1
+_SALT = r"^[!-~]+$"
+_TOKEN_ID = r"^[0-9]{1,10}$"
+
+
+def _check_salt(value: str) -> str:
+    if not re.fullmatch(_SALT, value):
+        raise ValueError("this may hold printable ASCII characters, and no spaces")
+    return value
+
+
+def _check_token_id(value: str) -> str:
+    if not re.fullmatch(_TOKEN_ID, value):
+        raise ValueError("the names must be token ids, such as 13")
+    return value
+
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Flag = Annotated[bool, Field(strict=True)]
@@ -35,7 +53,11 @@ TokenId = Annotated[int, Field(strict=True, ge=0, le=_LARGEST_COUNT)]
 Text = Annotated[str, Field(max_length=MAX_TEXT_LENGTH)]
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH)]
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
-Salt = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[!-~]+$")]
+Salt = Annotated[
+    str,
+    Field(min_length=1, max_length=128, json_schema_extra={"pattern": _SALT}),
+    AfterValidator(_check_salt),
+]
 Stops = Annotated[tuple[Stop, ...], Field(max_length=MAX_STOPS)]
 
 
@@ -149,13 +171,19 @@ class ResponseFormat(_Form):
     json_schema: dict[str, Any] | None = None
 
 
-def _policy_kind(value: object) -> str:
-    return "name" if isinstance(value, str) else "inline"
+def _policy_kind(value: object) -> str | None:
+    if isinstance(value, str):
+        return "name"
+    return "inline" if isinstance(value, Mapping | SkipPolicy) else None
 
 
 PolicyChoice = Annotated[
     Annotated[Name, Tag("name")] | Annotated[SkipPolicy, Tag("inline")],
-    Discriminator(_policy_kind),
+    Discriminator(
+        _policy_kind,
+        custom_error_type="policy_form",
+        custom_error_message='a skip policy is a name, or is spelt out as {"rules": [...]}',
+    ),
 ]
 
 
@@ -220,7 +248,7 @@ class ChatForm(_Form):
     repetition_penalty: Annotated[Number, Field(gt=0, le=10)] | None = None
     logit_bias: (
         Annotated[
-            dict[Annotated[str, Field(pattern=r"^[0-9]{1,10}$")], Number],
+            dict[Annotated[str, AfterValidator(_check_token_id)], Number],
             Field(max_length=MAX_BIASES),
         ]
         | None

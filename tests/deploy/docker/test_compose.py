@@ -153,4 +153,4 @@ def test_the_server_does_not_start_with_an_empty_key(
     with starting as process:
         output, _ = process.communicate()
     assert process.returncode == 2
-    assert f"{empty.removeprefix('skipserve_')}: Value error, the key is empty" in output
+    assert f"{empty.removeprefix('skipserve_')}: the key is empty" in output

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from bad_forms import check_words, spoilt
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
@@ -77,23 +78,23 @@ def told_of(body: Any) -> str:
     [
         (None, "the body must be a JSON object"),
         ([], "the body must be a JSON object"),
-        ({}, "messages: Field required"),
+        ({}, "messages: this field is missing"),
         ({"messages": []}, "messages: the list is empty"),
         ({"messages": [{"role": "user", "content": []}]}, "messages.0.content: the list is empty"),
-        ({"messages": [{"role": "user"}]}, "messages.0.content: Field required"),
+        ({"messages": [{"role": "user"}]}, "messages.0.content: this field is missing"),
         (
             {"messages": [{"role": "user", "content": [{"type": "text", "text": "", "x": 1}]}]},
             "messages.0.content.0.x: this field is not known",
         ),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
-            "messages.0.content.0.image_url.url: Field required",
+            "messages.0.content.0.image_url.url: this field is missing",
         ),
-        ({"messages": [USER], "stop": 5}, "stop: Input should be a valid string"),
-        ({"messages": [USER], "stop": ["a", 5]}, "stop.1: Input should be a valid string"),
+        ({"messages": [USER], "stop": 5}, "stop: this must be a text"),
+        ({"messages": [USER], "stop": ["a", 5]}, "stop.1: this must be a text"),
         (
             {"messages": [USER], "skip_policy": {"rules": [{"action": "skip_block"}]}},
-            "skip_policy.rules.0.layers: Field required",
+            "skip_policy.rules.0.layers: this field is missing",
         ),
         (
             {
@@ -104,10 +105,80 @@ def told_of(body: Any) -> str:
             },
             "skip_policy.rules.0.layers: the range from 9 to 8 holds no layer",
         ),
+        (
+            {"messages": [USER], "skip_policy": 5},
+            'skip_policy: a skip policy is a name, or is spelt out as {"rules": [...]}',
+        ),
+        (
+            {"messages": [USER], "max_token": 3},
+            "max_token: this field is not known; is it max_tokens?",
+        ),
+        (
+            {"messages": [USER], "chat_template": "{{ messages }}"},
+            "chat_template: a request cannot bring its own chat template",
+        ),
+        (
+            {"messages": [USER], "cache_salt": "a b"},
+            "cache_salt: this may hold printable ASCII characters, and no spaces",
+        ),
+        (
+            {"messages": [USER], "logit_bias": {"yes": 1}},
+            "logit_bias.yes: the names must be token ids, such as 13",
+        ),
     ],
 )
 def test_a_fault_is_told_once_with_its_place(body: Any, message: str) -> None:
     assert told_of(body) == message
+
+
+FORM: dict[str, Any] = {
+    "messages": [
+        USER,
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "Hi"},
+                {"type": "image_url", "image_url": {"url": "data:", "detail": "low"}},
+            ],
+        },
+    ],
+    "model": "m",
+    "skip_policy": {"rules": [{"action": "skip_block", "layers": [1]}]},
+    "vllm_xargs": {"skip_policy": "full"},
+    "cache_salt": "s",
+    "timeout_seconds": 3,
+    "max_completion_tokens": 3,
+    "max_tokens": 3,
+    "temperature": 0,
+    "top_p": 1,
+    "seed": 1,
+    "stop": ["a"],
+    "logprobs": True,
+    "top_logprobs": 1,
+    "stream": True,
+    "stream_options": {"include_usage": True},
+    "n": 1,
+    "top_k": 1,
+    "min_p": 0,
+    "presence_penalty": 0,
+    "frequency_penalty": 0,
+    "repetition_penalty": 1,
+    "logit_bias": {"1": 1},
+    "response_format": {"type": "text", "json_schema": {}},
+}
+
+
+def test_no_word_of_pydantics_is_told_of_a_body() -> None:
+    assert ChatForm.model_validate(FORM).model_fields_set == set(ChatForm.model_fields)
+    kinds: set[str] = set()
+    bodies: list[object] = [None, [], "Hi", {1: 2}, *spoilt(FORM)]
+    for body in bodies:
+        try:
+            ChatForm.model_validate(body)
+        except ValidationError as error:
+            kinds |= check_words(error, ChatForm, body)
+            assert told_of(body)
+    assert len(kinds) > 20
 
 
 @pytest.mark.parametrize("content", ["part", {"type": "audio"}, {"type": []}, {"text": "Hi"}, None])
