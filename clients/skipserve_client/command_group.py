@@ -9,11 +9,12 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperCommand, TyperGroup
 
-from skipserve_client.errors import ClientError, ConnectionFailedError
+from skipserve_client.errors import ApiError, ClientError, ConnectionFailedError
 from skipserve_policies.resolve import PolicyError
 
 # The extra that brings what a command needs, where the light client does not have it.
 _EXTRAS = {"train": "train", "evaluate": "evaluate"}
+_UNAUTHORIZED = 401
 
 _ANY_LENGTH = 10_000
 
@@ -85,7 +86,7 @@ class CommandGroup(TyperGroup):
             _complain(str(error))
             raise typer.Exit(error.exit_code) from error
         except (ClientError, PolicyError) as error:
-            _complain(str(error))
+            _complain(f"{error}{_key_hint(error)}")
         except ModuleNotFoundError as error:
             _complain(_missing(ctx.invoked_subcommand or "", error))
         raise typer.Exit(1)
@@ -125,6 +126,13 @@ def _absent(name: str, message: str) -> Any:
 def _missing(command: str, error: ModuleNotFoundError) -> str:
     extra = _EXTRAS.get(command, "server")
     return f"{command} needs the module {error.name}: run pip install 'skipserve[{extra}]'"
+
+
+def _key_hint(error: Exception) -> str:
+    """Return how a command is given a key, where the server asks for one or wants another."""
+    if isinstance(error, ApiError) and error.status == _UNAUTHORIZED:
+        return "; give the key with --api-key, or in SKIPSERVE_API_KEY"
+    return ""
 
 
 def _complain(message: str) -> None:

@@ -26,6 +26,12 @@ def late() -> None:
 
 tools = typer.Typer(help="Several tools.")
 
+def locked(status: int) -> None:
+    """Meets a server that refuses."""
+    from skipserve_client.errors import ApiError
+
+    raise ApiError(status, "no")
+
 @tools.command()
 def hammer() -> None:
     typer.echo("bang")
@@ -41,6 +47,7 @@ def _plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = {
         "shout": "plugin_of_a_test:shout",
         "late": "plugin_of_a_test:late",
+        "locked": "plugin_of_a_test:locked",
         "tools": "plugin_of_a_test:tools",
         "train": "broken_plugin_of_a_test:train",
     }
@@ -86,3 +93,9 @@ def test_a_missing_package_says_what_to_install(command: str, extra: str) -> Non
     assert "package_that_is_missing" in result.stderr
     assert f"pip install 'skipserve[{extra}]'" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_server_that_wants_a_key_is_told_with_how_to_give_it() -> None:
+    told = run("locked", "401").stderr
+    assert told == ("error: no (HTTP 401); give the key with --api-key, or in SKIPSERVE_API_KEY\n")
+    assert run("locked", "403").stderr == "error: no (HTTP 403)\n"

@@ -45,16 +45,15 @@ class RequireKey:
         await self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
-        key = _bearer(scope)
+        header = Headers(scope=scope).get("authorization", "")
+        key = _bearer(header)
         given = _digest(key or "")
         # Always both: what matches changes nothing in the time it takes.
         is_client, is_reader = _is_in(given, self._digests), _is_in(given, self._metrics_digests)
         if key is not None and is_client:
             scope.setdefault("state", {})[_STATE_NAME] = given
         elif key is None or not is_reader:
-            raise AuthenticationError(
-                "this server wants an API key: send it as Authorization: Bearer KEY"
-            )
+            raise AuthenticationError(_tell_fault(header, key))
         elif (scope.get("method"), scope["path"]) != ("GET", _METRICS_PATH):
             raise KeyScopeError(f"this API key opens GET {_METRICS_PATH} and nothing else")
 
@@ -75,6 +74,18 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
-def _bearer(scope: Scope) -> str | None:
-    scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+def _bearer(header: str) -> str | None:
+    scheme, _, key = header.partition(" ")
     return key.strip() if scheme.lower() == "bearer" and key.strip() else None
+
+
+def _tell_fault(header: str, key: str | None) -> str:
+    """Say what is wrong with a header, without what it holds: that may be a key of elsewhere."""
+    if key is not None:
+        return "the API key is wrong: it is none of those that this server was given"
+    form = "send it in the header Authorization: Bearer KEY"
+    if not header.strip():
+        return f"this server wants an API key: {form}"
+    if header.strip().lower() == "bearer":
+        return f"the header Authorization holds no API key behind Bearer: {form}"
+    return f"this server wants an API key, and the header Authorization has no Bearer: {form}"

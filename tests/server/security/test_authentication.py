@@ -111,6 +111,39 @@ def test_nothing_else_opens(locked: FastAPI, value: str) -> None:
     assert send(locked, "GET", "/v1/models", headers=headers).status_code == 401
 
 
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (None, "this server wants an API key: send"),
+        ("", "this server wants an API key: send"),
+        ("Bearer", "holds no API key behind Bearer"),
+        ("Bearer  ", "holds no API key behind Bearer"),
+        ("Basic dXNlcjpwYXNz", "has no Bearer"),
+        ("first-key", "has no Bearer"),
+        ("Bearer:first-key", "has no Bearer"),
+        ("Bearer nope", "the API key is wrong"),
+        ("bearer first-ke", "the API key is wrong"),
+    ],
+)
+def test_a_refusal_says_what_is_wrong_and_never_what_was_sent(
+    locked: FastAPI, value: str | None, told: str
+) -> None:
+    headers = {} if value is None else {"Authorization": value}
+    reply = send(locked, "GET", "/v1/models", headers=headers)
+    message = reply.json()["error"]["message"]
+    assert reply.status_code == 401
+    assert told in message
+    assert ("send it in the header Authorization: Bearer KEY" in message) != ("wrong" in message)
+    for part in (value or "").split()[1:] or ["first-key"]:
+        assert part not in message
+
+
+def test_keys_that_are_wrong_in_many_ways_get_one_text(locked: FastAPI) -> None:
+    wrong = ["x", "first-ke", "first-key2", "FIRST-KEY", "scraper", "first-key,second-key"]
+    replies = {send_with(locked, key, "GET", "/v1/models").text for key in wrong}
+    assert len(replies) == 1
+
+
 @pytest.mark.parametrize("host", ["x/health?", "x/health#", "a@b", "/health", "x?/ready", ""])
 def test_s30_the_host_header_opens_nothing(locked: FastAPI, host: str) -> None:
     reply = send(locked, "GET", "/v1/models", headers={"Host": host})
