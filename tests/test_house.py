@@ -74,6 +74,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "skipserve.offline": {
         "skipserve.api",
         "skipserve.checkpoint_notes",
+        "skipserve.engine.engine",
         "skipserve.engine.loading",
         "skipserve.engine.types",
         "skipserve.errors",

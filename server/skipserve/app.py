@@ -27,7 +27,7 @@ from skipserve.api.serving import Serving
 from skipserve.checkpoint_notes import checkpoint_notes
 from skipserve.engine.service import EngineService
 from skipserve.engine.types import EngineLimits, EngineSpec
-from skipserve.media.decode import PixelLimits, refuse_bombs
+from skipserve.media.decode import PixelLimits
 from skipserve.media.preprocess import Preprocessor
 from skipserve.metrics.registry import ServerMetrics
 from skipserve.model.config import ModelConfig, ModelFilesError
@@ -200,7 +200,6 @@ def _build_tracer(settings: Settings, model: str) -> Tracer | None:
 def _build_app(settings: Settings, serving: Serving, tracer: Tracer | None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
-        refuse_bombs()
         await serving.service.start()
         try:
             yield

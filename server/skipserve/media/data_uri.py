@@ -59,13 +59,16 @@ def decode_data_uri(url: str, param: str, max_bytes: int) -> EncodedImage:
             param,
         )
     payload = url[head.end() :]
-    if _decoded_length(payload) > max_bytes:
-        raise UnusableImageError(f"an image may hold at most {max_bytes} bytes", param)
+    num_bytes = _decoded_length(payload)
+    if num_bytes > max_bytes:
+        raise UnusableImageError(
+            f"the image file holds {num_bytes} bytes; it may hold at most {max_bytes} bytes", param
+        )
     try:
         content = base64.b64decode(payload, validate=True)
     except (binascii.Error, ValueError) as error:
         raise UnusableImageError("the image is not valid base64", param) from error
-    if len(content) != _decoded_length(payload):
+    if len(content) != num_bytes:
         raise UnusableImageError("the image is not valid base64: wrong padding", param)
     return EncodedImage(content, param)
 

@@ -1,17 +1,19 @@
 """Hostile image bytes to an RGB picture, under limits that are checked before decoding."""
 
 import io
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from skipserve.errors import UnusableImageError
 from skipserve.media.data_uri import FORMAT_OF_MEDIA_TYPE, EncodedImage
 
 _FORMATS = tuple(dict.fromkeys(FORMAT_OF_MEDIA_TYPE.values()))
+
+# So much of a file's beginning tells its format, as in Pillow.
+_MAGIC_LENGTH = 16
 
 # What shows through transparent pixels.
 BACKGROUND = (255, 255, 255)
@@ -47,11 +49,21 @@ def decode_images(images: list[EncodedImage], limits: PixelLimits) -> list[Image
 
 
 def _decode(image: EncodedImage, max_pixels: int) -> Image.Image:
-    with (
-        _refuses_broken(image.param),
-        Image.open(io.BytesIO(image.content), formats=_FORMATS) as picture,
-    ):
+    with _refuses_broken(image.param, image.content), _open(image.content) as picture:
         return as_shown(picture, max_pixels, image.param)
+
+
+def _open(content: bytes) -> ImageFile.ImageFile:
+    """Open a file as `Image.open` does, but for Pillow's own limit: it does not tell the size.
+
+    Nothing is decoded before `_check_size` has seen the size.
+    """
+    Image.init()
+    for name in _FORMATS:
+        factory, accepts = Image.OPEN[name]
+        if accepts is None or accepts(content[:_MAGIC_LENGTH]) is True:
+            return factory(io.BytesIO(content), "")
+    raise UnidentifiedImageError
 
 
 def as_shown(picture: Image.Image, max_pixels: int, param: str) -> Image.Image:
@@ -66,29 +78,38 @@ def as_shown(picture: Image.Image, max_pixels: int, param: str) -> Image.Image:
         return _flatten(ImageOps.exif_transpose(picture))
 
 
-def refuse_bombs() -> None:
-    """Make Pillow's warning of a decompression bomb an error, for the whole process."""
-    warnings.simplefilter("error", Image.DecompressionBombWarning)
-
-
 @contextmanager
-def _refuses_broken(param: str) -> Iterator[None]:
+def _refuses_broken(param: str, content: bytes | None = None) -> Iterator[None]:
     """Turn whatever Pillow raises into our own error, without Pillow's words."""
     try:
         yield
     except UnusableImageError:
         raise
     except Exception as error:
-        raise UnusableImageError(
-            "the image cannot be decoded; JPEG, PNG, WebP, GIF and BMP are read", param
-        ) from error
+        raise UnusableImageError(_tell_fault(error, content), param) from error
+
+
+def _tell_fault(error: Exception, content: bytes | None) -> str:
+    if content == b"":
+        return "the image file is empty"
+    if "truncated" in str(error).lower() or _is_cut_webp(content or b""):
+        return "the image file is cut off: its end is missing"
+    return "the image cannot be decoded; JPEG, PNG, WebP, GIF and BMP are read"
+
+
+def _is_cut_webp(content: bytes) -> bool:
+    """Whether a WebP file is shorter than it says; Pillow does not tell why it fails."""
+    return content[:4] == b"RIFF" and int.from_bytes(content[4:8], "little") + 8 > len(content)
 
 
 def _check_size(picture: Image.Image, max_pixels: int, param: str) -> None:
-    if picture.width * picture.height > max_pixels:
+    size, num_pixels = f"{picture.width} x {picture.height}", picture.width * picture.height
+    if num_pixels == 0:
+        raise UnusableImageError(f"the image is empty: it is {size} pixels", param)
+    if num_pixels > max_pixels:
         raise UnusableImageError(
-            f"the image is {picture.width} x {picture.height} pixels; "
-            f"at most {max_pixels} pixels are left for it",
+            f"the image is too large: it is {size} pixels, and at most {max_pixels} pixels are "
+            "left for it",
             param,
         )
 

@@ -5,7 +5,6 @@ import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Unpack
 
 from pydantic import ValidationError
@@ -16,32 +15,59 @@ from skipserve.api.convert import Prepared
 from skipserve.api.policies import PolicyRegistry
 from skipserve.api.report import Reporter
 from skipserve.checkpoint_notes import checkpoint_notes
+from skipserve.engine.engine import Engine, StepResult
 from skipserve.engine.loading import load
-from skipserve.engine.types import EngineLimits, EngineSpec, Image, Request, StepOutput
+from skipserve.engine.types import (
+    EngineLimits,
+    EngineSpec,
+    Failed,
+    FailureKind,
+    Image,
+    Request,
+    StepOutput,
+)
 from skipserve.errors import EngineError, InvalidRequestError, SkipserveError
 from skipserve.media.preprocess import Preprocessor
 from skipserve.model.config import ModelConfig, ModelFilesError
 from skipserve.model_folder import DEMO, StartError, model_folder
 from skipserve.offline.answers import Answer, GrowingAnswer
+from skipserve.offline.arguments import (
+    checked_count,
+    checked_device,
+    checked_dtype,
+    checked_limits,
+    checked_path,
+    name_arguments,
+)
 from skipserve.offline.questions import (
     AnyQuestion,
     ImageSource,
-    Question,
     describe_image,
-    first_fault,
+    list_questions,
     naming,
     read_image,
     read_question,
 )
-from skipserve.offline.sampling import Sampling, sampling_params, stop_strings, stop_tokens
+from skipserve.offline.sampling import (
+    Sampling,
+    checked_sampling,
+    sampling_params,
+    stop_strings,
+    stop_tokens,
+)
 from skipserve.prompt.processor import PromptProcessor
 from skipserve.prompt.tokenizer_files import TokenizerFilesError
-from skipserve.settings import Dtype
-from skipserve_policies.catalog import load_catalog
+from skipserve_policies.faults import faults_of
 from skipserve_policies.resolve import PolicyError, ResolvedPolicy
 from skipserve_policies.schema import SkipPolicy
 
 logger = logging.getLogger("skipserve")
+
+_POLICY_FORMS = "a skip policy is a name or a mapping with rules"
+_OUT_OF_MEMORY = (
+    "the device ran out of memory; take on fewer questions at a time (max_running of limits), "
+    "fewer images, or a shorter text"
+)
 
 # A name, or a policy spelt out.
 PolicyChoice = str | SkipPolicy | Mapping[str, Any]
@@ -64,13 +90,13 @@ class LLaVA:
         device: "auto", or a device as torch names it.
         dtype: "auto" for the checkpoint's, "float32", "bfloat16" or "float16".
         num_threads: CPU threads, for all of torch in this process; None leaves them as they are.
-        policies: a YAML file that adds skip policies.
+        policies: a YAML file that adds skip policies, which must fit the model.
         limits: how much the engine takes on at once.
         max_image_pixels: width times height of one image.
 
     Raises:
-        StartError: the model or the policies file cannot be used.
-        EngineError: there is no such device.
+        StartError: an argument is at fault, or the model or the policies file cannot be used.
+        EngineError: there is no such device, or too little memory.
     """
 
     def __init__(
@@ -84,23 +110,30 @@ class LLaVA:
         limits: EngineLimits | None = None,
         max_image_pixels: int = 40_000_000,
     ) -> None:
-        folder = model_folder(os.fspath(model))
-        limits = limits or EngineLimits()
-        spec = EngineSpec(folder, device, _checked_dtype(dtype), num_threads, limits)
+        folder = model_folder(str(checked_path("model", model)))
+        file = None if policies is None else checked_path("policies", policies)
+        spec = EngineSpec(
+            folder,
+            checked_device(device),
+            checked_dtype(dtype),
+            None if num_threads is None else checked_count("num_threads", num_threads),
+            checked_limits(limits),
+        )
+        self._max_image_pixels = checked_count("max_image_pixels", max_image_pixels)
         try:
             config = ModelConfig.from_folder(folder)
             sizes = config.sizes
-            catalog = load_catalog(None if policies is None else Path(policies))
-            self._registry = PolicyRegistry(catalog, sizes.decoder.num_layers)
+            self._registry = PolicyRegistry.from_file(
+                file, sizes.decoder.num_layers, listing="the attribute policies"
+            )
             self._prompts = PromptProcessor.from_folder(folder, config)
             self._preprocessor = Preprocessor.from_config(config, max_image_pixels)
-            self._engine, _ = load(spec)
+            self._engine = _load_engine(spec)
             notes = checkpoint_notes(folder)
         except (ModelFilesError, TokenizerFilesError, PolicyError) as error:
             raise StartError(str(error)) from error
         for note in notes:
             logger.warning(note)
-        self._max_image_pixels = max_image_pixels
         self._reporter = Reporter(sizes)
         # Never one twice: what is left of a call that failed is not taken for the next one's.
         self._ids = map("question-{}".format, itertools.count())
@@ -140,15 +173,16 @@ class LLaVA:
             InvalidRequestError: a question, a policy or a keyword is at fault; says which.
             UnusableImageError: a picture cannot be read; says which.
             NotFoundError: there is no such policy; names the nearest.
-            EngineError: the engine failed. It can be used again.
+            EngineError: the engine failed, or the model's output is not a number; it can be used
+                again.
+            TypeError: there is no such keyword.
         """
-        if isinstance(questions, str | Question):
-            raise InvalidRequestError("questions is a single question; put it into a list")
-        asked = list(questions)
+        asked = list_questions(questions)
+        options = checked_sampling(sampling)
         policies = self._choose_policies(skip_policy, len(asked))
         images: dict[bytes, Image] = {}
         prepared = [
-            self._prepare(index, *pair, sampling, images)
+            self._prepare(index, *pair, options, images)
             for index, pair in enumerate(zip(asked, policies, strict=True))
         ]
         return self._answer(prepared, progress)
@@ -158,6 +192,12 @@ class LLaVA:
     ) -> list[ResolvedPolicy]:
         if isinstance(choice, str | SkipPolicy | Mapping):
             return [self._find_policy(choice)] * count
+        if isinstance(choice, bytes) or not isinstance(choice, Sequence):
+            raise InvalidRequestError(
+                f"skip_policy is of type {type(choice).__name__}; {_POLICY_FORMS}, or a list with "
+                "one for each question",
+                param="skip_policy",
+            )
         if len(choice) != count:
             raise InvalidRequestError(
                 f"there are {len(choice)} skip policies for {count} questions; "
@@ -176,10 +216,9 @@ class LLaVA:
         try:
             return self._registry.resolve_inline(SkipPolicy.model_validate(choice))
         except ValidationError as error:
-            raise InvalidRequestError(
-                f"a skip policy is a name or a mapping with rules; {first_fault(error)}",
-                param="skip_policy",
-            ) from error
+            fault = faults_of(error, SkipPolicy, choice)[0]
+            told = fault if fault.place else f"this is of type {type(choice).__name__}"
+            raise InvalidRequestError(f"{_POLICY_FORMS}; {told}", param="skip_policy") from error
 
     def _prepare(
         self,
@@ -234,12 +273,15 @@ class LLaVA:
         with Progress(console=Console(stderr=True), disable=not shows_progress) as bar:
             task = bar.add_task("Answering", total=len(answers))
             while self._engine.has_work:
-                for output in self._step():
+                result = self._step()
+                for output in result.outputs:
                     bar.advance(task, self._take(output, answers[output.request_id]))
+                for failed in result.failed:
+                    raise _failure(failed, list(answers).index(str(failed.request_id)))
 
-    def _step(self) -> Sequence[StepOutput]:
+    def _step(self) -> StepResult:
         try:
-            return self._engine.step().outputs
+            return self._engine.step()
         except SkipserveError:
             raise
         except Exception as error:
@@ -253,8 +295,18 @@ class LLaVA:
         return answer.is_over
 
 
-def _checked_dtype(dtype: str) -> str:
+def _load_engine(spec: EngineSpec) -> Engine:
     try:
-        return Dtype(dtype).value
-    except ValueError as error:
-        raise StartError(f"dtype is {dtype!r}; it must be one of {', '.join(Dtype)}") from error
+        engine, _ = load(spec)
+    except EngineError as error:
+        raise EngineError(name_arguments(error.message)) from error
+    except (RuntimeError, MemoryError) as error:
+        raise EngineError(f"the model cannot be loaded on {spec.device}: {error}") from error
+    return engine
+
+
+def _failure(failed: Failed, index: int) -> EngineError:
+    """Return what ends a call because a step could not answer one of its questions."""
+    is_memory = failed.kind is FailureKind.OUT_OF_MEMORY
+    place = f"questions[{index}]"
+    return EngineError(f"{place}: {_OUT_OF_MEMORY if is_memory else failed.message}", place)

@@ -1,7 +1,8 @@
 """What is asked offline: questions in the forms that users have them in. Knows no tokens."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from skipserve.errors import InvalidRequestError, SkipserveError, UnusableImageE
 from skipserve.media.data_uri import EncodedImage, decode_data_uri
 from skipserve.media.decode import PixelLimits, as_shown, decode_images
 from skipserve.prompt.template import ImagePart, Message, TextPart
+from skipserve_policies.faults import faults_of
 
 # A path, a data URI, the bytes of a picture file, or a PIL image.
 ImageSource = str | os.PathLike[str] | bytes | Picture
@@ -24,6 +26,9 @@ _FORMS = (
     "a question is a text, a tuple of an image (or a list of images) and a text, a Question, "
     "or a list of messages in OpenAI's form"
 )
+_IMAGE_FORMS = "an image is a path, a data URI, the bytes of a picture file or a PIL image"
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif")
+_PAIR = 2
 
 
 @dataclass(frozen=True)
@@ -56,37 +61,106 @@ class Conversation:
     images: tuple[ImageSource, ...]
 
 
+def list_questions(questions: Iterable[AnyQuestion]) -> list[AnyQuestion]:
+    """Return several questions, in their order.
+
+    Raises:
+        InvalidRequestError: it is a single question, or could be taken for one, or holds none.
+    """
+    match questions:
+        case str() | Question():
+            raise _not_several("a single question; put it into a list: [question]")
+        case bytes() | os.PathLike() | Picture():
+            raise _not_several("a picture; ask about it with [(image, text)]")
+        case Mapping():
+            raise _not_several(
+                "a mapping; messages are put into a list, and that into another: [[message]]"
+            )
+        case Set():
+            raise _not_several("a set, which has no order; make it a list")
+        case (_, str()) if isinstance(questions, tuple):
+            raise _not_several(
+                "a tuple that may be one question or two; write [(image, text)] for one about an "
+                "image, [text, text] for two"
+            )
+    try:
+        return list(questions)
+    except TypeError as error:
+        raise _not_several(f"of type {type(questions).__name__}; it must be a list") from error
+
+
+def _not_several(reason: str) -> InvalidRequestError:
+    return InvalidRequestError(f"questions is {reason}", param="questions")
+
+
 def read_question(question: AnyQuestion) -> Conversation:
     """Return a question of any form as a conversation.
 
     Raises:
-        InvalidRequestError: it is of no form that is known.
+        InvalidRequestError: it is of no form that is known, or a picture stands where a text does.
     """
     match question:
         case str() as text:
+            if _is_picture(text):
+                raise InvalidRequestError(
+                    "this is a picture without a text: ask about it with a tuple, (image, text); "
+                    "Question(text) takes any text as one"
+                )
             return _conversation(text, ())
         case Question(text, images):
             return _conversation(text, images)
         case list():
             return _read_turns(question)
         case (images, text):
+            if isinstance(text, str) and _is_picture(text):
+                raise InvalidRequestError("the second of the two is a picture; it goes first")
             return _conversation(text, images)
-    raise InvalidRequestError(f"{_FORMS}; this is of type {type(question).__name__}")
+    raise InvalidRequestError(
+        f"{_FORMS}; this is of type {type(question).__name__}{_advise(question)}"
+    )
+
+
+def _is_picture(text: str) -> bool:
+    """Whether a text can only be meant as a picture: a file, or a word that ends as one's name."""
+    is_name = text.lower().endswith(_SUFFIXES) and not any(map(str.isspace, text))
+    return is_name or text.startswith("data:image/") or os.path.isfile(text)
+
+
+def _advise(question: object) -> str:
+    match question:
+        case Mapping():
+            return ", and messages go into a list of their own: [[message], [message]]"
+        case tuple() if len(question) > _PAIR:
+            return f" with {len(question)} parts, and several images go into a list"
+        case bytes() | os.PathLike() | Picture():
+            return ", a picture without a text: ask about it with a tuple, (image, text)"
+    return ""
 
 
 def _conversation(text: object, images: object) -> Conversation:
     if not isinstance(text, str):
-        raise InvalidRequestError(f"{_FORMS}; here the text is of type {type(text).__name__}")
+        raise InvalidRequestError(
+            f"{_FORMS}; here the text is of type {type(text).__name__}; the image goes first"
+        )
     several: Sequence[Any] = images if isinstance(images, list | tuple) else (images,)
     places = tuple(ImagePart() for _ in several)
     return Conversation((Message("user", (*places, TextPart(text))),), tuple(several))
 
 
-def _read_turns(turns: object) -> Conversation:
+def _read_turns(turns: Sequence[object]) -> Conversation:
+    if not all(isinstance(turn, Mapping) for turn in turns):
+        raise InvalidRequestError(
+            f"{_FORMS}; this list holds something else than messages: an image and its text are "
+            "a tuple, (image, text)"
+        )
+    given = {"messages": [dict(turn) for turn in turns]}  # type: ignore[call-overload]
     try:
-        form = ChatForm.model_validate({"messages": turns})
+        form = ChatForm.model_validate(given)
     except ValidationError as error:
-        raise InvalidRequestError(f"{_FORMS}; {first_fault(error)}") from error
+        fault = faults_of(error, ChatForm, given)[0]
+        place = ".".join(map(str, fault.place[1:]))
+        told = f"message {place}: {fault.message}" if place else f"here {fault.message}"
+        raise InvalidRequestError(f"{_FORMS}; {told}") from error
     images = tuple(
         part.image_url.url
         for message in form.messages
@@ -113,6 +187,10 @@ def _content(source: str | os.PathLike[str] | bytes) -> bytes:
     match source:
         case bytes():
             return source
+        case str() if re.match(r"(https?|ftp)://", source, re.IGNORECASE):
+            raise UnusableImageError(
+                "images are not fetched from the web: download it, and give its path"
+            )
         case str() if source.startswith("data:"):
             return decode_data_uri(source, "", max_bytes=len(source)).content
         case str() | os.PathLike():
@@ -122,9 +200,14 @@ def _content(source: str | os.PathLike[str] | bytes) -> bytes:
                 reason = getattr(error, "strerror", None) or error
                 raise UnusableImageError(f"the file cannot be read: {reason}") from error
     raise UnusableImageError(
-        "an image is a path, a data URI, the bytes of a picture file or a PIL image; "
-        f"this is of type {type(source).__name__}"
+        f"{_IMAGE_FORMS}; this is of type {type(source).__name__}{_convert(source)}"
     )
+
+
+def _convert(source: object) -> str:
+    if hasattr(source, "__array__"):
+        return ", which PIL.Image.fromarray may turn into one"
+    return ", whose read() may give the bytes" if hasattr(source, "read") else ""
 
 
 def describe_image(source: ImageSource) -> str:
@@ -145,10 +228,3 @@ def naming(place: str) -> Iterator[None]:
         yield
     except SkipserveError as error:
         raise type(error)(f"{place}: {error.message}", place) from error
-
-
-def first_fault(error: ValidationError) -> str:
-    """Return what pydantic found wrong first, with its place."""
-    fault = error.errors()[0]
-    place = ".".join(map(str, fault["loc"]))
-    return f"{place}: {fault['msg']}" if place else fault["msg"]

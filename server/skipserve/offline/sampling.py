@@ -1,13 +1,21 @@
 """How answers are sampled: the keywords of `LLaVA.generate`, and what the engine makes of them."""
 
-from collections.abc import Sequence
-from typing import Any, TypedDict
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from numbers import Integral, Real
+from typing import Any, TypedDict, get_args, get_type_hints
 
 from skipserve.engine.types import SamplingParams
 from skipserve.errors import InvalidRequestError
 
 _MAX_TOKENS = 128
 _NUM_SEEDS = 2**64
+
+# By the type that a keyword is declared with: what it takes, and how that is called.
+_NUMBERS: dict[type, tuple[type, str]] = {
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+}
 
 
 class Sampling(TypedDict, total=False):
@@ -40,6 +48,41 @@ class Sampling(TypedDict, total=False):
     top_logprobs: int
 
 
+def checked_sampling(given: Mapping[str, Any]) -> Sampling:
+    """Return keywords whose names are known and whose values are of the right kinds.
+
+    Raises:
+        TypeError: there is no such keyword.
+        InvalidRequestError: a value is of another kind.
+    """
+    kinds = get_type_hints(Sampling)
+    checked = Sampling()
+    for name, value in given.items():
+        if name not in kinds:
+            near = get_close_matches(name, kinds, n=1)
+            guess = f"; is it {near[0]!r}?" if near else ""
+            raise TypeError(f"generate() got an unexpected keyword argument {name!r}{guess}")
+        checked[name] = _checked(name, value, kinds[name])  # type: ignore[literal-required]
+    return checked
+
+
+def _checked(name: str, value: Any, kind: Any) -> Any:
+    """Return a value as plain Python has it; numbers may be NumPy's."""
+    if kind is bool:
+        is_right, right = isinstance(value, bool), "True or False"
+    elif kind in _NUMBERS:
+        numbers, right = _NUMBERS[kind]
+        is_right = isinstance(value, numbers) and not isinstance(value, bool)
+        value = kind(value) if is_right else value
+    else:
+        right = "a text or a list" if str in get_args(kind) else "a list"
+        is_right = isinstance(value, Sequence) and not isinstance(value, bytes)
+    if not is_right:
+        message = f"{name} is {value!r}; it must be {right}, or be left out"
+        raise InvalidRequestError(message, param=name)
+    return value
+
+
 def sampling_params(sampling: Sampling, index: int, num_left: int) -> SamplingParams:
     """Return how the answer to one question is sampled; the engine checks the values.
 
@@ -50,7 +93,6 @@ def sampling_params(sampling: Sampling, index: int, num_left: int) -> SamplingPa
 
     Raises:
         InvalidRequestError: alternatives are asked for without log-probabilities.
-        TypeError: there is no such keyword.
     """
     num_wanted = max(1, min(_MAX_TOKENS, num_left))
     fields: dict[str, Any] = {"max_tokens": num_wanted, "temperature": 0.0}

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 
 from skipserve.errors import UnusableImageError
 from skipserve.media.data_uri import EncodedImage
-from skipserve.media.decode import PixelLimits, decode_images
+from skipserve.media.decode import PixelLimits, as_shown, decode_images
 
 pytestmark = pytest.mark.fast
 
@@ -150,10 +150,65 @@ def test_s20_pixels_are_counted_before_decoding() -> None:
     assert "1001 x 1000" in error.message
 
 
+def claiming(file_format: str, width: int, height: int) -> bytes:
+    """Return a file that claims a size and holds a small picture."""
+    if file_format == "PNG":
+        return png_header(width, height)
+    content = bytearray(encode(random_picture(8, 8), file_format, **FORMATS[file_format]))
+    sides = struct.pack("<II", width, height) if file_format == "BMP" else b""
+    if file_format == "JPEG":  # behind the marker of the frame: length, bits, height, width
+        place, sides = content.index(b"\xff\xc0") + 5, struct.pack(">HH", height, width)
+    elif file_format == "GIF":
+        place, sides = 6, struct.pack("<HH", width, height)
+    else:
+        place = 18
+    content[place : place + len(sides)] = sides
+    return bytes(content)
+
+
+# The larger ones are over Pillow's own two limits, which speak of bombs and not of the size.
+@pytest.mark.parametrize("side", [1001, 10_000, 20_000])
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "GIF", "BMP"])
+def test_s20_a_size_over_the_limit_is_told(file_format: str, side: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        error = refused(claiming(file_format, side, side + 1))
+    assert error.message == (
+        f"the image is too large: it is {side} x {side + 1} pixels, "
+        "and at most 1000000 pixels are left for it"
+    )
+
+
+def test_s20_a_large_webp_and_a_large_animation_are_told() -> None:
+    frames = [Image.new("L", (1200, 1200), level) for level in (0, 255)]
+    for file_format, options in {"WEBP": {}, "GIF": {"save_all": True}}.items():
+        content = encode(frames[0], file_format, append_images=frames[1:], **options)
+        assert "it is 1200 x 1200 pixels" in refused(content).message
+
+
 def test_s20_a_claim_beyond_all_measure() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        refused(png_header(100_000, 100_000))
+        for side in (100_000, 2**31 - 1):
+            assert f"{side} x {side} pixels" in refused(png_header(side, side)).message
+
+
+@pytest.mark.parametrize("size", [(0, 0), (0, 5), (5, 0)])
+def test_what_has_no_pixels(size: tuple[int, int]) -> None:
+    refused(png_header(*size))
+    with pytest.raises(UnusableImageError, match=f"is empty: it is {size[0]} x {size[1]} pixels"):
+        as_shown(Image.new("RGB", size), 100, "messages[0]")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_file_that_is_cut_off_is_told(file_format: str, share: float) -> None:
+    content = encode(random_picture(200, 160), file_format, **FORMATS[file_format])
+    assert "is cut off" in refused(content[: int(len(content) * share)]).message
+
+
+def test_an_empty_file_is_told() -> None:
+    assert refused(b"").message == "the image file is empty"
 
 
 def test_s08_all_images_of_a_request_share_a_budget() -> None:

@@ -1,13 +1,16 @@
 """Tests of asking a model without a server: the demo, and the server's own tiny one."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import torch
 from pictures import data_uri, encode, image_part, question, random_picture
-from PIL.Image import Image
+from PIL.Image import Image, new
+from safetensors.torch import load_file, save_file
 from tiny_llava import make_checkpoint
 
 from skipserve import Answer, LLaVA, Question, SkipserveError
@@ -55,6 +58,12 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def texts(answers: list[Answer]) -> list[str]:
     return [answer.text for answer in answers]
+
+
+def check_words(error: Exception) -> None:
+    """Check that a message speaks of what whoever writes Python has given."""
+    for word in ("/v1/", "HTTP", "--", "request", "body", "max_completion_tokens", "Input should"):
+        assert word not in str(error)
 
 
 def refused(llava: LLaVA, questions: list[Any], **options: Any) -> SkipserveError:
@@ -214,12 +223,20 @@ def test_the_policies(llava: LLaVA, tmp_path: Path) -> None:
     ("asked", "kind", "told"),
     [
         (None, InvalidRequestError, "questions[1]: a question is a text"),
+        ("nowhere.png", InvalidRequestError, "questions[1]: this is a picture without a text"),
         (("nowhere.png", COUNT), UnusableImageError, "questions[1]: image nowhere.png: "),
-        ((b"GIF8", COUNT), UnusableImageError, "questions[1]: an image: the image cannot"),
+        ((b"GIF8", COUNT), UnusableImageError, "questions[1]: an image: the image"),
+        ((new("RGB", (0, 5)), COUNT), UnusableImageError, "the image is empty: it is 0 x 5"),
+        (
+            (encode(new("1", (20_000, 20_000))), COUNT),
+            UnusableImageError,
+            "questions[1]: an image: the image is too large: it is 20000 x 20000 pixels, and at "
+            "most 10000 pixels",
+        ),
         ((random_picture(900, 1), COUNT), UnusableImageError, "questions[1]: an image: "),
         ("why " * 200, InvalidRequestError, "questions[1]: the prompt has"),
     ],
-    ids=["type", "path", "bytes", "thin", "long"],
+    ids=["type", "text", "path", "bytes", "empty", "large", "thin", "long"],
 )
 def test_a_bad_question_is_named(
     checkpoint: Path, asked: Any, kind: type[SkipserveError], told: str
@@ -229,6 +246,7 @@ def test_a_bad_question_is_named(
     assert isinstance(error, kind)
     assert told in str(error)
     assert error.param == "questions[1]"
+    check_words(error)
 
 
 @pytest.mark.usefixtures("untouched")
@@ -240,6 +258,10 @@ def test_a_bad_question_is_named(
         ({"skip_policy": ["full"]}, InvalidRequestError, "1 skip policies for 2 questions"),
         ({"skip_policy": {"rulez": []}}, InvalidRequestError, "rulez"),
         ({"skip_policy": ["full", 7]}, InvalidRequestError, "skip_policy[1]: a skip policy is"),
+        ({"skip_policy": None}, InvalidRequestError, "skip_policy is of type NoneType"),
+        ({"skip_policy": b"full"}, InvalidRequestError, "skip_policy is of type bytes"),
+        ({"skip_policy": iter(["full"])}, InvalidRequestError, "skip_policy is of type list_iter"),
+        ({"max_tokens": "5"}, InvalidRequestError, "max_tokens is '5'"),
         (
             {"skip_policy": {"rules": [{"action": "skip_ffn", "layers": [99]}]}},
             PolicyFitError,
@@ -263,12 +285,48 @@ def test_a_bad_keyword(
     error = refused(llava, [COUNT, COUNT], **options)
     assert isinstance(error, kind)
     assert told in str(error)
+    check_words(error)
 
 
+@pytest.mark.usefixtures("untouched")
 def test_a_single_question_is_no_list(llava: LLaVA) -> None:
-    for single in (COUNT, Question(COUNT)):
-        with pytest.raises(InvalidRequestError, match="put it into a list"):
-            llava.generate(single)  # type: ignore[arg-type]
+    singles: list[Any] = [COUNT, Question(COUNT), (str(PICTURE), COUNT), [str(PICTURE), COUNT]]
+    for single in (*singles, [{"role": "user", "content": COUNT}], PICTURE, None):
+        with pytest.raises(InvalidRequestError, match="questions") as caught:
+            llava.generate(single)
+        check_words(caught.value)
+
+
+@pytest.fixture(scope="module")
+def no_numbers(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> LLaVA:
+    """A model whose head gives no numbers."""
+    folder = shutil.copytree(checkpoint, tmp_path_factory.mktemp("nan") / "tiny")
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    (head,) = (name for name in weights if name.endswith("lm_head.weight"))
+    save_file(weights | {head: torch.full_like(weights[head], torch.nan)}, file)
+    return LLaVA(folder, num_threads=1)
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0}, {"logprobs": True}], ids=str)
+def test_weights_that_are_no_numbers(no_numbers: LLaVA, options: dict[str, Any]) -> None:
+    error = refused(no_numbers, [COUNT, COUNT], **options)
+    assert isinstance(error, EngineError)
+    assert str(error) == "questions[0]: the model's output is not a number"
+    check_words(error)
+
+
+def test_memory_that_runs_out_ends_the_call(llava: LLaVA, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_out(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    with monkeypatch.context() as scarce:
+        scarce.setattr(Llava, "forward", run_out)
+        error = refused(llava, [COUNT, DESCRIBE])
+    assert isinstance(error, EngineError)
+    assert "questions[1]: the device ran out of memory; take on fewer questions" in str(error)
+    check_words(error)
+    assert texts(llava.generate([(PICTURE, COUNT)])) == ["2"]
 
 
 def test_a_refused_question_leaves_nothing_behind(llava: LLaVA) -> None:
@@ -366,9 +424,24 @@ def test_the_bar(llava: LLaVA, capsys: pytest.CaptureFixture[str]) -> None:
         ({"model": PICTURE.parent}, "config.json"),
         ({"dtype": "float23"}, "it must be one of auto, float32"),
         ({"policies": "nowhere.yaml"}, "nowhere.yaml: cannot be read"),
+        ({"policies": 5}, "policies is 5"),
+        ({"model": None}, "model is None"),
+        ({"device": "gpu"}, "device is 'gpu'"),
+        ({"limits": {}}, "limits is {}"),
+        ({"num_threads": 0}, "num_threads is 0"),
+        ({"max_image_pixels": 0}, "max_image_pixels is 0"),
+        ({"limits": EngineLimits(kv_cache_bytes=1)}, "keys and values"),
     ],
 )
 def test_what_cannot_be_loaded(options: dict[str, Any], told: str) -> None:
-    with pytest.raises(StartError) as caught:
+    with pytest.raises((StartError, EngineError)) as caught:
         LLaVA(**options)
     assert told in str(caught.value)
+    check_words(caught.value)
+
+
+def test_a_policy_of_a_file_that_does_not_fit(tmp_path: Path) -> None:
+    file = tmp_path / "policies.yaml"
+    file.write_text("deep: {rules: [{action: skip_ffn, layers: [99]}]}")
+    with pytest.raises(StartError, match=r"policy 'deep' does not fit this model: .* layer 99"):
+        LLaVA(policies=file)

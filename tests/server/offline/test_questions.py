@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pictures import data_uri, encode, image_part, random_picture
 from PIL import Image
@@ -17,6 +18,7 @@ from skipserve.offline.questions import (
     ImageSource,
     Question,
     describe_image,
+    list_questions,
     naming,
     read_image,
     read_question,
@@ -27,6 +29,11 @@ pytestmark = pytest.mark.fast
 
 PICTURE = random_picture(5, 4)
 LIMIT = 1000
+
+
+def name_case(value: object) -> str:
+    """Return what stands for a value in a test's name, the same in every process."""
+    return value[:30] if isinstance(value, str) else type(value).__name__
 
 
 def asked(text: str, *images: ImageSource) -> Conversation:
@@ -76,24 +83,91 @@ def test_a_conversation() -> None:
 @pytest.mark.parametrize(
     ("question", "told"),
     [
-        (None, "NoneType"),
+        (None, "of type NoneType"),
         (7, "int"),
-        (("a.png", "b.png", "Why?"), "tuple"),
+        (("a.png", "b.png", "Why?"), "tuple with 3 parts, and several images go into a list"),
+        ({"role": "user", "content": "Why?"}, "a list of their own: [[message], [message]]"),
+        *((source, "a picture without a text") for source in (b"GIF8", Path("a"), PICTURE)),
+        (("Why?", PICTURE), "of type Image; the image goes first"),
+        (["a.png", "Why?"], "an image and its text are a tuple, (image, text)"),
+        ([PICTURE, "Why?"], "an image and its text are a tuple, (image, text)"),
         (("a.png", 7), "the text is of type int"),
         (Question(b"Why?"), "the text is of type bytes"),  # type: ignore[arg-type]
-        ([], "messages"),
-        (["Why?"], "messages.0"),
-        ([{"role": "cook", "content": "Why?"}], "messages.0.role"),
-        ([{"role": "user", "content": "Why?", "name": "Ann"}], "messages.0.name"),
-        ([{"role": "user", "content": [{"type": "video"}]}], "messages.0.content"),
+        ([], "here the list is empty"),
+        ([{"role": "cook", "content": "Why?"}], "message 0.role: this must be one of system, user"),
+        (
+            [{"role": "user", "content": "Why?", "name": "Ann"}],
+            "message 0.name: this field is not known",
+        ),
+        (
+            [{"role": "user", "content": [{"type": "video"}]}],
+            "message 0.content.0: a part is {",
+        ),
     ],
-    ids=str,
+    ids=name_case,
 )
 def test_what_is_no_question(question: Any, told: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         read_question(question)
     assert "a question is a text, a tuple" in caught.value.message
     assert told in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "text", ["a.png", "a/B.JPEG", "https://127.0.0.1/a.webp", "data:image/png;base64,AAAA"]
+)
+def test_a_picture_is_never_asked_as_a_text(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "a picture"
+    file.touch()
+    for picture in (text, str(file)):
+        with pytest.raises(InvalidRequestError, match=r"with a tuple, \(image, text\)"):
+            read_question(picture)
+        with pytest.raises(InvalidRequestError, match="it goes first"):
+            read_question(("Why?", picture))
+        assert read_question(Question(picture)) == asked(picture)
+
+
+@pytest.mark.parametrize(
+    "text", ["What is in a.png?", "What is a.png", "", "png", "a\nb.png", "\0", "x" * 10_000]
+)
+def test_a_text_may_speak_of_pictures(text: str) -> None:
+    assert read_question(text) == asked(text)
+
+
+@pytest.mark.parametrize(
+    ("questions", "told"),
+    [
+        ("Why?", "put it into a list: [question]"),
+        (Question("Why?"), "put it into a list: [question]"),
+        (("a.png", "Why?"), "write [(image, text)] for one"),
+        ((PICTURE, "Why?"), "write [(image, text)] for one"),
+        ((["a.png"], "Why?"), "write [(image, text)] for one"),
+        (("Why?", "How?"), "[text, text] for two"),
+        (b"GIF8", "ask about it with [(image, text)]"),
+        (Path("a.png"), "ask about it with [(image, text)]"),
+        (PICTURE, "ask about it with [(image, text)]"),
+        ({"role": "user", "content": "Why?"}, "[[message]]"),
+        ({"image": "a.png", "question": "Why?"}, "questions is a mapping"),
+        ({"Why?", "How?"}, "a set, which has no order"),
+        (None, "of type NoneType; it must be a list"),
+        (7, "of type int; it must be a list"),
+    ],
+    ids=name_case,
+)
+def test_what_is_no_list_of_questions(questions: Any, told: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        list_questions(questions)
+    assert caught.value.message.startswith("questions is ")
+    assert told in caught.value.message
+    assert caught.value.param == "questions"
+
+
+def test_several_questions_come_in_many_ways() -> None:
+    pairs = (("a.png", "Why?"), ("b.png", "How?"))
+    assert list_questions(pairs) == list_questions(iter(pairs)) == list(pairs)
+    assert list_questions(("a", "b", "c")) == ["a", "b", "c"]
+    assert list_questions(("Why?", ("a.png", "How?"))) == ["Why?", ("a.png", "How?")]
+    assert list_questions([]) == list_questions(()) == []
 
 
 def test_an_image_is_the_same_from_everywhere(tmp_path: Path) -> None:
@@ -133,14 +207,19 @@ def test_a_photograph_is_turned_upright() -> None:
         ("nowhere.png", "cannot be read: No such file"),
         (".", "cannot be read: Is a directory"),
         ("a\0b", "cannot be read"),
-        ("http://127.0.0.1/a.png", "cannot be read: No such file"),
-        (encode(random_picture(40, 30)), "40 x 30 pixels"),
-        (random_picture(40, 30), "40 x 30 pixels"),
-        (Image.open(io.BytesIO(encode(PICTURE)[:60])), "cannot be decoded"),
+        ("http://127.0.0.1/a.png", "images are not fetched from the web"),
+        ("HTTPS://127.0.0.1/a.png", "images are not fetched from the web"),
+        (encode(random_picture(40, 30)), "too large: it is 40 x 30 pixels"),
+        (random_picture(40, 30), "too large: it is 40 x 30 pixels"),
+        (Image.new("RGB", (0, 0)), "is empty: it is 0 x 0 pixels"),
+        (Image.open(io.BytesIO(encode(PICTURE)[:60])), "is cut off"),
+        (b"", "the image file is empty"),
+        (np.zeros((3, 3, 3), np.uint8), "of type ndarray, which PIL.Image.fromarray may"),
+        (io.BytesIO(b"GIF8"), "of type BytesIO, whose read() may give the bytes"),
         (None, "of type NoneType"),
         (7, "of type int"),
     ],
-    ids=lambda value: str(value)[:30],
+    ids=name_case,
 )
 def test_what_is_no_image(source: Any, told: str) -> None:
     with pytest.raises(UnusableImageError) as caught:

@@ -2,11 +2,17 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from skipserve.engine.types import SamplingParams
 from skipserve.errors import InvalidRequestError
-from skipserve.offline.sampling import Sampling, sampling_params, stop_strings
+from skipserve.offline.sampling import (
+    Sampling,
+    checked_sampling,
+    sampling_params,
+    stop_strings,
+)
 
 pytestmark = pytest.mark.fast
 
@@ -56,8 +62,41 @@ def test_log_probabilities() -> None:
 
 
 def test_a_misspelt_keyword() -> None:
-    with pytest.raises(TypeError, match="max_token'"):
-        params(max_token=4)
+    with pytest.raises(TypeError) as caught:
+        checked_sampling({"max_token": 4})
+    assert str(caught.value) == (
+        "generate() got an unexpected keyword argument 'max_token'; is it 'max_tokens'?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "right"),
+    [
+        ("max_tokens", "5", "a whole number"),
+        ("max_tokens", None, "a whole number"),
+        ("max_tokens", True, "a whole number"),
+        ("seed", 1.5, "a whole number"),
+        ("top_k", [1], "a whole number"),
+        ("temperature", "hot", "a number"),
+        ("top_p", False, "a number"),
+        ("logprobs", 1, "True or False"),
+        ("stop", 5, "a text or a list"),
+        ("stop", None, "a text or a list"),
+        ("stop", b".", "a text or a list"),
+    ],
+)
+def test_a_value_of_another_kind(name: str, value: Any, right: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        checked_sampling({name: value})
+    assert caught.value.message == f"{name} is {value!r}; it must be {right}, or be left out"
+    assert caught.value.param == name
+
+
+def test_numbers_may_be_numpys() -> None:
+    given = {"max_tokens": np.int64(2), "seed": np.uint64(2**63), "temperature": np.float32(0.5)}
+    checked = checked_sampling(given | {"top_p": 1})
+    assert checked == {"max_tokens": 2, "seed": 2**63, "temperature": 0.5, "top_p": 1.0}
+    assert {type(value) for value in checked.values()} == {int, float}
 
 
 def test_stop_strings() -> None:

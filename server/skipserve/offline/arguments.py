@@ -1,0 +1,101 @@
+"""The arguments of `LLaVA`, checked and named as whoever writes Python knows them."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from skipserve.engine.types import EngineLimits
+from skipserve.model_folder import StartError
+from skipserve.settings import Dtype
+
+# What the command line calls them, and what they are here, fields of `EngineLimits`.
+_LIMITS = {
+    "--kv-cache-gib": "kv_cache_bytes (here in GiB)",
+    "--encoder-cache-mib": "encoder_cache_bytes (here in MiB)",
+    "--max-running-requests": "max_running",
+    "--no-cuda-graphs": "uses_graphs=False",
+}
+_COUNTS = ("max_batch_tokens", "max_running", "page_size", "kv_cache_bytes")
+_FLAG = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
+
+
+def checked_path(name: str, value: object) -> Path:
+    """Return an argument that names a file or folder.
+
+    Raises:
+        StartError: it is no path.
+    """
+    try:
+        return Path(value)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise _wrong(name, value, "a path") from error
+
+
+def checked_dtype(dtype: object) -> str:
+    """Return the name of a number type.
+
+    Raises:
+        StartError: there is none of that name.
+    """
+    try:
+        return Dtype(str(dtype).removeprefix("torch.")).value
+    except ValueError as error:
+        raise _wrong("dtype", dtype, f"one of {', '.join(Dtype)}") from error
+
+
+def checked_device(device: object) -> str:
+    """Return the name of a device; whether the machine has it is found out at load.
+
+    Raises:
+        StartError: it is none that the model can run on.
+    """
+    try:
+        kind = "auto" if device == "auto" else torch.device(device).type  # type: ignore[call-overload]
+    except (RuntimeError, TypeError):
+        kind = None
+    if kind not in {"auto", "cpu", "cuda"}:
+        raise _wrong("device", device, "auto, cpu, cuda, or one of several such as cuda:1")
+    return str(device)
+
+
+def checked_count(name: str, value: object) -> int:
+    """Return a whole number from 1 on.
+
+    Raises:
+        StartError: it is none.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise _wrong(name, value, "a whole number from 1 on")
+    return value
+
+
+def checked_limits(limits: object) -> EngineLimits:
+    """Return limits that an engine can keep; None takes the usual ones.
+
+    Raises:
+        StartError: one of them is out of range.
+    """
+    if limits is None:
+        return EngineLimits()
+    if not isinstance(limits, EngineLimits):
+        raise _wrong("limits", limits, "EngineLimits(...)")
+    for name in _COUNTS:
+        value = getattr(limits, name)
+        if value is not None or name in {"max_running", "page_size"}:
+            checked_count(name, value)
+    if limits.page_size & (limits.page_size - 1):
+        raise _wrong("page_size", limits.page_size, "a power of two")
+    return limits
+
+
+def name_arguments(message: str) -> str:
+    """Return what an engine says of flags of the command line in the words of `EngineLimits`."""
+    return _FLAG.sub(
+        lambda found: _LIMITS.get(found.group(), found.group(1).replace("-", "_")), message
+    )
+
+
+def _wrong(name: str, value: Any, right: str) -> StartError:
+    return StartError(f"{name} is {value!r}; it must be {right}")

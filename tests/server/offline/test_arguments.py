@@ -1,0 +1,69 @@
+"""Tests of the arguments of `LLaVA`."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from skipserve.engine.types import EngineLimits
+from skipserve.model_folder import StartError
+from skipserve.offline.arguments import (
+    checked_count,
+    checked_device,
+    checked_dtype,
+    checked_limits,
+    checked_path,
+    name_arguments,
+)
+
+pytestmark = pytest.mark.fast
+
+
+def test_what_is_taken() -> None:
+    assert checked_path("model", "a") == checked_path("model", Path("a")) == Path("a")
+    assert checked_dtype("bfloat16") == checked_dtype(torch.bfloat16) == "bfloat16"
+    assert checked_device("auto") == "auto"
+    assert checked_device(torch.device("cpu")) == "cpu"
+    assert checked_device("cuda:1") == "cuda:1"
+    assert checked_count("num_threads", 3) == 3
+    assert checked_limits(None) == EngineLimits()
+    limits = EngineLimits(max_batch_tokens=64, page_size=1, kv_cache_bytes=10**9)
+    assert checked_limits(limits) is limits
+
+
+@pytest.mark.parametrize(
+    ("check", "value", "told"),
+    [
+        (lambda it: checked_path("policies", it), 5, "policies is 5; it must be a path"),
+        (lambda it: checked_path("model", it), None, "model is None; it must be a path"),
+        (checked_dtype, "float23", "dtype is 'float23'; it must be one of auto, float32, "),
+        (checked_dtype, torch.int8, "dtype is torch.int8; it must be one of auto, float32, "),
+        *(
+            (checked_device, it, f"device is {it!r}; it must be ")
+            for it in ("gpu", "mps", None, [])
+        ),
+        *(
+            (lambda it: checked_count("num_threads", it), it, f"num_threads is {it!r}; it must be")
+            for it in (0, -1, "2", 1.0, True, None)
+        ),
+        (checked_limits, {"max_running": 1}, "limits is {'max_running': 1}; it must be Engine"),
+        (checked_limits, EngineLimits(max_running=0), "max_running is 0; it must be a whole"),
+        (checked_limits, EngineLimits(max_batch_tokens=0), "max_batch_tokens is 0; it must be"),
+        (checked_limits, EngineLimits(kv_cache_bytes=0), "kv_cache_bytes is 0; it must be a whole"),
+        (checked_limits, EngineLimits(page_size=24), "page_size is 24; it must be a power of two"),
+    ],
+)
+def test_what_is_refused(check: Any, value: Any, told: str) -> None:
+    with pytest.raises(StartError) as caught:
+        check(value)
+    assert str(caught.value).startswith(told)
+
+
+def test_flags_of_the_command_line_become_arguments() -> None:
+    said = "set --kv-cache-gib 2.5, lower --max-batch-tokens or --max-running-requests, or set "
+    assert name_arguments(f"{said}--no-cuda-graphs") == (
+        "set kv_cache_bytes (here in GiB) 2.5, lower max_batch_tokens or max_running, or set "
+        "uses_graphs=False"
+    )
+    assert name_arguments("nothing -- at all") == "nothing -- at all"
