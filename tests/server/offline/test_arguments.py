@@ -39,10 +39,10 @@ def test_what_is_taken() -> None:
         (lambda it: checked_path("model", it), None, "model is None; it must be a path"),
         (checked_dtype, "float23", "dtype is 'float23'; it must be one of auto, float32, "),
         (checked_dtype, torch.int8, "dtype is torch.int8; it must be one of auto, float32, "),
-        *(
-            (checked_device, it, f"device is {it!r}; it must be ")
-            for it in ("gpu", "mps", None, [])
-        ),
+        (checked_device, "gpu", "device is 'gpu'; it must be auto, cpu, cuda, or "),
+        (checked_device, "mps", "device is 'mps'; it must be auto, cpu, cuda, or "),
+        (checked_device, None, "device is None; it must be auto, cpu, cuda, or "),
+        (checked_device, [], "device is []; it must be auto, cpu, cuda, or "),
         *(
             (lambda it: checked_count("num_threads", it), it, f"num_threads is {it!r}; it must be")
             for it in (0, -1, "2", 1.0, True, None)
