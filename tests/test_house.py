@@ -48,6 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "skipserve.engine.ipc",
         "skipserve.engine.types",
         "skipserve.errors",
+        "skipserve.logging_setup",
         "skipserve.metrics",
     },
     "skipserve.metrics": {"skipserve.engine.types", "skipserve_policies"},

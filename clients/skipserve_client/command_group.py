@@ -10,6 +10,7 @@ from rich.markup import escape
 from typer.core import TyperCommand, TyperGroup
 
 from skipserve_client.errors import ApiError, ClientError, ConnectionFailedError
+from skipserve_policies.faults import plain_cause
 from skipserve_policies.resolve import PolicyError
 
 # The extra that brings what a command needs, where the light client does not have it.
@@ -54,7 +55,8 @@ class CommandGroup(TyperGroup):
     """The commands of this package, and those of the entry-point group `skipserve.commands`.
 
     The latter are imported when they are invoked or listed. An entry point is a function, which
-    becomes a command, or a `typer.Typer`, which becomes a group of commands.
+    becomes a command (with its `command_mixin`, where it has one), or a `typer.Typer`, which becomes
+    a group of commands.
     """
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -80,6 +82,9 @@ class CommandGroup(TyperGroup):
         """Run the command; an error of the kinds that a user can mend is one red line."""
         try:
             return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = plain_cause(error) or error.message
+            raise
         except ConnectionFailedError as error:
             _complain(f"{error}; start one with `skipserve serve`, or give its address with --url")
         except CommandError as error:
@@ -107,8 +112,13 @@ def _load(entry_point: EntryPoint) -> Any:
         group.name = entry_point.name
         return group
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command(entry_point.name, cls=PlainCommand)(loaded)
+    app.command(entry_point.name, cls=_command_class(loaded))(loaded)
     return typer.main.get_command(app)
+
+
+def _command_class(loaded: Any) -> type[TyperCommand]:
+    mixin = getattr(loaded, "command_mixin", None)
+    return PlainCommand if mixin is None else type("Command", (mixin, PlainCommand), {})
 
 
 def _absent(name: str, message: str) -> Any:

@@ -73,6 +73,17 @@ def faults_of(error: ValidationError, form: type[BaseModel], given: object = Non
     return plain_faults(error.errors(), form, given)
 
 
+def plain_cause(error: BaseException) -> str | None:
+    """Return what is wrong where pydantic's finding is the cause of another error; else None.
+
+    typer raises such errors for values of flags, in pydantic's words.
+    """
+    cause = error.__cause__
+    if not isinstance(cause, ValidationError):
+        return None
+    return "; ".join(map(str, faults_of(cause, BaseModel)))
+
+
 def plain_faults(
     found: Sequence[Mapping[str, Any]], form: type[BaseModel], given: object = None
 ) -> list[Fault]:

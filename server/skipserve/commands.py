@@ -8,8 +8,9 @@ import inspect
 import logging
 import signal
 import socket
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Generator, Sequence
 from ipaddress import ip_address
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
@@ -24,8 +25,8 @@ from skipserve.errors import EngineError
 from skipserve.hints import Hints
 from skipserve.logging_setup import set_up_logging
 from skipserve.model_folder import DEMO, StartError
-from skipserve.settings import LogFormat, Settings, SettingsFileError
-from skipserve_policies.faults import faults_of
+from skipserve.settings import LogFormat, Settings, SettingsFileError, find_log_format
+from skipserve_policies.faults import faults_of, plain_cause
 
 logger = logging.getLogger("skipserve")
 _MAX_HEADER_BYTES = 32 * 1024
@@ -44,6 +45,9 @@ _LISTEN_ADVICE = {
     errno.EACCES: f"ports below 1024 need rights; {_PORT_ADVICE}",
 }
 _HOST_ADVICE = "--host takes an address of this machine: 127.0.0.1, or 0.0.0.0 for all of them"
+
+# typer brings a click of its own, under a private name.
+_USAGE_ERROR: Any = typer.BadParameter.__base__
 
 _METAVARS = {
     "model": "demo|PATH",
@@ -81,13 +85,16 @@ def serve(**flags: Any) -> None:
     Each flag can also be set in the environment (--model as SKIPSERVE_MODEL) or in a file
     (model: demo). Flags go before the environment, the environment before files.
     """
-    settings = _read_settings({name: value for name, value in flags.items() if _is_given(value)})
+    given = {name: value for name, value in flags.items() if _is_given(value)}
+    log_format = find_log_format(given)
+    # Before anything can go wrong: with JSON nothing else is written.
+    set_up_logging(as_json=log_format is LogFormat.JSON)
     try:
+        settings = _read_settings(given)
         built = build(settings)
         listener = listen(settings.host, settings.port)
     except (StartError, OSError) as error:
-        raise _refusal(str(error)) from error
-    set_up_logging(as_json=settings.log_format is LogFormat.JSON)
+        raise _refusal(str(error), log_format) from error
     for warning in built.warnings:
         logger.warning(warning)
     # What exists now stays: no collection need look at it again, which would hold up all streams.
@@ -105,14 +112,42 @@ def _read_settings(flags: dict[str, Any]) -> Settings:
         return Settings(**flags)
     except ValidationError as error:
         faults = faults_of(error, Settings)
-        raise _refusal("; ".join(map(str, faults))) from error
+        raise StartError("; ".join(map(str, faults))) from error
     except (SettingsFileError, SettingsError) as error:
-        raise _refusal(str(error)) from error
+        raise StartError(str(error)) from error
 
 
-def _refusal(message: str) -> typer.Exit:
-    Console(stderr=True).print(message, style="red", markup=False, soft_wrap=True)
+def _refusal(message: str, log_format: LogFormat) -> typer.Exit:
+    if log_format is LogFormat.JSON:
+        logger.error(message)
+    else:
+        Console(stderr=True).print(message, style="red", markup=False, soft_wrap=True)
     return typer.Exit(2)
+
+
+class _RefusesInJson:
+    """Makes a command refuse its flags in JSON too where the log is."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Read the flags."""
+        log_format = find_log_format({"log_format": _log_format_in(args)})
+        try:
+            return super().parse_args(ctx, args)  # type: ignore[misc]
+        except _USAGE_ERROR as error:
+            if log_format is LogFormat.TEXT:
+                raise
+            set_up_logging(as_json=True)
+            error.message = plain_cause(error) or error.message
+            raise _refusal(error.format_message(), log_format) from error
+
+
+def _log_format_in(arguments: Sequence[str]) -> str | None:
+    """Return the log format that a command line names, which need not be a good one."""
+    flag = "--log-format"
+    words = [*arguments, ""]
+    named = [after for word, after in pairwise(words) if word == flag]
+    named += [word.partition("=")[2] for word in words if word.startswith(f"{flag}=")]
+    return named[-1] if named else None
 
 
 def _signature() -> inspect.Signature:
@@ -146,6 +181,7 @@ def _default_text(default: Any) -> str:
     return f" Default: {words}."
 
 
+serve.command_mixin = _RefusesInJson  # type: ignore[attr-defined]
 serve.__signature__ = _signature()  # type: ignore[attr-defined]
 serve.__annotations__ = {
     name: parameter.annotation for name, parameter in _signature().parameters.items()

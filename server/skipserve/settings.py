@@ -1,15 +1,23 @@
 """What an operator can set, by flag, environment or file. The environment is read here alone."""
 
+import contextlib
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -177,13 +185,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Put the sources in order, the files among them if they are named."""
-        given: dict[str, Any] = env_settings() | init_settings()
-        files = [
-            read(settings_cls, Path(given[name]))
-            for name, read in _FILE_SOURCES.items()
-            if given.get(name)
-        ]
-        return init_settings, env_settings, *files
+        return _with_files(settings_cls, init_settings, env_settings)
 
     @field_validator("page_size")
     @classmethod
@@ -244,6 +246,37 @@ class Settings(BaseSettings):
         return self.host in _LOOPBACK or self.host.startswith("127.")
 
 
+class _LogSettings(BaseSettings):
+    """What says how log lines are written, and where that may be said."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore")
+
+    log_format: LogFormat = LogFormat.TEXT
+    config: Path | None = None
+    secrets_folder: Path | None = None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put the sources in the order of all settings."""
+        return _with_files(settings_cls, init_settings, env_settings)
+
+
+def find_log_format(flags: Mapping[str, Any]) -> LogFormat:
+    """Return how log lines are wanted, though other settings be wrong; TEXT if that is not said."""
+    said = {name: flags[name] for name in _LogSettings.model_fields if flags.get(name) is not None}
+    for given in (said, said | {"config": None, "secrets_folder": None}):
+        with contextlib.suppress(ValidationError, SettingsFileError):
+            return _LogSettings(**given).log_format
+    return LogFormat.TEXT
+
+
 def misspelt_variables() -> Iterator[str]:
     """Yield a line for each variable that looks like a setting and is none."""
     settings = {_PREFIX + name.upper() for name in Settings.model_fields}
@@ -260,6 +293,19 @@ def _split(value: Any) -> Any:
         return value
     plain = (it.get_secret_value() if isinstance(it, SecretStr) else str(it) for it in texts)
     return [part.strip() for text in plain for part in text.split(",") if part.strip()]
+
+
+def _with_files(
+    settings: type[BaseSettings],
+    flags: PydanticBaseSettingsSource,
+    environment: PydanticBaseSettingsSource,
+) -> tuple[PydanticBaseSettingsSource, ...]:
+    """Return all sources, the first before the others; of the files, those that are named."""
+    given: dict[str, Any] = environment() | flags()
+    files = [
+        read(settings, Path(given[name])) for name, read in _FILE_SOURCES.items() if given.get(name)
+    ]
+    return flags, environment, *files
 
 
 def _secrets_source(settings: type[BaseSettings], folder: Path) -> PydanticBaseSettingsSource:

@@ -22,6 +22,7 @@ from pictures import question
 from server_process import ServerProcess, is_running
 from typer.testing import CliRunner
 
+from skipserve import commands
 from skipserve.commands import listen, reachable_url, serve
 from skipserve.settings import Settings
 
@@ -190,8 +191,11 @@ def test_no_engine_outlives_its_server(checkpoint: Path) -> None:
 
 
 def refused(capsys: pytest.CaptureFixture[str], **flags: Any) -> str:
-    with pytest.raises(typer.Exit) as caught:
-        serve(**flags)
+    """Return what `serve` says, called in this process, whose own logging stays as it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commands, "set_up_logging", lambda *, as_json: None)
+        with pytest.raises(typer.Exit) as caught:
+            serve(**flags)
     assert caught.value.exit_code == 2
     return capsys.readouterr().err
 

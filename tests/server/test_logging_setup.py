@@ -1,14 +1,17 @@
 """Lines of the log, in both forms."""
 
 import asyncio
+import io
 import json
 import logging
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from skipserve.logging_setup import JsonFormatter, TextFormatter, request_id
+from skipserve.logging_setup import JsonFormatter, TextFormatter, relay_lines, request_id
 
 pytestmark = pytest.mark.fast
 
@@ -65,3 +68,51 @@ def test_each_line_says_whose_request_it_is_about() -> None:
         ("WARNING Ada is here", None),
         ("WARNING req-2 Ada is here", "req-2"),
     ]
+
+
+_UNCAUGHT = """
+import gc, threading, warnings
+from skipserve.logging_setup import set_up_logging
+
+class Stubborn:
+    def __del__(self):
+        raise ValueError("in a destructor")
+
+set_up_logging(as_json=True)
+warnings.warn("first\\nsecond")
+thread = threading.Thread(target=lambda: 1 / 0)
+thread.start()
+thread.join()
+Stubborn()
+gc.collect()
+raise KeyError("at the end")
+"""
+
+
+def test_what_python_itself_would_print_is_json() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _UNCAUGHT], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["level"] for line in lines] == ["WARNING", "CRITICAL", "CRITICAL", "CRITICAL"]
+    assert "UserWarning: first\nsecond" in lines[0]["message"]
+    told = ["ZeroDivisionError: ", "ValueError: in a destructor", "KeyError: 'at the end'"]
+    for line, words in zip(lines[1:], told, strict=True):
+        assert line["message"].startswith(words)
+        assert "Traceback" in line["exception"]
+
+
+def test_lines_of_another_process_are_passed_on_as_json(caplog: pytest.LogCaptureFixture) -> None:
+    theirs = JsonFormatter().format(_record())
+    printed = [theirs, "", "Traceback:", '{"cut": ', "[1]", "caf\u00e9"]
+    stream = io.BytesIO("\n".join(printed).encode() + b" \xff\n")
+    with caplog.at_level(logging.INFO):
+        relay_lines(stream)
+    assert stream.closed
+    lines = [JsonFormatter().format(record) for record in caplog.records]
+    assert lines[0] == theirs
+    others = [json.loads(line) for line in lines[1:]]
+    messages = [line["message"] for line in others]
+    assert messages == ["Traceback:", '{"cut":', "[1]", "caf\u00e9 \ufffd"]
+    assert {line["level"] for line in others} == {"WARNING"}

@@ -9,8 +9,10 @@ from pydantic import SecretStr, ValidationError
 from skipserve.settings import (
     Device,
     Dtype,
+    LogFormat,
     Settings,
     SettingsFileError,
+    find_log_format,
     misspelt_variables,
 )
 from skipserve_policies.faults import faults_of
@@ -284,3 +286,22 @@ def test_an_endpoint_is_a_url(value: str) -> None:
 def test_a_secret_key_stays_the_key() -> None:
     (key,) = Settings(api_key=(SecretStr("k"),)).api_key
     assert key.get_secret_value() == "k"
+
+
+def test_the_log_format_is_found_wherever_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, broken = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    file.write_text("log_format: json\nprot: 1\n")
+    broken.write_text("log_format: [")
+    assert find_log_format({}) is LogFormat.TEXT
+    assert find_log_format({"log_format": "json", "port": "abc"}) is LogFormat.JSON
+    assert find_log_format({"log_format": None, "config": file}) is LogFormat.JSON
+    assert find_log_format({"log_format": "text", "config": file}) is LogFormat.TEXT
+    assert find_log_format({"log_format": "json", "config": broken}) is LogFormat.JSON
+    assert find_log_format({"log_format": "xml", "config": file}) is LogFormat.TEXT
+    assert find_log_format({"config": broken}) is LogFormat.TEXT
+    monkeypatch.setenv("SKIPSERVE_LOG_FORMAT", "json")
+    assert find_log_format({"secrets_folder": tmp_path / "none"}) is LogFormat.JSON
+    assert find_log_format({"config": broken}) is LogFormat.JSON
+    assert find_log_format({"log_format": "text"}) is LogFormat.TEXT

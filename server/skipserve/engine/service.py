@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
@@ -34,6 +35,7 @@ from skipserve.errors import (
     SkipserveError,
     UnavailableError,
 )
+from skipserve.logging_setup import relay_lines
 from skipserve.metrics.registry import ServerMetrics
 
 logger = logging.getLogger(__name__)
@@ -98,6 +100,7 @@ class EngineService:
         self._metrics = metrics
         self._writer: asyncio.StreamWriter | None = None
         self._follower: asyncio.Task[None] | None = None
+        self._relay: threading.Thread | None = None
         self._is_connected = False
         self._is_closing = False
         self._signed_at = time.monotonic()
@@ -155,6 +158,9 @@ class EngineService:
         ours, theirs = socket.socketpair()
         with theirs:
             process = _start_process(self._spec, theirs)
+        if process.stdout is not None:
+            self._relay = threading.Thread(target=relay_lines, args=(process.stdout,), daemon=True)
+            self._relay.start()
         reader, self._writer = await asyncio.open_unix_connection(sock=ours)
         self.pid = process.pid
         self._is_connected = True
@@ -268,6 +274,8 @@ class EngineService:
             logger.error(self.failure.message)
         process.kill()
         await asyncio.to_thread(process.wait)
+        if self._relay is not None:
+            await asyncio.to_thread(self._relay.join, _EXIT_SECONDS)
         self._loaded.set()
         self._gone.set()
 
@@ -363,6 +371,9 @@ def _start_process(spec: EngineSpec, connection: socket.socket) -> subprocess.Po
             *(str(connection.fileno()), spec_to_json(spec)),
         ],
         stdin=subprocess.DEVNULL,
+        # Libraries print there, in C too: what is not JSON is made JSON on this side.
+        stdout=subprocess.PIPE if spec.logs_json else None,
+        stderr=subprocess.STDOUT if spec.logs_json else None,
         env=environment,
         pass_fds=(connection.fileno(),),
         # A Ctrl-C at the terminal is for the parent, which then decides.
