@@ -63,7 +63,7 @@ def relay_lines(stream: IO[bytes]) -> None:
 def _is_json(text: str) -> bool:
     try:
         json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 

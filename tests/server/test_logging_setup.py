@@ -105,7 +105,8 @@ def test_what_python_itself_would_print_is_json() -> None:
 
 def test_lines_of_another_process_are_passed_on_as_json(caplog: pytest.LogCaptureFixture) -> None:
     theirs = JsonFormatter().format(_record())
-    printed = [theirs, "", "Traceback:", '{"cut": ', "[1]", "caf\u00e9"]
+    deep = '{"a":' * 100_000
+    printed = [theirs, "", "Traceback:", '{"cut": ', deep, "[1]", "caf\u00e9"]
     stream = io.BytesIO("\n".join(printed).encode() + b" \xff\n")
     with caplog.at_level(logging.INFO):
         relay_lines(stream)
@@ -114,5 +115,5 @@ def test_lines_of_another_process_are_passed_on_as_json(caplog: pytest.LogCaptur
     assert lines[0] == theirs
     others = [json.loads(line) for line in lines[1:]]
     messages = [line["message"] for line in others]
-    assert messages == ["Traceback:", '{"cut":', "[1]", "caf\u00e9 \ufffd"]
+    assert messages == ["Traceback:", '{"cut":', deep, "[1]", "caf\u00e9 \ufffd"]
     assert {line["level"] for line in others} == {"WARNING"}

@@ -51,13 +51,15 @@ def checked_device(device: object) -> str:
     Raises:
         StartError: it is none that the model can run on.
     """
+    if device == "auto":
+        return "auto"
     try:
-        kind = "auto" if device == "auto" else torch.device(device).type  # type: ignore[call-overload]
+        found = torch.device(device)  # type: ignore[call-overload]
     except (RuntimeError, TypeError):
-        kind = None
-    if kind not in {"auto", "cpu", "cuda"}:
+        found = None
+    if found is None or found.type not in {"cpu", "cuda"}:
         raise _wrong("device", device, "auto, cpu, cuda, or one of several such as cuda:1")
-    return str(device)
+    return str(found)
 
 
 def checked_count(name: str, value: object) -> int:

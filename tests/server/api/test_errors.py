@@ -169,9 +169,10 @@ FORM: dict[str, Any] = {
 
 
 def test_no_word_of_pydantics_is_told_of_a_body() -> None:
-    assert ChatForm.model_validate(FORM).model_fields_set == set(ChatForm.model_fields)
+    assert ChatForm.model_validate(FORM)
     kinds: set[str] = set()
-    bodies: list[object] = [None, [], "Hi", {1: 2}, *spoilt(FORM)]
+    every_field = dict.fromkeys(ChatForm.model_fields, 1) | FORM
+    bodies: list[object] = [None, [], "Hi", {1: 2}, *spoilt(every_field)]
     for body in bodies:
         try:
             ChatForm.model_validate(body)

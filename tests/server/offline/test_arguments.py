@@ -25,7 +25,7 @@ def test_what_is_taken() -> None:
     assert checked_dtype("bfloat16") == checked_dtype(torch.bfloat16) == "bfloat16"
     assert checked_device("auto") == "auto"
     assert checked_device(torch.device("cpu")) == "cpu"
-    assert checked_device("cuda:1") == "cuda:1"
+    assert checked_device("cuda:1") == checked_device(torch.device("cuda", 1)) == "cuda:1"
     assert checked_count("num_threads", 3) == 3
     assert checked_limits(None) == EngineLimits()
     limits = EngineLimits(max_batch_tokens=64, page_size=1, kv_cache_bytes=10**9)
