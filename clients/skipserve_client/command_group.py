@@ -55,8 +55,8 @@ class CommandGroup(TyperGroup):
     """The commands of this package, and those of the entry-point group `skipserve.commands`.
 
     The latter are imported when they are invoked or listed. An entry point is a function, which
-    becomes a command (with its `command_mixin`, where it has one), or a `typer.Typer`, which becomes
-    a group of commands.
+    becomes a command (with its `command_mixin`, where it has one), or a `typer.Typer`, which
+    becomes a group of commands.
     """
 
     def list_commands(self, ctx: Any) -> list[str]:

@@ -57,7 +57,10 @@ def parse_inline(stanza: object, origin: str) -> SkipPolicy:
     Raises:
         PolicyError: it is not of a policy's form.
     """
-    return _parse_policy(INLINE_NAME, stanza, origin)
+    try:
+        return _parse_policy(INLINE_NAME, stanza)
+    except PolicyError as error:
+        raise PolicyError(f"{origin}: {error}") from error
 
 
 def nearest_names(name: str, names: Iterable[str]) -> list[str]:

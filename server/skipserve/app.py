@@ -253,7 +253,7 @@ def _misfit_warning(settings: Settings, policies: PolicyRegistry) -> Iterator[st
     if policies.misfits:
         total = len(policies.misfits) + len(policies.resolved)
         file = () if settings.policies is None else ("--policies", str(settings.policies))
-        command = shlex.join(("skipserve", "policies", "--model", settings.model, *file))
+        command = shlex.join(("skipserve", "policies", "--json", "--model", settings.model, *file))
         yield (
             f"skip policies that do not fit this model: {len(policies.misfits)} of {total}; "
             f"`{command}` says which and why"

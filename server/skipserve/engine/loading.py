@@ -1,6 +1,7 @@
 """A spec to an engine: finds the device and the dtype, and loads the model there."""
 
 import logging
+from collections.abc import Callable
 
 import torch
 
@@ -16,8 +17,12 @@ from skipserve.model.weights import stored_dtype
 logger = logging.getLogger(__name__)
 
 
-def load(spec: EngineSpec) -> tuple[Engine, Ready]:
+def load(spec: EngineSpec, in_words: Callable[[str], str] = str) -> tuple[Engine, Ready]:
     """Load the model that a spec names.
+
+    Args:
+        spec: how to run it.
+        in_words: says again, for whoever reads the log, what speaks of the command line.
 
     Raises:
         ModelFilesError: the folder does not hold a model that can be run.
@@ -34,7 +39,7 @@ def load(spec: EngineSpec) -> tuple[Engine, Ready]:
     engine = Engine(model, spec.limits)
     logger.info(describe_pool(model, engine.num_cache_tokens))
     if shortage := describe_shortage(model, engine.num_cache_tokens):
-        logger.warning(shortage)
+        logger.warning(in_words(shortage))
     ready = Ready(
         device=str(device),
         dtype=str(dtype).removeprefix("torch."),

@@ -1,5 +1,6 @@
 """The arguments of `LLaVA`, checked and named as whoever writes Python knows them."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,16 @@ from skipserve.engine.types import EngineLimits
 from skipserve.model_folder import StartError
 from skipserve.settings import Dtype
 
-# What the command line calls them, and what they are here, fields of `EngineLimits`.
+# What the command line calls them, what they are here, fields of `EngineLimits`, and how many of
+# these make one of those.
 _LIMITS = {
-    "--kv-cache-gib": "kv_cache_bytes (here in GiB)",
-    "--encoder-cache-mib": "encoder_cache_bytes (here in MiB)",
-    "--max-running-requests": "max_running",
-    "--no-cuda-graphs": "uses_graphs=False",
+    "kv-cache-gib": ("kv_cache_bytes", 2**30),
+    "encoder-cache-mib": ("encoder_cache_bytes", 2**20),
+    "max-running-requests": ("max_running", 1),
+    "no-cuda-graphs": ("uses_graphs=False", 1),
 }
 _COUNTS = ("max_batch_tokens", "max_running", "page_size", "kv_cache_bytes")
-_FLAG = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
+_FLAG = re.compile(r"--([a-z]+(?:-[a-z]+)*)(?: (\d+(?:\.\d+)?))?")
 
 
 def checked_path(name: str, value: object) -> Path:
@@ -94,9 +96,12 @@ def checked_limits(limits: object) -> EngineLimits:
 
 def name_arguments(message: str) -> str:
     """Return what an engine says of flags of the command line in the words of `EngineLimits`."""
-    return _FLAG.sub(
-        lambda found: _LIMITS.get(found.group(), found.group(1).replace("-", "_")), message
-    )
+    return _FLAG.sub(lambda found: _argument(*found.groups()), message)
+
+
+def _argument(flag: str, number: str | None) -> str:
+    name, factor = _LIMITS.get(flag, (flag.replace("-", "_"), 1))
+    return name if number is None else f"{name}={math.ceil(float(number) * factor)}"
 
 
 def _wrong(name: str, value: Any, right: str) -> StartError:

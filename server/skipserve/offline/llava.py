@@ -297,7 +297,7 @@ class LLaVA:
 
 def _load_engine(spec: EngineSpec) -> Engine:
     try:
-        engine, _ = load(spec)
+        engine, _ = load(spec, name_arguments)
     except EngineError as error:
         raise EngineError(name_arguments(error.message)) from error
     except (RuntimeError, MemoryError) as error:

@@ -61,9 +61,13 @@ def test_what_is_refused(check: Any, value: Any, told: str) -> None:
 
 
 def test_flags_of_the_command_line_become_arguments() -> None:
-    said = "set --kv-cache-gib 2.5, lower --max-batch-tokens or --max-running-requests, or set "
-    assert name_arguments(f"{said}--no-cuda-graphs") == (
-        "set kv_cache_bytes (here in GiB) 2.5, lower max_batch_tokens or max_running, or set "
-        "uses_graphs=False"
+    said = "--kv-cache-gib asks for 2 GiB: set at least --kv-cache-gib 2.5. Lower"
+    assert name_arguments(said) == (
+        f"kv_cache_bytes asks for 2 GiB: set at least kv_cache_bytes={5 * 2**29}. Lower"
+    )
+    said = "steps (--max-batch-tokens 64), images (--encoder-cache-mib 3), graphs"
+    assert name_arguments(f"{said} (--no-cuda-graphs), --max-running-requests") == (
+        f"steps (max_batch_tokens=64), images (encoder_cache_bytes={3 * 2**20}), graphs "
+        "(uses_graphs=False), max_running"
     )
     assert name_arguments("nothing -- at all") == "nothing -- at all"

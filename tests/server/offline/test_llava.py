@@ -1,5 +1,6 @@
 """Tests of asking a model without a server: the demo, and the server's own tiny one."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,7 +64,7 @@ def texts(answers: list[Answer]) -> list[str]:
 def check_words(error: Exception) -> None:
     """Check that a message speaks of what whoever writes Python has given."""
     for word in ("/v1/", "HTTP", "--", "request", "body", "max_completion_tokens", "Input should"):
-        assert word not in str(error)
+        assert word not in re.sub(r"hf download .*", "", str(error))
 
 
 def refused(llava: LLaVA, questions: list[Any], **options: Any) -> SkipserveError:
@@ -403,9 +404,10 @@ def test_what_stands_in_for_missing_files_is_told(
 ) -> None:
     (make_checkpoint(tmp_path) / "chat_template.jinja").unlink()
     LLaVA(tmp_path, device="cpu", limits=EngineLimits(kv_cache_bytes=10**6))
-    assert [record.message for record in caplog.records] == [
-        "there is no chat template: that of LLaVA-1.5 stands in"
-    ]
+    shortage, stands_in = (record.message for record in caplog.records)
+    assert stands_in == "there is no chat template: that of LLaVA-1.5 stands in"
+    # It takes all that the model can use: 512 positions of four layers.
+    assert re.search(r"for which it needs kv_cache_bytes=\d{7}$", shortage)
 
 
 def test_the_bar(llava: LLaVA, capsys: pytest.CaptureFixture[str]) -> None:
@@ -430,7 +432,7 @@ def test_the_bar(llava: LLaVA, capsys: pytest.CaptureFixture[str]) -> None:
         ({"limits": {}}, "limits is {}"),
         ({"num_threads": 0}, "num_threads is 0"),
         ({"max_image_pixels": 0}, "max_image_pixels is 0"),
-        ({"limits": EngineLimits(kv_cache_bytes=1)}, "keys and values"),
+        ({"limits": EngineLimits(kv_cache_bytes=1)}, "set at least kv_cache_bytes="),
     ],
 )
 def test_what_cannot_be_loaded(options: dict[str, Any], told: str) -> None:
