@@ -4,7 +4,6 @@ import os
 
 import pytest
 import torch
-import triton_interpreter  # noqa: F401 - it must come before triton
 from hypothesis import HealthCheck, settings
 from patience import pytest_timeout_set_timer  # noqa: F401 - a hook of pytest-timeout's
 from xdist.remote import Producer
@@ -26,7 +25,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFil
     return _Dealer(config, log)
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let tests of kernels and models run on a GPU."""
+    parser.addoption(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="where kernels and models are tested; on the CPU kernels run in Triton's interpreter",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Let Hypothesis take its time, keep the shell's settings out, run torch on one thread.
 
     A busy machine is no failure. Two threads on shared cores are slower, and sums may change with
@@ -38,3 +47,37 @@ def pytest_configure() -> None:
     settings.register_profile("patient", patient)
     settings.load_profile("patient")
     torch.set_num_threads(1)
+    _choose_who_runs_kernels(config.getoption("--device"))
+
+
+def _choose_who_runs_kernels(device: str) -> None:
+    """Have kernels compiled for a GPU, or else interpreted; Triton decides it while it is imported.
+
+    Raises:
+        UsageError: there is no GPU.
+    """
+    if device == "cuda":
+        if not torch.cuda.is_available():
+            raise pytest.UsageError(
+                "--device cuda: torch finds no GPU; without it, the CPU is tested"
+            )
+        os.environ["TRITON_INTERPRET"] = "0"
+        # A GPU's convolutions else round float32.
+        torch.backends.cudnn.allow_tf32 = False
+    import triton_interpreter  # noqa: F401, PLC0415 - it must come before triton
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On a GPU, skip what asks for no device: it is about the CPU, the interpreter or compiling."""
+    if config.getoption("--device") == "cpu":
+        return
+    skipped = pytest.mark.skip(reason="it is not about the device")
+    for item in items:
+        if "device" not in getattr(item, "fixturenames", ()):
+            item.add_marker(skipped)
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Where kernels and models run."""
+    return torch.device(request.config.getoption("--device"))

@@ -7,11 +7,26 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 from triton_interpreter import shuffled
 
+from skipserve_kernels.input_projection.inputs import Sizes
 from skipserve_kernels.last_arrival import arrives_last
+from skipserve_kernels.output_projection import triton as output_projection
+from skipserve_kernels.output_projection.inputs import make_inputs
+from skipserve_kernels.paged_decode import triton as paged_decode
+from skipserve_kernels.paged_decode.inputs import make_pages
+from skipserve_kernels.scratch import Scratch
+from skipserve_kernels.selection import Selection
+from skipserve_kernels.tiles import MAX_FUSED_ROWS, architecture
 
-pytestmark = [pytest.mark.kernels, pytest.mark.fast]
+pytestmark = pytest.mark.kernels
+
+# Numbers of rows at which programs of a model of 32 heads share results.
+SPLIT_AT = {"projection": (1, 2, 4, 16, 64), "attention": (1, 2, 4)}
+
+# Computes one thing, whose programs share a piece of scratch memory.
+Launch = Callable[[], Tensor]
 
 
 def _kernel(function: Callable[..., Any]) -> Any:
@@ -31,6 +46,7 @@ def _count(parts: Any, sums: Any, arrivals: Any, NUM: tl.constexpr) -> None:
         tl.store(sums + place, total)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("num", [1, 2, 5])
 def test_one_program_finds_all_parts(num: int) -> None:
     arrivals = torch.zeros(3, dtype=torch.int32)
@@ -41,3 +57,110 @@ def test_one_program_finds_all_parts(num: int) -> None:
         first = num * (num + 1) // 2
         assert sums.tolist() == [first, first + 10 * num, first + 20 * num]
         assert not arrivals.any()
+
+
+def projections(num_rows: int, block: Sizes, scratch: Scratch) -> list[Launch]:
+    """Return output projections of two inputs."""
+    inputs = make_inputs(
+        num_rows,
+        block.hidden,
+        block.heads * block.head,
+        block.ffn,
+        dtype=torch.bfloat16,
+        device=scratch.parts.device,
+    )
+
+    def launch(x: Tensor) -> Launch:
+        def project() -> Tensor:
+            hidden = inputs.hidden.clone()
+            rest = inputs.weights.weight, None, hidden, Selection(num_rows), scratch
+            output_projection.output_projection(x, *rest)
+            return hidden
+
+        return project
+
+    return [launch(inputs.x), launch(-inputs.x)]
+
+
+def attentions(num_rows: int, block: Sizes, scratch: Scratch) -> list[Launch]:
+    """Return decode attention of two queries to the same keys."""
+    device = scratch.parts.device
+    context = 648 if device.type == "cuda" else 130
+    pages = make_pages(
+        [context] * num_rows,
+        num_heads=block.kv_heads,
+        head_size=block.head,
+        page_size=16,
+        dtype=torch.bfloat16,
+        device=device,
+    )
+    keys = pages.keys, pages.values, pages.tables
+    positions = torch.full((num_rows,), context - 1, device=device)
+
+    def launch(query: Tensor) -> Launch:
+        def attend() -> Tensor:
+            out = torch.empty_like(query.flatten(1))
+            selection = Selection(num_rows)
+            paged_decode.paged_decode(query, *keys, positions, 16, selection, out, scratch)
+            return out
+
+        return attend
+
+    generator = torch.Generator(device).manual_seed(0)
+    shape = (num_rows, block.heads, block.head)
+    query = torch.randn(shape, generator=generator, device=device).bfloat16()
+    return [launch(query), launch(-query)]
+
+
+KINDS = {"projection": projections, "attention": attentions}
+
+
+def count_changes(kind: str, num_rows: int, block: Sizes, device: torch.device) -> int:
+    """Launch on two inputs in turn, often on a GPU; return how often the bits were other ones.
+
+    What one launch leaves in the scratch memory is wrong for the next. What is compared with was
+    computed when nothing in it meant anything.
+    """
+    sizes = block.heads, block.kv_heads, block.head, architecture(device)
+    num_parts, num_arrivals = map(
+        max,
+        output_projection.scratch_sizes(MAX_FUSED_ROWS, block.hidden),
+        paged_decode.scratch_sizes(MAX_FUSED_ROWS, *sizes),
+    )
+    scratch = Scratch.empty(num_parts, num_arrivals, device)
+    launches, expected = KINDS[kind](num_rows, block, scratch), []
+    for launch in launches:
+        scratch.parts.fill_(torch.nan)
+        expected.append(launch())
+    changes = torch.zeros((), dtype=torch.int64, device=device)
+    for _ in range(1000 if device.type == "cuda" else 1):
+        for launch, wanted in zip(launches, expected, strict=True):
+            changes += (launch() != wanted).any()
+    return int(changes.item())
+
+
+@pytest.mark.parametrize(
+    ("kind", "num_rows"), [(kind, count) for kind in KINDS for count in SPLIT_AT[kind]]
+)
+def test_launches_give_the_same_bits(
+    kind: str, num_rows: int, block: Sizes, device: torch.device
+) -> None:
+    assert count_changes(kind, num_rows, block, device) == 0
+
+
+@_kernel
+def _arrives_first(ARRIVALS: Any, place: Any, num: Any) -> Any:
+    """Return whether this is the first program to arrive, when the others' parts are missing."""
+    num_earlier = tl.atomic_add(ARRIVALS + place, 1)
+    tl.store(ARRIVALS + place, 0, mask=num_earlier == num - 1)
+    return num_earlier == 0
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("kind", KINDS)
+def test_parts_that_are_read_too_early_are_found(
+    kind: str, block: Sizes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (output_projection, paged_decode):
+        monkeypatch.setattr(module, "arrives_last", _arrives_first)
+    assert count_changes(kind, 1, block, torch.device("cpu")) > 0

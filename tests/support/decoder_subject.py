@@ -30,13 +30,15 @@ _HIDDEN = 64
 class Subject:
     """A tiny checkpoint, in the product and in the reference."""
 
-    def __init__(self, folder: Path, num_layers: int, *, uses_triton: bool = False) -> None:
+    def __init__(
+        self, folder: Path, num_layers: int, device: torch.device, *, uses_triton: bool = False
+    ) -> None:
         make_checkpoint(
             folder, num_layers=num_layers, hidden=_HIDDEN, num_heads=4, num_kv_heads=2, ffn=48
         )
         self.num_layers = num_layers
         self.uses_triton = uses_triton
-        self.llava = Llava.load(folder, torch.device("cpu"), torch.float32, uses_triton=uses_triton)
+        self.llava = Llava.load(folder, device, torch.float32, uses_triton=uses_triton)
         self.reference = ReferenceDecoder(folder, num_heads=4, num_kv_heads=2)
 
 

@@ -6,6 +6,7 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from skipserve.model.batch import Batch, Every, Indexes, KvGroup, LayerRows, RowSet
@@ -14,6 +15,7 @@ from skipserve.model.llava import Llava
 from skipserve_policies.plan import Ffn, Pair, Plan, TokenClass
 
 PAGE_SIZE = 4
+CPU = torch.device("cpu")
 
 # Stands in a page table behind a sequence's last page.
 NO_PAGE = -1
@@ -77,7 +79,8 @@ def row_does(plan: Plan, layer: int, token_class: TokenClass) -> dict[str, bool]
 class RowSets:
     """Makes row sets; equal ones are one object, as in a batch of the engine."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._made: dict[tuple[bool, ...], Indexes] = {}
 
     def of(self, flags: Sequence[bool]) -> RowSet:
@@ -86,12 +89,14 @@ class RowSets:
             return Every.ALL
         if not any(flags):
             return Every.NONE
-        return self._made.setdefault(tuple(flags), Indexes.of(np.flatnonzero(flags)))
+        return self._made.setdefault(tuple(flags), _indexes(np.flatnonzero(flags), self._device))
 
 
-def build_batch(pieces: Sequence[Piece], logit_rows: Sequence[int]) -> Batch:
-    """Put pieces of sequences into one batch; `logit_rows` counts in the batch."""
-    layers, row_sets = [], RowSets()
+def build_batch(
+    pieces: Sequence[Piece], logit_rows: Sequence[int], device: torch.device = CPU
+) -> Batch:
+    """Put pieces of sequences into one batch on a device; `logit_rows` counts in the batch."""
+    layers, row_sets = [], RowSets(device)
     for layer in range(pieces[0].plan.num_layers):
         does = [row for piece in pieces for row in piece.rows_do(layer)]
         names = [field.name for field in fields(LayerRows)]
@@ -101,22 +106,27 @@ def build_batch(pieces: Sequence[Piece], logit_rows: Sequence[int]) -> Batch:
     is_visual = torch.cat([p.rows.is_visual[p.start : p.stop] for p in pieces])
     features = torch.cat([_features(p) for p in pieces])
     return Batch(
-        token_ids=torch.cat([p.rows.ids[p.start : p.stop] for p in pieces]),
-        positions=positions,
+        token_ids=torch.cat([p.rows.ids[p.start : p.stop] for p in pieces]).to(device),
+        positions=positions.to(device),
         row_starts=(0, *accumulate(p.stop - p.start for p in pieces)),
         num_cached=tuple(p.start for p in pieces),
-        visual_rows=is_visual.nonzero()[:, 0],
-        visual_features=features if len(features) else None,
+        visual_rows=is_visual.nonzero()[:, 0].to(device),
+        visual_features=features.to(device) if len(features) else None,
         layers=tuple(layers),
-        kv_group=(_kv_group(pieces),) * len(layers),
-        logit_rows=torch.tensor(logit_rows, dtype=torch.int64),
+        kv_group=(_kv_group(pieces, device),) * len(layers),
+        logit_rows=torch.tensor(logit_rows, dtype=torch.int64, device=device),
     )
 
 
-def _kv_group(pieces: Sequence[Piece]) -> KvGroup:
+def _indexes(numbers: NDArray[np.int64], device: torch.device) -> Indexes:
+    return Indexes(numbers, torch.from_numpy(numbers).to(device))
+
+
+def _kv_group(pieces: Sequence[Piece], device: torch.device) -> KvGroup:
     width = max(len(piece.pages) for piece in pieces)
     tables = [[*p.pages, *[NO_PAGE] * (width - len(p.pages))] for p in pieces]
-    return KvGroup(tables=Indexes.of(np.array(tables)), slots=torch.cat([p.slots for p in pieces]))
+    slots = torch.cat([p.slots for p in pieces]).to(device)
+    return KvGroup(_indexes(np.array(tables), device), slots)
 
 
 def _features(piece: Piece) -> Tensor:
@@ -143,11 +153,18 @@ def poisoned_cache(model: Llava, *num_positions: int) -> KVCache:
     return cache
 
 
+def forward(
+    model: Llava, pieces: Sequence[Piece], logit_rows: Sequence[int], cache: KVCache
+) -> Tensor:
+    """Run one batch on the model's device; return the logits on the host."""
+    return model.forward(build_batch(pieces, logit_rows, model.device), cache).cpu()
+
+
 def run_whole(model: Llava, rows: Rows, plan: Plan, logit_rows: Sequence[int]) -> Tensor:
     """Return the logits of some rows, all rows computed in one forward."""
     (pages,) = scattered_pages(len(rows))
-    batch = build_batch([Piece(rows, plan, 0, len(rows), pages)], logit_rows)
-    return model.forward(batch, poisoned_cache(model, len(rows)))
+    piece = Piece(rows, plan, 0, len(rows), pages)
+    return forward(model, [piece], logit_rows, poisoned_cache(model, len(rows)))
 
 
 def run_in_pieces(model: Llava, rows: Rows, plan: Plan, cuts: Sequence[int]) -> Tensor:
@@ -158,5 +175,5 @@ def run_in_pieces(model: Llava, rows: Rows, plan: Plan, cuts: Sequence[int]) -> 
     logits = []
     for start, stop in pairwise(bounds):
         piece = Piece(rows, plan, start, stop, pages)
-        logits.append(model.forward(build_batch([piece], [stop - start - 1]), cache))
+        logits.append(forward(model, [piece], [stop - start - 1], cache))
     return torch.cat(logits)

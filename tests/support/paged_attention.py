@@ -13,9 +13,10 @@ from skipserve_kernels.paged_decode.inputs import Pages
 
 def make_query(num_entries: int, num_heads: int, pages: Pages) -> Tensor:
     """Return random queries [N, H, C] for these keys."""
-    generator = torch.Generator().manual_seed(1)
+    device = pages.keys.device
+    generator = torch.Generator(device).manual_seed(1)
     shape = (num_entries, num_heads, pages.keys.shape[2])
-    return torch.randn(shape, generator=generator).to(pages.keys.dtype)
+    return torch.randn(shape, generator=generator, device=device).to(pages.keys.dtype)
 
 
 def assert_attends(
@@ -38,7 +39,8 @@ def assert_attends(
         if position >= 0:
             plain[one] = _attend(query[one], keys, values)
             exact[one] = _attend(query[one].double(), keys.double(), values.double())
-            meant[one] = reference.attention(query[one], keys, values, torch.tensor([position]))
+            last = torch.tensor([position], device=query.device)
+            meant[one] = reference.attention(query[one], keys, values, last)
         else:
             assert (out[one] == 0).all()
     assert_near_reference(meant, exact)

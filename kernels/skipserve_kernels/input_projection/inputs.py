@@ -53,21 +53,21 @@ def make_inputs(
     *,
     has_bias: bool = False,
     dtype: torch.dtype = torch.float32,
-    seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> Inputs:
     """Return inputs for N rows out of T = N + 5; of all layers, only `up` never has a bias."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(0)
 
     def random(*shape: int, scale: float = 1.0) -> Tensor:
-        return (torch.randn(*shape, generator=generator) * scale).to(dtype)
+        return (torch.randn(*shape, generator=generator, device=device) * scale).to(dtype)
 
     def layer(num_outputs: int, *, is_biased: bool) -> Projection:
         weight = random(num_outputs, sizes.hidden, scale=sizes.hidden**-0.5)
         return Projection(weight, random(num_outputs) if is_biased else None)
 
     total = num_rows + 5
-    frequencies = 100.0 ** -(torch.arange(0, sizes.head, 2) / sizes.head)
-    angles = (torch.arange(NUM_POSITIONS)[:, None] * frequencies).repeat(1, 2)
+    frequencies = 100.0 ** -(torch.arange(0, sizes.head, 2, device=device) / sizes.head)
+    angles = (torch.arange(NUM_POSITIONS, device=device)[:, None] * frequencies).repeat(1, 2)
     query, key, value = (
         layer(heads * sizes.head, is_biased=has_bias)
         for heads in (sizes.heads, sizes.kv_heads, sizes.kv_heads)
@@ -79,7 +79,7 @@ def make_inputs(
         layers=Layers(query, key, value, gate, up),
         cosine=angles.cos(),
         sine=angles.sin(),
-        positions=torch.randint(NUM_POSITIONS, (total,), generator=generator),
-        slots=torch.randperm(total + 3, generator=generator)[:total],
-        index=torch.randperm(total, generator=generator)[:num_rows],
+        positions=torch.randint(NUM_POSITIONS, (total,), generator=generator, device=device),
+        slots=torch.randperm(total + 3, generator=generator, device=device)[:total],
+        index=torch.randperm(total, generator=generator, device=device)[:num_rows],
     )

@@ -1,4 +1,4 @@
-"""Random inputs of the output projection, for its test and its benchmark."""
+"""Random inputs of the output projection, for its test."""
 
 from dataclasses import dataclass
 
@@ -32,13 +32,13 @@ def make_inputs(
     *,
     num_hidden_rows: int | None = None,
     dtype: torch.dtype = torch.float32,
-    seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> Inputs:
     """Return inputs for N entries of a residual stream with T rows, N unless given."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(0)
 
     def randn(*shape: int, scale: float = 1.0) -> Tensor:
-        return (torch.randn(shape, generator=generator) * scale).to(dtype)
+        return (torch.randn(shape, generator=generator, device=device) * scale).to(dtype)
 
     def linear(width: int) -> Projection:
         return Projection(randn(hidden_size, width, scale=width**-0.5), randn(hidden_size))

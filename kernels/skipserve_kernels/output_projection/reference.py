@@ -16,7 +16,9 @@ def output_projection(
     bits: int = 0,
 ) -> Tensor:
     """Return hidden with x @ weight.T + bias added to the rows that take part."""
-    rows = torch.arange(selection.num_rows) if selection.index is None else selection.index
+    rows = selection.index
+    if rows is None:
+        rows = torch.arange(selection.num_rows, device=x.device)
     if selection.gates is not None:
         takes_part = selection.gates & bits != 0
         x, rows = x[takes_part], rows[takes_part]

@@ -35,7 +35,7 @@ class Pages:
 
     def slots(self, sequence: int) -> Tensor:
         """Return where the keys of one sequence lie, [length] int64."""
-        positions = torch.arange(self.lengths[sequence])
+        positions = torch.arange(self.lengths[sequence], device=self.tables.device)
         pages = self.tables[sequence][positions // self.page_size]
         return pages * self.page_size + positions % self.page_size
 
@@ -47,19 +47,21 @@ def make_pages(
     head_size: int,
     page_size: int,
     dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
 ) -> Pages:
     """Return sequences of these lengths, with `num_heads` heads of keys and of values."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device).manual_seed(0)
     counts = [-(-length // page_size) for length in lengths]
-    free = torch.randperm(sum(counts) + 2, generator=generator)
-    tables = torch.full((len(lengths), max(counts) + 1), _NO_PAGE)
+    free = torch.randperm(sum(counts) + 2, generator=generator, device=device)
+    tables = torch.full((len(lengths), max(counts) + 1), _NO_PAGE, device=device)
     for table, pages in zip(tables, torch.split(free, [*counts, 2]), strict=False):
         table[: len(pages)] = pages
     shape = (len(free) * page_size, num_heads, head_size)
-    room = torch.full((2, *shape), torch.nan, dtype=dtype)
+    room = torch.full((2, *shape), torch.nan, dtype=dtype, device=device)
     result = Pages(room[0].clone(), room[1].clone(), tables, tuple(lengths), page_size)
     for sequence, length in enumerate(lengths):
         for numbers in (result.keys, result.values):
-            new = torch.randn(length, num_heads, head_size, generator=generator)
+            shape = (length, num_heads, head_size)
+            new = torch.randn(shape, generator=generator, device=device)
             numbers[result.slots(sequence)] = new.to(dtype)
     return result

@@ -9,11 +9,11 @@ def make_inputs(
     width: int,
     *,
     dtype: torch.dtype = torch.float32,
-    seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> tuple[Tensor, Tensor]:
     """Return x [T, D] with rows of very different sizes, and gain [D]."""
-    generator = torch.Generator().manual_seed(seed)
-    sizes = torch.logspace(-2, 2, num_rows)[:, None]
-    x = torch.randn(num_rows, width, generator=generator) * sizes
-    gain = 1 + 0.1 * torch.randn(width, generator=generator)
+    generator = torch.Generator(device).manual_seed(0)
+    sizes = torch.logspace(-2, 2, num_rows, device=device)[:, None]
+    x = torch.randn(num_rows, width, generator=generator, device=device) * sizes
+    gain = 1 + 0.1 * torch.randn(width, generator=generator, device=device)
     return x.to(dtype), gain.to(dtype)

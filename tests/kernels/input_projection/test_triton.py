@@ -1,4 +1,4 @@
-"""The input projection in Triton's interpreter: what it computes, and what it reads for that."""
+"""The input projection: what it computes and, in Triton's interpreter, what it reads for that."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +36,7 @@ UNEVEN = Sizes(hidden=80, heads=2, kv_heads=2, head=32, ffn=32)
 WIDE = Sizes(hidden=64, heads=2, kv_heads=1, head=128, ffn=64)
 NARROW = Sizes(hidden=48, heads=1, kv_heads=1, head=16, ffn=24)
 LIBRARY_ROWS = tiles.MAX_FUSED_ROWS + 6
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,8 @@ class Trial:
     def rows(self) -> Tensor:
         """The row of the forward of each entry."""
         num_rows = self.selection.num_rows
-        return torch.arange(num_rows) if self.selection.index is None else self.selection.index
+        index = self.selection.index
+        return torch.arange(num_rows, device=self.query.device) if index is None else index
 
 
 def make_trial(
@@ -76,18 +78,20 @@ def make_trial(
     dtype: torch.dtype = torch.float32,
     has_bias: bool = False,
     has_index: bool = True,
+    device: torch.device = CPU,
 ) -> Trial:
-    inputs = make_inputs(num_rows, sizes, dtype=dtype, has_bias=has_bias)
+    inputs = make_inputs(num_rows, sizes, dtype=dtype, has_bias=has_bias, device=device)
     weights = pack_inputs(*inputs.layers, head_size=sizes.head)
-    cache = torch.full((len(inputs.slots) + 3, sizes.kv_heads, sizes.head), torch.nan, dtype=dtype)
+    poisoned = partial(torch.full, fill_value=torch.nan, dtype=dtype, device=device)
+    cache = poisoned((len(inputs.slots) + 3, sizes.kv_heads, sizes.head))
     width = weights.query_size + weights.ffn_size
-    joined = torch.full((num_rows, width), torch.nan, dtype=dtype)
+    joined = poisoned((num_rows, width))
     factors = pack_factors(inputs.cosine, inputs.sine)
     return Trial(
         inputs=inputs,
         weights=weights,
         place=Place(cache, cache.clone(), inputs.slots, inputs.positions, factors),
-        query=torch.full((num_rows, weights.query_size), torch.nan, dtype=dtype),
+        query=poisoned((num_rows, weights.query_size)),
         activation=joined[:, weights.query_size :],
         selection=Selection(num_rows, inputs.index if has_index else None),
     )
@@ -131,7 +135,7 @@ def in_reference(trial: Trial) -> Result:
 
 def assert_written(actual: Tensor, places: Tensor, plain: Tensor, exact: Tensor) -> None:
     """Check that row places[i] holds row i's result, where not negative, and the others nothing."""
-    is_written = torch.zeros(len(actual), dtype=torch.bool)
+    is_written = torch.zeros(len(actual), dtype=torch.bool, device=actual.device)
     is_written[places[places >= 0]] = True
     assert actual[~is_written].isnan().all()
     if is_written.any():
@@ -150,10 +154,12 @@ def check(
     plain = in_plain_torch(trial, trial.query.dtype)
     for ours, formula in zip(in_reference(trial), exact, strict=True):
         assert_near_reference(ours, formula)
-    entries = torch.arange(trial.selection.num_rows)
-    slots = torch.where(torch.as_tensor(has_key_value), trial.place.slots[trial.rows], -1)
-    query = torch.where(torch.as_tensor(has_query), entries, -1)
-    ffn = torch.where(torch.as_tensor(has_ffn), entries, -1)
+    device = trial.query.device
+    entries = torch.arange(trial.selection.num_rows, device=device)
+    as_flags = partial(torch.as_tensor, device=device)
+    slots = torch.where(as_flags(has_key_value), trial.place.slots[trial.rows], -1)
+    query = torch.where(as_flags(has_query), entries, -1)
+    ffn = torch.where(as_flags(has_ffn), entries, -1)
     assert_written(trial.query, query, plain.query, exact.query)
     assert_written(trial.place.keys.flatten(1), slots, plain.key, exact.key)
     assert_written(trial.place.values.flatten(1), slots, plain.value, exact.value)
@@ -171,16 +177,18 @@ def check_part(trial: Trial, part: Part) -> None:
 
 @pytest.mark.parametrize("num_rows", [pytest.param(3, marks=pytest.mark.fast), LIBRARY_ROWS])
 @pytest.mark.parametrize("part", Part, ids=str)
-def test_each_part_is_computed_and_nothing_else(part: Part, num_rows: int) -> None:
-    trial = make_trial(num_rows, dtype=torch.bfloat16)
+def test_each_part_is_computed_and_nothing_else(
+    part: Part, num_rows: int, device: torch.device
+) -> None:
+    trial = make_trial(num_rows, dtype=torch.bfloat16, device=device)
     trial.run(part)
     check_part(trial, part)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("num_rows", [1, 16, 17, 40, 64, LIBRARY_ROWS])
-def test_any_number_of_rows(num_rows: int, dtype: torch.dtype) -> None:
-    trial = make_trial(num_rows, dtype=dtype, has_index=num_rows != 17)
+def test_any_number_of_rows(num_rows: int, dtype: torch.dtype, device: torch.device) -> None:
+    trial = make_trial(num_rows, dtype=dtype, has_index=num_rows != 17, device=device)
     trial.run(Part.ALL)
     check_part(trial, Part.ALL)
 
@@ -188,16 +196,28 @@ def test_any_number_of_rows(num_rows: int, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("num_rows", [2, LIBRARY_ROWS])
 @pytest.mark.parametrize("sizes", [GROUPED, UNEVEN, WIDE, NARROW], ids=str)
-def test_shapes_and_biases(sizes: Sizes, num_rows: int, dtype: torch.dtype) -> None:
-    trial = make_trial(num_rows, sizes, dtype=dtype, has_bias=True)
+def test_shapes_and_biases(
+    sizes: Sizes, num_rows: int, dtype: torch.dtype, device: torch.device
+) -> None:
+    trial = make_trial(num_rows, sizes, dtype=dtype, has_bias=True, device=device)
     trial.run(Part.ALL)
     check_part(trial, Part.ALL)
 
 
+@pytest.mark.parametrize("part", [Part.ALL, Part.QUERY_KEY_VALUE, Part.FFN], ids=str)
+def test_the_sizes_of_a_model(
+    part: Part, block: Sizes, row_counts: list[int], device: torch.device
+) -> None:
+    for num_rows in row_counts:
+        trial = make_trial(num_rows, block, dtype=torch.bfloat16, device=device)
+        trial.run(part)
+        check_part(trial, part)
+
+
 @pytest.mark.fast
 @pytest.mark.parametrize("num_rows", [4, LIBRARY_ROWS])
-def test_one_input_serves_attention_and_ffn(num_rows: int) -> None:
-    trial = make_trial(num_rows, has_bias=True)
+def test_one_input_serves_attention_and_ffn(num_rows: int, device: torch.device) -> None:
+    trial = make_trial(num_rows, has_bias=True, device=device)
     trial = replace(trial, inputs=replace(trial.inputs, ffn_input=trial.inputs.attention_input))
     trial.run(Part.ALL)
     check_part(trial, Part.ALL)
@@ -205,8 +225,8 @@ def test_one_input_serves_attention_and_ffn(num_rows: int) -> None:
 
 @pytest.mark.fast
 @pytest.mark.parametrize("num_rows", [4, LIBRARY_ROWS])
-def test_rows_without_position_or_slot(num_rows: int) -> None:
-    trial = make_trial(num_rows)
+def test_rows_without_position_or_slot(num_rows: int, device: torch.device) -> None:
+    trial = make_trial(num_rows, device=device)
     trial.place.positions[trial.rows[:2]] = -1
     trial.place.slots[trial.rows[1:3]] = -1
     trial.run(Part.ALL)
@@ -215,11 +235,11 @@ def test_rows_without_position_or_slot(num_rows: int) -> None:
 
 
 @pytest.mark.fast
-def test_inputs_may_have_strides() -> None:
-    trial = make_trial(3)
+def test_inputs_may_have_strides(device: torch.device) -> None:
+    trial = make_trial(3, device=device)
     both = torch.cat((trial.inputs.attention_input, trial.inputs.ffn_input), dim=1)
     attention, ffn = both.chunk(2, dim=1)
-    wide = torch.full((3, trial.weights.query_size + 16), torch.nan)
+    wide = torch.full((3, trial.weights.query_size + 16), torch.nan, device=device)
     trial = replace(
         trial,
         inputs=replace(trial.inputs, attention_input=attention, ffn_input=ffn),
@@ -231,24 +251,24 @@ def test_inputs_may_have_strides() -> None:
 
 
 @pytest.fixture
-def _small_row_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+def _small_row_tiles(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
     """Let 40 rows be three tiles."""
-    key = (90, tiles.Kernel.INPUT_PROJECTION, 64)
+    key = (tiles.architecture(device), tiles.Kernel.INPUT_PROJECTION, 64)
     monkeypatch.setitem(tiles.TILES, key, replace(tiles.TILES[key], rows=16))
 
 
 @pytest.mark.usefixtures("_small_row_tiles")
-def test_rows_may_be_several_tiles() -> None:
-    trial = make_trial(40)
+def test_rows_may_be_several_tiles(device: torch.device) -> None:
+    trial = make_trial(40, device=device)
     trial.run(Part.ALL)
     check_part(trial, Part.ALL)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_row_does_not_depend_on_the_others(dtype: torch.dtype) -> None:
-    trial = make_trial(9, dtype=dtype)
+def test_a_row_does_not_depend_on_the_others(dtype: torch.dtype, device: torch.device) -> None:
+    trial = make_trial(9, dtype=dtype, device=device)
     trial.run(Part.ALL)
-    alone = make_trial(1, dtype=dtype)
+    alone = make_trial(1, dtype=dtype, device=device)
     alone.place.positions[alone.rows] = trial.place.positions[trial.rows[4]]
     inputs = replace(
         alone.inputs,
@@ -280,23 +300,24 @@ def gated(trial: Trial, gates: list[int]) -> Trial:
     """Let entries take part as their gates say, and poison what those without a bit would read."""
     assert trial.selection.index is not None
     index = trial.selection.index.clone()
-    is_out = torch.tensor(gates) & 15 == 0
+    bits = torch.tensor(gates, device=index.device)
+    is_out = bits & 15 == 0
     trial.inputs.attention_input[is_out] = torch.nan
     trial.inputs.ffn_input[is_out] = torch.nan
     index[is_out] = 1 << 40
-    selection = replace(trial.selection, index=index, gates=torch.tensor(gates))
+    selection = replace(trial.selection, index=index, gates=bits)
     return replace(trial, selection=selection)
 
 
 @pytest.mark.fast
 @pytest.mark.parametrize("part", [Part.ALL, Part.QUERY_KEY_VALUE, Part.QUERY], ids=str)
-def test_gates_choose_what_each_entry_takes_part_in(part: Part) -> None:
+def test_gates_choose_what_each_entry_takes_part_in(part: Part, device: torch.device) -> None:
     gates = [7, 1, 2, 4, 8, 0, 16, 5]
-    trial = make_trial(len(gates))
+    trial = make_trial(len(gates), device=device)
     gated(trial, gates).run(part, BITS)
     trial.inputs.attention_input.nan_to_num_()
     trial.inputs.ffn_input.nan_to_num_()
-    bits = torch.tensor(gates)
+    bits = torch.tensor(gates, device=device)
     check(
         trial,
         has_query=bits & BITS.query != 0,

@@ -1,4 +1,4 @@
-"""The output projection in Triton's interpreter: what it computes, touches and moves."""
+"""The output projection: what it computes and, in Triton's interpreter, touches and moves."""
 
 from dataclasses import replace
 
@@ -9,6 +9,7 @@ from kernel_errors import assert_as_exact_as, assert_near_reference
 from torch import Tensor
 from triton_interpreter import shuffled, traffic
 
+from skipserve_kernels.input_projection.inputs import Sizes
 from skipserve_kernels.output_projection import reference
 from skipserve_kernels.output_projection.inputs import Inputs, make_inputs
 from skipserve_kernels.output_projection.triton import (
@@ -18,17 +19,18 @@ from skipserve_kernels.output_projection.triton import (
 )
 from skipserve_kernels.scratch import Scratch
 from skipserve_kernels.selection import Selection
-from skipserve_kernels.tiles import MAX_FUSED_ROWS, ROW_BUCKETS, TILES, Kernel
+from skipserve_kernels.tiles import MAX_FUSED_ROWS, TILES, Kernel
 
 pytestmark = pytest.mark.kernels
 
+CPU = torch.device("cpu")
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 HIDDEN, QUERY, FFN = 64, 48, 208  # 256 inputs, which 16-bit splits cover exactly
 ATTENTION_BIT, FFN_BIT = 1, 2
 
 
-def _scratch(num_rows: int = 64, hidden_size: int = HIDDEN) -> Scratch:
-    scratch = Scratch.empty(*scratch_sizes(num_rows, hidden_size), torch.device("cpu"))
+def _scratch(device: torch.device = CPU, hidden_size: int = HIDDEN) -> Scratch:
+    scratch = Scratch.empty(*scratch_sizes(MAX_FUSED_ROWS, hidden_size), device)
     scratch.parts.fill_(float("nan"))
     return scratch
 
@@ -39,24 +41,31 @@ def _inputs(
     *,
     ffn_size: int = FFN,
     num_hidden_rows: int | None = None,
+    device: torch.device = CPU,
 ) -> Inputs:
     return make_inputs(
-        num_rows, HIDDEN, QUERY, ffn_size, dtype=dtype, num_hidden_rows=num_hidden_rows
+        num_rows,
+        HIDDEN,
+        QUERY,
+        ffn_size,
+        dtype=dtype,
+        num_hidden_rows=num_hidden_rows,
+        device=device,
     )
 
 
 def _split(monkeypatch: pytest.MonkeyPatch, splits: int, depth: int = 32) -> None:
-    """Let the interpreter's tiles have so many splits, of 16-bit depth `depth`."""
-    for bucket in ROW_BUCKETS:
-        key = (90, Kernel.OUTPUT_PROJECTION, bucket)
-        tile = replace(TILES[key], columns=32, depth=depth, splits=splits)
-        monkeypatch.setitem(TILES, key, tile)
+    """Let all tiles have so many splits, of 16-bit depth `depth`."""
+    for key, tile in list(TILES.items()):
+        if key[1] is Kernel.OUTPUT_PROJECTION:
+            split = replace(tile, columns=32, depth=depth, splits=splits)
+            monkeypatch.setitem(TILES, key, split)
 
 
 def _project(inputs: Inputs, selection: Selection, *, bits: int = 0) -> Tensor:
     """Return the residual stream after the projection of everything."""
     hidden = inputs.hidden.clone()
-    scratch = _scratch()
+    scratch = _scratch(hidden.device, hidden.shape[1])
     output_projection(inputs.x, *inputs.weights.all, hidden, selection, scratch, bits)
     assert not scratch.arrivals.any()
     return hidden
@@ -68,8 +77,9 @@ def _check_exact(
     if not has_bias:
         inputs = replace(inputs, weights=replace(inputs.weights, both_biases=None))
     weight, bias = inputs.weights.all
-    rows = torch.arange(selection.num_rows) if selection.index is None else selection.index
-    x = inputs.x
+    rows, x = selection.index, inputs.x
+    if rows is None:
+        rows = torch.arange(selection.num_rows, device=x.device)
     if selection.gates is not None:
         takes_part = selection.gates & bits != 0
         x, rows = x[takes_part], rows[takes_part]
@@ -81,23 +91,43 @@ def _check_exact(
     assert_near_reference(meaning, exact)
     actual = _project(inputs, selection, bits=bits)
     assert_as_exact_as(actual, plain, exact)
-    others = torch.ones(len(actual), dtype=torch.bool).index_fill(0, rows, False)
+    others = torch.ones_like(actual[:, 0], dtype=torch.bool).index_fill(0, rows, False)
     assert torch.equal(actual[others], inputs.hidden[others])
 
 
 @pytest.mark.fast
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("num_rows", [1, 3, 17, 40, 64, 65, 70])
-def test_every_row_gets_its_product(num_rows: int, dtype: torch.dtype) -> None:
-    _check_exact(_inputs(num_rows, dtype), Selection(num_rows))
+def test_every_row_gets_its_product(
+    num_rows: int, dtype: torch.dtype, device: torch.device
+) -> None:
+    _check_exact(_inputs(num_rows, dtype, device=device), Selection(num_rows))
+
+
+def test_the_sizes_of_a_model(block: Sizes, row_counts: list[int], device: torch.device) -> None:
+    """Of the attention's part, of the FFN's, and of both at once."""
+    query_size = block.heads * block.head
+    for num_rows in row_counts:
+        inputs = make_inputs(
+            num_rows, block.hidden, query_size, block.ffn, dtype=torch.bfloat16, device=device
+        )
+        _check_exact(inputs, Selection(num_rows, torch.arange(num_rows, device=device).flip(0)))
+        weights = inputs.weights
+        for x, part in (
+            (inputs.x[:, :query_size], weights.output),
+            (inputs.x[:, query_size:], weights.down),
+        ):
+            _check_part(replace(inputs, x=x), part)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("ffn_size", [160, 200, 1040])
 @pytest.mark.parametrize("has_bias", [False, True])
-def test_inner_dimension_and_bias(has_bias: bool, ffn_size: int, dtype: torch.dtype) -> None:
+def test_inner_dimension_and_bias(
+    has_bias: bool, ffn_size: int, dtype: torch.dtype, device: torch.device
+) -> None:
     for num_rows in (5, 70):
-        inputs = _inputs(num_rows, dtype, ffn_size=ffn_size)
+        inputs = _inputs(num_rows, dtype, ffn_size=ffn_size, device=device)
         _check_exact(inputs, Selection(num_rows), has_bias=has_bias)
 
 
@@ -105,41 +135,50 @@ def test_inner_dimension_and_bias(has_bias: bool, ffn_size: int, dtype: torch.dt
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("has_bias", [False, True])
 @pytest.mark.parametrize("num_rows", [3, 40, 70])
-def test_rows_of_an_index(num_rows: int, has_bias: bool, dtype: torch.dtype) -> None:
-    inputs = _inputs(num_rows, dtype, num_hidden_rows=2 * num_rows + 1)
-    index = torch.randperm(2 * num_rows + 1)[:num_rows]
+def test_rows_of_an_index(
+    num_rows: int, has_bias: bool, dtype: torch.dtype, device: torch.device
+) -> None:
+    inputs = _inputs(num_rows, dtype, num_hidden_rows=2 * num_rows + 1, device=device)
+    index = torch.randperm(2 * num_rows + 1, device=device)[:num_rows]
     _check_exact(inputs, Selection(num_rows, index), has_bias=has_bias)
 
 
 @pytest.mark.parametrize("num_rows", [3, 70])
-def test_the_first_rows_without_an_index(num_rows: int) -> None:
-    _check_exact(_inputs(num_rows, num_hidden_rows=num_rows + 5), Selection(num_rows))
-    _check_exact(
-        _inputs(num_rows, num_hidden_rows=num_rows + 5), Selection(num_rows), has_bias=False
-    )
+def test_the_first_rows_without_an_index(num_rows: int, device: torch.device) -> None:
+    inputs = _inputs(num_rows, num_hidden_rows=num_rows + 5, device=device)
+    for has_bias in (True, False):
+        _check_exact(inputs, Selection(num_rows), has_bias=has_bias)
 
 
 @pytest.mark.fast
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("bits", [ATTENTION_BIT, FFN_BIT, ATTENTION_BIT | FFN_BIT])
 @pytest.mark.parametrize("has_index", [False, True])
-def test_gates(has_index: bool, bits: int, dtype: torch.dtype) -> None:
-    inputs = _inputs(20, dtype, num_hidden_rows=30)
-    index = torch.randperm(30)[:20] if has_index else None
-    gates = torch.arange(20) % 4
+def test_gates(has_index: bool, bits: int, dtype: torch.dtype, device: torch.device) -> None:
+    inputs = _inputs(20, dtype, num_hidden_rows=30, device=device)
+    index = torch.randperm(30, device=device)[:20] if has_index else None
+    gates = torch.arange(20, device=device) % 4
     inputs.x[gates & bits == 0] = float("nan")
     _check_exact(inputs, Selection(20, index, gates), bits=bits)
 
 
 @pytest.mark.parametrize("part", ["output", "down"])
 @pytest.mark.parametrize("num_rows", [5, 70])
-def test_slices_of_the_inputs_and_the_weight(num_rows: int, part: str) -> None:
-    inputs = _inputs(num_rows, torch.bfloat16)
-    weight, bias = getattr(inputs.weights, part)
+def test_slices_of_the_inputs_and_the_weight(
+    num_rows: int, part: str, device: torch.device
+) -> None:
+    inputs = _inputs(num_rows, torch.bfloat16, device=device)
     x = inputs.x[:, :QUERY] if part == "output" else inputs.x[:, QUERY:]
-    hidden = inputs.hidden.clone()
-    output_projection(x, weight, bias, hidden, Selection(num_rows), _scratch())
+    _check_part(replace(inputs, x=x), getattr(inputs.weights, part))
+
+
+def _check_part(inputs: Inputs, part: tuple[Tensor, Tensor | None]) -> None:
+    """Check the product of all rows with a slice of the weight."""
+    x, (weight, bias) = inputs.x, part
     assert bias is not None
+    hidden = inputs.hidden.clone()
+    scratch = _scratch(x.device, hidden.shape[1])
+    output_projection(x, weight, bias, hidden, Selection(len(x)), scratch)
     product = F.linear(x.double(), weight.double(), bias.double())
     plain = inputs.hidden + F.linear(x, weight, bias)
     assert_as_exact_as(hidden, plain, inputs.hidden.double() + product)
@@ -158,9 +197,11 @@ def test_splits_are_joined_in_any_order_of_arrival(
             assert torch.equal(_project(inputs, Selection(7)), expected)
 
 
-def test_more_splits_than_there_is_to_split(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_splits_than_there_is_to_split(
+    monkeypatch: pytest.MonkeyPatch, device: torch.device
+) -> None:
     _split(monkeypatch, 8, depth=64)
-    _check_exact(_inputs(7, torch.bfloat16, ffn_size=112), Selection(7))
+    _check_exact(_inputs(7, torch.bfloat16, ffn_size=112, device=device), Selection(7))
 
 
 def test_row_tiles_join_their_own_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,19 +222,21 @@ def _plain(inputs: Inputs) -> Tensor:
 
 
 @pytest.mark.fast
-def test_scratch_is_left_as_the_next_launch_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scratch_is_left_as_the_next_launch_needs_it(
+    monkeypatch: pytest.MonkeyPatch, device: torch.device
+) -> None:
     _split(monkeypatch, 4)
-    scratch = _scratch()
+    scratch = _scratch(device)
     for num_rows in (16, 3, 20):
-        inputs = _inputs(num_rows)
+        inputs = _inputs(num_rows, device=device)
         hidden = inputs.hidden.clone()
         output_projection(inputs.x, *inputs.weights.all, hidden, Selection(num_rows), scratch)
         torch.testing.assert_close(hidden, _plain(inputs))
         assert not scratch.arrivals.any()
 
 
-def test_a_row_does_not_depend_on_the_others() -> None:
-    inputs = _inputs(16, torch.bfloat16)
+def test_a_row_does_not_depend_on_the_others(device: torch.device) -> None:
+    inputs = _inputs(16, torch.bfloat16, device=device)
     together = _project(inputs, Selection(16))
     for num_rows in (1, 9):
         few = replace(inputs, x=inputs.x[:num_rows], hidden=inputs.hidden[:num_rows])

@@ -8,11 +8,12 @@ from paged_attention import assert_attends, make_query
 from torch import Tensor
 from triton_interpreter import shuffled, traffic
 
+from skipserve_kernels.input_projection.inputs import Sizes
 from skipserve_kernels.paged_decode.inputs import Pages, make_pages
 from skipserve_kernels.paged_decode.triton import paged_decode, scratch_sizes
 from skipserve_kernels.scratch import Scratch
 from skipserve_kernels.selection import Selection
-from skipserve_kernels.tiles import Tile, decode_tile
+from skipserve_kernels.tiles import MAX_FUSED_ROWS, Tile, architecture, decode_tile
 
 pytestmark = pytest.mark.kernels
 
@@ -35,22 +36,28 @@ def draw(
     head_size: int = 32,
     page_size: int = 4,
     dtype: torch.dtype = torch.bfloat16,
+    device: torch.device = CPU,
 ) -> tuple[Pages, Tensor]:
     pages = make_pages(
-        lengths, num_heads=heads[1], head_size=head_size, page_size=page_size, dtype=dtype
+        lengths,
+        num_heads=heads[1],
+        head_size=head_size,
+        page_size=page_size,
+        dtype=dtype,
+        device=device,
     )
     return pages, make_query(len(lengths), heads[0], pages)
 
 
 def ends(pages: Pages) -> Tensor:
     """Return the last position of each sequence."""
-    return torch.tensor(pages.lengths) - 1
+    return torch.tensor(pages.lengths, device=pages.keys.device) - 1
 
 
 def room_for(query: Tensor, splits: int) -> Scratch:
     """Return just enough scratch memory, as a launch finds it: no number in it means anything."""
     num_heads = query.shape[0] * query.shape[1]
-    scratch = Scratch.empty(splits * (query.numel() + num_heads), num_heads, CPU)
+    scratch = Scratch.empty(splits * (query.numel() + num_heads), num_heads, query.device)
     scratch.parts.fill_(torch.nan)
     return scratch
 
@@ -87,51 +94,70 @@ def attend(
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("heads", HEADS, ids=str)
-def test_rows_attend_to_their_sequences(heads: tuple[int, int], dtype: torch.dtype) -> None:
-    pages, query = draw(heads=heads, dtype=dtype)
+def test_rows_attend_to_their_sequences(
+    heads: tuple[int, int], dtype: torch.dtype, device: torch.device
+) -> None:
+    pages, query = draw(heads=heads, dtype=dtype, device=device)
     out = attend(pages, query)
     assert_attends(out, query, pages, range(len(query)), ends(pages).tolist())
 
 
 @pytest.mark.parametrize("splits", [1, 2, 8])
 @pytest.mark.parametrize("page_size", [4, 16, 64])
-def test_sequences_are_split_and_joined(page_size: int, splits: int) -> None:
-    pages, query = draw((1, 16, 17, 65, 150), page_size=page_size, dtype=torch.float32)
+def test_sequences_are_split_and_joined(page_size: int, splits: int, device: torch.device) -> None:
+    lengths = (1, 16, 17, 65, 150)
+    pages, query = draw(lengths, page_size=page_size, dtype=torch.float32, device=device)
     out = attend(pages, query, splits=splits)
     assert_attends(out, query, pages, range(len(query)), ends(pages).tolist())
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("head_size", [16, 64, 128, 256])
-def test_the_tables_own_tiles(head_size: int, dtype: torch.dtype) -> None:
-    pages, query = draw((5, 300), (2, 1), head_size, 16, dtype)
+def test_the_tables_own_tiles(head_size: int, dtype: torch.dtype, device: torch.device) -> None:
+    check_own_tile((5, 300), Sizes(0, 2, 1, head_size, 0), dtype, device)
+
+
+def test_the_sizes_of_a_model(block: Sizes, row_counts: list[int], device: torch.device) -> None:
+    for num_rows in (count for count in row_counts if count <= MAX_FUSED_ROWS):
+        lengths = [1 + 647 * row // num_rows for row in range(1, num_rows)]
+        check_own_tile((*lengths, 648), block, torch.bfloat16, device)
+
+
+def check_own_tile(
+    lengths: Sequence[int], sizes: Sizes, dtype: torch.dtype, device: torch.device
+) -> None:
+    pages, query = draw(lengths, (sizes.heads, sizes.kv_heads), sizes.head, 16, dtype, device)
     out = torch.full_like(query.flatten(1), torch.nan)
-    scratch = Scratch.empty(*scratch_sizes(2, 2, 1, head_size, 90), CPU)
+    needed = len(lengths), sizes.heads, sizes.kv_heads, sizes.head, architecture(device)
+    scratch = Scratch.empty(*scratch_sizes(*needed), device)
+    scratch.parts.fill_(torch.nan)
     tensors = (query, pages.keys, pages.values, pages.tables, ends(pages))
-    paged_decode(*tensors, 16, Selection(2), out, scratch)
-    assert_attends(out, query, pages, [0, 1], [4, 299])
+    paged_decode(*tensors, 16, Selection(len(lengths)), out, scratch)
+    assert_attends(out, query, pages, range(len(lengths)), ends(pages).tolist())
 
 
 @pytest.mark.fast
-def test_a_row_may_see_less_than_its_sequence() -> None:
-    pages, query = draw((50, 50, 50, 50))
-    out = attend(pages, query, positions=torch.tensor([0, 15, 16, 48]))
+def test_a_row_may_see_less_than_its_sequence(device: torch.device) -> None:
+    pages, query = draw((50, 50, 50, 50), device=device)
+    out = attend(pages, query, positions=torch.tensor([0, 15, 16, 48], device=device))
     assert_attends(out, query, pages, range(4), [0, 15, 16, 48])
 
 
 @pytest.mark.fast
 @pytest.mark.parametrize("splits", [1, 2])
-def test_a_row_without_keys_gives_zeros(splits: int) -> None:
-    pages, query = draw((40, 40, 40))
-    out = attend(pages, query, positions=torch.tensor([-1, 39, -1]), splits=splits)
+def test_a_row_without_keys_gives_zeros(splits: int, device: torch.device) -> None:
+    pages, query = draw((40, 40, 40), device=device)
+    positions = torch.tensor([-1, 39, -1], device=device)
+    out = attend(pages, query, positions=positions, splits=splits)
     assert_attends(out, query, pages, range(3), [-1, 39, -1])
 
 
-def test_entries_are_the_rows_of_the_index() -> None:
-    pages, query = draw()
+def test_entries_are_the_rows_of_the_index(device: torch.device) -> None:
+    pages, query = draw(device=device)
     rows = [6, 0, 7, 3]
     every = attend(pages, query)
-    chosen = attend(pages, query[rows], selection=Selection(4, torch.tensor(rows)))
+    index = torch.tensor(rows, device=device)
+    chosen = attend(pages, query[rows], selection=Selection(4, index))
     assert torch.equal(chosen, every[rows])
 
 
@@ -163,10 +189,10 @@ def test_gates_leave_entries_alone() -> None:
 
 
 @pytest.mark.fast
-def test_rows_of_the_output_may_be_apart() -> None:
-    pages, query = draw((40, 20))
+def test_rows_of_the_output_may_be_apart(device: torch.device) -> None:
+    pages, query = draw((40, 20), device=device)
     width = query[0].numel()
-    wide = torch.full((2, width + 24), 7.0, dtype=query.dtype)
+    wide = torch.full((2, width + 24), 7.0, dtype=query.dtype, device=device)
     attend(pages, query, out=wide[:, :width])
     assert torch.equal(wide[:, :width], attend(pages, query))
     assert (wide[:, width:] == 7.0).all()
@@ -182,11 +208,12 @@ def test_the_order_of_programs_does_not_matter() -> None:
         assert torch.equal(again, first)
 
 
-def test_a_row_does_not_depend_on_the_others() -> None:
-    pages, query = draw()
+def test_a_row_does_not_depend_on_the_others(device: torch.device) -> None:
+    pages, query = draw(device=device)
     every = attend(pages, query)
     for row in range(len(query)):
-        alone = attend(pages, query[row:][:1], selection=Selection(1, torch.tensor([row])))
+        selection = Selection(1, torch.tensor([row], device=device))
+        alone = attend(pages, query[row:][:1], selection=selection)
         assert torch.equal(alone[0], every[row])
 
 

@@ -9,15 +9,17 @@ from paged_attention import assert_attends, make_query
 from torch import Tensor
 from triton_interpreter import shuffled, traffic
 
+from skipserve_kernels.input_projection.inputs import Sizes
 from skipserve_kernels.paged_decode.inputs import Pages, make_pages
 from skipserve_kernels.paged_prefill.spans import find_spans
 from skipserve_kernels.paged_prefill.triton import paged_prefill
 from skipserve_kernels.selection import Selection
-from skipserve_kernels.tiles import Tile, prefill_tile
+from skipserve_kernels.tiles import MAX_FUSED_ROWS, Tile, architecture, prefill_tile
 
 pytestmark = pytest.mark.kernels
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+CPU = torch.device("cpu")
 TILE = Tile(rows=16, columns=16, depth=0, num_warps=4, num_stages=1)
 # Positions of the entries of each sequence: some edges are those of pages of 4 and of tiles.
 CASES: dict[str, list[range | list[int]]] = {
@@ -41,6 +43,7 @@ class Asked:
         head_size: int = 32,
         page_size: int = 4,
         dtype: torch.dtype = torch.bfloat16,
+        device: torch.device = CPU,
     ) -> None:
         self.counts = np.array([len(each) for each in positions], dtype=np.int64)
         self.sequences = [b for b, each in enumerate(positions) for _ in each]
@@ -51,11 +54,15 @@ class Asked:
             head_size=head_size,
             page_size=page_size,
             dtype=dtype,
+            device=device,
         )
         self.query = make_query(len(self.positions), heads[0], self.pages)
 
+    def on_device(self, numbers: list[int]) -> Tensor:
+        return torch.tensor(numbers, device=self.query.device)
+
     def spans(self, tile: Tile) -> Tensor:
-        return torch.from_numpy(find_spans(self.counts, tile.rows))
+        return torch.from_numpy(find_spans(self.counts, tile.rows)).to(self.query.device)
 
 
 def attend(
@@ -73,7 +80,7 @@ def attend(
         asked.pages.keys,
         asked.pages.values,
         asked.pages.tables,
-        torch.tensor(asked.positions) if positions is None else positions,
+        asked.on_device(asked.positions) if positions is None else positions,
         asked.pages.page_size,
         asked.spans(tile or TILE) if spans is None else spans,
         Selection(len(asked.query), index),
@@ -89,51 +96,66 @@ def attend(
     ids=str,
 )
 @pytest.mark.parametrize("case", CASES)
-def test_rows_see_what_precedes_them(case: str, heads: tuple[int, int], dtype: torch.dtype) -> None:
-    asked = Asked(CASES[case], heads, dtype=dtype)
+def test_rows_see_what_precedes_them(
+    case: str, heads: tuple[int, int], dtype: torch.dtype, device: torch.device
+) -> None:
+    asked = Asked(CASES[case], heads, dtype=dtype, device=device)
     assert_attends(attend(asked), asked.query, asked.pages, asked.sequences, asked.positions)
 
 
 @pytest.mark.fast
 @pytest.mark.parametrize("case", ["chunk behind a cached prefix", "some rows"])
-def test_rows_see_what_precedes_them_in_short(case: str) -> None:
-    asked = Asked(CASES[case])
+def test_rows_see_what_precedes_them_in_short(case: str, device: torch.device) -> None:
+    asked = Asked(CASES[case], device=device)
     assert_attends(attend(asked), asked.query, asked.pages, asked.sequences, asked.positions)
 
 
 @pytest.mark.parametrize("page_size", [4, 16, 64])
-def test_pages_may_be_smaller_or_larger_than_tiles(page_size: int) -> None:
-    asked = Asked([range(150, 170), range(20)], page_size=page_size, dtype=torch.float32)
+def test_pages_may_be_smaller_or_larger_than_tiles(page_size: int, device: torch.device) -> None:
+    positions = [range(150, 170), range(20)]
+    asked = Asked(positions, page_size=page_size, dtype=torch.float32, device=device)
     assert_attends(attend(asked), asked.query, asked.pages, asked.sequences, asked.positions)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("head_size", [16, 64, 128, 256])
-def test_the_tables_own_tile(head_size: int, dtype: torch.dtype) -> None:
-    asked = Asked([range(100, 250), range(3)], (1, 1), head_size, 16, dtype)
-    out = attend(asked, spans=asked.spans(prefill_tile(dtype, 90)), tile=None)
+def test_the_tables_own_tile(head_size: int, dtype: torch.dtype, device: torch.device) -> None:
+    check_own_tile(Asked([range(100, 250), range(3)], (1, 1), head_size, 16, dtype, device))
+
+
+def test_the_sizes_of_a_model(block: Sizes, row_counts: list[int], device: torch.device) -> None:
+    """A whole prompt and, behind cached keys, the rest of another."""
+    for num_rows in (count for count in row_counts if count > MAX_FUSED_ROWS):
+        positions = [range(num_rows), range(num_rows // 3, num_rows)]
+        heads = block.heads, block.kv_heads
+        check_own_tile(Asked(positions, heads, block.head, 16, torch.bfloat16, device))
+
+
+def check_own_tile(asked: Asked) -> None:
+    tile = prefill_tile(asked.query.dtype, architecture(asked.query.device))
+    out = attend(asked, spans=asked.spans(tile), tile=None)
     assert_attends(out, asked.query, asked.pages, asked.sequences, asked.positions)
 
 
-def test_entries_are_the_rows_of_the_index() -> None:
-    asked = Asked(CASES["several sequences"])
-    rows = torch.randperm(90, generator=torch.Generator().manual_seed(0))[: len(asked.positions)]
-    positions = torch.full((90,), 2**40)
-    positions[rows] = torch.tensor(asked.positions)
+def test_entries_are_the_rows_of_the_index(device: torch.device) -> None:
+    asked = Asked(CASES["several sequences"], device=device)
+    rows = torch.arange(89, -1, -1, device=device)[: len(asked.positions)]
+    positions = torch.full((90,), 2**40, device=device)
+    positions[rows] = asked.on_device(asked.positions)
     assert torch.equal(attend(asked, positions=positions, index=rows), attend(asked))
 
 
 @pytest.mark.fast
-def test_a_row_without_keys_gives_zeros() -> None:
-    asked = Asked([[-1, -1, 19, 20], [-1], [5]])
+def test_a_row_without_keys_gives_zeros(device: torch.device) -> None:
+    asked = Asked([[-1, -1, 19, 20], [-1], [5]], device=device)
     assert_attends(attend(asked), asked.query, asked.pages, asked.sequences, asked.positions)
 
 
 @pytest.mark.fast
-def test_entries_of_no_span_are_left_alone() -> None:
-    asked = Asked([range(3), range(20), range(9)])
+def test_entries_of_no_span_are_left_alone(device: torch.device) -> None:
+    asked = Asked([range(3), range(20), range(9)], device=device)
     width = asked.query[0].numel()
-    wide = torch.full((32, width + 24), 7.0, dtype=asked.query.dtype)
+    wide = torch.full((32, width + 24), 7.0, dtype=asked.query.dtype, device=device)
     attend(asked, spans=asked.spans(TILE)[1:-1], out=wide[:, :width])
     assert torch.equal(wide[3:23, :width], attend(asked)[3:23])
     wide[3:23, :width] = 7.0

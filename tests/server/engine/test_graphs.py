@@ -62,8 +62,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def fused(folder: Path) -> Llava:
-    return Llava.load(folder, torch.device("cpu"), torch.float32, uses_triton=True)
+def fused(folder: Path, device: torch.device) -> Llava:
+    return Llava.load(folder, device, torch.float32, uses_triton=True)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """The host never waits for the device while it launches a step's sampling and inputs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from engine_parts import EngineParts
 from fake_decoder import IMAGE_SIZE, NUM_LAYERS, make_request
-from meta_device import META, HostWaits, MetaWeights, NoWaiting
+from meta_device import META, HostWaits, MetaWeights, NoWaiting, no_waiting_on
 from tiny_llava import make_checkpoint
 from torch import Tensor
 from triton.runtime.interpreter import InterpretedFunction
@@ -16,6 +17,7 @@ from triton.runtime.interpreter import InterpretedFunction
 from skipserve.engine.inputs import StepRows, build_batch
 from skipserve.engine.runner import Runner
 from skipserve.engine.sampler import Sampler, Samples
+from skipserve.engine.scheduler import Step
 from skipserve.engine.tables import UNREAD
 from skipserve.engine.types import EngineLimits, SamplingParams
 from skipserve.model.config import ModelConfig
@@ -78,10 +80,14 @@ def test_inputs() -> None:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Llava:
-    folder = make_checkpoint(
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(
         tmp_path_factory.mktemp("meta"), num_layers=NUM_LAYERS, image_size=IMAGE_SIZE, patch_size=2
     )
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Llava:
     return Llava.assemble(ModelConfig.from_folder(folder), MetaWeights(), uses_triton=True)
 
 
@@ -94,10 +100,32 @@ def test_whole_steps(model: Llava, uses_graphs: bool, monkeypatch: pytest.Monkey
         InterpretedFunction, "run", lambda kernel, *_, **__: launched.append(kernel.__name__)
     )
     parts = EngineParts(max_rows=9)
-    limits = EngineLimits(uses_graphs=uses_graphs)
-    num_pages = parts.pool.num_pages
-    runner = Runner(model, parts.tables, parts.plans, num_pages, 9, limits)
+    runner = _runner(model, parts, uses_graphs=uses_graphs)
     assert set(launched) >= {"_norm_row", "_project", "_add_rows", "_decode", "_prefill"}
+    for step in _steps(parts):
+        launched.clear()
+        with NoWaiting():
+            runner.launch(step)
+        assert launched
+
+
+@pytest.mark.parametrize("uses_graphs", [False, True])
+def test_whole_steps_on_a_gpu(folder: Path, uses_graphs: bool, device: torch.device) -> None:
+    model = Llava.load(folder, device, torch.float32)
+    parts = EngineParts(max_rows=9)
+    runner = _runner(model, parts, uses_graphs=uses_graphs)
+    for step in _steps(parts):
+        with no_waiting_on(device):
+            runner.launch(step)
+
+
+def _runner(model: Llava, parts: EngineParts, *, uses_graphs: bool) -> Runner:
+    limits = EngineLimits(uses_graphs=uses_graphs)
+    return Runner(model, parts.tables, parts.plans, parts.pool.num_pages, 9, limits)
+
+
+def _steps(parts: EngineParts) -> Iterator[Step]:
+    """Yield steps of chunks, images, mixed plans and answers, each to be launched."""
     for name, plan in (
         ("serial", Plan.full(NUM_LAYERS)),
         ("pair", _plan(Rule(action="parallel_blocks", layers=[1], scope="prompt"))),
@@ -107,10 +135,7 @@ def test_whole_steps(model: Llava, uses_graphs: bool, monkeypatch: pytest.Monkey
         parts.add(make_request(name, num_text=4, num_images=1, plan=trim(plan), temperature=0.5))
     while parts.scheduler.num_running or parts.scheduler.num_waiting:
         step = parts.scheduler.schedule()
-        launched.clear()
-        with NoWaiting():
-            runner.launch(step)
-        assert launched
+        yield step
         parts.finish(step, UNREAD)
 
 
@@ -148,16 +173,12 @@ def test_what_does_not_wait_is_let_through() -> None:
         assert x.to(torch.int64)[torch.arange(2, device=META)].shape == (2,)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("samplings", SAMPLINGS)
-def test_sampling_on_a_gpu(samplings: list[dict[str, Any]]) -> None:
-    logits = torch.randn(len(samplings), VOCAB, device="cuda")
+def test_sampling_on_a_gpu(samplings: list[dict[str, Any]], device: torch.device) -> None:
+    logits = torch.randn(len(samplings), VOCAB, device=device)
     wanted = _sample(logits.cpu(), samplings).read()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waiting_on(device):
         samples = _sample(logits, samplings)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     found = samples.read()
     assert found.logprobs.keys() == wanted.logprobs.keys()
     for row, sampling in enumerate(samplings):

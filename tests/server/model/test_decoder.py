@@ -1,5 +1,7 @@
 """Every plan against the formulas, in either kind of blocks: whole, in pieces, in mixed batches."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,10 @@ from decoder_subject import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernel_errors import assert_as_exact_as
 from model_batches import (
     Piece,
-    build_batch,
+    forward,
     poisoned_cache,
     run_in_pieces,
     run_whole,
@@ -29,7 +32,9 @@ from reference_llava import steps_of_policy
 from tiny_llava import make_checkpoint
 from torch import Tensor
 
+from skipserve.model.config import ModelConfig
 from skipserve.model.llava import Llava
+from skipserve.model.weights import Weights
 from skipserve_policies.catalog import load_catalog
 from skipserve_policies.plan import Plan, trim
 from skipserve_policies.resolve import resolve
@@ -45,23 +50,26 @@ OF_SCOPE_GENERATED = [
 
 
 @pytest.fixture(scope="module")
-def shallow(tmp_path_factory: pytest.TempPathFactory) -> Subject:
-    return Subject(tmp_path_factory.mktemp("models") / "shallow", FEW_LAYERS)
+def shallow(tmp_path_factory: pytest.TempPathFactory, device: torch.device) -> Subject:
+    return Subject(tmp_path_factory.mktemp("models") / "shallow", FEW_LAYERS, device)
 
 
 @pytest.fixture(scope="module")
-def deep(tmp_path_factory: pytest.TempPathFactory) -> Subject:
-    return Subject(tmp_path_factory.mktemp("models") / "deep", 32)
+def deep(tmp_path_factory: pytest.TempPathFactory, device: torch.device) -> Subject:
+    uses_triton = device.type == "cuda"
+    folder = tmp_path_factory.mktemp("models") / "deep"
+    return Subject(folder, 32, device, uses_triton=uses_triton)
 
 
 @pytest.fixture(scope="module")
-def fused(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+def fused(tmp_path_factory: pytest.TempPathFactory, device: torch.device) -> Subject:
     """In the Triton kernels, whose interpreter is slow: less of everything."""
-    return Subject(tmp_path_factory.mktemp("models") / "fused", num_layers=2, uses_triton=True)
+    folder = tmp_path_factory.mktemp("models") / "fused"
+    return Subject(folder, num_layers=2, device=device, uses_triton=True)
 
 
 @pytest.fixture
-def subject(request: pytest.FixtureRequest) -> Subject:
+def subject(request: pytest.FixtureRequest, device: torch.device) -> Subject:
     found = request.getfixturevalue(request.param)
     assert isinstance(found, Subject)
     return found
@@ -189,11 +197,57 @@ def test_sequences_of_several_plans_share_a_forward(subject: Subject) -> None:
         for step in filter(None, steps):
             pieces, expected = zip(*step, strict=True)
             ends = accumulate(piece.stop - piece.start for piece in pieces)
-            batch = build_batch(pieces, [end - 1 for end in ends])
-            for logits, wanted in zip(subject.llava.forward(batch, cache), expected, strict=True):
+            found = forward(subject.llava, pieces, [end - 1 for end in ends], cache)
+            for logits, wanted in zip(found, expected, strict=True):
                 assert_close(logits, wanted)
 
     check()
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("actions", [({},) * 2, ({}, *ACTIONS)], ids=["full", "all"])
+def test_16_bit_kernels_are_as_exact_as_plain_operations(
+    tmp_path: Path, actions: tuple[dict[str, Any], ...], device: torch.device
+) -> None:
+    """Of prompts and then of answers, whose middle layer does one thing or everything."""
+    sizes = {"hidden": 512, "ffn": 1408} if device.type == "cuda" else {"hidden": 64, "ffn": 96}
+    make_checkpoint(tmp_path, num_layers=3, num_heads=4, **sizes)
+    tables = scattered_pages(*[6] * len(actions))
+    pieces = [
+        Piece(make_rows("ttttt", 1, seed), _middle(action), 0, 6, pages)
+        for seed, (action, pages) in enumerate(zip(actions, tables, strict=True))
+    ]
+    fused, plain, exact = (
+        _logits(_in_type(tmp_path, device, dtype, uses_triton=uses_triton), pieces)
+        for dtype, uses_triton in (
+            (torch.bfloat16, True),
+            (torch.bfloat16, False),
+            (torch.float32, False),
+        )
+    )
+    assert_as_exact_as(fused.bfloat16(), plain.bfloat16(), exact.double())
+
+
+def _middle(action: dict[str, Any]) -> Plan:
+    rules = (Rule(**action, layers=[1], scope="all"),) if action else ()
+    return resolve("middle", SkipPolicy(rules=rules), 3).plan
+
+
+def _in_type(folder: Path, device: torch.device, dtype: torch.dtype, *, uses_triton: bool) -> Llava:
+    """Load a model that computes in some type, its weights rounded to 16 bits."""
+    with Weights(folder, device, torch.bfloat16, arithmetic=dtype) as weights:
+        config = ModelConfig.from_folder(folder)
+        return Llava.assemble(config, weights, uses_triton=uses_triton)
+
+
+def _logits(model: Llava, pieces: Sequence[Piece]) -> Tensor:
+    """Return the logits of the last row of each prompt, and of the row behind it."""
+    cache = poisoned_cache(model, *[piece.stop for piece in pieces])
+    prompts = [replace(piece, stop=piece.stop - 1) for piece in pieces]
+    ends = accumulate(piece.stop for piece in prompts)
+    first = forward(model, prompts, [end - 1 for end in ends], cache)
+    answers = [replace(piece, start=piece.stop - 1) for piece in pieces]
+    return torch.cat([first, forward(model, answers, range(len(answers)), cache)])
 
 
 @pytest.mark.fast

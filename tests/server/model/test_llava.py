@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from model_batches import Piece, Rows, build_batch, poisoned_cache, run_whole, scattered_pages
+from model_batches import Piece, Rows, forward, poisoned_cache, run_whole, scattered_pages
 from safetensors.torch import load_file, save_file
 from tiny_llava import Naming, make_checkpoint
 from torch import Tensor
@@ -19,7 +19,6 @@ from skipserve.model.llava import Llava
 from skipserve.model.weights import Weights
 from skipserve_policies.plan import Plan, TokenClass, trim
 
-CPU = torch.device("cpu")
 IMAGE = 4
 GREEDY_STEPS = 32
 
@@ -109,7 +108,7 @@ class Pictured:
         ids = torch.cat((self.ids, torch.tensor(generated, dtype=torch.int64)))
         features = torch.zeros(0, model.config.sizes.decoder.hidden_size)
         if len(self.pixels):
-            features = model.encode_images(self.pixels).flatten(0, 1)
+            features = model.encode_images(self.pixels.to(model.device)).flatten(0, 1).cpu()
         is_visual = torch.zeros(len(ids), dtype=torch.bool)
         is_visual[: len(self.ids)] = self.is_visual
         return Rows(ids, (*classes, *[TokenClass.GENERATED] * len(generated)), features, is_visual)
@@ -126,10 +125,13 @@ class Pictured:
         return arguments
 
 
-def load_both(folder: Path, shape: dict[str, Any]) -> tuple[Llava, LlavaForConditionalGeneration]:
+def load_both(
+    folder: Path, shape: dict[str, Any], device: torch.device
+) -> tuple[Llava, LlavaForConditionalGeneration]:
+    """Return the model on the device, and the oracle on the CPU."""
     make_checkpoint(folder, **shape)
     oracle = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-    return Llava.load(folder, CPU, torch.float32), oracle.eval()
+    return Llava.load(folder, device, torch.float32), oracle.eval()
 
 
 def check_logits(model: Llava, oracle: LlavaForConditionalGeneration, pictured: Pictured) -> None:
@@ -167,7 +169,7 @@ def check_greedy(model: Llava, oracle: LlavaForConditionalGeneration, pictured: 
     start, stop = 0, len(pictured.ids)
     for step, (token, oracle_logits) in enumerate(zip(tokens, generated.logits, strict=True)):
         piece = Piece(rows, plan, start, stop, pages)
-        logits = model.forward(build_batch([piece], [stop - start - 1]), cache)
+        logits = forward(model, [piece], [stop - start - 1], cache)
         expected = oracle_logits[0]
         tolerance = 1e-4 * expected.abs().max()
         assert (logits[0] - expected).abs().max() <= tolerance
@@ -180,34 +182,36 @@ def check_greedy(model: Llava, oracle: LlavaForConditionalGeneration, pictured: 
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_full_model_equals_transformers(tmp_path: Path, case: str) -> None:
+def test_the_full_model_equals_transformers(
+    tmp_path: Path, case: str, device: torch.device
+) -> None:
     shape, prompt = CASES[case]
-    model, oracle = load_both(tmp_path, shape)
+    model, oracle = load_both(tmp_path, shape, device)
     pictured = Pictured(model, prompt)
     check_logits(model, oracle, pictured)
     assert check_greedy(model, oracle, pictured) >= 8
 
 
 @pytest.mark.fast
-def test_one_small_model_equals_transformers(tmp_path: Path) -> None:
-    model, oracle = load_both(tmp_path, {})
+def test_one_small_model_equals_transformers(tmp_path: Path, device: torch.device) -> None:
+    model, oracle = load_both(tmp_path, {}, device)
     check_logits(model, oracle, Pictured(model, "tit"))
 
 
-def test_biases_of_the_decoder_are_used(tmp_path: Path) -> None:
+def test_biases_of_the_decoder_are_used(tmp_path: Path, device: torch.device) -> None:
     oracle_folder = tmp_path / "biased"
     make_checkpoint(
         tmp_path, text_config=(("attention_bias", True), ("mlp_bias", True)), num_layers=2
     )
     with pytest.raises(ModelFilesError, match=r"q_proj\.bias"):
-        Llava.load(tmp_path, CPU, torch.float32)
+        Llava.load(tmp_path, device, torch.float32)
     # transformers makes up the missing biases; as zeros, so they are set here.
     oracle = LlavaForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.float32)
     for name, parameter in oracle.named_parameters():
         if name.endswith("bias") and "language_model" in name:
             torch.nn.init.normal_(parameter)
     oracle.save_pretrained(oracle_folder)
-    model = Llava.load(oracle_folder, CPU, torch.float32)
+    model = Llava.load(oracle_folder, device, torch.float32)
     check_logits(model, oracle.eval(), Pictured(model, "tit"))
 
 
@@ -234,13 +238,13 @@ def write_ends(folder: Path, stored: str, **shape: Any) -> None:
     ("top", "text"), [(True, True), (True, False), (False, True), (None, True), (True, None)]
 )
 def test_embedding_and_head_are_tied_as_in_transformers(
-    tmp_path: Path, stored: str, top: bool | None, text: bool | None
+    tmp_path: Path, stored: str, top: bool | None, text: bool | None, device: torch.device
 ) -> None:
     tying = {"top_config": top, "text_config": text}
     shape = {part: (("tie_word_embeddings", value),) for part, value in tying.items()}
     write_ends(tmp_path, stored, **shape)
     oracle = LlavaForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.float32)
-    model = Llava.load(tmp_path, CPU, torch.float32)
+    model = Llava.load(tmp_path, device, torch.float32)
     check_logits(model, oracle.eval(), Pictured(model, "tit"))
 
 
@@ -263,20 +267,24 @@ class NotingWeights(Weights):
         ("head", ["head.weight"]),
     ],
 )
-def test_tied_ends_are_in_memory_once(tmp_path: Path, stored: str, taken: list[str]) -> None:
+def test_tied_ends_are_in_memory_once(
+    tmp_path: Path, stored: str, taken: list[str], device: torch.device
+) -> None:
     write_ends(tmp_path, stored, top_config=(("tie_word_embeddings", True),))
     config = ModelConfig.from_folder(tmp_path)
-    with NotingWeights(tmp_path, CPU, torch.float32, torch.float32) as weights:
+    with NotingWeights(tmp_path, device, torch.float32, torch.float32) as weights:
         Decoder.load(config, weights, uses_triton=False)
     assert [name for name in weights.taken if "embed" in name or "head" in name] == taken
 
 
 @pytest.mark.fast
 @pytest.mark.parametrize("stored", ["differing", "equal"])
-def test_a_head_that_is_not_tied_is_its_own(tmp_path: Path, stored: str) -> None:
+def test_a_head_that_is_not_tied_is_its_own(
+    tmp_path: Path, stored: str, device: torch.device
+) -> None:
     write_ends(tmp_path, stored)
     oracle = LlavaForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.float32)
-    model = Llava.load(tmp_path, CPU, torch.float32)
+    model = Llava.load(tmp_path, device, torch.float32)
     check_logits(model, oracle.eval(), Pictured(model, "tit"))
 
 
@@ -286,29 +294,29 @@ def test_a_head_that_is_not_tied_is_its_own(tmp_path: Path, stored: str) -> None
     [("embedding", r"no head \(lm_head\.weight\).*tie_word_embeddings"), ("head", "embed_tokens")],
 )
 def test_an_end_that_is_neither_stored_nor_tied_is_refused(
-    tmp_path: Path, stored: str, message: str
+    tmp_path: Path, stored: str, message: str, device: torch.device
 ) -> None:
     write_ends(tmp_path, stored)
     with pytest.raises(ModelFilesError, match=message):
-        Llava.load(tmp_path, CPU, torch.float32)
+        Llava.load(tmp_path, device, torch.float32)
 
 
 @pytest.mark.fast
-def test_a_tied_head_of_another_size_is_refused(tmp_path: Path) -> None:
+def test_a_tied_head_of_another_size_is_refused(tmp_path: Path, device: torch.device) -> None:
     write_ends(tmp_path, "differing", top_config=(("tie_word_embeddings", True),))
     tensors = load_file(tmp_path / "model.safetensors")
     save_file(tensors | {HEAD: torch.ones(321, 64)}, tmp_path / "model.safetensors")
     with pytest.raises(ModelFilesError, match=r"lm_head.*\[321, 64\].*\[320, 64\]"):
-        Llava.load(tmp_path, CPU, torch.float32)
+        Llava.load(tmp_path, device, torch.float32)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("hidden", [64, 320])
 def test_16_bit_models_are_near_the_float32_one(
-    tmp_path: Path, dtype: torch.dtype, hidden: int
+    tmp_path: Path, dtype: torch.dtype, hidden: int, device: torch.device
 ) -> None:
     make_checkpoint(tmp_path, hidden=hidden, num_heads=4, dtype=dtype)
-    exact, rounded = (Llava.load(tmp_path, CPU, d) for d in (torch.float32, dtype))
+    exact, rounded = (Llava.load(tmp_path, device, d) for d in (torch.float32, dtype))
     assert rounded.dtype is dtype
     plan = trim(Plan.full(4))
     pictured = Pictured(exact, "titt")
@@ -319,10 +327,14 @@ def test_16_bit_models_are_near_the_float32_one(
     assert (actual - expected).abs().max() <= 0.05 * expected.abs().max()
 
 
-def test_weights_are_rounded_to_the_type_that_is_asked_for(tmp_path: Path) -> None:
+def test_weights_are_rounded_to_the_type_that_is_asked_for(
+    tmp_path: Path, device: torch.device
+) -> None:
     make_checkpoint(tmp_path / "wide", dtype=torch.float32)
     make_checkpoint(tmp_path / "narrow", dtype=torch.bfloat16)
-    wide, narrow = (Llava.load(tmp_path / name, CPU, torch.bfloat16) for name in ("wide", "narrow"))
+    wide, narrow = (
+        Llava.load(tmp_path / name, device, torch.bfloat16) for name in ("wide", "narrow")
+    )
     pictured = Pictured(wide, "tit")
     plan = Plan.full(4)
     assert torch.equal(
@@ -332,9 +344,9 @@ def test_weights_are_rounded_to_the_type_that_is_asked_for(tmp_path: Path) -> No
 
 
 @pytest.mark.fast
-def test_an_id_at_a_visual_row_is_not_looked_up(tmp_path: Path) -> None:
+def test_an_id_at_a_visual_row_is_not_looked_up(tmp_path: Path, device: torch.device) -> None:
     make_checkpoint(tmp_path)
-    model = Llava.load(tmp_path, CPU, torch.float32)
+    model = Llava.load(tmp_path, device, torch.float32)
     rows = Pictured(model, "tit").rows(model)
     outside = torch.where(rows.is_visual, 10**6, rows.ids)
     plan = Plan.full(4)
@@ -345,15 +357,15 @@ def test_an_id_at_a_visual_row_is_not_looked_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.fast
-def test_what_transformers_refuses_is_refused(tmp_path: Path) -> None:
+def test_what_transformers_refuses_is_refused(tmp_path: Path, device: torch.device) -> None:
     make_checkpoint(tmp_path, text_config=(("attention_dropout", "none"),))
     with pytest.raises(ModelFilesError, match="attention_dropout"):
-        Llava.load(tmp_path, CPU, torch.float32)
+        Llava.load(tmp_path, device, torch.float32)
 
 
 @pytest.mark.fast
-def test_loading_notes_the_device_and_a_digest(tmp_path: Path) -> None:
+def test_loading_notes_the_device_and_a_digest(tmp_path: Path, device: torch.device) -> None:
     make_checkpoint(tmp_path)
-    model = Llava.load(tmp_path, CPU, torch.float32)
+    model = Llava.load(tmp_path, device, torch.float32)
     assert len(model.weights_digest) == 64
-    assert model.device == CPU
+    assert model.device == device

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from meta_device import META, NoWaiting
+from meta_device import META, NoWaiting, no_waiting_on
 
 from skipserve.model.transfer import Numbers, _cut, send, to_device
 
@@ -47,16 +47,11 @@ def test_to_another_device_they_go_in_one_copy() -> None:
         assert tensor.dtype == torch.from_numpy(array).dtype
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_to_a_gpu() -> None:
+def test_to_a_gpu(device: torch.device) -> None:
     """Thousands of blocks that are dropped while they are copied do not overwrite each other."""
     arrays = _arrays()
-    device = torch.device("cuda")
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waiting_on(device):
         many = [to_device([*arrays, np.full(500, i)], device) for i in range(2000)]
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     for i, tensors in enumerate(many):
         for array, tensor in zip([*arrays, np.full(500, i)], tensors, strict=True):
             np.testing.assert_array_equal(tensor.cpu().numpy(), array)

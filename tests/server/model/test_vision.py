@@ -29,9 +29,11 @@ CPU = torch.device("cpu")
     ],
     ids=str,
 )
-def test_pictures_are_encoded_as_transformers_does(tmp_path: Path, shape: dict[str, Any]) -> None:
+def test_pictures_are_encoded_as_transformers_does(
+    tmp_path: Path, shape: dict[str, Any], device: torch.device
+) -> None:
     make_checkpoint(tmp_path, **shape)
-    model = Llava.load(tmp_path, CPU, torch.float32)
+    model = Llava.load(tmp_path, device, torch.float32)
     oracle = LlavaForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.float32).eval()
     pixels = torch.randint(0, 256, (2, 28, 28, 3), dtype=torch.uint8)
     steps = model.config.image_processor
@@ -39,7 +41,7 @@ def test_pictures_are_encoded_as_transformers_does(tmp_path: Path, shape: dict[s
     normalised = ((pixels / 255 - mean) / std).permute(0, 3, 1, 2)
     with torch.inference_mode():
         features = torch.stack(oracle.get_image_features(normalised).pooler_output)
-    encoded = model.encode_images(pixels)
+    encoded = model.encode_images(pixels.to(device)).cpu()
     assert encoded.shape == (2, model.config.sizes.vision.num_tokens, 64)
     assert (encoded - features).abs().max() <= 1e-4 * features.abs().max()
 
