@@ -12,6 +12,10 @@ from skipserve_policies.plan import Ffn, Plan, TokenClass
 from skipserve_policies.sizes import ModelSizes
 
 
+# Of a step on a GPU, unless the engine is told otherwise.
+STEP_ROWS = 2048
+
+
 @dataclass(frozen=True)
 class Ceilings:
     """What a device can do, as it was measured.
@@ -71,8 +75,20 @@ class Roofline:
     def request_seconds(
         self, plan: Plan, classes: Sequence[TokenClass], num_new_tokens: int, batch: int
     ) -> float:
-        """Return a request's share of the time, where so many of its kind decode together."""
-        step = self.decode_seconds([plan] * batch, context=len(classes) + num_new_tokens // 2)
+        """Return a request's share of the time, where so many of its kind are under way.
+
+        Where these are enough, each step has new prompts, as many as fit, beside the rows of
+        answers, and reads the weights once for both. Of fewer, each prompt is a step of its own.
+        """
+        context = len(classes) + num_new_tokens // 2
+        num_rows = len(classes) + num_new_tokens - 1
+        count = min(batch // num_new_tokens, STEP_ROWS // num_rows)
+        if count:
+            answers = [Chunk(plan, (TokenClass.GENERATED,), context - 1)] * (num_new_tokens - 1)
+            chunks = [Chunk(plan, tuple(classes)), *answers] * count
+            step = self.blocks_seconds(chunks) + self.head_seconds(count * num_new_tokens)
+            return self.vision_seconds() + step / count
+        step = self.decode_seconds([plan] * batch, context)
         prompt = self.vision_seconds() + self.prefill_seconds(plan, classes)
         return prompt + (num_new_tokens - 1) * step / batch
 

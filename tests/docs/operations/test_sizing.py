@@ -24,7 +24,7 @@ _POLICIES = (
     *("full", "skip-block-every-3-from-16", "skip-block-every-3-from-16-all"),
     *("visual-freeze-from-16", "shortv-7b", "exit-after-24"),
 )
-# As the page says: a device by its data sheet, 32 requests that decode together.
+# As the page says: a device by its data sheet, 32 requests under way.
 _DEVICE = Ceilings(flops=989e12, bandwidth=3.35e12)
 _BATCH = 32
 _CARDS_GIB = (24, 40, 78)
