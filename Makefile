@@ -71,6 +71,28 @@ test-image: install  ## Build the image, run it, and bring compose up: Docker, o
 lock: install  ## Make the images' package locks anew; ARGS=--upgrade takes the newest versions.
 	PATH=$(CURDIR)/$(BIN):$$PATH docker/lock.sh $(ARGS)
 
+# What a GPU machine takes along. The Python of VENV must be of the same version as the one there.
+TRITON_CACHE := dist/triton-cache
+BUNDLE := dist/gpu-bundle
+
+kernel-cache: install  ## Compile the kernels of a GPU run ahead, for sm_80 and sm_90; needs no GPU.
+	rm -rf $(TRITON_CACHE)
+	PYTHONPATH=benchmarks:policies:kernels:server \
+		$(BIN)/python tests/support/kernel_cache.py $(TRITON_CACHE) 80 90
+
+# What the tests and the benchmark need beside torch, triton and transformers.
+GPU_WHEELS := fastapi hypothesis msgspec pillow pydantic pydantic-settings pytest pytest-timeout \
+	pytest-xdist uvicorn
+
+gpu-bundle: kernel-cache  ## Pack all that a GPU machine without network needs: dist/gpu-bundle.tar.gz.
+	rm -rf $(BUNDLE) && mkdir -p $(BUNDLE)/skipserve
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --only-binary=:all: \
+		--target $(BUNDLE)/site $(GPU_WHEELS)
+	git ls-files -z --cached --others --exclude-standard | tar --null -T - -c | tar -x -C $(BUNDLE)/skipserve
+	cp -r $(TRITON_CACHE) $(BUNDLE)/ && cp benchmarks/on_gpu/run.sh $(BUNDLE)/
+	tar -czf $(BUNDLE).tar.gz -C dist gpu-bundle
+	@ls -l $(BUNDLE).tar.gz
+
 format: install  ## Format the code and mend what the linter can mend.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -95,4 +117,4 @@ train-demo: install  ## Train the demo model anew into runs/demo: hours on 2 cor
 clean:  ## Remove .venv, caches and runs.
 	rm -rf $(VENV) runs dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install serve test check test-kernels test-image lock format bench dashboards metrics-page evaluate train-demo clean
+.PHONY: help install serve test check test-kernels test-image kernel-cache gpu-bundle lock format bench dashboards metrics-page evaluate train-demo clean

@@ -11,7 +11,6 @@ from skipserve_policies.flops import count_rows, projector_flops, vision_flops
 from skipserve_policies.plan import Ffn, Plan, TokenClass
 from skipserve_policies.sizes import ModelSizes
 
-
 # Of a step on a GPU, unless the engine is told otherwise.
 STEP_ROWS = 2048
 

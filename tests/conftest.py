@@ -7,7 +7,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from patience import pytest_timeout_set_timer  # noqa: F401 - a hook of pytest-timeout's
 from xdist.remote import Producer
-from xdist.scheduler import LoadFileScheduling
+from xdist.scheduler import LoadFileScheduling, LoadScheduling, Scheduling
 
 _IMAGE = "tests/deploy/docker/"
 
@@ -20,9 +20,10 @@ class _Dealer(LoadFileScheduling):  # type: ignore[misc]
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
-    """Deal out whole files: their tests share what is slow to make."""
-    return _Dealer(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    """Deal out whole files: their tests share what is slow to make; on a GPU that is compiling."""
+    is_gpu = config.getoption("--device") == "cuda"
+    return LoadScheduling(config, log) if is_gpu else _Dealer(config, log)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

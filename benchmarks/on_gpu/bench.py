@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+import triton
 from checkpoints import Shape
 from on_gpu.lineup import PAGE_SIZE, Lineup, Steps
 from plans import fitting_policies, plan_of
@@ -42,10 +43,14 @@ class Amount:
         num_text: text tokens of a question.
         num_new_tokens: of its answer.
         repeats: timed turns.
+        turns: of whole sets of requests.
         num_launches: of one step in a row, in one turn.
-        num_trials: of what must come out the same each time.
+        policy_batch: requests at a time, of policies that take turns.
+        row_budgets: of steps, that are compared.
+        sustained_seconds: of work after which the device may be slower.
         copy_numbers: of the copy that measures the bandwidth.
         product_side: of the matrix product that measures the arithmetic.
+        tests: that a device must pass.
     """
 
     row_counts: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
@@ -55,11 +60,21 @@ class Amount:
     context: int = 648
     num_text: int = 64
     num_new_tokens: int = 8
-    repeats: int = 5
-    num_launches: int = 10
-    num_trials: int = 1000
+    repeats: int = 9
+    turns: int = 5
+    num_launches: int = 5
+    policy_batch: int = 32
+    row_budgets: tuple[int, ...] = (2048, 4096, 8192)
+    sustained_seconds: float = 3.0
     copy_numbers: int = 2**30
     product_side: int = 8192
+    tests: tuple[str, ...] = (
+        "tests/kernels",
+        "tests/server/model",
+        "tests/server/engine/test_graphs.py",
+        "tests/server/engine/test_no_waiting.py",
+        "tests/server/engine/test_demo_answers.py",
+    )
 
 
 TINY = Amount(
@@ -71,8 +86,12 @@ TINY = Amount(
     num_text=8,
     num_new_tokens=3,
     repeats=1,
+    turns=1,
     num_launches=1,
-    num_trials=2,
+    policy_batch=2,
+    row_budgets=(32, 64),
+    sustained_seconds=0.01,
+    tests=("tests/kernels/test_tiles.py",),
     copy_numbers=2**16,
     product_side=64,
 )
@@ -87,13 +106,13 @@ class Bench:
         device: what is measured.
         model: the name of a shape.
         notes: what was left out, and why.
-        exactness: by kernel, whether all of its checks have passed; without those not checked.
+        is_checked: whether the device has passed the tests of these sources.
     """
 
     device: torch.device
     model: str
     notes: list[str] = field(default_factory=list)
-    exactness: dict[str, bool] = field(default_factory=dict)
+    is_checked: bool = False
     _ceilings: Ceilings | None = None
     _num_pictures: int = 0
 
@@ -111,6 +130,17 @@ class Bench:
     def has_targets(self) -> bool:
         """Whether the targets are meant for what is measured."""
         return self.device.type == "cuda" and self.model == "7b"
+
+    @property
+    def runs_kernels(self) -> bool:
+        """Whether the device runs Triton kernels; if not, it is noted what is left out."""
+        runs = self.device.type == "cuda" or bool(triton.knobs.runtime.interpret)
+        if (
+            not runs
+            and (note := "kernels are left out: this device does not run them") not in self.notes
+        ):
+            self.notes.append(note)
+        return runs
 
     @property
     def dtype(self) -> torch.dtype:
@@ -145,7 +175,7 @@ class Bench:
     @cached_property
     def transformers(self) -> Any:
         """Transformers' model with the same weights; there is no room for the runner beside it."""
-        self._drop("runner")
+        self.drop("runner")
         return transformers_model(self.shape, RandomWeights(self.device, self.dtype))
 
     @property
@@ -164,7 +194,7 @@ class Bench:
 
         Its pages hold keys and values of some prompts.
         """
-        self._drop("transformers")
+        self.drop("transformers")
         lineup = self.lineup
         limits = EngineLimits(max_running=self.most, hot_plans=self.hot_plans)
         runner = Runner(self.llava, lineup.tables, lineup.plans, lineup.num_pages, 1, limits)
@@ -180,6 +210,10 @@ class Bench:
     @cached_property
     def engine(self) -> Engine:
         """The whole engine, with room for the most requests at a time."""
+        return self.new_engine(self.hot_plans)
+
+    def new_engine(self, hot_plans: tuple[Plan, ...], max_rows: int | None = None) -> Engine:
+        """Return an engine whose steps have up to so many rows; None is its own choice."""
         amount = self.amount
         num_prompt = self.config.sizes.vision.num_tokens + amount.num_text
         longest = num_prompt + amount.num_new_tokens + self.most
@@ -190,7 +224,8 @@ class Bench:
             max_running=self.most,
             page_size=PAGE_SIZE,
             kv_cache_bytes=num_pages * page_bytes,
-            hot_plans=self.hot_plans,
+            max_batch_tokens=max_rows,
+            hot_plans=hot_plans,
         )
         return Engine(self.llava, limits)
 
@@ -224,9 +259,9 @@ class Bench:
 
     def inline_plan(self, action: str, **more: Any) -> Plan:
         """Return the plan that does one thing in all layers to all rows."""
-        return rule_plan(
-            self.num_layers, action, layers={"from": 0, "to": self.num_layers - 1}, **more
-        )
+        layers = {"from": 0, "to": self.num_layers - 1}
+        stanza = {"rules": [{"action": action, "scope": "all", "layers": layers, **more}]}
+        return resolve(action, SkipPolicy.model_validate(stanza), self.num_layers).plan
 
     def questions(self, count: int, source: QuestionSource, policy: str = "full") -> list[Question]:
         """Return questions of the usual length, each on a picture of its own."""
@@ -257,13 +292,7 @@ class Bench:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _drop(self, name: str) -> None:
+    def drop(self, name: str) -> None:
         """Give the memory of a cached property back; it is made anew when it is asked for."""
         vars(self).pop(name, None)
         self.clean_up(after_failure=False)
-
-
-def rule_plan(num_layers: int, action: str, **rule: Any) -> Plan:
-    """Return the plan of a policy of one rule, for all rows unless told otherwise."""
-    stanza = {"rules": [{"action": action, "scope": "all", **rule}]}
-    return resolve(action, SkipPolicy.model_validate(stanza), num_layers).plan

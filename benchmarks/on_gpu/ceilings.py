@@ -1,10 +1,15 @@
 """What the device can do at best, as all other sections count it."""
 
+from functools import partial
+
 import torch
 from on_gpu.bench import Bench, Rows
-from on_gpu.clock import device_seconds
+from on_gpu.clock import device_seconds, launch_seconds
 from report import Row
 from roofline import Ceilings
+
+# Products by which a warm device is measured.
+_NUM_WARM = 20
 
 
 @torch.inference_mode()
@@ -25,5 +30,12 @@ def measure_ceilings(bench: Bench) -> Rows:
         {"product": [lambda: torch.mm(left, right, out=product)]}, bench.device, repeats
     )
     flops = 2 * side**3 / multiplying["product"]
-    yield Row(f"matrix product of {side} squared", flops / 1e12, "TFLOP/s")
     bench.ceilings = Ceilings(flops, bandwidth)
+    name = f"matrix product of {side} squared"
+    yield Row(name, flops / 1e12, "TFLOP/s")
+    multiply = partial(torch.mm, left, right, out=product)
+    num_products = max(1, round(amount.sustained_seconds / multiplying["product"]))
+    launch_seconds({"heat": multiply}, bench.device, 1, num_products)
+    warm = launch_seconds({"warm": multiply}, bench.device, 1, _NUM_WARM)["warm"]
+    lasting = 2 * side**3 / warm
+    yield Row(f"{name}, behind seconds of them", lasting / 1e12, "TFLOP/s")

@@ -1,6 +1,5 @@
 """What a decode step takes: ours, transformers', and vLLM's where it is installed."""
 
-from collections.abc import Sequence
 from functools import partial
 from statistics import median
 
@@ -10,18 +9,12 @@ from mixed import decode_step_seconds
 from on_gpu.bench import Bench, Rows
 from on_gpu.clock import launch_seconds
 from on_gpu.vllm_peer import Vllm
-from questions import Question, QuestionSource
+from questions import QuestionSource
 from report import Row
-from timing import OnToken, time_set
+from timing import time_set
 
 # How many times the floor a step of one row may take.
 LIMIT_OVER_FLOOR = 1.25
-
-# Turns of whole engines; the first is not counted.
-_NUM_TURNS = 3
-
-# Transformers compiles for a minute; its static cache is timed with one request.
-_STATIC_BATCH = 1
 
 # Those for which vLLM's share of the memory is enough.
 _VLLM_BATCHES = (1, 8)
@@ -51,13 +44,6 @@ def measure_peers(bench: Bench) -> Rows:
     yield from _vllm(bench)
 
 
-def measure_static(bench: Bench) -> Rows:
-    """Time transformers with a static cache, turn by turn with ours."""
-    source = QuestionSource(bench.config, seed=5)
-    static = StaticTransformers(bench.transformers, _STATIC_BATCH)
-    yield from _duel(bench, source, _STATIC_BATCH, "transformers, static and compiled", static)
-
-
 def _duel(
     bench: Bench, source: QuestionSource, batch: int, rival: str, theirs: Transformers
 ) -> Rows:
@@ -67,7 +53,7 @@ def _duel(
     num_new_tokens = amount.num_new_tokens + batch // 2
     pairs: list[tuple[float, float]] = []
     try:
-        for _ in range(_NUM_TURNS):
+        for _ in range(amount.turns + 1):
             questions = [bench.question(source, num_new_tokens) for _ in range(batch)]
             time_set(ours, questions)
             step_seconds = decode_step_seconds(ours.reports, batch)
@@ -94,16 +80,3 @@ def _vllm(bench: Bench) -> Rows:
     for batch in _VLLM_BATCHES:
         prompts = [[1 + batch + place] * amount.context for place in range(batch)]
         yield Row(f"batch {batch}/token, vLLM", 1000 * peer.token_seconds(prompts), "ms")
-
-
-class StaticTransformers(Transformers):
-    """`generate` with a static cache, for which transformers compiles the model on a GPU."""
-
-    def answer(self, questions: Sequence[Question], on_token: OnToken) -> None:
-        """Answer all greedily; report each token as soon as it is known."""
-        settings = self._model.generation_config
-        settings.cache_implementation = "static"
-        try:
-            super().answer(questions, on_token)
-        finally:
-            settings.cache_implementation = None

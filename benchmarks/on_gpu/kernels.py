@@ -13,26 +13,56 @@ import torch
 import torch.nn.functional as F
 from on_gpu.bench import Bench, Rows
 from on_gpu.clock import Work, device_seconds
-from on_gpu.kernel_checks import CHECKS, Setting, new_scratch
-from on_gpu.record import SHARE_UNIT
 from report import Row
 from torch import Tensor
 
 from skipserve_kernels.input_projection.packing import InputWeights, Part
 from skipserve_kernels.input_projection.triton import Place, input_projection
 from skipserve_kernels.output_projection.triton import output_projection
+from skipserve_kernels.output_projection.triton import scratch_sizes as projection_scratch
 from skipserve_kernels.paged_decode.triton import paged_decode
+from skipserve_kernels.paged_decode.triton import scratch_sizes as decode_scratch
 from skipserve_kernels.paged_prefill.spans import find_spans
 from skipserve_kernels.paged_prefill.triton import paged_prefill
 from skipserve_kernels.rms_norm.triton import Target, norm_rows
+from skipserve_kernels.scratch import Scratch
 from skipserve_kernels.selection import Selection
-from skipserve_kernels.tiles import architecture, prefill_tile
+from skipserve_kernels.tiles import Kernel, architecture, prefill_tile
+from skipserve_policies.sizes import DecoderSizes
 
 _NUM_COPIES = 8
 # Of small things, so that all copies together do not fit into the cache.
 _MAX_COPIES = 64
 _PAGE_SIZE = 16
+# Of a projection, with any tile.
+MOST_SPLITS = 8
 _EPSILON = 1e-5
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What kernels are timed with.
+
+    Attributes:
+        sizes: of the decoder.
+        device: where.
+        dtype: of 16 bits.
+        row_counts: of forwards that decode.
+        prefill_counts: of forwards that prefill.
+        context: keys of a row that decodes, at most.
+    """
+
+    sizes: DecoderSizes
+    device: torch.device
+    dtype: torch.dtype
+    row_counts: tuple[int, ...]
+    prefill_counts: tuple[int, ...]
+    context: int
+
+    @property
+    def heads(self) -> tuple[int, int]:
+        """Query heads, and heads of keys and values."""
+        return self.sizes.num_heads, self.sizes.num_kv_heads
 
 
 @dataclass(frozen=True)
@@ -40,7 +70,6 @@ class Race:
     """One operation on one number of rows.
 
     Attributes:
-        kernel: as `kernel_checks.CHECKS` calls it.
         name: of the operation.
         num_rows: M.
         flops: of one launch.
@@ -49,7 +78,6 @@ class Race:
         library: likewise.
     """
 
-    kernel: str
     name: str
     num_rows: int
     flops: float
@@ -59,7 +87,7 @@ class Race:
 
 
 def setting_of(bench: Bench) -> Setting:
-    """Return what kernels are checked and timed with."""
+    """Return what kernels are timed with."""
     amount = bench.amount
     return Setting(
         sizes=bench.config.sizes.decoder,
@@ -71,27 +99,13 @@ def setting_of(bench: Bench) -> Setting:
     )
 
 
-def check_kernel(bench: Bench, kernel: str) -> Rows:
-    """Yield the error shares of a kernel, and note whether they are good."""
-    bench.exactness[kernel] = False
-    shares = []
-    for case, share in CHECKS[kernel](setting_of(bench)):
-        shares.append(share)
-        yield Row(f"{kernel}/{case}", share, SHARE_UNIT, target=1.0, is_limit=True)
-    bench.exactness[kernel] = max(shares) <= 1
-
-
 @torch.inference_mode()
 def measure_kernels(bench: Bench) -> Rows:
-    """Time each kernel that is exact; one that was not checked is checked first."""
-    setting = setting_of(bench)
-    for kernel, races in RACES.items():
-        if kernel not in bench.exactness:
-            yield from check_kernel(bench, kernel)
-        if not bench.exactness[kernel]:
-            bench.notes.append(f"{kernel}: not timed, for it is not exact")
-            continue
-        for race in races(setting):
+    """Time each kernel."""
+    if not bench.runs_kernels:
+        return
+    for races in RACES.values():
+        for race in races(setting_of(bench)):
             yield from _rows(bench, race)
 
 
@@ -147,7 +161,6 @@ def _input_race(
     )
     used = copies[0].rows(part)
     return Race(
-        kernel="input projection",
         name=name,
         num_rows=num_rows,
         flops=2 * num_rows * len(used) * sizes.hidden_size,
@@ -162,7 +175,7 @@ def _output_races(setting: Setting) -> Iterator[Race]:
     hidden, query_size = sizes.hidden_size, sizes.num_heads * sizes.head_dim
     width = query_size + sizes.ffn_size
     copies = [_random(setting, hidden, width, scale=width**-0.5) for _ in range(_NUM_COPIES)]
-    scratch = new_scratch(setting)
+    scratch = _new_scratch(setting)
     parts = {"output": (0, query_size), "down": (query_size, width), "all outputs": (0, width)}
     for num_rows in (*setting.row_counts, *setting.prefill_counts):
         for name, (first, last) in parts.items():
@@ -172,7 +185,6 @@ def _output_races(setting: Setting) -> Iterator[Race]:
             weights = [weight[:, first:last] for weight in copies]
             rest = None, residual, Selection(num_rows), scratch
             yield Race(
-                kernel="output projection",
                 name=name,
                 num_rows=num_rows,
                 flops=2 * num_rows * x.shape[1] * hidden,
@@ -193,7 +205,7 @@ def _decode_races(setting: Setting) -> Iterator[Race]:
     by_sequence = (num_sequences, width * _PAGE_SIZE, sizes.num_kv_heads, sizes.head_dim)
     keys, values = (_random(setting, *by_sequence) for _ in range(2))
     pages = torch.arange(num_sequences * width, device=setting.device)
-    scratch = new_scratch(setting)
+    scratch = _new_scratch(setting)
     for num_rows in setting.row_counts:
         query = _random(setting, num_rows, sizes.num_heads, sizes.head_dim)
         attend = partial(
@@ -214,7 +226,6 @@ def _decode_races(setting: Setting) -> Iterator[Race]:
             for first in firsts
         ]
         yield Race(
-            kernel="decode attention",
             name=f"decode attention, {context} keys",
             num_rows=num_rows,
             flops=4 * num_rows * sizes.num_heads * sizes.head_dim * context,
@@ -248,7 +259,6 @@ def _prefill_races(setting: Setting) -> Iterator[Race]:
         num_heads = 2 * (sizes.num_heads + sizes.num_kv_heads)
         num_pairs = num_rows * (num_rows + 1) // 2
         yield Race(
-            kernel="prefill attention",
             name="prefill attention",
             num_rows=num_rows,
             flops=4 * sizes.num_heads * sizes.head_dim * num_pairs,
@@ -265,7 +275,6 @@ def _norm_races(setting: Setting) -> Iterator[Race]:
         copies = [_random(setting, num_rows, width) for _ in range(_NUM_COPIES)]
         rest = [Target(gain, torch.empty_like(copies[0]))], _EPSILON, Selection(num_rows)
         yield Race(
-            kernel="normalisation",
             name="normalisation",
             num_rows=num_rows,
             flops=0,
@@ -275,13 +284,27 @@ def _norm_races(setting: Setting) -> Iterator[Race]:
         )
 
 
+# By kernel.
 RACES: dict[str, Callable[[Setting], Iterator[Race]]] = {
-    "input projection": _input_races,
-    "output projection": _output_races,
-    "decode attention": _decode_races,
-    "prefill attention": _prefill_races,
-    "normalisation": _norm_races,
+    Kernel.INPUT_PROJECTION: _input_races,
+    Kernel.OUTPUT_PROJECTION: _output_races,
+    Kernel.PAGED_DECODE: _decode_races,
+    Kernel.PAGED_PREFILL: _prefill_races,
+    "rms_norm": _norm_races,
 }
+
+
+def _new_scratch(setting: Setting) -> Scratch:
+    """Return room for the largest launch, with as many splits as are tried."""
+    sizes, most = setting.sizes, max(setting.row_counts)
+    arch = architecture(setting.device)
+    num_parts, num_arrivals = map(
+        max,
+        projection_scratch(most, sizes.hidden_size),
+        decode_scratch(most, *setting.heads, sizes.head_dim, arch),
+    )
+    num_parts = max(num_parts, MOST_SPLITS * most * sizes.hidden_size)
+    return Scratch.empty(num_parts, num_arrivals, setting.device)
 
 
 def _attention(query: Tensor, keys: Tensor, values: Tensor, *, is_causal: bool) -> Work:

@@ -1,12 +1,25 @@
 """What a run leaves: a JSON file, and tables in the README. Measures nothing."""
 
+import hashlib
+import json
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from report import RESULTS, Row, grid, installed, listing, origin, provenance, put_in_readme, save
+from report import (
+    RESULTS,
+    Row,
+    grid,
+    installed,
+    listing,
+    machine,
+    origin,
+    provenance,
+    put_in_readme,
+    save,
+)
 
 if TYPE_CHECKING:
     from on_gpu.bench import Bench
@@ -14,14 +27,15 @@ if TYPE_CHECKING:
 # The run for the record.
 RECORD = RESULTS / "gpu.json"
 
-# Sections that look for errors: their targets are no wishes.
-CHECKING = ("correctness", "demo")
+UNCHECKED = "unchecked: the device has not passed the tests of these sources"
+
+_ROOT = Path(__file__).parents[2]
+
+# The section that looks for errors: its targets are no wishes.
+CHECKING = "correctness"
 
 # Sections that measure the same of many things.
 _GRIDS = ("kernels", "policies")
-
-# Of an error.
-SHARE_UNIT = "of the allowed error"
 
 _PACKAGES = ("skipserve", "torch", "triton", "transformers", "numpy", "vllm")
 
@@ -57,6 +71,8 @@ def write(
         **provenance("gpu", arguments, {**installed(_PACKAGES), "commit": _commit()}),
         "device": str(bench.device),
         "model": bench.model,
+        "sources": sources_digest(),
+        "checked": bench.is_checked,
         "sections": {
             name: {"seconds": round(report.seconds, 1), "failure": report.failure}
             for name, report in reports.items()
@@ -65,7 +81,8 @@ def write(
         "rows": [row.as_json() for report in reports.values() for row in report.rows],
     }
     save(result, file)
-    lines = [origin(result), *_notes(bench.notes), *_tables(reports)]
+    unchecked = [] if bench.is_checked else [UNCHECKED]
+    lines = [origin(result), *_notes([*unchecked, *bench.notes]), *_tables(reports)]
     if file == RECORD:
         put_in_readme("gpu", lines)
     else:
@@ -81,19 +98,39 @@ def _notes(notes: Sequence[str]) -> Iterator[str]:
 
 
 def _tables(reports: Mapping[str, Report]) -> Iterator[str]:
-    """Yield a table a section; of checks, the number and those that have failed."""
+    """Yield a table a section."""
     for name, report in reports.items():
         ending = "" if report.failure is None else f"; ended early: {report.failure}"
         yield from ("", f"### {name}: {report.seconds:.0f} s{ending}", "")
-        if name in CHECKING:
-            judged = [row for row in report.rows if row.is_met is not None]
-            yield f"{len(judged) - len(report.missed)} of {len(judged)} checks passed."
-            if report.missed:
-                yield from ("", *listing(report.missed))
-        elif name in _GRIDS:
-            yield from grid([row for row in report.rows if row.unit != SHARE_UNIT])
+        if name in _GRIDS:
+            yield from grid(report.rows)
         else:
             yield from listing(report.rows)
+
+
+def sources_digest() -> str:
+    """Return a SHA-256 of all sources that a forward runs through, wherever they lie."""
+    digest = hashlib.sha256()
+    for folder in ("kernels", "policies", "server"):
+        for file in sorted((_ROOT / folder).rglob("*.py")):
+            digest.update(str(file.relative_to(_ROOT)).encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+def earlier_check(file: Path) -> str | None:
+    """Return why the run that left a file does not vouch for these sources on this device."""
+    try:
+        found = json.loads(file.read_text())
+        is_checked, sources = found["checked"], found["sources"]
+        gpu = found["machine"].get("gpu")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"no file of such a run: {error!r}"
+    if not is_checked:
+        return "the device was not checked, or has failed"
+    if sources != sources_digest():
+        return "other sources were checked"
+    here = machine().get("gpu")
+    return None if gpu == here else f"{gpu} was checked, this is {here}"
 
 
 def _commit() -> str | None:

@@ -21,7 +21,7 @@ TARGET_RATES = {64: 62.0}
 TARGET_OVER_STATIC = 3.0
 
 # A set has so many requests for each that runs at a time, so that its end does not show.
-_ROUNDS = 3
+_ROUNDS = 2
 _MIN_REQUESTS = 8
 
 
@@ -90,8 +90,7 @@ def _rates(
     bench: Bench, source: QuestionSource, batch: int, contenders: dict[str, Contender]
 ) -> Rows:
     count = max(_ROUNDS * batch, _MIN_REQUESTS)
-    repeats = max(bench.amount.repeats // 2, 1)
-    timings = take_turns(contenders, lambda: bench.questions(count, source), repeats)
+    timings = take_turns(contenders, lambda: bench.questions(count, source), bench.amount.turns)
     rates = {name: count / median_of(sets, "seconds") for name, sets in timings.items()}
     target = TARGET_RATES.get(batch) if bench.has_targets else None
     yield Row(f"{batch} at a time/skipserve", rates["skipserve"], "requests/s", target)

@@ -1,6 +1,6 @@
 """What policies gain, alone and mixed, beside what their arithmetic and their bytes promise."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from statistics import median
 
@@ -12,7 +12,7 @@ from questions import QuestionSource, flops_ratio
 from report import Row
 from timing import median_in_turns, time_set
 
-from skipserve_policies.plan import Plan
+from skipserve_policies.plan import Plan, TokenClass
 
 # What a policy, or a mix of several, is to reach of the gain that the roofline allows.
 SHARE_OF_IDEAL = 0.95
@@ -29,35 +29,69 @@ def gain_target(ideal: float) -> float:
     return SHARE_OF_IDEAL * ideal if ideal > SMALL_GAIN else ALLOWED_LOSS
 
 
-# What something takes under each policy, and what it takes at least.
-Pair = tuple[Mapping[str, float], Mapping[str, float]]
-
-
 def measure_policies(bench: Bench) -> Rows:
-    """Time each policy against the full model: steps of few and of many rows, and requests."""
+    """Time each policy against the full model: steps of few and of many rows, and requests.
+
+    A policy is done before the next begins, and takes turns with the full model alone.
+    """
     source = QuestionSource(bench.config, seed=7)
-    for policy in bench.policies:
+    verdicts: list[bool] = []
+    for policy in bench.policies[1:]:
         (question,) = bench.questions(1, source, policy)
         yield Row(f"{policy}/planned FLOPs", flops_ratio(bench.config.sizes, question), "x")
-    verdicts: list[bool] = []
-    for kind, (seconds, ideals) in _policy_times(bench):
-        for policy in bench.policies:
-            ideal = ideals["full"] / ideals[policy]
-            target = gain_target(ideal) if bench.has_targets and policy != "full" else None
-            row = Row(f"{policy}/{kind}", seconds["full"] / seconds[policy], "x", target)
+        for kind, ideal, measure in _kinds(bench, policy, question.token_classes):
+            gain, spread = gain_in_turns(
+                partial(measure, "full"), partial(measure, policy), bench.amount.turns
+            )
+            target = gain_target(ideal) if bench.has_targets else None
+            row = Row(f"{policy}/{kind}", gain, "x", target)
             verdicts += [] if row.is_met is None else [row.is_met]
-            yield Row(f"{policy}/{kind}, ideal", ideal, "x")
             yield row
+            yield Row(f"{policy}/{kind}, half of the turns within", 100 * spread, "%")
+            yield Row(f"{policy}/{kind}, ideal", ideal, "x")
     if verdicts:
         yield Row("all/targets met", 100 * sum(verdicts) / len(verdicts), "%")
 
 
-def _policy_times(bench: Bench) -> Iterator[tuple[str, Pair]]:
-    """Yield one kind of work after the other."""
-    for batch in sorted({min(bench.amount.batches), bench.most}):
-        lines = {policy: [bench.plan(policy)] * batch for policy in bench.policies}
-        yield f"decode at {batch}", (_step_seconds(bench, lines), _step_ideals(bench, lines))
-    yield f"requests at {bench.most}", (_request_seconds(bench), _request_ideals(bench))
+# What is compared: its name, the gain that it allows, and what times it under a policy.
+Kind = tuple[str, float, Callable[[str], float]]
+
+
+def _kinds(bench: Bench, policy: str, classes: Sequence[TokenClass]) -> Iterator[Kind]:
+    amount, roofline = bench.amount, bench.roofline
+    for batch in sorted({min(amount.batches), bench.most}):
+
+        def measure(name: str, batch: int = batch) -> float:
+            return _step_seconds(bench, [bench.plan(name)] * batch)
+
+        ideals = [
+            roofline.decode_seconds([bench.plan(name)] * batch, amount.context)
+            for name in ("full", policy)
+        ]
+        yield f"decode at {batch}", ideals[0] / ideals[1], measure
+    batch, source = amount.policy_batch, QuestionSource(bench.config, seed=7)
+    ours = OurEngine(bench.engine, batch)
+    ideals = [
+        roofline.request_seconds(bench.plan(name), classes, amount.num_new_tokens, batch)
+        for name in ("full", policy)
+    ]
+
+    def measure_set(name: str) -> float:
+        return time_set(ours, bench.questions(batch, source, name)).seconds
+
+    yield f"requests at {batch}", ideals[0] / ideals[1], measure_set
+
+
+def gain_in_turns(
+    full: Callable[[], float], skipping: Callable[[], float], turns: int
+) -> tuple[float, float]:
+    """Return how many times as fast the second is, and how far half of the turns are from that.
+
+    Both are the median over pairs of neighbours; a first pair is not counted.
+    """
+    gains = [full() / skipping() for _ in range(turns + 1)][1:]
+    gain = median(gains)
+    return gain, median(abs(each - gain) for each in gains) / gain
 
 
 def measure_mixes(bench: Bench) -> Rows:
@@ -66,7 +100,7 @@ def measure_mixes(bench: Bench) -> Rows:
     for batch in sorted({bench.amount.static_batch, bench.most}):
         lines = {policy: [plan] * batch for policy, plan in plans.items()}
         lines[MIXED] = list(plans.values()) * (batch // len(plans))
-        seconds, ideals = _step_seconds(bench, lines), _step_ideals(bench, lines)
+        seconds, ideals = _steps_seconds(bench, lines), _step_ideals(bench, lines)
         yield from _mix_rows(bench, f"decode at {batch}", seconds, ideals)
     yield from _mixed_requests(bench, plans)
     yield from _parallel(bench)
@@ -96,7 +130,7 @@ def _mixed_requests(bench: Bench, plans: Mapping[str, Plan]) -> Rows:
         return time_set(ours, questions).seconds
 
     measures = {name: partial(measure, policies) for name, policies in lines.items()}
-    medians = median_in_turns(measures, _num_turns(bench))
+    medians = median_in_turns(measures, bench.amount.turns)
     name = f"requests at {bench.most}"
     for line, taken in medians.items():
         yield Row(f"{name}/{line}", bench.most / taken, "requests/s")
@@ -108,51 +142,24 @@ def _parallel(bench: Bench) -> Rows:
     """Compare steps with attention and FFN of all blocks in parallel with serial ones."""
     for batch in sorted({min(bench.amount.batches), bench.most}):
         plans = {"serial": bench.plan("full"), **bench.parallel_plans}
-        seconds = _step_seconds(bench, {name: [plan] * batch for name, plan in plans.items()})
+        seconds = _steps_seconds(bench, {name: [plan] * batch for name, plan in plans.items()})
         for name in bench.parallel_plans:
             gain = seconds["serial"] / seconds[name]
             yield Row(f"parallel blocks, decode at {batch}/{name}", gain, "x")
 
 
-def _step_seconds(bench: Bench, lines: Mapping[str, Sequence[Plan]]) -> dict[str, float]:
+def _steps_seconds(bench: Bench, lines: Mapping[str, Sequence[Plan]]) -> dict[str, float]:
     """Return what a decode step of each line of sequences takes; they take turns."""
-
-    def measure(plans: Sequence[Plan]) -> float:
-        with bench.steps(plans, bench.amount.context) as steps:
-            work = {"step": partial(bench.runner.launch, steps.decode)}
-            return launch_seconds(work, bench.device, 1, bench.amount.num_launches)["step"]
-
-    measures = {name: partial(measure, plans) for name, plans in lines.items()}
+    measures = {name: partial(_step_seconds, bench, plans) for name, plans in lines.items()}
     return median_in_turns(measures, bench.amount.repeats)
+
+
+def _step_seconds(bench: Bench, plans: Sequence[Plan]) -> float:
+    with bench.steps(plans, bench.amount.context) as steps:
+        work = {"step": partial(bench.runner.launch, steps.decode)}
+        return launch_seconds(work, bench.device, 1, bench.amount.num_launches)["step"]
 
 
 def _step_ideals(bench: Bench, lines: Mapping[str, Sequence[Plan]]) -> dict[str, float]:
     context = bench.amount.context
     return {name: bench.roofline.decode_seconds(plans, context) for name, plans in lines.items()}
-
-
-def _request_seconds(bench: Bench) -> dict[str, float]:
-    """Return what a set of requests under each policy takes; the policies take turns."""
-    source, ours = QuestionSource(bench.config, seed=7), OurEngine(bench.engine, bench.most)
-    time_set(ours, bench.questions(bench.most, source))
-    seconds: dict[str, list[float]] = {policy: [] for policy in bench.policies}
-    for _ in range(_num_turns(bench)):
-        for policy, times in seconds.items():
-            questions = bench.questions(bench.most, source, policy)
-            times.append(time_set(ours, questions).seconds)
-    return {policy: median(times) for policy, times in seconds.items()}
-
-
-def _num_turns(bench: Bench) -> int:
-    return max(1, bench.amount.repeats // 2)
-
-
-def _request_ideals(bench: Bench) -> dict[str, float]:
-    classes = bench.questions(1, QuestionSource(bench.config, seed=7))[0].token_classes
-    num_new_tokens = bench.amount.num_new_tokens
-    return {
-        policy: bench.roofline.request_seconds(
-            bench.plan(policy), classes, num_new_tokens, bench.most
-        )
-        for policy in bench.policies
-    }

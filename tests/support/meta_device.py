@@ -4,11 +4,8 @@ Meta tensors have no data, so reading one fails anyway. What the mode adds are t
 waiting: operations that bring unpinned host memory to a device, as an index on the host does.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -34,14 +31,14 @@ class HostWaits(AssertionError):
 class MetaWeights(Weights):
     """Tensors of any name, without data."""
 
-    def __init__(self) -> None:
-        self.device, self.dtype = META, torch.float32
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        self.device, self.dtype = META, dtype
 
     def __contains__(self, name: str) -> bool:
         return True
 
     def take(self, name: str, *shape: int) -> Tensor:
-        return torch.empty(shape, device=META)
+        return torch.empty(shape, dtype=self.dtype, device=META)
 
     def leave(self, pattern: str) -> None:
         """Have nothing to give up."""
@@ -79,18 +76,6 @@ class NoWaiting(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 raise HostWaits(f"{name} brings host memory to the device")
             self.num_copies += 1
         return made
-
-
-@contextmanager
-def no_waiting_on(device: torch.device) -> Iterator[None]:
-    """Have a GPU itself raise RuntimeError where the host would wait; skip a test of a CPU."""
-    if device.type != "cuda":
-        pytest.skip("needs a GPU")
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def _tensors(tree: Any) -> list[Tensor]:

@@ -18,6 +18,9 @@ from triton.runtime.jit import JITFunction
 
 from skipserve_kernels import tiles
 
+# Whose modules may ask for a device's architecture.
+_OURS = ("skipserve_kernels", "on_gpu")
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:
@@ -92,7 +95,7 @@ def _replace_architecture(arch: int) -> None:
     """Let every kernel that asks for a device's architecture hear of this one."""
     real = tiles.architecture
     for name, module in list(sys.modules.items()):
-        if name.startswith("skipserve_kernels") and getattr(module, "architecture", None) is real:
+        if name.startswith(_OURS) and vars(module).get("architecture") is real:
             module.architecture = lambda device: arch  # type: ignore[attr-defined]
 
 

@@ -251,10 +251,11 @@ def test_inputs_may_have_strides(device: torch.device) -> None:
 
 
 @pytest.fixture
-def _small_row_tiles(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
+def _small_row_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let 40 rows be three tiles."""
-    key = (tiles.architecture(device), tiles.Kernel.INPUT_PROJECTION, 64)
-    monkeypatch.setitem(tiles.TILES, key, replace(tiles.TILES[key], rows=16))
+    for arch in (80, 90):
+        key = (arch, tiles.Kernel.INPUT_PROJECTION, 64)
+        monkeypatch.setitem(tiles.TILES, key, replace(tiles.TILES[key], rows=16))
 
 
 @pytest.mark.usefixtures("_small_row_tiles")

@@ -100,6 +100,7 @@ def _limits(*, uses_graphs: bool, looks_ahead: bool = False) -> EngineLimits:
     return EngineLimits(
         max_running=MAX_RUNNING,
         page_size=4,
+        kv_cache_bytes=2**20,
         uses_graphs=uses_graphs,
         looks_ahead=looks_ahead,
         hot_plans=(HOT,),

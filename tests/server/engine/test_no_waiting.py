@@ -9,7 +9,8 @@ import pytest
 import torch
 from engine_parts import EngineParts
 from fake_decoder import IMAGE_SIZE, NUM_LAYERS, make_request
-from meta_device import META, HostWaits, MetaWeights, NoWaiting, no_waiting_on
+from gpu_waiting import no_waiting_on
+from meta_device import META, HostWaits, MetaWeights, NoWaiting
 from tiny_llava import make_checkpoint
 from torch import Tensor
 from triton.runtime.interpreter import InterpretedFunction

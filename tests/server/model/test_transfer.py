@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from meta_device import META, NoWaiting, no_waiting_on
+from gpu_waiting import no_waiting_on
+from meta_device import META, NoWaiting
 
 from skipserve.model.transfer import Numbers, _cut, send, to_device
 
