@@ -170,10 +170,17 @@ def test_a_part_is_written_only_where_it_is_told_to(
 
 @pytest.mark.slow
 @pytest.mark.kernels
-def test_a_rehearsal_of_everything(tmp_path: Path) -> None:
+def test_a_rehearsal_of_what_runs_kernels_and_tests(tmp_path: Path) -> None:
     output = tmp_path / "gpu.json"
-    main(device="cpu", model="tiny", output=output)
+    main(only="correctness,kernels,choices", device="cpu", model="tiny", output=output)
     result = read(output)
-    assert list(result["sections"]) == [section.name for section in SECTIONS]
+    assert list(result["sections"]) == ["correctness", "ceilings", "kernels", "choices"]
     assert result["checked"] is True
     assert not any(section["failure"] for section in result["sections"].values())
+    names = {row["name"] for row in result["rows"]}
+    assert {
+        "kernels/all inputs/2 rows/ours",
+        "choices/all outputs, 64 rows/64x128x64, 4 warps, 4 stages, 8 splits",
+        "choices/4 at a time/steps of 64 rows",
+        "choices/picture/as a graph",
+    } <= names
