@@ -82,3 +82,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Where kernels and models run."""
     return torch.device(request.config.getoption("--device"))
+
+
+@pytest.fixture(scope="session")
+def gpu(device: torch.device) -> torch.device:
+    """The device, for what a CPU does not do."""
+    if device.type != "cuda":
+        pytest.skip("needs --device cuda")
+    return device

@@ -14,9 +14,8 @@ def test_on_the_cpu_nothing_is_copied() -> None:
     assert copy is x
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_from_a_device() -> None:
-    x, y = torch.arange(3, device="cuda"), torch.ones(2, 2, device="cuda")
+def test_from_a_device(gpu: torch.device) -> None:
+    x, y = torch.arange(3, device=gpu), torch.ones(2, 2, device=gpu)
     copies = HostCopy(x, y)
     x.zero_()
     assert [copy.tolist() for copy in copies.wait()] == [[0, 1, 2], [[1.0, 1.0], [1.0, 1.0]]]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from engine_parts import EngineParts
 from fake_decoder import IMAGE_SIZE, NUM_LAYERS, make_request
-from gpu_waiting import no_waiting_on
+from gpu_waiting import no_waiting_for_gpu
 from meta_device import META, HostWaits, MetaWeights, NoWaiting
 from tiny_llava import make_checkpoint
 from torch import Tensor
@@ -111,12 +111,12 @@ def test_whole_steps(model: Llava, uses_graphs: bool, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("uses_graphs", [False, True])
-def test_whole_steps_on_a_gpu(folder: Path, uses_graphs: bool, device: torch.device) -> None:
-    model = Llava.load(folder, device, torch.float32)
+def test_whole_steps_on_a_gpu(folder: Path, uses_graphs: bool, gpu: torch.device) -> None:
+    model = Llava.load(folder, gpu, torch.float32)
     parts = EngineParts(max_rows=9)
     runner = _runner(model, parts, uses_graphs=uses_graphs)
     for step in _steps(parts):
-        with no_waiting_on(device):
+        with no_waiting_for_gpu():
             runner.launch(step)
 
 
@@ -175,10 +175,10 @@ def test_what_does_not_wait_is_let_through() -> None:
 
 
 @pytest.mark.parametrize("samplings", SAMPLINGS)
-def test_sampling_on_a_gpu(samplings: list[dict[str, Any]], device: torch.device) -> None:
-    logits = torch.randn(len(samplings), VOCAB, device=device)
+def test_sampling_on_a_gpu(samplings: list[dict[str, Any]], gpu: torch.device) -> None:
+    logits = torch.randn(len(samplings), VOCAB, device=gpu)
     wanted = _sample(logits.cpu(), samplings).read()
-    with no_waiting_on(device):
+    with no_waiting_for_gpu():
         samples = _sample(logits, samplings)
     found = samples.read()
     assert found.logprobs.keys() == wanted.logprobs.keys()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from gpu_waiting import no_waiting_on
+from gpu_waiting import no_waiting_for_gpu
 from meta_device import META, NoWaiting
 
 from skipserve.model.transfer import Numbers, _cut, send, to_device
@@ -48,11 +48,11 @@ def test_to_another_device_they_go_in_one_copy() -> None:
         assert tensor.dtype == torch.from_numpy(array).dtype
 
 
-def test_to_a_gpu(device: torch.device) -> None:
+def test_to_a_gpu(gpu: torch.device) -> None:
     """Thousands of blocks that are dropped while they are copied do not overwrite each other."""
     arrays = _arrays()
-    with no_waiting_on(device):
-        many = [to_device([*arrays, np.full(500, i)], device) for i in range(2000)]
+    with no_waiting_for_gpu():
+        many = [to_device([*arrays, np.full(500, i)], gpu) for i in range(2000)]
     for i, tensors in enumerate(many):
         for array, tensor in zip([*arrays, np.full(500, i)], tensors, strict=True):
             np.testing.assert_array_equal(tensor.cpu().numpy(), array)
