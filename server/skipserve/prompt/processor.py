@@ -156,7 +156,7 @@ class PromptProcessor:
         longest = self.max_positions * self.tokenizer.longest_token
         if length > longest:
             raise InvalidRequestError(
-                f"the messages hold {length} characters; with the model's context of "
+                f"the text has {length} characters; with the model's context of "
                 f"{self.max_positions} tokens there can be at most {longest}",
                 param="messages",
             )
@@ -175,7 +175,7 @@ class PromptProcessor:
         num_places = ids.count(self.image_token_id)
         if num_places != num_images:
             raise InvalidRequestError(
-                f"the messages hold {num_images} images, but the model's chat template has "
+                f"there are {num_images} images, but the model's chat template has "
                 f"places for {num_places} of them",
                 param="messages",
             )
