@@ -42,6 +42,7 @@ class Amount:
         context: keys of a decoded row.
         num_text: text tokens of a question.
         num_new_tokens: of its answer.
+        num_copies: of what a kernel reads, so that no launch finds it in the device's cache.
         repeats: timed turns.
         turns: of whole sets of requests.
         num_launches: of one step in a row, in one turn.
@@ -60,6 +61,7 @@ class Amount:
     context: int = 648
     num_text: int = 64
     num_new_tokens: int = 8
+    num_copies: int = 8
     repeats: int = 9
     turns: int = 5
     num_launches: int = 5
@@ -79,6 +81,7 @@ TINY = Amount(
     context=20,
     num_text=8,
     num_new_tokens=3,
+    num_copies=1,
     repeats=1,
     turns=1,
     num_launches=1,

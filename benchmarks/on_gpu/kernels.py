@@ -30,7 +30,6 @@ from skipserve_kernels.selection import Selection
 from skipserve_kernels.tiles import Kernel, architecture, prefill_tile
 from skipserve_policies.sizes import DecoderSizes
 
-_NUM_COPIES = 8
 # Of small things, so that all copies together do not fit into the cache.
 _MAX_COPIES = 64
 _PAGE_SIZE = 16
@@ -50,6 +49,7 @@ class Setting:
         row_counts: of forwards that decode.
         prefill_counts: of forwards that prefill.
         context: keys of a row that decodes, at most.
+        num_copies: of what a launch reads.
     """
 
     sizes: DecoderSizes
@@ -58,6 +58,7 @@ class Setting:
     row_counts: tuple[int, ...]
     prefill_counts: tuple[int, ...]
     context: int
+    num_copies: int
 
     @property
     def heads(self) -> tuple[int, int]:
@@ -96,6 +97,7 @@ def setting_of(bench: Bench) -> Setting:
         row_counts=amount.row_counts,
         prefill_counts=amount.prefill_counts,
         context=amount.context,
+        num_copies=amount.num_copies,
     )
 
 
@@ -120,7 +122,7 @@ def _rows(bench: Bench, race: Race) -> Rows:
 
 
 def _input_races(setting: Setting) -> Iterator[Race]:
-    copies = [_input_weights(setting) for _ in range(_NUM_COPIES)]
+    copies = [_input_weights(setting) for _ in range(setting.num_copies)]
     for num_rows in (*setting.row_counts, *setting.prefill_counts):
         for name, part in _PARTS.items():
             yield _input_race(setting, name, part, num_rows, copies)
@@ -174,7 +176,7 @@ def _output_races(setting: Setting) -> Iterator[Race]:
     sizes = setting.sizes
     hidden, query_size = sizes.hidden_size, sizes.num_heads * sizes.head_dim
     width = query_size + sizes.ffn_size
-    copies = [_random(setting, hidden, width, scale=width**-0.5) for _ in range(_NUM_COPIES)]
+    copies = [_random(setting, hidden, width, scale=width**-0.5) for _ in range(setting.num_copies)]
     scratch = _new_scratch(setting)
     parts = {"output": (0, query_size), "down": (query_size, width), "all outputs": (0, width)}
     for num_rows in (*setting.row_counts, *setting.prefill_counts):
@@ -200,7 +202,7 @@ def _decode_races(setting: Setting) -> Iterator[Race]:
     The library has no page tables: it reads the same pool, as if each sequence lay in one piece.
     """
     sizes, context = setting.sizes, setting.context
-    num_sequences = _NUM_COPIES * max(setting.row_counts)
+    num_sequences = setting.num_copies * max(setting.row_counts)
     width = -(-context // _PAGE_SIZE)
     by_sequence = (num_sequences, width * _PAGE_SIZE, sizes.num_kv_heads, sizes.head_dim)
     keys, values = (_random(setting, *by_sequence) for _ in range(2))
@@ -242,7 +244,7 @@ def _prefill_races(setting: Setting) -> Iterator[Race]:
     for num_rows in setting.prefill_counts:
         width = -(-num_rows // _PAGE_SIZE)
         room = (2, width * _PAGE_SIZE, sizes.num_kv_heads, sizes.head_dim)
-        copies = [_random(setting, *room).unbind(0) for _ in range(_NUM_COPIES)]
+        copies = [_random(setting, *room).unbind(0) for _ in range(setting.num_copies)]
         query = _random(setting, num_rows, sizes.num_heads, sizes.head_dim)
         spans = find_spans(np.array([num_rows], dtype=np.int64), tile.rows)
         attend = partial(
@@ -272,7 +274,7 @@ def _norm_races(setting: Setting) -> Iterator[Race]:
     width = setting.sizes.hidden_size
     gain = _random(setting, width)
     for num_rows in (*setting.row_counts, *setting.prefill_counts):
-        copies = [_random(setting, num_rows, width) for _ in range(_NUM_COPIES)]
+        copies = [_random(setting, num_rows, width) for _ in range(setting.num_copies)]
         rest = [Target(gain, torch.empty_like(copies[0]))], _EPSILON, Selection(num_rows)
         yield Race(
             name="normalisation",
