@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
 from skipserve.engine.engine import Engine
-from skipserve.engine.types import Request, SamplingParams, StepReport
+from skipserve.engine.reports import StepReport
+from skipserve.engine.request import Request, SamplingParams
 from skipserve.model.llava import Llava
 
 _request_numbers = itertools.count()

@@ -20,10 +20,11 @@ from report import RESULTS, Row, show, write
 from timing import track
 
 from skipserve.engine.engine import Engine, StepResult
-from skipserve.engine.process import keep_freed_memory
+from skipserve.engine.limits import EngineLimits
+from skipserve.engine.request import Request, SamplingParams
 from skipserve.engine.row_order import argmax
-from skipserve.engine.types import EngineLimits, Request, SamplingParams
 from skipserve.model.config import ModelConfig
+from skipserve.service.process import keep_freed_memory
 
 # Milliseconds of a step, at most.
 TARGET = 1.5

@@ -16,7 +16,7 @@ from questions import QuestionSource, num_text
 from report import RESULTS, Row, show, write
 from timing import time_set, track
 
-from skipserve.engine.types import StepReport
+from skipserve.engine.reports import StepReport
 from skipserve.model.config import ModelConfig
 
 NUM_NEW_TOKENS = 16

@@ -7,7 +7,7 @@ import torch
 from plans import plan_of
 from torch import Tensor
 
-from skipserve.engine.types import Image
+from skipserve.engine.request import Image
 from skipserve.model.config import ModelConfig
 from skipserve_policies.cost import saving
 from skipserve_policies.flops import Request, prompt_classes

@@ -9,10 +9,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 TOP_FOLDERS = ("policies", "kernels", "server", "clients", "training")
 
+# What an engine is told and tells: plain data.
+_ENGINE_DATA = {
+    "skipserve.engine.limits",
+    "skipserve.engine.reports",
+    "skipserve.engine.request",
+}
+
 # What the HTTP front end and the application around it both stand on.
 _SERVING = {
-    "skipserve.engine.service",
-    "skipserve.engine.types",
+    "skipserve.service.service",
+    "skipserve.engine.request",
     "skipserve.media",
     "skipserve.metrics",
     "skipserve.prompt",
@@ -40,20 +47,36 @@ MAY_IMPORT: dict[str, set[str]] = {
         "skipserve.model",
         "skipserve.errors",
         "skipserve.framing",
-        "skipserve.logging_setup",
         "skipserve_policies",
     },
-    "skipserve.engine.types": {"skipserve_policies"},
-    "skipserve.engine.service": {
-        "skipserve.engine.ipc",
-        "skipserve.engine.types",
+    "skipserve.engine.limits": {"skipserve_policies"},
+    "skipserve.engine.request": {"skipserve_policies"},
+    "skipserve.engine.reports": set(),
+    "skipserve.service": {*_ENGINE_DATA, "skipserve.errors", "skipserve.logging_setup"},
+    "skipserve.service.loop": {
+        "skipserve.engine.engine",
+        "skipserve.engine.plans",
+        "skipserve.engine.reports",
+        "skipserve.errors",
+        "skipserve.service.ipc",
+        "skipserve.service.messages",
+    },
+    "skipserve.service.process": {
+        "skipserve.engine.loading",
+        "skipserve.engine.reports",
         "skipserve.errors",
         "skipserve.logging_setup",
-        "skipserve.metrics",
+        "skipserve.model.config",
+        "skipserve.service.ipc",
+        "skipserve.service.loop",
     },
-    "skipserve.metrics": {"skipserve.engine.types", "skipserve_policies"},
+    "skipserve.metrics": {
+        "skipserve.engine.reports",
+        "skipserve.service.observer",
+        "skipserve_policies",
+    },
     "skipserve.media": {
-        "skipserve.engine.types",
+        "skipserve.engine.request",
         "skipserve.errors",
         "skipserve.framing",
         "skipserve.model.config",
@@ -61,10 +84,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "skipserve.prompt": {"skipserve.errors", "skipserve.model.config", "skipserve_policies"},
     "skipserve.api": _SERVING
-    | {"skipserve.errors", "skipserve.framing", "skipserve.logging_setup"},
-    "skipserve.tracing": {"skipserve.api", "skipserve.engine.types"},
-    "skipserve.app": _SERVING
     | {
+        "skipserve.engine.reports",
+        "skipserve.errors",
+        "skipserve.framing",
+        "skipserve.logging_setup",
+    },
+    "skipserve.tracing": {"skipserve.api", "skipserve.engine.reports"},
+    "skipserve.app": (_SERVING - {"skipserve.engine.request"})
+    | {
+        "skipserve.engine.limits",
+        "skipserve.service",
         "skipserve.api",
         "skipserve.model.config",
         "skipserve.checkpoint_notes",
@@ -75,9 +105,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "skipserve.offline": {
         "skipserve.api",
         "skipserve.checkpoint_notes",
+        *_ENGINE_DATA,
         "skipserve.engine.engine",
         "skipserve.engine.loading",
-        "skipserve.engine.types",
         "skipserve.errors",
         "skipserve.media",
         "skipserve.model.config",
@@ -104,6 +134,8 @@ NEVER = {
     "skipserve_client": {"torch", "fastapi", "transformers"},
     "skipserve.model": {"fastapi", "prometheus_client"},
     "skipserve.engine": {"fastapi", "prometheus_client", "uvicorn"},
+    "skipserve.service": {"fastapi", "prometheus_client", "uvicorn"},
+    "skipserve.service.local": {"torch"},
     "skipserve.api": {"torch"},
 }
 

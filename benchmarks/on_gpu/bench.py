@@ -19,8 +19,8 @@ from roofline import Ceilings, Roofline
 from torch import Tensor
 
 from skipserve.engine.engine import Engine
+from skipserve.engine.limits import EngineLimits
 from skipserve.engine.runner import Runner
-from skipserve.engine.types import EngineLimits
 from skipserve.model.config import ModelConfig
 from skipserve.model.llava import Llava
 from skipserve_policies.plan import Plan, TokenClass

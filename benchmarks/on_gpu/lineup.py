@@ -10,10 +10,10 @@ import numpy as np
 from skipserve.engine.page_keys import PageKeys
 from skipserve.engine.pages import PagePool
 from skipserve.engine.plans import PlanTable
+from skipserve.engine.request import Request, SamplingParams
 from skipserve.engine.scheduler import Scheduler, Step
 from skipserve.engine.sequence import Sequence as EngineSequence
 from skipserve.engine.tables import SlotTables
-from skipserve.engine.types import Request, SamplingParams
 from skipserve.model.config import ModelConfig
 from skipserve_policies.flops import prompt_classes
 from skipserve_policies.plan import Plan, TokenClass

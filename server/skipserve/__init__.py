@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from skipserve.engine.types import EngineLimits
+    from skipserve.engine.limits import EngineLimits
     from skipserve.errors import SkipserveError
     from skipserve.model_folder import StartError
     from skipserve.offline.answers import Answer
@@ -15,7 +15,7 @@ __all__ = ["Answer", "EngineLimits", "LLaVA", "Question", "SkipserveError", "Sta
 
 _MODULES = {
     "Answer": "skipserve.offline.answers",
-    "EngineLimits": "skipserve.engine.types",
+    "EngineLimits": "skipserve.engine.limits",
     "LLaVA": "skipserve.offline.llava",
     "Question": "skipserve.offline.questions",
     "SkipserveError": "skipserve.errors",

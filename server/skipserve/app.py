@@ -2,7 +2,7 @@
 
 import asyncio
 import shlex
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -25,8 +25,7 @@ from skipserve.api.report import Reporter
 from skipserve.api.routes import router
 from skipserve.api.serving import Serving
 from skipserve.checkpoint_notes import checkpoint_notes
-from skipserve.engine.service import EngineService
-from skipserve.engine.types import EngineLimits, EngineSpec
+from skipserve.engine.limits import EngineLimits, EngineSpec
 from skipserve.media.decode import PixelLimits
 from skipserve.media.preprocess import Preprocessor
 from skipserve.metrics.registry import ServerMetrics
@@ -34,6 +33,9 @@ from skipserve.model.config import ModelConfig, ModelFilesError
 from skipserve.model_folder import DEMO, StartError, model_folder
 from skipserve.prompt.processor import PromptProcessor
 from skipserve.prompt.tokenizer_files import TokenizerFilesError
+from skipserve.service.local import EngineService
+from skipserve.service.observer import Observer
+from skipserve.service.service import Service
 from skipserve.settings import LogFormat, Settings, misspelt_variables
 from skipserve_policies.catalog import nearest_names
 from skipserve_policies.plan import Plan
@@ -59,14 +61,22 @@ class Built:
     warnings: tuple[str, ...]
 
 
-def build(settings: Settings) -> Built:
+# Returns an engine for a front end, given how to run it and who hears of it.
+Connect = Callable[[EngineSpec, Observer], Service]
+
+
+def build(settings: Settings, connect: Connect = EngineService) -> Built:
     """Read the model's files, all but the weights, and build the application.
+
+    Args:
+        settings: how to serve.
+        connect: makes the engine; one in a process of this machine unless said otherwise.
 
     Raises:
         StartError: the model, a policy or the policies file cannot be served.
     """
     try:
-        serving = _build_serving(settings)
+        serving = _build_serving(settings, connect)
     except (ModelFilesError, TokenizerFilesError, PolicyError) as error:
         raise StartError(str(error)) from error
     app = _build_app(settings, serving, _build_tracer(settings, serving.converter.model_name))
@@ -75,7 +85,7 @@ def build(settings: Settings) -> Built:
     return Built(app, serving, warnings)
 
 
-def _build_serving(settings: Settings) -> Serving:
+def _build_serving(settings: Settings, connect: Connect) -> Serving:
     folder = model_folder(settings.model)
     config = ModelConfig.from_folder(folder)
     name = DEMO if settings.model == DEMO else folder.name
@@ -86,7 +96,7 @@ def _build_serving(settings: Settings) -> Serving:
     reporter = Reporter(config.sizes)
     for policy in policies.resolved.values():
         metrics.show_policy(policy.name, reporter.saved_ratio(policy), policies.measured(policy))
-    service = EngineService(engine_spec(settings, folder, hot_plans), metrics)
+    service = connect(engine_spec(settings, folder, hot_plans), metrics)
     return Serving(
         service=service,
         converter=_build_converter(settings, folder, config, policies, name),

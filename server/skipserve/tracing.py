@@ -19,7 +19,7 @@ from opentelemetry.util.types import AttributeValue
 from skipserve.api.answer import Tally
 from skipserve.api.chat import Chat
 from skipserve.api.exchange import CHAT_PATH, Exchange
-from skipserve.engine.types import Stage
+from skipserve.engine.reports import Stage
 
 _NAME = "skipserve"
 _LAST_WORDS_SECONDS = 2.0

@@ -12,7 +12,7 @@ from plans import FOUR_POLICIES
 from tiny_llava import make_checkpoint
 
 from skipserve.engine.engine import Engine, StepResult
-from skipserve.engine.types import FinishReason, StepOutput, StepReport
+from skipserve.engine.reports import FinishReason, StepOutput, StepReport
 from skipserve.model.config import ModelConfig
 
 pytestmark = pytest.mark.fast

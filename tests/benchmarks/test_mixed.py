@@ -7,7 +7,7 @@ import pytest
 from mixed import MIXED, Alone, decode_step_seconds, main, make_batches, predict
 from plans import FOUR_POLICIES
 
-from skipserve.engine.types import StepReport
+from skipserve.engine.reports import StepReport
 
 pytestmark = pytest.mark.fast
 

@@ -16,8 +16,8 @@ from pictures import question
 from server_process import ServerProcess
 from tiny_llava import make_checkpoint
 
-from skipserve.engine.ipc import spec_to_json
-from skipserve.engine.types import EngineSpec
+from skipserve.engine.limits import EngineSpec
+from skipserve.service.ipc import spec_to_json
 
 CHAT = "/v1/chat/completions"
 KEY = "a-key-that-nobody-may-see"
@@ -127,7 +127,7 @@ def test_the_process_logs_in_the_form_of_the_server(tmp_path: Path, as_json: boo
     with ours, theirs:
         done = subprocess.run(
             [
-                *(sys.executable, "-m", "skipserve.engine.process"),
+                *(sys.executable, "-m", "skipserve.service.process"),
                 *(str(theirs.fileno()), spec_to_json(spec)),
             ],
             pass_fds=(theirs.fileno(),),

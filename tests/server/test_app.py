@@ -1,22 +1,29 @@
 """Tests of what is built from the settings."""
 
+import asyncio
 import contextlib
 import json
 import re
 import shlex
 import shutil
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
+import httpx
 import pytest
 from app_client import send
+from pictures import question
 from prometheus_client.parser import text_string_to_metric_families
 from tiny_llava import make_checkpoint
 from typer.testing import CliRunner
 
 from skipserve.app import Built, build, engine_spec
-from skipserve.engine.types import EngineLimits
-from skipserve.errors import PolicyFitError
+from skipserve.engine.limits import EngineLimits, EngineSpec
+from skipserve.engine.reports import FinishReason, Ready, StepOutput
+from skipserve.engine.request import Request
+from skipserve.errors import EngineError, PolicyFitError
 from skipserve.model_folder import StartError, model_folder
+from skipserve.service.observer import Observer
 from skipserve.settings import LogFormat, Settings
 from skipserve_client.cli import app as cli
 from skipserve_policies.catalog import load_catalog
@@ -230,3 +237,60 @@ def test_a_hot_policy_must_be_one_that_fits(settings: Settings) -> None:
         build(with_changes(settings, hot_policies=("ful",)))
     built = build(with_changes(settings, hot_policies=("full",)))
     assert built.serving.converter.policies.resolved["full"]
+
+
+class OtherService:
+    """Stands in the place of an engine: repeats the first tokens of each prompt."""
+
+    def __init__(self, spec: EngineSpec, observer: Observer) -> None:
+        self.ready: Ready | None = None
+        self.failure: EngineError | None = None
+        self.why_not_ready: str | None = None
+        self.is_alive = True
+        self.num_running = self.num_waiting = 0
+        self.spec = spec
+        self.observer = observer
+        self.calls: list[str] = []
+
+    async def start(self) -> None:
+        self.calls.append("start")
+        self.ready = Ready("elsewhere", "float32", "digest", 4096)
+        self.observer.record_ready(self.ready)
+
+    async def stream(self, request: Request) -> AsyncGenerator[StepOutput, None]:
+        assert isinstance(request.plan, Plan)
+        *shown, last = request.prompt_ids[1:6]
+        for token_id in shown:
+            yield StepOutput(request.id, token_id)
+        yield StepOutput(request.id, last, finish_reason=FinishReason.LENGTH)
+
+    async def wait_ready(self) -> None:
+        """Be ready already."""
+
+    async def wait_closed(self) -> None:
+        """Be closed already."""
+
+    async def close(self, grace_seconds: float) -> None:
+        self.calls.append("close")
+
+
+def test_the_front_end_takes_any_service(settings: Settings) -> None:
+    built = build(settings, OtherService)
+    service = built.serving.service
+    assert isinstance(service, OtherService)
+    assert service.spec.model == Path(settings.model).resolve()
+
+    async def ask() -> tuple[httpx.Response, httpx.Response]:
+        transport = httpx.ASGITransport(built.app)
+        async with (
+            built.app.router.lifespan_context(built.app),
+            httpx.AsyncClient(transport=transport, base_url="http://front") as client,
+        ):
+            reply = await client.post("/v1/chat/completions", json=question("Why?"))
+            return reply, await client.get("/metrics")
+
+    reply, metrics = asyncio.run(ask())
+    assert reply.json()["choices"][0]["message"]["content"] == "USER:"
+    assert reply.json()["choices"][0]["finish_reason"] == "length"
+    assert 'device="elsewhere"' in metrics.text
+    assert service.calls == ["start", "close"]

@@ -14,7 +14,7 @@ from server_process import ServerProcess
 # Runs in the engine's process before any of our code, as a library's import does.
 _LOUD = """
 import sys, warnings
-if "skipserve.engine.process" in sys.orig_argv:
+if "skipserve.service.process" in sys.orig_argv:
     print("printed by a library")
     warnings.warn("warned by a library")
     print('{"cut": ', file=sys.stderr)

@@ -7,10 +7,10 @@ from fake_decoder import CONFIG, IMAGE_ID, NUM_LAYERS, TOKENS_PER_IMAGE
 from skipserve.engine.page_keys import PageKeys, find_visual
 from skipserve.engine.pages import PagePool
 from skipserve.engine.plans import PlanTable
+from skipserve.engine.request import Request
 from skipserve.engine.scheduler import Scheduler, Step
 from skipserve.engine.sequence import NO_SLOT, Sequence
 from skipserve.engine.tables import SlotTables
-from skipserve.engine.types import Request
 
 
 def make_sequence(request: Request, page_size: int = 4, plans: PlanTable | None = None) -> Sequence:

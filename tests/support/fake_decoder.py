@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skipserve.engine.types import Image, Request, SamplingParams
+from skipserve.engine.request import Image, Request, SamplingParams
 from skipserve.model.batch import Batch, Every, RowSet
 from skipserve.model.config import ModelConfig
 from skipserve.model.image_processor import ImageProcessor

@@ -48,7 +48,7 @@ class LiveServer:
         try:
             self._has_started.wait()
             # No assert: the security tests run under -O too.
-            if not self.built.serving.service.is_ready:
+            if self.built.serving.service.why_not_ready is not None:
                 raise RuntimeError("the engine did not load")
         except BaseException:
             self.__exit__()

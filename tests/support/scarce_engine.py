@@ -1,6 +1,6 @@
 """Run as the engine process: one whose device has no memory for prompts of many rows.
 
-`python scarce_engine.py FD SPEC`, as `skipserve.engine.process` is started.
+`python scarce_engine.py FD SPEC`, as `skipserve.service.process` is started.
 """
 
 import sys
@@ -8,10 +8,10 @@ import sys
 import torch
 from torch import Tensor
 
-from skipserve.engine import process
 from skipserve.model.batch import Batch
 from skipserve.model.layers import KVCache
 from skipserve.model.llava import Llava
+from skipserve.service import process
 
 MAX_ROWS = 60
 

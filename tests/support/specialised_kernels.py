@@ -23,10 +23,10 @@ from pydantic import TypeAdapter
 from tiny_llava import make_checkpoint
 from triton_compile import Launch, Recorder
 
+from skipserve.engine.limits import EngineLimits
 from skipserve.engine.plans import NUM_CLASSES
 from skipserve.engine.runner import Runner
 from skipserve.engine.tables import UNREAD
-from skipserve.engine.types import EngineLimits
 from skipserve.model.config import ModelConfig
 from skipserve.model.llava import Llava
 from skipserve_kernels.input_projection.packing import Part

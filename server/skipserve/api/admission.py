@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from skipserve.api.token_queue import TokenQueue
-from skipserve.engine.service import EngineService
 from skipserve.errors import UnavailableError
 from skipserve.metrics.registry import Rejection, ServerMetrics
+from skipserve.service.service import Service
 
 
 class Admission:
@@ -24,7 +24,7 @@ class Admission:
     """
 
     def __init__(
-        self, service: EngineService, metrics: ServerMetrics, max_requests: int, max_tokens: int
+        self, service: Service, metrics: ServerMetrics, max_requests: int, max_tokens: int
     ) -> None:
         self.is_draining = False
         self._service = service

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from skipserve.api.wire import SkipReport, TokenLogprobs, TopLogprob
-from skipserve.engine.types import FinishReason, Stage, StepOutput
+from skipserve.engine.reports import FinishReason, Stage, StepOutput
 from skipserve.prompt.detokenize import Detokenizer, StopScanner
 from skipserve.prompt.tokenizer import Tokenizer
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from skipserve.api.wire import ChatForm
-from skipserve.engine.types import SamplingParams
+from skipserve.engine.request import SamplingParams
 from skipserve.errors import InvalidRequestError
 from skipserve.framing import digest_of
 

@@ -13,7 +13,8 @@ from PIL.Image import Image as Picture
 from skipserve.api.cache import cache_salt, fit_cache
 from skipserve.api.policies import PolicyRegistry
 from skipserve.api.wire import ChatForm, ImageContent, ResponseFormat, TextContent
-from skipserve.engine.types import Image, Request, SamplingParams, Stage
+from skipserve.engine.reports import Stage
+from skipserve.engine.request import Image, Request, SamplingParams
 from skipserve.errors import FeatureOffError, InvalidRequestError, NotFoundError
 from skipserve.media.data_uri import EncodedImage, decode_data_uri
 from skipserve.media.decode import PixelLimits, decode_images

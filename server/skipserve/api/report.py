@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 
 from skipserve.api.answer import Tally
 from skipserve.api.wire import RequestMetrics, SavedFor, SkipReport, TokenDetails, Usage
-from skipserve.engine.types import Request
+from skipserve.engine.request import Request
 from skipserve_policies import flops
 from skipserve_policies.cost import request_shape, saving, standard_request
 from skipserve_policies.plan import TokenClass

@@ -13,9 +13,10 @@ from skipserve.api.admission import Admission, Place
 from skipserve.api.answer import AnswerText, Piece, Tally
 from skipserve.api.convert import Converter, Prepared
 from skipserve.api.report import Reporter, num_visual
-from skipserve.engine.service import EngineService
-from skipserve.engine.types import FinishReason, Request, Stage, StepOutput
+from skipserve.engine.reports import FinishReason, Stage, StepOutput
+from skipserve.engine.request import Request
 from skipserve.metrics.registry import ServerMetrics
+from skipserve.service.service import Service
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Serving:
         created: when the server started, in seconds since 1970.
     """
 
-    service: EngineService
+    service: Service
     converter: Converter
     reporter: Reporter
     admission: Admission

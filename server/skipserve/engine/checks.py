@@ -2,7 +2,7 @@
 
 import math
 
-from skipserve.engine.types import Request, SamplingParams
+from skipserve.engine.request import Request, SamplingParams
 from skipserve.errors import InvalidRequestError
 from skipserve.model.config import ModelConfig
 from skipserve_policies.plan import TokenClass

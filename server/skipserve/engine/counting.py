@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from skipserve.engine.reports import Executed
 from skipserve.engine.scheduler import Step
 from skipserve.engine.sequence import Sequence
-from skipserve.engine.types import Executed
 from skipserve_policies import flops
 from skipserve_policies.plan import Plan, TokenClass, trim
 from skipserve_policies.sizes import ModelSizes

@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from torch import Tensor
 
-from skipserve.engine.types import Image
+from skipserve.engine.request import Image
 from skipserve.framing import digest_of
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from skipserve.engine.checks import check_request
 from skipserve.engine.counting import WorkCounter
 from skipserve.engine.device_memory import is_out_of_memory
+from skipserve.engine.limits import EngineLimits
 from skipserve.engine.memory import (
     default_batch_tokens,
     max_images_at_once,
@@ -20,21 +21,20 @@ from skipserve.engine.memory import (
 from skipserve.engine.page_keys import PageKeys, find_visual
 from skipserve.engine.pages import PagePool
 from skipserve.engine.plans import PlanTable
+from skipserve.engine.reports import (
+    EngineState,
+    Failed,
+    FailureKind,
+    FinishReason,
+    StepOutput,
+    StepReport,
+)
+from skipserve.engine.request import Request
 from skipserve.engine.runner import Launched, Runner
 from skipserve.engine.sampler import SampledTokens
 from skipserve.engine.scheduler import Scheduler, Step
 from skipserve.engine.sequence import NO_SLOT, Sequence
 from skipserve.engine.tables import SlotTables
-from skipserve.engine.types import (
-    EngineLimits,
-    EngineState,
-    Failed,
-    FailureKind,
-    FinishReason,
-    Request,
-    StepOutput,
-    StepReport,
-)
 from skipserve.model.llava import Llava
 
 logger = logging.getLogger(__name__)

@@ -19,9 +19,9 @@ from torch import Tensor
 from skipserve.engine.device_memory import is_out_of_memory
 from skipserve.engine.inputs import Index, StepRows
 from skipserve.engine.plans import PlanTable, plan_work
+from skipserve.engine.reports import StepMode
 from skipserve.engine.scheduler import Step
 from skipserve.engine.tables import UNREAD, SlotTables
-from skipserve.engine.types import StepMode
 from skipserve.model.batch import Batch, Every, Indexes, KvGroup, LayerRows, Work
 from skipserve.model.layers import KVCache
 from skipserve.model.llava import Llava

@@ -6,8 +6,9 @@ from collections.abc import Callable
 import torch
 
 from skipserve.engine.engine import Engine
+from skipserve.engine.limits import EngineSpec
 from skipserve.engine.memory import describe_pool, describe_shortage
-from skipserve.engine.types import EngineSpec, Ready
+from skipserve.engine.reports import Ready
 from skipserve.errors import EngineError
 from skipserve.model.config import ModelConfig
 from skipserve.model.fused.support import has_compiler, runs_triton

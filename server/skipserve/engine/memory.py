@@ -7,7 +7,7 @@ import torch
 
 from skipserve.engine.graphs import BUCKETS
 from skipserve.engine.host_memory import available_bytes
-from skipserve.engine.types import EngineLimits
+from skipserve.engine.limits import EngineLimits
 from skipserve.errors import EngineError
 from skipserve.model.llava import Llava
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.engine.pages import PageKey
-from skipserve.engine.types import Request
+from skipserve.engine.request import Request
 from skipserve.framing import digest_of, frame
 from skipserve_policies.plan import TokenClass
 

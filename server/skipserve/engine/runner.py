@@ -14,14 +14,16 @@ from torch import Tensor
 from skipserve.engine.encoder_cache import EncoderCache, image_key
 from skipserve.engine.graphs import DecodeGraphs
 from skipserve.engine.inputs import StepRows, build_batch, visual_range
+from skipserve.engine.limits import EngineLimits
 from skipserve.engine.memory import runs_graphs
 from skipserve.engine.plans import PlanTable
+from skipserve.engine.reports import StepMode
+from skipserve.engine.request import Image, SamplingParams
 from skipserve.engine.sampler import Sampler, Samples
 from skipserve.engine.scheduler import Step
 from skipserve.engine.sequence import Sequence
 from skipserve.engine.stopwatch import Stopwatch
 from skipserve.engine.tables import SlotTables
-from skipserve.engine.types import EngineLimits, Image, SamplingParams, StepMode
 from skipserve.model.llava import Llava
 from skipserve_policies.plan import Plan, trim
 

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from skipserve.engine.page_keys import PageKeys
 from skipserve.engine.plans import PlanEntry
-from skipserve.engine.types import FinishReason, Request, Stage
+from skipserve.engine.reports import FinishReason, Stage
+from skipserve.engine.request import Request
 
 # The slot of a sequence that does not run.
 NO_SLOT = -1

@@ -10,7 +10,7 @@ from typing import Self
 
 from PIL import Image as PillowImage
 
-from skipserve.engine.types import Image
+from skipserve.engine.request import Image
 from skipserve.errors import UnusableImageError
 from skipserve.framing import digest_of
 from skipserve.model.config import ModelConfig, ModelFilesError

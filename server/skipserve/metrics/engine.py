@@ -5,14 +5,7 @@ from typing import NamedTuple
 
 from prometheus_client import Counter, ProcessCollector
 
-from skipserve.engine.types import (
-    EngineState,
-    Executed,
-    FailureKind,
-    Ready,
-    StepMode,
-    StepReport,
-)
+from skipserve.engine.reports import EngineState, Executed, FailureKind, Ready, StepMode, StepReport
 from skipserve.metrics.families import Families
 
 _STEP_SECONDS = (

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from prometheus_client import CollectorRegistry
 
-from skipserve.engine.types import FailureKind, FinishReason, Stage, StepMode
+from skipserve.engine.reports import FailureKind, FinishReason, Stage, StepMode
 from skipserve.metrics.families import Metric
 from skipserve.metrics.registry import Rejection, ServerMetrics
 

@@ -12,9 +12,18 @@ from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 
-from skipserve.engine.types import FinishReason, Stage, StepOutput
+from skipserve.engine.reports import (
+    EngineState,
+    FailureKind,
+    FinishReason,
+    Ready,
+    Stage,
+    StepOutput,
+    StepReport,
+)
 from skipserve.metrics.engine import EngineMetrics
 from skipserve.metrics.families import Families, Labels, Metric
+from skipserve.service.observer import Observer
 from skipserve_policies.resolve import ResolvedPolicy
 from skipserve_policies.schema import Quality
 
@@ -46,8 +55,8 @@ class Rejection(StrEnum):
     NOT_READY = "not_ready"
 
 
-class ServerMetrics:
-    """The metrics of one server.
+class ServerMetrics(Observer):
+    """The metrics of one server, which hear what its engine does.
 
     Attributes:
         engine: those of its engine.
@@ -131,6 +140,32 @@ class ServerMetrics:
         labels = self._labels(policy_name)
         self._prefix_queries.labels(*labels).inc(num_prompt)
         self._prefix_hits.labels(*labels).inc(num_cached)
+
+    def watch_engine(
+        self,
+        is_ready: Callable[[], bool],
+        num_running: Callable[[], int],
+        num_waiting: Callable[[], int],
+        pid: Callable[[], int | None],
+    ) -> None:
+        """Ask for the engine's condition whenever the metrics are read."""
+        self.engine.watch(is_ready, num_running, num_waiting, pid)
+
+    def record_ready(self, ready: Ready) -> None:
+        """Tell what was loaded."""
+        self.engine.record_ready(ready)
+
+    def record_state(self, state: EngineState) -> None:
+        """Show how the engine stands."""
+        self.engine.record_state(state)
+
+    def record_step(self, report: StepReport) -> None:
+        """Count what a step did."""
+        self.engine.record_step(report)
+
+    def record_failure(self, kind: FailureKind) -> None:
+        """Count a request that the engine gave up."""
+        self.engine.record_failure(kind)
 
     def record_output(self, policy_name: str, output: StepOutput) -> None:
         """Count what a step of the engine gave a request."""

@@ -6,7 +6,7 @@ from skipserve.api.answer import AnswerText, Piece, Tally
 from skipserve.api.convert import Prepared
 from skipserve.api.report import Reporter
 from skipserve.api.wire import SkipReport, TokenLogprobs
-from skipserve.engine.types import FinishReason, StepOutput
+from skipserve.engine.reports import FinishReason, StepOutput
 from skipserve.prompt.tokenizer import Tokenizer
 
 

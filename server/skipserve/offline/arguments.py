@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from skipserve.engine.types import EngineLimits
+from skipserve.engine.limits import EngineLimits
 from skipserve.model_folder import StartError
 from skipserve.settings import Dtype
 

@@ -16,16 +16,10 @@ from skipserve.api.policies import PolicyRegistry
 from skipserve.api.report import Reporter
 from skipserve.checkpoint_notes import checkpoint_notes
 from skipserve.engine.engine import Engine, StepResult
+from skipserve.engine.limits import EngineLimits, EngineSpec
 from skipserve.engine.loading import load
-from skipserve.engine.types import (
-    EngineLimits,
-    EngineSpec,
-    Failed,
-    FailureKind,
-    Image,
-    Request,
-    StepOutput,
-)
+from skipserve.engine.reports import Failed, FailureKind, StepOutput
+from skipserve.engine.request import Image, Request
 from skipserve.errors import EngineError, InvalidRequestError, SkipserveError
 from skipserve.media.preprocess import Preprocessor
 from skipserve.model.config import ModelConfig, ModelFilesError

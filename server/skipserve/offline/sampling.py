@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any, TypedDict, get_args, get_type_hints
 
-from skipserve.engine.types import SamplingParams
+from skipserve.engine.request import SamplingParams
 from skipserve.errors import InvalidRequestError
 
 _MAX_TOKENS = 128

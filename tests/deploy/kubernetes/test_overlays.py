@@ -13,9 +13,9 @@ from rendered_overlay import KUBERNETES, OVERLAYS, Overlay, render
 from skipserve import commands
 from skipserve.api.auth import PUBLIC_PATHS
 from skipserve.api.routes import router
-from skipserve.engine import service
-from skipserve.engine.types import EngineSpec
+from skipserve.engine.limits import EngineSpec
 from skipserve.metrics.registry import ServerMetrics
+from skipserve.service import local
 from skipserve.settings import Settings
 from skipserve_policies.catalog import load_catalog
 
@@ -103,7 +103,7 @@ def test_the_server_kills_a_hung_engine_before_kubernetes_kills_the_server(
 ) -> None:
     probe = overlay.server["livenessProbe"]
     # The first silent period may have begun just after a sign of life.
-    engine_is_killed = (service._SILENT_PERIODS + 1) * settings.stall_seconds
+    engine_is_killed = (local._SILENT_PERIODS + 1) * settings.stall_seconds
 
     assert settings.stall_seconds + _allowance(probe) >= engine_is_killed
 

@@ -14,7 +14,7 @@ from monitoring_files import ROOT, dashboards, recorded_from, rules
 from prometheus_client import CollectorRegistry
 
 from skipserve.api.routes import router
-from skipserve.engine.types import EngineSpec
+from skipserve.engine.limits import EngineSpec
 from skipserve.metrics.registry import ServerMetrics
 from skipserve.settings import Settings
 from skipserve_client.cli import app

@@ -4,7 +4,7 @@ import pytest
 from tiny_llava import make_tokenizer
 
 from skipserve.api.answer import AnswerText, Piece, Tally
-from skipserve.engine.types import FinishReason, Stage, StepOutput, TokenLogprob
+from skipserve.engine.reports import FinishReason, Stage, StepOutput, TokenLogprob
 from skipserve.prompt.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.fast

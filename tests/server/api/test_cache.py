@@ -7,7 +7,7 @@ from pictures import question
 
 from skipserve.api.cache import cache_salt, fit_cache
 from skipserve.api.wire import ChatForm
-from skipserve.engine.types import SamplingParams
+from skipserve.engine.request import SamplingParams
 from skipserve.errors import InvalidRequestError
 
 pytestmark = pytest.mark.fast

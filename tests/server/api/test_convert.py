@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from skipserve.api.convert import Converter, Prepared, TimeLimits
 from skipserve.api.wire import ChatForm
 from skipserve.app import Built
-from skipserve.engine.types import Stage
+from skipserve.engine.reports import Stage
 from skipserve.errors import (
     FeatureOffError,
     InvalidRequestError,

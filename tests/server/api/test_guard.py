@@ -15,10 +15,10 @@ from skipserve import errors
 from skipserve.api.admission import Admission
 from skipserve.api.exchange import Exchange
 from skipserve.api.guard import Guard, Tracer
-from skipserve.engine.service import EngineService
-from skipserve.engine.types import EngineSpec
+from skipserve.engine.limits import EngineSpec
 from skipserve.errors import AuthenticationError, SkipserveError, UnavailableError
 from skipserve.metrics.registry import ServerMetrics
+from skipserve.service.local import EngineService
 
 pytestmark = pytest.mark.fast
 

@@ -15,7 +15,8 @@ from prometheus_client import CollectorRegistry
 
 from skipserve.api.admission import Admission
 from skipserve.app import build
-from skipserve.engine.types import FinishReason, Ready, Request, StepOutput
+from skipserve.engine.reports import FinishReason, Ready, StepOutput
+from skipserve.engine.request import Request
 from skipserve.errors import (
     EngineError,
     RequestTimeoutError,

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from plan_strategies import plans
 
 from skipserve.engine.counting import WorkCounter
-from skipserve.engine.types import Executed, Request
+from skipserve.engine.reports import Executed
+from skipserve.engine.request import Request
 from skipserve_policies import flops
 from skipserve_policies.plan import Plan, trim
 

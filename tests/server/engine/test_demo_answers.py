@@ -8,7 +8,9 @@ import torch
 
 import skipserve
 from skipserve.engine.engine import Engine
-from skipserve.engine.types import EngineLimits, Image, Request, SamplingParams, StepOutput
+from skipserve.engine.limits import EngineLimits
+from skipserve.engine.reports import StepOutput
+from skipserve.engine.request import Image, Request, SamplingParams
 from skipserve.model.config import ModelConfig
 from skipserve.model.llava import Llava
 from skipserve.prompt.processor import PromptProcessor

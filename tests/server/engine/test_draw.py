@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skipserve.engine.draw import FILTERS, draw, filters_of, weigh
-from skipserve.engine.types import SamplingParams
+from skipserve.engine.request import SamplingParams
 
 pytestmark = pytest.mark.fast
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from skipserve.engine.encoder_cache import EncoderCache, image_key
-from skipserve.engine.types import Image
+from skipserve.engine.request import Image
 
 pytestmark = pytest.mark.fast
 

@@ -12,17 +12,17 @@ from plan_strategies import plans
 from torch import Tensor
 
 from skipserve.engine.engine import Engine
-from skipserve.engine.types import (
-    EngineLimits,
+from skipserve.engine.limits import EngineLimits
+from skipserve.engine.reports import (
     EngineState,
     Executed,
     Failed,
     FailureKind,
     FinishReason,
-    Request,
     Stage,
     StepOutput,
 )
+from skipserve.engine.request import Request
 from skipserve.errors import InvalidRequestError
 from skipserve.model.batch import Batch
 from skipserve.model.layers import KVCache

@@ -15,7 +15,9 @@ from tiny_llava import make_checkpoint
 
 from skipserve.engine.engine import Engine
 from skipserve.engine.graphs import _Capturer
-from skipserve.engine.types import EngineLimits, Request, SamplingParams, StepMode
+from skipserve.engine.limits import EngineLimits
+from skipserve.engine.reports import StepMode
+from skipserve.engine.request import Request, SamplingParams
 from skipserve.model.batch import Every
 from skipserve.model.llava import Llava
 from skipserve_policies.flops import prompt_classes

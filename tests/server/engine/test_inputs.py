@@ -14,9 +14,9 @@ from model_batches import row_does
 from plan_strategies import plans
 
 from skipserve.engine.inputs import StepRows, build_batch
+from skipserve.engine.request import Request
 from skipserve.engine.scheduler import Step
 from skipserve.engine.sequence import Sequence
-from skipserve.engine.types import Request
 from skipserve.model.batch import Batch, Every, LayerRows, RowSet
 from skipserve_policies.plan import TokenClass, trim
 

@@ -15,7 +15,9 @@ from tiny_llava import make_checkpoint
 from torch import Tensor
 
 from skipserve.engine.engine import Engine, StepResult
-from skipserve.engine.types import EngineLimits, Image, Request, SamplingParams, StepOutput
+from skipserve.engine.limits import EngineLimits
+from skipserve.engine.reports import StepOutput
+from skipserve.engine.request import Image, Request, SamplingParams
 from skipserve.model.batch import Batch
 from skipserve.model.layers import KVCache
 from skipserve.model.llava import Llava

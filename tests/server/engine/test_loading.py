@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny_llava import make_checkpoint
 
+from skipserve.engine.limits import EngineLimits, EngineSpec
 from skipserve.engine.loading import load, resolve_device, resolve_dtype
-from skipserve.engine.types import EngineLimits, EngineSpec
 from skipserve.errors import EngineError
 
 pytestmark = pytest.mark.fast

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from skipserve.engine import memory
 from skipserve.engine.engine import Engine
+from skipserve.engine.limits import EngineLimits
 from skipserve.engine.memory import (
     default_batch_tokens,
     describe_pool,
@@ -20,7 +21,6 @@ from skipserve.engine.memory import (
     num_pool_pages,
     vision_bytes,
 )
-from skipserve.engine.types import EngineLimits
 from skipserve.errors import EngineError
 
 pytestmark = pytest.mark.fast

@@ -16,11 +16,12 @@ from torch import Tensor
 from triton.runtime.interpreter import InterpretedFunction
 
 from skipserve.engine.inputs import StepRows, build_batch
+from skipserve.engine.limits import EngineLimits
+from skipserve.engine.request import SamplingParams
 from skipserve.engine.runner import Runner
 from skipserve.engine.sampler import Sampler, Samples
 from skipserve.engine.scheduler import Step
 from skipserve.engine.tables import UNREAD
-from skipserve.engine.types import EngineLimits, SamplingParams
 from skipserve.model.config import ModelConfig
 from skipserve.model.llava import Llava
 from skipserve_policies.plan import Plan, trim

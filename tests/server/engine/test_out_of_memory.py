@@ -12,7 +12,9 @@ from plan_strategies import plans
 from torch import Tensor
 
 from skipserve.engine.engine import Engine
-from skipserve.engine.types import EngineLimits, Failed, FailureKind, Request
+from skipserve.engine.limits import EngineLimits
+from skipserve.engine.reports import Failed, FailureKind
+from skipserve.engine.request import Request
 from skipserve.model.batch import Batch
 from skipserve.model.layers import KVCache
 from skipserve_policies.plan import trim

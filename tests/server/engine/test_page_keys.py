@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from skipserve.engine.page_keys import PageKeys, find_visual
 from skipserve.engine.pages import PageKey
 from skipserve.engine.plans import PlanTable
-from skipserve.engine.types import Image, Request, SamplingParams
+from skipserve.engine.request import Image, Request, SamplingParams
 from skipserve_policies.plan import IDLE, Cell, Ffn, Plan, TokenClass, trim
 
 pytestmark = pytest.mark.fast

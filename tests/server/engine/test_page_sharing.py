@@ -19,7 +19,7 @@ from torch import Tensor
 from skipserve.engine.page_keys import PageKeys, find_visual
 from skipserve.engine.pages import PageKey, PagePool
 from skipserve.engine.plans import PlanTable
-from skipserve.engine.types import Image, Request, SamplingParams
+from skipserve.engine.request import Image, Request, SamplingParams
 from skipserve_policies.catalog import load_catalog
 from skipserve_policies.plan import TokenClass
 from skipserve_policies.resolve import ResolvedPolicy, resolve

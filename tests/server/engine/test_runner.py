@@ -7,8 +7,9 @@ import torch
 from engine_parts import EngineParts
 from fake_decoder import CONFIG, TOKENS_PER_IMAGE, FakeDecoder, make_image, make_request
 
+from skipserve.engine.limits import EngineLimits
+from skipserve.engine.request import Request
 from skipserve.engine.runner import Launched, Runner
-from skipserve.engine.types import EngineLimits, Request
 
 pytestmark = pytest.mark.fast
 

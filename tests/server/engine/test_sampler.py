@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from skipserve.engine.philox import uniform
+from skipserve.engine.request import SamplingParams
 from skipserve.engine.sampler import SampledTokens, Sampler
-from skipserve.engine.types import SamplingParams
 
 pytestmark = pytest.mark.fast
 

@@ -4,7 +4,7 @@ import pytest
 from engine_parts import make_sequence
 from fake_decoder import EOS_ID, make_request
 
-from skipserve.engine.types import FinishReason, Stage
+from skipserve.engine.reports import FinishReason, Stage
 
 pytestmark = pytest.mark.fast
 

@@ -5,14 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from skipserve.engine.types import (
-    EngineState,
-    Executed,
-    FailureKind,
-    Ready,
-    StepMode,
-    StepReport,
-)
+from skipserve.engine.reports import EngineState, Executed, FailureKind, Ready, StepMode, StepReport
 from skipserve.metrics.engine import EngineMetrics
 from skipserve.metrics.families import Families
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
-from skipserve.engine.types import Executed, FinishReason, Stage, StepOutput, StepReport
+from skipserve.engine.reports import Executed, FinishReason, Stage, StepOutput, StepReport
 from skipserve.metrics.registry import Rejection, ServerMetrics
 from skipserve_policies.resolve import ResolvedPolicy, resolve
 from skipserve_policies.schema import Quality, SkipPolicy

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from skipserve.engine.types import EngineLimits
+from skipserve.engine.limits import EngineLimits
 from skipserve.model_folder import StartError
 from skipserve.offline.arguments import (
     checked_count,

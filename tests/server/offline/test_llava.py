@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from tiny_llava import make_checkpoint
 
 from skipserve import Answer, LLaVA, Question, SkipserveError
-from skipserve.engine.types import EngineLimits, FinishReason
+from skipserve.engine.limits import EngineLimits
+from skipserve.engine.reports import FinishReason
 from skipserve.errors import (
     EngineError,
     InvalidRequestError,

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from skipserve.engine.types import SamplingParams
+from skipserve.engine.request import SamplingParams
 from skipserve.errors import InvalidRequestError
 from skipserve.offline.sampling import (
     Sampling,

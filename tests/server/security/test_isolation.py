@@ -14,6 +14,8 @@ import pytest
 from live_server import LiveServer
 from pictures import data_uri, encode, question, random_picture
 
+from skipserve.service.local import EngineService
+
 CHAT = "/v1/chat/completions"
 POLICIES = ("full", "skip-block-every-3-from-16-all", "exit-after-24", "visual-freeze-from-16")
 
@@ -103,6 +105,7 @@ def test_overload_turns_some_away_and_serves_the_rest(live: LiveServer) -> None:
             return client.post(CHAT, json=body_of(index) | {"max_tokens": 15})
 
     service, limit, num = live.built.serving.service, 20, 48
+    assert isinstance(service, EngineService)
     assert service.pid is not None
     with ThreadPoolExecutor(num) as pool:
         # Nothing is served while the queue fills.

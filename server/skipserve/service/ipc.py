@@ -9,7 +9,8 @@ from typing import BinaryIO
 
 import msgspec
 
-from skipserve.engine.types import EngineSpec, FromEngine, ToEngine
+from skipserve.engine.limits import EngineSpec
+from skipserve.service.messages import FromEngine, ToEngine
 
 # A request with its images: 190 of them at 336 x 336 pixels.
 MAX_FRAME_BYTES = 64 * 2**20

@@ -21,23 +21,10 @@ from patience import slowness
 from prometheus_client import CollectorRegistry
 from tiny_llava import make_checkpoint
 
-from skipserve.engine import ipc
-from skipserve.engine import service as service_module
 from skipserve.engine.engine import Engine
-from skipserve.engine.ipc import spec_to_json
-from skipserve.engine.service import EngineService, _to_error
-from skipserve.engine.types import (
-    EngineSpec,
-    Failed,
-    FailureKind,
-    FinishReason,
-    Image,
-    Request,
-    SamplingParams,
-    StepOutput,
-    Submit,
-    ToEngine,
-)
+from skipserve.engine.limits import EngineSpec
+from skipserve.engine.reports import Failed, FailureKind, FinishReason, StepOutput
+from skipserve.engine.request import Image, Request, SamplingParams
 from skipserve.errors import (
     EngineError,
     InvalidRequestError,
@@ -47,6 +34,11 @@ from skipserve.errors import (
 from skipserve.metrics.registry import ServerMetrics
 from skipserve.model.config import ModelConfig
 from skipserve.model.llava import Llava
+from skipserve.service import ipc
+from skipserve.service import local as service_module
+from skipserve.service.ipc import spec_to_json
+from skipserve.service.local import EngineService, _to_error
+from skipserve.service.messages import Submit, ToEngine
 from skipserve_policies.flops import prompt_classes
 from skipserve_policies.plan import Cell, Ffn, Plan, TokenClass, trim
 
@@ -523,8 +515,8 @@ def test_an_engine_does_not_outlive_its_parent(spec: EngineSpec) -> None:
     code = f"""
 import asyncio
 import contextlib
-from skipserve.engine.ipc import spec_from_json
-from skipserve.engine.service import EngineService, _to_error
+from skipserve.service.ipc import spec_from_json
+from skipserve.service.local import EngineService, _to_error
 
 async def main():
     service = EngineService(spec_from_json({spec_to_json(spec)!r}))

@@ -14,23 +14,13 @@ from fake_decoder import FakeDecoder, make_request, plan_of
 from torch import Tensor
 
 from skipserve.engine.engine import Engine
-from skipserve.engine.ipc import pack
-from skipserve.engine.loop import EngineLoop
-from skipserve.engine.types import (
-    Cancel,
-    EngineLimits,
-    Failed,
-    FailureKind,
-    FinishReason,
-    FromEngine,
-    PlanWanted,
-    Progress,
-    StepOutput,
-    Submit,
-    ToEngine,
-)
+from skipserve.engine.limits import EngineLimits
+from skipserve.engine.reports import Failed, FailureKind, FinishReason, StepOutput
 from skipserve.model.batch import Batch
 from skipserve.model.layers import KVCache
+from skipserve.service.ipc import pack
+from skipserve.service.loop import EngineLoop
+from skipserve.service.messages import Cancel, FromEngine, PlanWanted, Progress, Submit, ToEngine
 
 pytestmark = pytest.mark.fast
 

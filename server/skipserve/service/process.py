@@ -1,6 +1,6 @@
 """The engine process: loads a model, then runs what comes over its socket. Knows no HTTP.
 
-Started by `skipserve.engine.service` as `python -m skipserve.engine.process FD SPEC`, FD an
+Started by `skipserve.service.local` as `python -m skipserve.service.process FD SPEC`, FD an
 inherited socket and SPEC an EngineSpec as JSON. It lives as long as its parent holds the socket.
 """
 
@@ -12,13 +12,13 @@ import socket
 import sys
 from pathlib import Path
 
-from skipserve.engine.ipc import pack, spec_from_json
 from skipserve.engine.loading import load
-from skipserve.engine.loop import EngineLoop
-from skipserve.engine.types import Failed
+from skipserve.engine.reports import Failed
 from skipserve.errors import EngineError
 from skipserve.logging_setup import set_up_logging
 from skipserve.model.config import ModelFilesError
+from skipserve.service.ipc import pack, spec_from_json
+from skipserve.service.loop import EngineLoop
 
 logger = logging.getLogger(__name__)
 

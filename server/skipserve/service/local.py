@@ -13,21 +13,9 @@ import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
 
-from skipserve.engine.ipc import FrameError, pack, read_from_engine, spec_to_json
-from skipserve.engine.types import (
-    Cancel,
-    EngineSpec,
-    EngineState,
-    Failed,
-    FailureKind,
-    FromEngine,
-    PlanWanted,
-    Progress,
-    Ready,
-    Request,
-    StepOutput,
-    Submit,
-)
+from skipserve.engine.limits import EngineSpec
+from skipserve.engine.reports import EngineState, Failed, FailureKind, Ready, StepOutput
+from skipserve.engine.request import Request
 from skipserve.errors import (
     EngineError,
     InvalidRequestError,
@@ -36,7 +24,9 @@ from skipserve.errors import (
     UnavailableError,
 )
 from skipserve.logging_setup import relay_lines
-from skipserve.metrics.registry import ServerMetrics
+from skipserve.service.ipc import FrameError, pack, read_from_engine, spec_to_json
+from skipserve.service.messages import Cancel, FromEngine, PlanWanted, Progress, Submit
+from skipserve.service.observer import Observer
 
 logger = logging.getLogger(__name__)
 
@@ -89,15 +79,15 @@ class EngineService:
 
     Args:
         spec: how to run the engine.
-        metrics: where its work is counted.
+        observer: hears what the engine does.
     """
 
-    def __init__(self, spec: EngineSpec, metrics: ServerMetrics | None = None) -> None:
+    def __init__(self, spec: EngineSpec, observer: Observer | None = None) -> None:
         self.ready: Ready | None = None
         self.failure: EngineError | None = None
         self.pid: int | None = None
         self._spec = spec
-        self._metrics = metrics
+        self._observer = observer or Observer()
         self._writer: asyncio.StreamWriter | None = None
         self._follower: asyncio.Task[None] | None = None
         self._relay: threading.Thread | None = None
@@ -111,13 +101,12 @@ class EngineService:
         self._sent: set[bytes] = set()
         self._loaded, self._idle, self._gone = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._idle.set()
-        if metrics is not None:
-            metrics.engine.watch(
-                lambda: self.is_ready,
-                lambda: self.num_running,
-                lambda: self.num_waiting,
-                lambda: self.pid if self._is_connected else None,
-            )
+        self._observer.watch_engine(
+            lambda: self.is_ready,
+            lambda: self.num_running,
+            lambda: self.num_waiting,
+            lambda: self.pid if self._is_connected else None,
+        )
 
     @property
     def is_alive(self) -> bool:
@@ -283,8 +272,7 @@ class EngineService:
         match message:
             case Ready():
                 self.ready = message
-                if self._metrics is not None:
-                    self._metrics.engine.record_ready(message)
+                self._observer.record_ready(message)
                 self._loaded.set()
             case Progress():
                 self._take_progress(message)
@@ -299,23 +287,20 @@ class EngineService:
         self._state = progress.state
         for output in progress.outputs:
             self._pass_on(output)
-        if self._metrics is not None:
-            self._metrics.engine.record_state(progress.state)
-            if progress.step is not None:
-                self._metrics.engine.record_step(progress.step)
+        self._observer.record_state(progress.state)
+        if progress.step is not None:
+            self._observer.record_step(progress.step)
 
     def _pass_on(self, output: StepOutput) -> None:
         stream = self._streams[output.request_id]
         stream.events.put_nowait(output)
-        if self._metrics is not None:
-            self._metrics.record_output(stream.request.policy_name, output)
+        self._observer.record_output(stream.request.policy_name, output)
         if output.finish_reason is not None:
             self._forget(output.request_id)
 
     def _end(self, request_id: str, kind: FailureKind, error: SkipserveError) -> None:
         self._streams[request_id].events.put_nowait(error)
-        if self._metrics is not None:
-            self._metrics.engine.record_failure(kind)
+        self._observer.record_failure(kind)
         self._forget(request_id)
 
     def _fail_all(self) -> None:
@@ -367,7 +352,7 @@ def _start_process(spec: EngineSpec, connection: socket.socket) -> subprocess.Po
     # Not asyncio's: its child watcher and its kill() compete for the exit status.
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", "skipserve.engine.process"),
+            *(sys.executable, "-m", "skipserve.service.process"),
             *(str(connection.fileno()), spec_to_json(spec)),
         ],
         stdin=subprocess.DEVNULL,

@@ -7,23 +7,19 @@ import msgspec
 import pytest
 from fake_decoder import make_request, plan_of
 
-from skipserve.engine.types import (
-    Cancel,
+from skipserve.engine.reports import (
     EngineState,
     Executed,
     Failed,
     FailureKind,
     FinishReason,
-    FromEngine,
-    Progress,
     Ready,
     Stage,
     StepOutput,
     StepReport,
-    Submit,
-    ToEngine,
     TokenLogprob,
 )
+from skipserve.service.messages import Cancel, FromEngine, Progress, Submit, ToEngine
 
 pytestmark = pytest.mark.fast
 

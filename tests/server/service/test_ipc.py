@@ -9,19 +9,11 @@ import msgspec
 import pytest
 from fake_decoder import make_request
 
-from skipserve.engine import ipc
-from skipserve.engine.ipc import FrameError, pack, read_from_engine, read_to_engine
-from skipserve.engine.types import (
-    Cancel,
-    EngineLimits,
-    EngineSpec,
-    EngineState,
-    Failed,
-    FromEngine,
-    Progress,
-    Submit,
-    ToEngine,
-)
+from skipserve.engine.limits import EngineLimits, EngineSpec
+from skipserve.engine.reports import EngineState, Failed
+from skipserve.service import ipc
+from skipserve.service.ipc import FrameError, pack, read_from_engine, read_to_engine
+from skipserve.service.messages import Cancel, FromEngine, Progress, Submit, ToEngine
 
 pytestmark = pytest.mark.fast
 

@@ -8,21 +8,11 @@ import threading
 import torch
 
 from skipserve.engine.engine import Engine
-from skipserve.engine.ipc import FrameError, pack, read_to_engine
 from skipserve.engine.plans import UnknownPlanError
-from skipserve.engine.types import (
-    Cancel,
-    Failed,
-    FailureKind,
-    FromEngine,
-    PlanWanted,
-    Progress,
-    StepOutput,
-    StepReport,
-    Submit,
-    ToEngine,
-)
+from skipserve.engine.reports import Failed, FailureKind, StepOutput, StepReport
 from skipserve.errors import InvalidRequestError, SkipserveError
+from skipserve.service.ipc import FrameError, pack, read_to_engine
+from skipserve.service.messages import Cancel, FromEngine, PlanWanted, Progress, Submit, ToEngine
 
 logger = logging.getLogger(__name__)
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from skipserve.engine.limits import EngineSpec
 from skipserve.engine.loading import load
-from skipserve.engine.process import describe_failure
-from skipserve.engine.types import EngineSpec
 from skipserve.errors import EngineError
 from skipserve.model.config import ModelFilesError
+from skipserve.service.process import describe_failure
 
 pytestmark = pytest.mark.fast
 

@@ -1,0 +1,97 @@
+"""What an engine is asked: plain data, encoded by msgspec as msgpack where it crosses a socket."""
+
+from array import array
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipserve_policies.plan import Plan, TokenClass
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How answer tokens are chosen.
+
+    Attributes:
+        max_tokens: at most so many tokens are generated.
+        temperature: 0 is greedy.
+        top_k: keep so many of the most probable tokens; 0 keeps all.
+        top_p: then keep the smallest set of tokens that holds this much probability.
+        min_p: then keep tokens at least this many times as probable as the best one.
+        seed: with the position, keys the random draw; any 64-bit integer.
+        num_top_logprobs: None for no log-probabilities, else how many alternatives to report.
+        ends_at_eos: whether the end-of-sequence token ends the answer.
+        stop_token_ids: tokens that end it besides.
+    """
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int = 0
+    num_top_logprobs: int | None = None
+    ends_at_eos: bool = True
+    stop_token_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Image:
+    """A picture as the vision tower takes it, before normalisation.
+
+    Attributes:
+        pixels: uint8, [S, S, 3] in row-major order.
+        size: S, the tower's image size.
+        digest: sha256 over size, mode and pixels, 32 bytes.
+    """
+
+    pixels: bytes
+    size: int
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked; never changes.
+
+    Attributes:
+        id: made by the server.
+        prompt_ids: token ids of all prompt rows; each image is spelt out as the image token, once
+            for each of its rows.
+        token_classes: the class of each prompt row.
+        images: in the order of their placeholders.
+        sampling: how tokens are chosen.
+        policy_name: a label for metrics and replies; decides nothing.
+        plan: what is computed, trimmed; over the socket the key of a plan that the engine has.
+        cache_salt: requests share cached work only with those of the same salt.
+        queue_seconds: it may wait so long for its first step; None for ever.
+        deadline_seconds: it may take so long in all; None for ever.
+    """
+
+    id: str
+    prompt_ids: tuple[int, ...]
+    token_classes: tuple[TokenClass, ...]
+    images: tuple[Image, ...]
+    sampling: SamplingParams
+    policy_name: str
+    plan: Plan | bytes
+    cache_salt: str = ""
+    queue_seconds: float | None = None
+    deadline_seconds: float | None = None
+
+    @property
+    def num_prompt(self) -> int:
+        """Rows of the prompt."""
+        return len(self.prompt_ids)
+
+    @cached_property
+    def prompt_array(self) -> NDArray[np.int64]:
+        """The token ids as an array, [num_prompt], read-only."""
+        return np.frombuffer(array("q", self.prompt_ids), dtype=np.int64)
+
+    @cached_property
+    def class_array(self) -> NDArray[np.uint8]:
+        """The token classes as an array, [num_prompt], read-only."""
+        return np.frombuffer(bytes(self.token_classes), dtype=np.uint8)

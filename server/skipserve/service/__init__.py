@@ -1,0 +1,1 @@
+"""An engine as the front end sees it: in a process of its own, behind a socket."""
