@@ -75,7 +75,7 @@ class Lineup:
             yield Steps(prefill, decode)
         finally:
             for sequence in sequences:
-                self._scheduler.remove(sequence)
+                self._scheduler.end(sequence)
                 self.plans.release(sequence.plan)
 
     def _sequence(self, plan: Plan, num_prompt: int, number: int) -> EngineSequence:

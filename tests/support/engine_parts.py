@@ -9,7 +9,7 @@ from skipserve.engine.pages import PagePool
 from skipserve.engine.plans import PlanTable
 from skipserve.engine.request import Request
 from skipserve.engine.scheduler import Scheduler, Step
-from skipserve.engine.sequence import NO_SLOT, Sequence
+from skipserve.engine.sequence import Sequence
 from skipserve.engine.tables import SlotTables
 
 
@@ -53,18 +53,13 @@ class EngineParts:
 
     def finish(self, step: Step, token_id: int = 7, *, publishes: bool = False) -> None:
         """Give each sequence that samples a token, and take those out that are complete."""
-        for sequence, stop, samples in zip(step.sequences, step.stops, step.samples, strict=True):
+        if publishes:
+            self.scheduler.publish(step)
+        for chunk in step.chunks:
+            sequence = chunk.sequence
             sequence.started = sequence.started or 1.0
-            if publishes and sequence.slot != NO_SLOT:
-                self._publish(sequence, stop)
-            if samples:
+            if chunk.samples:
                 sequence.generated_ids.append(token_id)
                 self.tables.token_ids[sequence.slot, sequence.num_tokens - 1] = token_id
                 if sequence.finish_reason(frozenset()) is not None:
-                    self.scheduler.remove(sequence)
-
-    def _publish(self, sequence: Sequence, stop: int) -> None:
-        for place in range(sequence.num_published, stop // self.tables.page_size):
-            key = sequence.keys.key(place, self.tables.token_ids[sequence.slot])
-            self.pool.publish(sequence.pages[place], key)
-            sequence.num_published = place + 1
+                    self.scheduler.end(sequence)

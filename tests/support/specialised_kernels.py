@@ -148,7 +148,7 @@ def _engine_phases() -> Iterator[str]:
             )
         while parts.scheduler.num_running or parts.scheduler.num_waiting:
             step = parts.scheduler.schedule()
-            yield f"{step.num_rows} rows of {len(step.sequences)} sequences of {len(mix)}"
+            yield f"{step.num_rows} rows of {len(step.chunks)} sequences of {len(mix)}"
             runner.launch(step)
             parts.finish(step, UNREAD)
 

@@ -65,14 +65,13 @@ class WorkCounter:
             num_encoded: images that were encoded, by the sequence they were encoded for.
         """
         tallies: dict[tuple[str, int], _Tally] = {}
-        for sequence, start, stop, samples in zip(
-            step.sequences, step.starts, step.stops, step.samples, strict=True
-        ):
+        for chunk in step.chunks:
+            sequence, start, stop = chunk.sequence, chunk.start, chunk.stop
             key = (sequence.request.policy_name, sequence.plan.index)
             tally = tallies.get(key)
             if tally is None:
                 tally = tallies[key] = _Tally(sequence.plan.plan)
-            tally.num_logits += samples
+            tally.num_logits += chunk.samples
             if start >= sequence.num_prompt and stop - start == 1:
                 tally.num_generated += 1
                 tally.num_pairs += stop

@@ -4,7 +4,6 @@ import logging
 import math
 import time
 from dataclasses import dataclass, replace
-from itertools import compress
 from operator import itemgetter
 
 import numpy as np
@@ -195,8 +194,8 @@ class Engine:
             Exception: whatever else the model raised; `drop_running` then clears the way.
         """
         step = self._scheduler.schedule()
-        launched = self._launch(step) if step.sequences else None
-        is_lost = launched is None and bool(step.sequences)
+        launched = self._launch(step) if step.chunks else None
+        is_lost = launched is None and bool(step.chunks)
         if self._looks_ahead:
             launched, self._launched = self._launched, launched
         result = StepResult([], None) if launched is None else self._record(launched)
@@ -242,11 +241,10 @@ class Engine:
         The request that came last has to go, of those with many rows if there are any. Each time
         ends one request, or finds that the step before has ended all.
         """
-        rows = zip(step.sequences, step.starts, step.stops, strict=True)
         alive = [
-            (stop - start > 1, sequence.arrived, sequence)
-            for sequence, start, stop in rows
-            if not sequence.is_over
+            (chunk.stop - chunk.start > 1, chunk.sequence.arrived, chunk.sequence)
+            for chunk in step.chunks
+            if not chunk.sequence.is_over
         ]
         failed: tuple[Failed, ...] = ()
         if alive:
@@ -260,14 +258,14 @@ class Engine:
     def _record(self, launched: Launched) -> StepResult:
         """Read the tokens, move the sequences on, count, and let go of those that are complete."""
         step = launched.step
-        sampling = list(compress(step.sequences, step.samples))
+        sampling = step.sampling
         tokens = launched.samples.read() if launched.samples else SampledTokens([], {})
         _book_vision(launched)
         executed = self._counter.executed(step, launched.num_encoded)
-        num_plans = len({sequence.plan.index for sequence in step.sequences})
+        num_plans = len({chunk.sequence.plan.index for chunk in step.chunks})
         self._enter(sampling, launched, tokens)
         failed = self._fail([sampling[place] for place in tokens.faulty])
-        self._publish(step)
+        self._scheduler.publish(step)
         now = time.perf_counter()
         outputs = [
             self._output(sequence, tokens, place, now)
@@ -278,7 +276,7 @@ class Engine:
             executed=executed,
             seconds=self._lap(launched.started),
             num_rows=step.num_rows,
-            num_sequences=len(step.sequences),
+            num_sequences=len(step.chunks),
             num_plans=num_plans,
             mode=launched.mode,
         )
@@ -302,23 +300,6 @@ class Engine:
         token_ids = np.array(tokens.token_ids, dtype=np.int64)
         places = launched.slots[has_slot], launched.positions[has_slot]
         self._tables.token_ids[places] = token_ids[has_slot]
-
-    def _publish(self, step: Step) -> None:
-        """Let others find the pages that a step has filled."""
-        page_size = self._limits.page_size
-        num_full = np.array(step.stops) // page_size
-        filling = num_full > np.array(step.starts) // page_size
-        for place in np.flatnonzero(filling) if self._limits.reuses_prefixes else ():
-            sequence = step.sequences[place]
-            # A preempted sequence has no pages, one that is over has given them back.
-            if sequence.slot != NO_SLOT:
-                self._publish_pages(sequence, int(num_full[place]))
-
-    def _publish_pages(self, sequence: Sequence, num_full: int) -> None:
-        token_ids = self._tables.token_ids[sequence.slot]
-        for place in range(sequence.num_published, num_full):
-            self._pool.publish(sequence.pages[place], sequence.keys.key(place, token_ids))
-        sequence.num_published = num_full
 
     def _output(
         self, sequence: Sequence, tokens: SampledTokens, place: int, now: float
@@ -345,9 +326,8 @@ class Engine:
         )
 
     def _forget(self, sequence: Sequence) -> None:
-        sequence.is_over = True
         self._is_audited = False
-        self._scheduler.remove(sequence)
+        self._scheduler.end(sequence)
         self._plans.release(sequence.plan)
         del self._sequences[sequence.request.id]
 

@@ -216,11 +216,8 @@ def _key(work: NDArray[np.uint8]) -> Column:
 
 def _is_decode(step: Step) -> bool:
     """Return whether each row is the only one of its sequence, gives a token and shows none."""
-    sequences = zip(step.sequences, step.starts, strict=True)
-    return (
-        step.num_rows == len(step.sequences)
-        and all(step.samples)
-        and all(start >= sequence.visual_stop for sequence, start in sequences)
+    return step.num_rows == len(step.chunks) and all(
+        chunk.samples and chunk.start >= chunk.sequence.visual_stop for chunk in step.chunks
     )
 
 

@@ -44,8 +44,9 @@ class StepRows:
     @classmethod
     def of(cls, step: Step, tables: SlotTables) -> "StepRows":
         """Gather the rows of a step from what the sequences hold."""
-        slots = np.array([sequence.slot for sequence in step.sequences])
-        starts, stops = np.array(step.starts), np.array(step.stops)
+        slots = np.array([chunk.sequence.slot for chunk in step.chunks])
+        starts = np.array([chunk.start for chunk in step.chunks])
+        stops = np.array([chunk.stop for chunk in step.chunks])
         counts = stops - starts
         row_starts = np.concatenate([[0], counts.cumsum()])
         row_slots = slots.repeat(counts)
@@ -98,14 +99,15 @@ def build_batch(
     """
     host = plans.rows(rows.columns)
     unread = np.flatnonzero(rows.token_ids == UNREAD)
+    samples = np.array([chunk.samples for chunk in step.chunks])
     arrays = [
         rows.token_ids,
         rows.positions,
         rows.kv_slots,
         rows.page_tables,
         _visual_rows(step, rows.row_starts),
-        rows.row_starts[1:][step.samples] - 1,
-        rows.sequence_slots[step.samples],
+        rows.row_starts[1:][samples] - 1,
+        rows.sequence_slots[samples],
         unread,
         rows.row_slots[unread],
         *host.indexes,
@@ -131,7 +133,7 @@ def build_batch(
         token_ids=ids,
         positions=positions,
         row_starts=tuple(rows.row_starts.tolist()),
-        num_cached=tuple(step.starts),
+        num_cached=tuple(chunk.start for chunk in step.chunks),
         visual_rows=visual_rows,
         visual_features=visual_features,
         layers=tuple(layers[place] for place in host.places),
@@ -150,10 +152,11 @@ def visual_range(sequence: Sequence, start: int, stop: int) -> tuple[int, int]:
 def _visual_rows(step: Step, row_starts: Index) -> Index:
     """Return the rows that show an image: a generated image token does not."""
     rows = [np.zeros(0, dtype=np.int64)]
-    for place, (sequence, start) in enumerate(zip(step.sequences, step.starts, strict=True)):
-        if start < sequence.visual_stop:
-            first, last = visual_range(sequence, start, step.stops[place])
-            rows.append(sequence.visual_positions[first:last] - start + row_starts[place])
+    for place, chunk in enumerate(step.chunks):
+        sequence = chunk.sequence
+        if chunk.start < sequence.visual_stop:
+            first, last = visual_range(sequence, chunk.start, chunk.stop)
+            rows.append(sequence.visual_positions[first:last] - chunk.start + row_starts[place])
     return np.concatenate(rows)
 
 

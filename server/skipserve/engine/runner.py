@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import compress, islice
+from itertools import islice
 
 import numpy as np
 import torch
@@ -136,7 +136,7 @@ class Runner:
             sequence.started = sequence.started or started
         images = self._find_images(step)
         logits, sampled_slots, mode = self._forward(step, images.features)
-        sampling = list(compress(step.sequences, step.samples))
+        sampling = step.sampling
         slots = np.array([s.slot for s in sampling], dtype=np.int64)
         # The scheduler has counted the new token in.
         positions = np.array([s.num_tokens - 1 for s in sampling], dtype=np.int64)
@@ -208,10 +208,11 @@ class Runner:
     def _wanted(self, step: Step) -> Iterator[_Wanted]:
         """Yield what the step's chunks reach, image by image, in the order of the rows."""
         num_tokens = self._model.config.sizes.vision.num_tokens
-        for sequence, start, stop in zip(step.sequences, step.starts, step.stops, strict=True):
-            if start >= sequence.visual_stop:
+        for chunk in step.chunks:
+            sequence = chunk.sequence
+            if chunk.start >= sequence.visual_stop:
                 continue
-            first, last = visual_range(sequence, start, stop)
+            first, last = visual_range(sequence, chunk.start, chunk.stop)
             request = sequence.request
             for place in range(first // num_tokens, -(-last // num_tokens)):
                 begin = place * num_tokens

@@ -8,40 +8,53 @@ from itertools import chain, islice
 from operator import attrgetter
 
 from skipserve.engine.pages import PageKey, PagePool
-from skipserve.engine.sequence import Sequence
+from skipserve.engine.sequence import NO_SLOT, Sequence
 from skipserve.engine.tables import SlotTables
 
 _arrived = attrgetter("arrived")
 
 
-@dataclass
-class Step:
-    """The rows of one forward, by sequence.
+@dataclass(slots=True)
+class Chunk:
+    """The rows of one sequence in a forward.
 
     Attributes:
-        sequences: that take part.
-        starts: their first position in the step.
-        stops: the position after their last one.
-        samples: whether the step computes all that they have, and so gives a token.
-        placed: those of them that have got their slot for this step.
-        num_rows: over all sequences.
+        sequence: whose they are.
+        start: their first position.
+        stop: the position after their last one.
+        samples: whether they are all that the sequence has, and so give a token.
     """
 
-    sequences: list[Sequence] = field(default_factory=list)
-    starts: list[int] = field(default_factory=list)
-    stops: list[int] = field(default_factory=list)
-    samples: list[bool] = field(default_factory=list)
+    sequence: Sequence
+    start: int
+    stop: int
+    samples: bool
+
+
+@dataclass
+class Step:
+    """The rows of one forward.
+
+    Attributes:
+        chunks: one a sequence that takes part.
+        placed: sequences that have got their slot for this step.
+        num_rows: over all chunks.
+    """
+
+    chunks: list[Chunk] = field(default_factory=list)
     placed: list[Sequence] = field(default_factory=list)
     num_rows: int = 0
+
+    @property
+    def sampling(self) -> list[Sequence]:
+        """The sequences that are given a token."""
+        return [chunk.sequence for chunk in self.chunks if chunk.samples]
 
     def add(self, sequence: Sequence, stop: int) -> None:
         """Take a sequence's pending rows in, up to a position; they count as computed from now."""
         start = sequence.num_computed
         samples = stop == sequence.num_tokens
-        self.sequences.append(sequence)
-        self.starts.append(start)
-        self.stops.append(stop)
-        self.samples.append(samples)
+        self.chunks.append(Chunk(sequence, start, stop, samples))
         self.num_rows += stop - start
         sequence.num_computed = stop
         sequence.num_tokens += samples
@@ -94,8 +107,9 @@ class Scheduler:
         """Line a sequence up."""
         self._waiting.append(sequence)
 
-    def remove(self, sequence: Sequence) -> None:
-        """Forget a sequence wherever it is, and take its pages back."""
+    def end(self, sequence: Sequence) -> None:
+        """Let go of a sequence wherever it is, and take its pages back."""
+        sequence.is_over = True
         if sequence in self._running:
             self._running.remove(sequence)
             self._stop(sequence)
@@ -111,10 +125,25 @@ class Scheduler:
 
     def take_back(self, step: Step) -> None:
         """Have the sequences of a step that did not run wait again, unless they are over by now."""
-        for sequence, samples in zip(step.sequences, step.samples, strict=True):
-            if not sequence.is_over:
-                sequence.num_tokens -= samples
-                self._preempt(sequence)
+        for chunk in step.chunks:
+            if not chunk.sequence.is_over:
+                chunk.sequence.num_tokens -= chunk.samples
+                self._preempt(chunk.sequence)
+
+    def publish(self, step: Step) -> None:
+        """Let others find the pages that a step has filled."""
+        if not self._reuses_prefixes:
+            return
+        page_size = self._tables.page_size
+        for chunk in step.chunks:
+            sequence, num_full = chunk.sequence, chunk.stop // page_size
+            # A preempted sequence has no pages, one that is over has given them back.
+            if num_full > chunk.start // page_size and sequence.slot != NO_SLOT:
+                token_ids = self._tables.token_ids[sequence.slot]
+                for place in range(sequence.num_published, num_full):
+                    key = sequence.keys.key(place, token_ids)
+                    self._pool.publish(sequence.pages[place], key)
+                sequence.num_published = num_full
 
     def _schedule_running(self, step: Step) -> bool:
         """Take in what the budget allows; return whether nobody had to go for it.
@@ -131,7 +160,7 @@ class Scheduler:
                     break
                 step.add(sequence, stop)
             place += 1
-        if len(step.sequences) < len(self._running):
+        if len(step.chunks) < len(self._running):
             self._schedule_chunks(step)
         return self.num_preemptions == num_before
 

@@ -27,7 +27,7 @@ def _run(requests: Iterable[Request], max_rows: int = 64) -> dict[str, Executed]
     for request in requests:
         parts.add(request)
     total: dict[str, Executed] = {}
-    while (step := parts.scheduler.schedule()).sequences:
+    while (step := parts.scheduler.schedule()).chunks:
         # An image is encoded when the first of its rows is reached; here all at the first chunk.
         encoded = {s: len(s.request.images) for s in step.placed}
         for name, executed in counter.executed(step, encoded).items():
@@ -99,7 +99,7 @@ def test_rows_that_are_computed_again_count_again() -> None:
     for request in requests:
         parts.add(request)
     total = Executed()
-    while (step := parts.scheduler.schedule()).sequences:
+    while (step := parts.scheduler.schedule()).chunks:
         total += counter.executed(step, {})["full"]
         parts.finish(step)
     assert parts.scheduler.num_preemptions > 0

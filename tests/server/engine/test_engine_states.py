@@ -69,7 +69,7 @@ class EngineStates(RuleBasedStateMachine):
     def step(self, token_id: int, looks_ahead: bool) -> None:
         """Launch a step, and read it or the one before."""
         step = self.parts.scheduler.schedule()
-        assert step.num_rows == sum(step.stops) - sum(step.starts) <= MAX_ROWS
+        assert step.num_rows == sum(c.stop - c.start for c in step.chunks) <= MAX_ROWS
         self._read(self.launched, token_id)
         self.launched = step
         if not looks_ahead:
@@ -80,21 +80,16 @@ class EngineStates(RuleBasedStateMachine):
         """Launch a step that does not run, and read the one before."""
         step = self.parts.scheduler.schedule()
         self._read(self.launched, token_id)
-        for sequence in step.sequences:
-            sequence.is_over = sequence not in self.known
+        for chunk in step.chunks:
+            chunk.sequence.is_over = chunk.sequence not in self.known
         self.parts.scheduler.take_back(step)
 
     def _read(self, step: Step | None, token_id: int) -> None:
         self.launched = None
         if step is None:
             return
-        alive = Step()
-        for place, sequence in enumerate(step.sequences):
-            if sequence in self.known and sequence.pages:
-                alive.sequences.append(sequence)
-                alive.starts.append(step.starts[place])
-                alive.stops.append(step.stops[place])
-                alive.samples.append(step.samples[place])
+        known = set(self.known)
+        alive = Step([c for c in step.chunks if c.sequence in known and c.sequence.pages])
         self._write(alive)
         self._give_tokens_to_preempted(step, token_id)
         self.parts.finish(alive, token_id, publishes=True)
@@ -102,11 +97,11 @@ class EngineStates(RuleBasedStateMachine):
 
     def _give_tokens_to_preempted(self, step: Step, token_id: int) -> None:
         """Read the tokens of those that lost their pages while the step was under way."""
-        for sequence, samples in zip(step.sequences, step.samples, strict=True):
-            if samples and sequence in self.known and not sequence.pages:
+        for sequence in step.sampling:
+            if sequence in self.known and not sequence.pages:
                 sequence.generated_ids.append(token_id)
                 if sequence.finish_reason(frozenset()) is not None:
-                    self.parts.scheduler.remove(sequence)
+                    self.parts.scheduler.end(sequence)
 
     @precondition(lambda self: self.known)
     @rule(data=st.data())
@@ -114,7 +109,7 @@ class EngineStates(RuleBasedStateMachine):
         """Give a request up wherever it is."""
         sequence = data.draw(st.sampled_from(self.known))
         self.known.remove(sequence)
-        self.parts.scheduler.remove(sequence)
+        self.parts.scheduler.end(sequence)
 
     @precondition(lambda self: self.parts.pool.num_available)
     @rule(data=st.data())
@@ -126,9 +121,10 @@ class EngineStates(RuleBasedStateMachine):
 
     def _write(self, step: Step) -> None:
         """Note what a step writes where; a page that others see must stay as it is."""
-        for sequence, start, stop in zip(step.sequences, step.starts, step.stops, strict=True):
+        for chunk in step.chunks:
+            sequence = chunk.sequence
             rows = _rows(sequence)
-            for position in range(start, min(stop, len(rows))):
+            for position in range(chunk.start, min(chunk.stop, len(rows))):
                 page, offset = sequence.pages[position // PAGE_SIZE], position % PAGE_SIZE
                 assert position // PAGE_SIZE >= sequence.num_published, "a shared page is written"
                 self.content.setdefault(page, [None] * PAGE_SIZE)[offset] = rows[position]
@@ -141,7 +137,7 @@ class EngineStates(RuleBasedStateMachine):
     @invariant()
     def what_is_found_is_what_would_have_been_computed(self) -> None:
         """All rows behind a sequence were written for just its tokens, images and plan."""
-        done = set() if self.launched is None else set(self.launched.sequences)
+        done = {chunk.sequence for chunk in self.launched.chunks} if self.launched else set()
         for sequence in self.known:
             if not sequence.pages or sequence in done:
                 continue

@@ -37,9 +37,8 @@ class Built:
     @property
     def rows(self) -> list[tuple[Sequence, int]]:
         """The sequence and the position of each row."""
-        step = self.step
-        triples = zip(step.sequences, step.starts, step.stops, strict=True)
-        return [(s, position) for s, start, stop in triples for position in range(start, stop)]
+        chunks = self.step.chunks
+        return [(c.sequence, place) for c in chunks for place in range(c.start, c.stop)]
 
 
 def _build(parts: EngineParts) -> Built:
@@ -126,16 +125,18 @@ def test_rows_know_their_place(built: Built) -> None:
     assert batch.kv_group[0].slots.tolist() == slots
     assert len(set(slots)) == len(slots), "two rows would be written into one slot"
     counts = [stop - start for start, stop in pairwise(batch.row_starts)]
-    assert counts == [sum(s is each for s, _ in built.rows) for each in built.step.sequences]
-    assert batch.num_cached == tuple(built.step.starts)
-    ends = zip(batch.row_starts[1:], built.step.samples, strict=True)
-    assert batch.logit_rows.tolist() == [stop - 1 for stop, samples in ends if samples]
+    chunks = built.step.chunks
+    assert counts == [sum(s is chunk.sequence for s, _ in built.rows) for chunk in chunks]
+    assert batch.num_cached == tuple(chunk.start for chunk in chunks)
+    ends = zip(batch.row_starts[1:], chunks, strict=True)
+    assert batch.logit_rows.tolist() == [stop - 1 for stop, chunk in ends if chunk.samples]
 
 
 @given(_built())
 def test_tables_hold_all_pages_that_a_sequence_sees(built: Built) -> None:
     page_size = built.parts.tables.page_size
-    for row, sequence in enumerate(built.step.sequences):
+    for row, chunk in enumerate(built.step.chunks):
+        sequence = chunk.sequence
         num_pages = -(-sequence.num_computed // page_size)
         table = built.batch.kv_group[0].tables.device[row, :num_pages]
         assert table.tolist() == sequence.pages[:num_pages]
@@ -194,5 +195,5 @@ def test_a_token_that_only_the_device_knows_is_taken_from_there() -> None:
     parts.scheduler.schedule()
     parts.add(make_request("b"))
     built = _build(parts)
-    slot = built.step.sequences[0].slot
-    assert built.batch.token_ids.tolist() == [40 + slot, *built.step.sequences[1].known_ids]
+    slot = built.step.chunks[0].sequence.slot
+    assert built.batch.token_ids.tolist() == [40 + slot, *built.step.chunks[1].sequence.known_ids]

@@ -15,7 +15,11 @@ pytestmark = pytest.mark.fast
 
 
 def _ids(step: Step) -> list[str]:
-    return [sequence.request.id for sequence in step.sequences]
+    return [chunk.sequence.request.id for chunk in step.chunks]
+
+
+def _chunks(step: Step) -> list[tuple[str, int, int, bool]]:
+    return [(c.sequence.request.id, c.start, c.stop, c.samples) for c in step.chunks]
 
 
 def _add(
@@ -27,7 +31,7 @@ def _add(
 
 
 def test_nothing_is_scheduled_where_there_is_nothing() -> None:
-    assert EngineParts().scheduler.schedule().sequences == []
+    assert EngineParts().scheduler.schedule().chunks == []
 
 
 def test_prompts_and_answers_share_a_step() -> None:
@@ -36,9 +40,7 @@ def test_prompts_and_answers_share_a_step() -> None:
     parts.finish(parts.scheduler.schedule())
     _add(parts, "b", num_text=3)
     step = parts.scheduler.schedule()
-    assert _ids(step) == ["a", "b"]
-    assert (step.starts, step.stops) == ([7, 0], [8, 5])
-    assert step.samples == [True, True]
+    assert _chunks(step) == [("a", 7, 8, True), ("b", 0, 5, True)]
     assert [s.request.id for s in step.placed] == ["b"]
     assert step.num_rows == 6
 
@@ -49,7 +51,7 @@ def test_a_long_prompt_is_cut_into_chunks() -> None:
     chunks = []
     for _ in range(4):
         step = parts.scheduler.schedule()
-        chunks.append(list(zip(_ids(step), step.starts, step.stops, step.samples, strict=True)))
+        chunks.append(_chunks(step))
         parts.finish(step)
     assert chunks == [
         [("a", 0, 4, False)],
@@ -124,7 +126,7 @@ def test_a_preempted_sequence_finds_its_own_pages_again() -> None:
     while second.slot == NO_SLOT:
         step = parts.scheduler.schedule()
         parts.finish(step, publishes=True)
-    start = step.starts[step.sequences.index(second)]
+    (start,) = (chunk.start for chunk in step.chunks if chunk.sequence is second)
     assert start > 0
     assert second.num_cached == 0, "what is reported is what the first run found"
 
@@ -135,7 +137,7 @@ def test_a_second_prompt_starts_behind_the_pages_that_it_shares() -> None:
     parts.finish(parts.scheduler.schedule(), publishes=True)
     (second,) = _add(parts, "b", num_text=7, shares=True)
     step = parts.scheduler.schedule()
-    assert step.starts[-1] == 8 == second.num_cached
+    assert step.chunks[-1].start == 8 == second.num_cached
     assert second.pages[:2] == first.pages[:2]
     assert second.pages[2] != first.pages[2]
     assert second.num_published == 2
@@ -158,9 +160,9 @@ def test_a_prompt_does_not_wait_for_one_that_went_back_to_wait() -> None:
     first, second = _add(parts, "a", "b", num_text=9, shares=True)
     parts.finish(parts.scheduler.schedule(), publishes=True)
     assert second.slot == NO_SLOT
-    parts.scheduler.remove(first)
+    parts.scheduler.end(first)
     step = parts.scheduler.schedule()
-    assert (_ids(step), step.starts) == (["b"], [4])
+    assert [chunk[:2] for chunk in _chunks(step)] == [("b", 4)]
 
 
 def test_answers_go_before_a_long_prompt_that_came_earlier() -> None:
@@ -197,7 +199,7 @@ def test_a_removed_sequence_gives_all_back(started: bool) -> None:
     parts = EngineParts(max_running=1)
     first, second = _add(parts, "a", "b")
     parts.scheduler.schedule()
-    parts.scheduler.remove(first if started else second)
+    parts.scheduler.end(first if started else second)
     if started:
         assert parts.pool.num_used == 0
         assert _ids(parts.scheduler.schedule()) == ["b"]
@@ -210,9 +212,9 @@ def test_a_token_that_is_not_read_yet_can_be_fed() -> None:
     (sequence,) = _add(parts, "a", num_text=1, max_tokens=2)
     parts.scheduler.schedule()
     step = parts.scheduler.schedule()
-    assert (step.starts, step.stops, step.samples) == ([3], [4], [True])
+    assert [chunk[1:] for chunk in _chunks(step)] == [(3, 4, True)]
     assert sequence.num_unread == 2
-    assert parts.scheduler.schedule().sequences == []
+    assert parts.scheduler.schedule().chunks == []
 
 
 @given(st.data())
@@ -226,9 +228,9 @@ def test_steps_keep_the_budget_and_everyone_gets_done(data: st.DataObject) -> No
     ]
     for _ in range(400):
         step = parts.scheduler.schedule()
-        if not step.sequences:
+        if not step.chunks:
             break
-        assert step.num_rows == sum(step.stops) - sum(step.starts) <= max_rows
+        assert step.num_rows == sum(c.stop - c.start for c in step.chunks) <= max_rows
         assert parts.scheduler.check(parts.scheduler) == []
         parts.finish(step, publishes=True)
     assert [len(s.generated_ids) for s in sequences] == [max_tokens for _, max_tokens in sizes]
@@ -240,7 +242,7 @@ def test_a_step_that_did_not_run_is_taken_back() -> None:
     parts = EngineParts(max_rows=9)
     first, over, last = _add(parts, "a", "b", "c")
     parts.finish(parts.scheduler.schedule())
-    parts.scheduler.remove(over)
+    parts.scheduler.end(over)
     over.is_over = True
     step = parts.scheduler.schedule()
     assert _ids(step) == ["a", "c"]
@@ -255,7 +257,7 @@ def test_a_step_that_did_not_run_is_taken_back() -> None:
     assert list(parts.scheduler) == [first, last]
     assert parts.scheduler.check([first, last]) == []
     again = parts.scheduler.schedule()
-    assert (_ids(again), again.starts, again.stops) == (["a", "c"], [0, 0], [6, 3])
+    assert [chunk[:3] for chunk in _chunks(again)] == [("a", 0, 6), ("c", 0, 3)]
 
 
 def test_the_check_finds_what_is_wrong() -> None:
