@@ -1,7 +1,6 @@
 """A model without arithmetic: what is left of a step is the host's work."""
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,10 +8,9 @@ from torch import Tensor
 from skipserve.model.batch import Batch
 from skipserve.model.config import ModelConfig
 from skipserve.model.layers import KVCache
-from skipserve.model.llava import Llava
 
 
-class InstantModel(Llava):
+class InstantModel:
     """Gives the same random logits in each forward, and keeps no keys and values.
 
     Attributes:
@@ -27,9 +25,10 @@ class InstantModel(Llava):
     def __init__(self, config: ModelConfig, num_sequences: int, vocab_size: int | None) -> None:
         vocab_size = vocab_size or config.sizes.decoder.vocab_size
         decoder = replace(config.sizes.decoder, vocab_size=vocab_size)
-        config = replace(config, sizes=replace(config.sizes, decoder=decoder))
-        nothing: Any = None
-        super().__init__(config, torch.device("cpu"), torch.float32, "", False, nothing, nothing)
+        self.config = replace(config, sizes=replace(config.sizes, decoder=decoder))
+        self.device = torch.device("cpu")
+        self.uses_triton = False
+        self.weights_digest = ""
         generator = torch.Generator().manual_seed(0)
         self.logits = torch.randn(num_sequences, vocab_size, generator=generator)
 

@@ -1,4 +1,4 @@
-"""A small random decoder with the interface of `Llava`, whose answers show which rows ran what."""
+"""A small random decoder with the interface of a model, whose answers show which rows ran what."""
 
 import hashlib
 from itertools import pairwise
@@ -12,7 +12,6 @@ from skipserve.model.batch import Batch, Every, RowSet
 from skipserve.model.config import ModelConfig
 from skipserve.model.image_processor import ImageProcessor
 from skipserve.model.layers import KVCache
-from skipserve.model.llava import Llava
 from skipserve_kernels.attention.op import KeyValues
 from skipserve_policies.flops import prompt_classes
 from skipserve_policies.plan import Plan, TokenClass, trim
@@ -47,13 +46,14 @@ CONFIG = ModelConfig(
 )
 
 
-class FakeDecoder(Llava):
+class FakeDecoder:
     """In each layer a row stores itself, adds the mean of what it sees, and adds a constant."""
 
     config = CONFIG
     device = torch.device("cpu")
     dtype = torch.float32
     uses_triton = False
+    weights_digest = ""
 
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(0)

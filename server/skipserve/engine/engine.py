@@ -34,7 +34,7 @@ from skipserve.engine.sampler import SampledTokens
 from skipserve.engine.scheduler import Scheduler, Step
 from skipserve.engine.sequence import NO_SLOT, Sequence
 from skipserve.engine.tables import SlotTables
-from skipserve.model.llava import Llava
+from skipserve.model.model import Model
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class Engine:
         num_cache_tokens: positions that the page pool holds.
     """
 
-    def __init__(self, model: Llava, limits: EngineLimits | None = None) -> None:
+    def __init__(self, model: Model, limits: EngineLimits | None = None) -> None:
         limits = limits or EngineLimits()
         config = model.config
         max_rows = limits.max_batch_tokens or default_batch_tokens(model.device)

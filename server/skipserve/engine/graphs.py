@@ -24,7 +24,7 @@ from skipserve.engine.scheduler import Step
 from skipserve.engine.tables import UNREAD, SlotTables
 from skipserve.model.batch import Batch, Every, Indexes, KvGroup, LayerRows, Work
 from skipserve.model.layers import KVCache
-from skipserve.model.llava import Llava
+from skipserve.model.model import Model
 from skipserve.model.transfer import send
 from skipserve_policies.plan import Plan, TokenClass
 
@@ -112,7 +112,7 @@ class DecodeGraphs:
 
     def __init__(
         self,
-        model: Llava,
+        model: Model,
         cache: KVCache,
         tables: SlotTables,
         plans: PlanTable,

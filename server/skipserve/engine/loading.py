@@ -11,8 +11,8 @@ from skipserve.engine.memory import describe_pool, describe_shortage
 from skipserve.engine.reports import Ready
 from skipserve.errors import EngineError
 from skipserve.model.config import ModelConfig
+from skipserve.model.families import load_model
 from skipserve.model.fused.support import has_compiler, runs_triton
-from skipserve.model.llava import Llava
 from skipserve.model.weights import stored_dtype
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def load(spec: EngineSpec, in_words: Callable[[str], str] = str) -> tuple[Engine
     torch.backends.cudnn.allow_tf32 = False
     declared = ModelConfig.from_folder(spec.model).dtype or stored_dtype(spec.model)
     dtype = resolve_dtype(spec.dtype, device, declared)
-    model = Llava.load(spec.model, device, dtype)
+    model = load_model(spec.model, device, dtype)
     engine = Engine(model, spec.limits)
     logger.info(describe_pool(model, engine.num_cache_tokens))
     if shortage := describe_shortage(model, engine.num_cache_tokens):

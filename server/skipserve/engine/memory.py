@@ -9,7 +9,7 @@ from skipserve.engine.graphs import BUCKETS
 from skipserve.engine.host_memory import available_bytes
 from skipserve.engine.limits import EngineLimits
 from skipserve.errors import EngineError
-from skipserve.model.llava import Llava
+from skipserve.model.model import Model
 
 # A step's largest number of rows. On a CPU more rows gain nothing and hold up those that decode.
 _BATCH_TOKENS_CPU = 512
@@ -39,14 +39,14 @@ def default_batch_tokens(device: torch.device) -> int:
     return _BATCH_TOKENS_CPU if device.type == "cpu" else _BATCH_TOKENS_ELSEWHERE
 
 
-def runs_graphs(model: Llava, limits: EngineLimits) -> bool:
+def runs_graphs(model: Model, limits: EngineLimits) -> bool:
     """Return whether decode steps are captured."""
     if limits.uses_graphs is not None:
         return limits.uses_graphs and model.uses_triton
     return model.uses_triton and model.device.type == "cuda"
 
 
-def num_pool_pages(model: Llava, limits: EngineLimits, max_rows: int) -> int:
+def num_pool_pages(model: Model, limits: EngineLimits, max_rows: int) -> int:
     """Return how many pages the pool gets: never more than all running requests could fill.
 
     Args:
@@ -66,13 +66,13 @@ def num_pool_pages(model: Llava, limits: EngineLimits, max_rows: int) -> int:
     return min(room // page_bytes, most)
 
 
-def describe_pool(model: Llava, num_positions: int) -> str:
+def describe_pool(model: Model, num_positions: int) -> str:
     """Say how large the pool is, in words for an operator."""
     size = human_size(num_positions * model.cache_bytes_per_token())
     return f"room for {num_positions:,} positions of keys and values, in {size}"
 
 
-def describe_shortage(model: Llava, num_positions: int) -> str | None:
+def describe_shortage(model: Model, num_positions: int) -> str | None:
     """Say what the pool is too small for, and how large it would have to be; None if nothing."""
     longest, needed = model.config.max_positions, _least_positions(model)
     if num_positions >= longest:
@@ -107,13 +107,13 @@ def _pages_of(num_positions: int, limits: EngineLimits) -> int:
     return -(-num_positions // limits.page_size)
 
 
-def _least_positions(model: Llava) -> int:
+def _least_positions(model: Model) -> int:
     """Return what a useful request takes."""
     config = model.config
     return min(config.sizes.vision.num_tokens + _TEXT_POSITIONS, config.max_positions)
 
 
-def _asked_pages(model: Llava, limits: EngineLimits, page_bytes: int, most: int) -> int:
+def _asked_pages(model: Model, limits: EngineLimits, page_bytes: int, most: int) -> int:
     """Return how many pages the operator asks for.
 
     Raises:
@@ -150,7 +150,7 @@ class _Need:
         return f"{self.part} {human_size(self.num_bytes)} ({self.setting})"
 
 
-def _needs(model: Llava, limits: EngineLimits, max_rows: int) -> list[_Need]:
+def _needs(model: Model, limits: EngineLimits, max_rows: int) -> list[_Need]:
     """Return what the engine needs besides the pool, the largest part first."""
     steps = vision_bytes(model, max_rows) + _decoder_bytes(model, max_rows)
     needs = [
@@ -172,7 +172,7 @@ def _needs(model: Llava, limits: EngineLimits, max_rows: int) -> list[_Need]:
     return [need for need in needs if need.num_bytes]
 
 
-def _pool_bytes(model: Llava, limits: EngineLimits, max_rows: int, least: int) -> int:
+def _pool_bytes(model: Model, limits: EngineLimits, max_rows: int, least: int) -> int:
     """Return a share of what is available, at least `least` bytes.
 
     Raises:
@@ -210,7 +210,7 @@ def _device_name(device: torch.device) -> str:
     return "machine" if device.type == "cpu" else "GPU"
 
 
-def max_images_at_once(model: Llava, max_rows: int) -> int:
+def max_images_at_once(model: Model, max_rows: int) -> int:
     """Return how many images a step reaches at most, unless it enters some far behind their start.
 
     Those are rare: their first rows were found in pages, but the images themselves were given up.
@@ -218,7 +218,7 @@ def max_images_at_once(model: Llava, max_rows: int) -> int:
     return max_rows // model.config.sizes.vision.num_tokens + 2
 
 
-def vision_bytes(model: Llava, max_rows: int) -> int:
+def vision_bytes(model: Model, max_rows: int) -> int:
     """Return what the vision tower may need at once for so many images.
 
     An upper estimate: the states of all layers, which transformers hands out, and the working set
@@ -233,14 +233,14 @@ def vision_bytes(model: Llava, max_rows: int) -> int:
     return 4 * num_images * (num_tokens * (states + working) + pixels)
 
 
-def _decoder_bytes(model: Llava, max_rows: int) -> int:
+def _decoder_bytes(model: Model, max_rows: int) -> int:
     """Return what the rows of a forward may need at once, logits included; an upper estimate."""
     sizes = model.config.sizes.decoder
     working = 8 * sizes.hidden_size + 3 * sizes.ffn_size + 2 * sizes.vocab_size
     return 4 * max_rows * working
 
 
-def _sampler_bytes(model: Llava, limits: EngineLimits, max_rows: int) -> int:
+def _sampler_bytes(model: Model, limits: EngineLimits, max_rows: int) -> int:
     """Return what drawing a token for each request may need; an upper estimate."""
     num_drawn = min(limits.max_running, max_rows)
     return _SAMPLER_NUMBER_BYTES * num_drawn * model.config.sizes.decoder.vocab_size

@@ -24,7 +24,7 @@ from skipserve.engine.scheduler import Step
 from skipserve.engine.sequence import Sequence
 from skipserve.engine.stopwatch import Stopwatch
 from skipserve.engine.tables import SlotTables
-from skipserve.model.llava import Llava
+from skipserve.model.model import Model
 from skipserve_policies.plan import Plan, trim
 
 # Sampling of every kind.
@@ -106,7 +106,7 @@ class Runner:
 
     def __init__(
         self,
-        model: Llava,
+        model: Model,
         tables: SlotTables,
         plans: PlanTable,
         num_pages: int,

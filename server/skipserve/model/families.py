@@ -1,0 +1,28 @@
+"""The families of models that can be loaded: a folder of this room and a line here for each."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from skipserve.model.config import ModelFilesError, read_json
+from skipserve.model.llava import Llava
+from skipserve.model.model import Model
+
+_Loader = Callable[[Path, torch.device, torch.dtype], Model]
+
+# By `model_type` in config.json.
+_FAMILIES: dict[str, _Loader] = {"llava": Llava.load}
+
+
+def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Model:
+    """Load a checkpoint of any family, its weights cast to a dtype, onto a device.
+
+    Raises:
+        ModelFilesError: a file is missing, damaged, or of a model that is not supported.
+    """
+    kind = read_json(folder / "config.json").get("model_type")
+    load = _FAMILIES.get(str(kind))
+    if load is None:
+        raise ModelFilesError(f"model_type is {kind!r}; supported: {', '.join(_FAMILIES)}")
+    return load(folder, device, dtype)

@@ -1,0 +1,45 @@
+"""What the engine asks of a model, of whatever family. Knows no request."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from skipserve.model.batch import Batch
+from skipserve.model.config import ModelConfig
+from skipserve.model.layers import KVCache
+
+
+class Model(Protocol):
+    """A loaded model: pictures and rows in, logits out."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """What the checkpoint says of itself."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+
+    @property
+    def uses_triton(self) -> bool:
+        """Whether the decoder runs in Triton kernels, which take gates."""
+
+    @property
+    def weights_digest(self) -> str:
+        """The sha256 of the weight files, hexadecimal; empty without files."""
+
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """Turn pictures, uint8 [N, S, S, 3] on the device, into visual rows [N, P, D]."""
+
+    def new_cache(self, num_pages: int, page_size: int) -> KVCache:
+        """Return room for the keys and values of so many pages, of any sequences; not cleared."""
+
+    def warm_up(self, cache: KVCache) -> None:
+        """Compile all that a forward may launch; the cache keeps what it holds."""
+
+    def cache_bytes_per_token(self) -> int:
+        """Return what the keys and values of one position take, in the type the device keeps."""
+
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+        """Run one batch: store its keys and values, return the wanted logits [R, V] float32."""
