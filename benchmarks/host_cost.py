@@ -20,9 +20,9 @@ from report import RESULTS, Row, show, write
 from timing import track
 
 from skipserve.engine.engine import Engine, StepResult
+from skipserve.engine.largest import argmax
 from skipserve.engine.limits import EngineLimits
 from skipserve.engine.request import Request, SamplingParams
-from skipserve.engine.row_order import argmax
 from skipserve.model.config import ModelConfig
 from skipserve.service.process import keep_freed_memory
 

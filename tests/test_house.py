@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "skipserve_client.evaluate": {"skipserve_client", "skipserve_policies"},
     "skipserve": set(),
     "skipserve.errors": set(),
-    "skipserve.framing": set(),
+    "skipserve.digests": set(),
     "skipserve.hints": set(),
     "skipserve.logging_setup": set(),
     "skipserve.checkpoint_notes": {"skipserve.model.config", "skipserve.prompt"},
@@ -46,7 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "skipserve.engine": {
         "skipserve.model",
         "skipserve.errors",
-        "skipserve.framing",
+        "skipserve.digests",
         "skipserve_policies",
     },
     "skipserve.engine.limits": {"skipserve_policies"},
@@ -78,7 +78,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "skipserve.media": {
         "skipserve.engine.request",
         "skipserve.errors",
-        "skipserve.framing",
+        "skipserve.digests",
         "skipserve.model.config",
         "skipserve.model.image_processor",
     },
@@ -87,7 +87,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {
         "skipserve.engine.reports",
         "skipserve.errors",
-        "skipserve.framing",
+        "skipserve.digests",
         "skipserve.logging_setup",
     },
     "skipserve.tracing": {"skipserve.api", "skipserve.engine.reports"},

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from PIL.Image import Image as Picture
 
-from skipserve.api.cache import cache_salt, fit_cache
 from skipserve.api.policies import PolicyRegistry
+from skipserve.api.token_limits import cache_salt, fit_cache
 from skipserve.api.wire import ChatForm, ImageContent, ResponseFormat, TextContent
 from skipserve.engine.reports import Stage
 from skipserve.engine.request import Image, Request, SamplingParams

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skipserve.engine.largest import ascending
 from skipserve.engine.request import SamplingParams
-from skipserve.engine.row_order import ascending
 from skipserve.model.transfer import to_device
 
 # scale: 1 / temperature; gap: how far below the best min_p reaches, in logits.

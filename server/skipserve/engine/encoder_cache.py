@@ -4,8 +4,8 @@ from collections import OrderedDict
 
 from torch import Tensor
 
+from skipserve.digests import digest_of
 from skipserve.engine.request import Image
-from skipserve.framing import digest_of
 
 
 def image_key(image: Image, salt: str) -> bytes:

@@ -40,7 +40,7 @@ _PAIRED = Work.PAIR_FIRST | Work.PAIR_SECOND
 
 
 @dataclass(frozen=True)
-class _Room:
+class _GraphInputs:
     """What the graphs of one bucket read, on the device, in one piece: int64.
 
     Everything that a graph reads and does not make itself lies here: a graph keeps nothing alive.
@@ -65,8 +65,10 @@ class _Room:
     rows: Tensor
 
     @classmethod
-    def empty(cls, num_rows: int, width: int, num_layers: int, device: torch.device) -> "_Room":
-        """Return room for so many rows, page table entries a row, and layers."""
+    def empty(
+        cls, num_rows: int, width: int, num_layers: int, device: torch.device
+    ) -> "_GraphInputs":
+        """Return inputs for so many rows, page table entries a row, and layers."""
         sizes = [*(num_rows,) * 4, num_rows * width, num_layers * num_rows, num_rows]
         blank = np.zeros(sum(sizes), dtype=np.int64)
         blank[num_rows : 3 * num_rows] = -1
@@ -126,12 +128,12 @@ class DecodeGraphs:
         num_layers = model.config.sizes.decoder.num_layers
         width = tables.pages.shape[1]
         largest = min(tables.num_slots, BUCKETS[-1])
-        self._rooms = {
-            bucket: _Room.empty(bucket, width, num_layers, model.device)
+        self._inputs = {
+            bucket: _GraphInputs.empty(bucket, width, num_layers, model.device)
             for bucket in BUCKETS
             if bucket < largest
         }
-        self._rooms[largest] = _Room.empty(largest, width, num_layers, model.device)
+        self._inputs[largest] = _GraphInputs.empty(largest, width, num_layers, model.device)
         self._capturer = _Capturer(model.device)
         columns = [plan_work(plan)[TokenClass.GENERATED] for plan in hot]
         hot_columns = {_key(work) for work in columns if not (work & _PAIRED).any()}
@@ -145,9 +147,9 @@ class DecodeGraphs:
         """
         graphs: dict[tuple[Column, int], _Graph] = {}
         try:
-            for bucket in sorted(self._rooms, reverse=True):
+            for bucket in sorted(self._inputs, reverse=True):
                 for column in (_GATED, *sorted(hot_columns)):
-                    graphs[column, bucket] = self._capture(column, self._rooms[bucket])
+                    graphs[column, bucket] = self._capture(column, self._inputs[bucket])
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -173,40 +175,40 @@ class DecodeGraphs:
         column = _key(work[:, 0]) if (work == work[:, :1]).all() else _GATED
         is_uniform = column != _GATED and (column, bucket) in self._graphs
         graph = self._graphs[column if is_uniform else _GATED, bucket]
-        room = self._rooms[bucket]
-        room.fill(rows, None if is_uniform else work)
+        inputs = self._inputs[bucket]
+        inputs.fill(rows, None if is_uniform else work)
         graph.replay()
         mode = StepMode.UNIFORM if is_uniform else StepMode.GATED
-        return graph.logits[: step.num_rows], room.slots[: step.num_rows], mode
+        return graph.logits[: step.num_rows], inputs.slots[: step.num_rows], mode
 
-    def _capture(self, column: Column, room: _Room) -> _Graph:
-        batch = self._batch(column, room)
+    def _capture(self, column: Column, inputs: _GraphInputs) -> _Graph:
+        batch = self._batch(column, inputs)
 
         def forward() -> Tensor:
-            last_tokens = self._last_tokens.index_select(0, room.slots)
-            ids = torch.where(room.ids == UNREAD, last_tokens, room.ids)
+            last_tokens = self._last_tokens.index_select(0, inputs.slots)
+            ids = torch.where(inputs.ids == UNREAD, last_tokens, inputs.ids)
             return self._model.forward(replace(batch, token_ids=ids), self._cache)
 
         return self._capturer.capture(forward)
 
-    def _batch(self, column: Column, room: _Room) -> Batch:
-        num_rows, num_layers = len(room.ids), len(room.gates)
+    def _batch(self, column: Column, inputs: _GraphInputs) -> Batch:
+        num_rows, num_layers = len(inputs.ids), len(inputs.gates)
         layers: tuple[LayerRows, ...] = (LayerRows(),) * num_layers
         if column != _GATED:
             layers = tuple(map(_uniform_rows, column))
         # What only the host would read of a table, it does not for rows on their own.
-        tables = Indexes(np.zeros((0, 0), dtype=np.int64), room.tables)
+        tables = Indexes(np.zeros((0, 0), dtype=np.int64), inputs.tables)
         return Batch(
-            token_ids=room.ids,
-            positions=room.positions,
+            token_ids=inputs.ids,
+            positions=inputs.positions,
             row_starts=tuple(range(num_rows + 1)),
             num_cached=(0,) * num_rows,
-            visual_rows=room.ids[:0],
+            visual_rows=inputs.ids[:0],
             visual_features=None,
             layers=layers,
-            kv_group=(KvGroup(tables, room.kv_slots),) * num_layers,
-            logit_rows=room.rows,
-            gates=room.gates if column == _GATED else None,
+            kv_group=(KvGroup(tables, inputs.kv_slots),) * num_layers,
+            logit_rows=inputs.rows,
+            gates=inputs.gates if column == _GATED else None,
         )
 
 

@@ -7,9 +7,9 @@ from struct import pack
 import numpy as np
 from numpy.typing import NDArray
 
+from skipserve.digests import digest_of, frame
 from skipserve.engine.pages import PageKey
 from skipserve.engine.request import Request
-from skipserve.framing import digest_of, frame
 from skipserve_policies.plan import TokenClass
 
 _DIGEST_SIZE = 32

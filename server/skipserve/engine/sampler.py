@@ -12,10 +12,10 @@ from torch import Tensor
 
 from skipserve.engine.draw import FILTERS, draw, filters_of
 from skipserve.engine.host_copy import HostCopy
+from skipserve.engine.largest import argmax
 from skipserve.engine.philox import uniform
 from skipserve.engine.reports import TokenLogprob
 from skipserve.engine.request import SamplingParams
-from skipserve.engine.row_order import argmax
 from skipserve.model.transfer import to_device
 
 _NO_LOGPROBS = -1

@@ -10,9 +10,9 @@ from typing import Self
 
 from PIL import Image as PillowImage
 
+from skipserve.digests import digest_of
 from skipserve.engine.request import Image
 from skipserve.errors import UnusableImageError
-from skipserve.framing import digest_of
 from skipserve.model.config import ModelConfig, ModelFilesError
 from skipserve.model.image_processor import ImageProcessor
 

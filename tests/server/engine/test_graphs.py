@@ -183,7 +183,7 @@ def test_a_graph_reads_nothing_that_could_be_freed(engine: Engine) -> None:
     graphs = engine._runner._graphs
     assert graphs is not None
     for (column, bucket), _ in graphs._graphs.items():
-        room = graphs._rooms[bucket]
+        room = graphs._inputs[bucket]
         batch = graphs._batch(column, room)
         tensors = [batch.token_ids, batch.positions, batch.visual_rows, batch.logit_rows]
         tensors += [group.slots for group in batch.kv_group]

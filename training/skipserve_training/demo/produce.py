@@ -11,7 +11,7 @@ from skipserve_training.demo.held_out import answer_held_out
 from skipserve_training.demo.model import DemoModel
 from skipserve_training.demo.ranks import started
 from skipserve_training.demo.recipe import Recipe
-from skipserve_training.demo.record import Surroundings, make_record
+from skipserve_training.demo.record import Environment, make_record
 from skipserve_training.demo.run_folder import RunFolder
 from skipserve_training.demo.similarity import sibling_cosines
 from skipserve_training.demo.tokenizer import train_tokenizer
@@ -38,19 +38,19 @@ def produce(
     ranks = _CPU_RANKS if device.type == "cpu" else 1
     with started(ranks, train_rank, recipe, path, device) as this_rank:
         model = train_rank(this_rank, recipe, path, device, progress)
-    surroundings = Surroundings(device.type, ranks, torch.get_num_threads(), can_compile(device))
-    return _finish(recipe, folder, model, surroundings)
+    environment = Environment(device.type, ranks, torch.get_num_threads(), can_compile(device))
+    return _finish(recipe, folder, model, environment)
 
 
 def _finish(
-    recipe: Recipe, folder: RunFolder, model: DemoModel, surroundings: Surroundings
+    recipe: Recipe, folder: RunFolder, model: DemoModel, environment: Environment
 ) -> Product:
     tokenizer = train_tokenizer(recipe.vocabulary)
     held_out = score(answer_held_out(model, tokenizer, recipe.held_out_questions))
     cosines = sibling_cosines(model, recipe.stages[-1].layers // recipe.stages[0].layers)
     checkpoint = folder.path / CHECKPOINT_FOLDER
     export(model, tokenizer, checkpoint)
-    record = make_record(recipe, surroundings, folder.summaries(), held_out, cosines)
+    record = make_record(recipe, environment, folder.summaries(), held_out, cosines)
     write_record(checkpoint, record)
     write_checksums(checkpoint)
     return Product(checkpoint, held_out)

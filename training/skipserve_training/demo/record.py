@@ -13,8 +13,8 @@ _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pil
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """Where a training ran; equal surroundings give equal models."""
+class Environment:
+    """Where a training ran; equal ones give equal models."""
 
     device: str
     ranks: int
@@ -24,7 +24,7 @@ class Surroundings:
 
 def make_record(
     recipe: Recipe,
-    surroundings: Surroundings,
+    environment: Environment,
     stages: Sequence[StageSummary],
     held_out: Score,
     neighbour_cosines: dict[str, float],
@@ -36,7 +36,7 @@ def make_record(
         "versions": {"python": platform.python_version()}
         | {package: version(package) for package in _PACKAGES},
         "machine": platform.machine(),
-        "surroundings": asdict(surroundings),
+        "surroundings": asdict(environment),
         "recipe": asdict(recipe),
         "stages": [asdict(stage) for stage in stages],
         "steps": sum(stage.steps for stage in stages),

@@ -27,7 +27,7 @@ _BITS = Bits(query=Work.ATTENTION, key_value=Work.KV, ffn=Work.FFN)
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class BlockContext:
     """What all blocks share.
 
     Attributes:
@@ -70,7 +70,7 @@ class FusedBlock:
         )
 
     def __call__(
-        self, hidden: Tensor, rows: FusedRows, cache: KeyValues, around: Surroundings
+        self, hidden: Tensor, rows: FusedRows, cache: KeyValues, context: BlockContext
     ) -> Tensor:
         """Run the block on its rows; the others pass unchanged.
 
@@ -78,19 +78,19 @@ class FusedBlock:
             hidden: the block's input, [T, D]; it becomes the output.
             rows: which rows do what.
             cache: keys and values of this layer; those of the batch are written into it.
-            around: what the blocks share.
+            context: what the blocks share.
 
         Returns:
             `hidden`.
         """
-        place = Place(cache.keys, cache.values, rows.group.slots, rows.positions, around.factors)
+        place = Place(cache.keys, cache.values, rows.group.slots, rows.positions, context.factors)
         if rows.is_parallel:
-            self._run_parallel(hidden, rows, place, around)
+            self._run_parallel(hidden, rows, place, context)
             return hidden
         ffn_input = None if rows.ffn is None else self._room(hidden, rows.ffn, hidden.shape[1])
         normed = self._norm_early(hidden, rows, ffn_input)
         if normed is not None:
-            self._attend(hidden, normed, rows, place, around)
+            self._attend(hidden, normed, rows, place, context)
         if rows.ffn is not None and ffn_input is not None:
             if rows.late is not None:
                 self._norm_ffn(hidden, rows.late, ffn_input)
@@ -105,12 +105,12 @@ class FusedBlock:
             )
             weight, bias = self.outputs.down
             output_projection(
-                activation, weight, bias, hidden, rows.ffn, around.scratch, bits=Work.FFN
+                activation, weight, bias, hidden, rows.ffn, context.scratch, bits=Work.FFN
             )
         return hidden
 
     def _run_parallel(
-        self, hidden: Tensor, rows: FusedRows, place: Place, around: Surroundings
+        self, hidden: Tensor, rows: FusedRows, place: Place, context: BlockContext
     ) -> None:
         """Run a block whose rows all do everything in the parallel form: two products."""
         assert rows.kv is not None
@@ -136,9 +136,9 @@ class FusedBlock:
             query=query,
             activation=joined[:, query_size:],
         )
-        self._mix(query, joined[:, :query_size], rows, place, around)
+        self._mix(query, joined[:, :query_size], rows, place, context)
         weight, bias = self.outputs.all
-        output_projection(joined, weight, bias, hidden, selection, around.scratch)
+        output_projection(joined, weight, bias, hidden, selection, context.scratch)
 
     def _norm_early(
         self, hidden: Tensor, rows: FusedRows, ffn_input: Tensor | None
@@ -163,7 +163,7 @@ class FusedBlock:
         norm_rows(hidden, [target], self.epsilon, norm.selection, norm.places)
 
     def _attend(
-        self, hidden: Tensor, normed: Tensor, rows: FusedRows, place: Place, around: Surroundings
+        self, hidden: Tensor, normed: Tensor, rows: FusedRows, place: Place, context: BlockContext
     ) -> None:
         """Store keys and values, and add attention to the residual stream."""
         queries = rows.queries
@@ -181,10 +181,10 @@ class FusedBlock:
             )
             self._project(Part.QUERY, queries.selection, normed, place, query)
         mixed = self._room(hidden, queries.selection, self.inputs.query_size)
-        self._mix(query, mixed, rows, place, around)
+        self._mix(query, mixed, rows, place, context)
         weight, bias = self.outputs.output
         output_projection(
-            mixed, weight, bias, hidden, queries.selection, around.scratch, bits=Work.ATTENTION
+            mixed, weight, bias, hidden, queries.selection, context.scratch, bits=Work.ATTENTION
         )
 
     def _project(
@@ -207,7 +207,7 @@ class FusedBlock:
         )
 
     def _mix(
-        self, query: Tensor, out: Tensor, rows: FusedRows, place: Place, around: Surroundings
+        self, query: Tensor, out: Tensor, rows: FusedRows, place: Place, context: BlockContext
     ) -> None:
         """Attend: rows alone in their sequence in one kernel, chunks in another."""
         assert rows.queries is not None
@@ -223,10 +223,10 @@ class FusedBlock:
                 place.values,
                 tables,
                 rows.positions,
-                around.page_size,
+                context.page_size,
                 queries.singles,
                 out[:num_singles],
-                around.scratch,
+                context.scratch,
                 bits=Work.ATTENTION,
             )
         if queries.chunks is not None:
@@ -238,7 +238,7 @@ class FusedBlock:
                 place.values,
                 tables,
                 queries.chunk_positions,
-                around.page_size,
+                context.page_size,
                 queries.spans,
                 queries.chunks,
                 out[num_singles:],

@@ -9,7 +9,7 @@ from torch import Tensor
 from skipserve.model.batch import Batch
 from skipserve.model.block_weights import BlockWeights
 from skipserve.model.config import ModelConfig
-from skipserve.model.fused.block import FusedBlock, Surroundings
+from skipserve.model.fused.block import BlockContext, FusedBlock
 from skipserve.model.fused.rows import prepare_rows
 from skipserve.model.fused.warm_up import warm_up_batches
 from skipserve.model.layers import BlockFunction, KVCache, rotary_tables
@@ -78,12 +78,12 @@ class FusedLayers:
         """Derive what the blocks need of a forward's rows, and return what runs them."""
         arch = tiles.architecture(self.gain.device)
         layers = prepare_rows(batch, tiles.prefill_tile(self.cache_dtype, arch).rows)
-        around = Surroundings(self.factors, self.scratch, cache.page_size)
+        context = BlockContext(self.factors, self.scratch, cache.page_size)
 
         def run(layer: int, hidden: Tensor) -> Tensor:
             rows = layers[layer]
             assert rows is not None
-            return self.blocks[layer](hidden, rows, cache.layers[layer], around)
+            return self.blocks[layer](hidden, rows, cache.layers[layer], context)
 
         return run
 

@@ -87,9 +87,9 @@ def prepare_rows(batch: Batch, span_rows: int) -> list[FusedRows | None]:
     if batch.gates is not None:
         layers = zip(batch.gates, batch.kv_group, strict=True)
         return [_gated(batch.positions, gates, group) for gates, group in layers]
-    maker = _Maker(batch, span_rows)
+    builder = _RowsBuilder(batch, span_rows)
     return [
-        None if rows.is_idle else maker.layer(rows, group)
+        None if rows.is_idle else builder.layer(rows, group)
         for rows, group in zip(batch.layers, batch.kv_group, strict=True)
     ]
 
@@ -111,7 +111,7 @@ def _gated(positions: Tensor, gates: Tensor, group: KvGroup) -> FusedRows:
 _Key = tuple[str, int]
 
 
-class _Maker:
+class _RowsBuilder:
     """The rows of one forward; what layers have in common is made once.
 
     Numbers that the batch does not hold are found for all layers first: they go to the device in

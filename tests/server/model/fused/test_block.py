@@ -11,7 +11,7 @@ from triton_interpreter import traffic
 from skipserve.model.batch import Batch, Every, Indexes, KvGroup, LayerRows, RowSet, Work
 from skipserve.model.block_weights import BlockWeights
 from skipserve.model.fused import block as block_module
-from skipserve.model.fused.block import FusedBlock, Surroundings
+from skipserve.model.fused.block import BlockContext, FusedBlock
 from skipserve.model.fused.rows import prepare_rows
 from skipserve_kernels.attention.op import KeyValues
 from skipserve_kernels.projection import Projection
@@ -57,7 +57,7 @@ class Rig:
             head_size=HEAD_SIZE,
         )
         self.block = FusedBlock.pack(plain)
-        self.around = Surroundings(
+        self.context = BlockContext(
             factors=torch.randn(8, 2, HEAD_SIZE // 2, generator=generator),
             scratch=Scratch.empty(8192, 64, torch.device("cpu")),
             page_size=PAGE_SIZE,
@@ -91,7 +91,7 @@ class Rig:
         )
         (prepared,) = prepare_rows(self._batch, span_rows=16)
         assert prepared is not None
-        self.block(self.hidden, prepared, self.cache, self.around)
+        self.block(self.hidden, prepared, self.cache, self.context)
 
     def _room(self, hidden: Tensor, selection: Any, width: int) -> Tensor:
         start, self._room_used = self._room_used, self._room_used + selection.num_rows * width
@@ -117,9 +117,9 @@ class Rig:
             "w_in": self.block.inputs.weight,
             "w_out": self.block.outputs.weight,
             "kv": self.cache.keys,
-            "factors": self.around.factors,
-            "parts": self.around.scratch.parts,
-            "arrivals": self.around.scratch.arrivals,
+            "factors": self.context.factors,
+            "parts": self.context.scratch.parts,
+            "arrivals": self.context.scratch.arrivals,
             "attention_gain": self.block.attention_gain,
             "ffn_gain": self.block.ffn_gain,
         }

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from skipserve.engine.row_order import argmax, ascending
+from skipserve.engine.largest import argmax, ascending
 
 pytestmark = pytest.mark.fast
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from skipserve.framing import digest_of, frame
+from skipserve.digests import digest_of, frame
 
 pytestmark = pytest.mark.fast
 

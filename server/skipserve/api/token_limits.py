@@ -1,11 +1,11 @@
-"""What a request gets of the engine's cache: room for its tokens, and whom it shares with."""
+"""How many tokens a request may have where the cache is small, and with whom it shares pages."""
 
 from dataclasses import replace
 
 from skipserve.api.wire import ChatForm
+from skipserve.digests import digest_of
 from skipserve.engine.request import SamplingParams
 from skipserve.errors import InvalidRequestError
-from skipserve.framing import digest_of
 
 
 def cache_salt(own: str | None, key_digest: bytes | None) -> str:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pictures import question
 
-from skipserve.api.cache import cache_salt, fit_cache
+from skipserve.api.token_limits import cache_salt, fit_cache
 from skipserve.api.wire import ChatForm
 from skipserve.engine.request import SamplingParams
 from skipserve.errors import InvalidRequestError
