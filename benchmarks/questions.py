@@ -95,7 +95,7 @@ class QuestionSource:
         return Question(
             prompt_ids=(*self._before, *visual, *after),
             token_classes=prompt_classes(parts),
-            image=_image(pixels),
+            image=_image(pixels, sizes.vision.num_tokens),
             pixel_values=self._pixel_values(pixels),
             num_new_tokens=num_new_tokens,
             policy=policy,
@@ -114,6 +114,6 @@ class QuestionSource:
         return ((pixels * steps.scale - mean) / std).permute(2, 0, 1)[None]
 
 
-def _image(pixels: Tensor) -> Image:
+def _image(pixels: Tensor, num_rows: int) -> Image:
     content = pixels.numpy().tobytes()
-    return Image(content, pixels.shape[0], sha256(content).digest())
+    return Image(content, pixels.shape[0], sha256(content).digest(), num_rows)

@@ -95,7 +95,7 @@ class Lineup:
         entry = self.plans.acquire(plan)
         return EngineSequence(
             request,
-            keys=PageKeys(request, entry.kv_digests, PAGE_SIZE, 1, visual),
+            keys=PageKeys(request, entry.kv_digests, PAGE_SIZE, visual),
             visual_positions=visual,
             plan=entry,
             arrived=time.perf_counter(),

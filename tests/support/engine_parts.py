@@ -2,7 +2,7 @@
 
 import time
 
-from fake_decoder import CONFIG, IMAGE_ID, NUM_LAYERS, TOKENS_PER_IMAGE
+from fake_decoder import CONFIG, IMAGE_ID, NUM_LAYERS
 
 from skipserve.engine.page_keys import PageKeys, find_visual
 from skipserve.engine.pages import PagePool
@@ -19,7 +19,7 @@ def make_sequence(request: Request, page_size: int = 4, plans: PlanTable | None 
     plan = (PlanTable(NUM_LAYERS) if plans is None else plans).acquire(request.plan)
     return Sequence(
         request,
-        keys=PageKeys(request, plan.kv_digests, page_size, TOKENS_PER_IMAGE, visual),
+        keys=PageKeys(request, plan.kv_digests, page_size, visual),
         visual_positions=visual,
         plan=plan,
         arrived=time.perf_counter(),

@@ -146,4 +146,4 @@ def plan_of(request: Request) -> Plan:
 def make_image(brightness: int) -> Image:
     """Return a picture of one colour."""
     pixels = bytes([brightness]) * (IMAGE_SIZE**2 * 3)
-    return Image(pixels, IMAGE_SIZE, hashlib.sha256(pixels).digest())
+    return Image(pixels, IMAGE_SIZE, hashlib.sha256(pixels).digest(), TOKENS_PER_IMAGE)

@@ -143,7 +143,8 @@ class Converter:
         with _timed(seconds, Stage.PREPROCESS):
             images = self._fit(pictures, encoded)
         with _timed(seconds, Stage.TOKENIZE):
-            prompt = self.prompts.encode_chat(messages_of(form))
+            num_rows = [image.num_rows for image in images]
+            prompt = self.prompts.encode_chat(messages_of(form), num_rows)
         num_prompt = len(prompt.prompt_ids)
         stops = _stops(form)
         sampling = _sampling(

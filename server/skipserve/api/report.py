@@ -55,7 +55,7 @@ class Reporter:
     def _num_needed(self, request: Request, num_cached: int) -> int:
         """Return the images of which some row was not there already."""
         num_found = request.token_classes[:num_cached].count(TokenClass.VISUAL)
-        return len(request.images) - num_found // self.sizes.vision.num_tokens
+        return int((request.image_starts[1:] > num_found).sum())
 
 
 def usage(request: Request, tally: Tally) -> Usage:

@@ -102,13 +102,17 @@ def _check_tokens(request: Request, config: ModelConfig) -> None:
 def _check_images(request: Request, config: ModelConfig) -> None:
     vision = config.sizes.vision
     num_rows = request.prompt_ids.count(config.image_token_id)
-    num_wanted = len(request.images) * vision.num_tokens
+    num_wanted = int(request.image_starts[-1])
     _require(
         num_rows == num_wanted,
         f"{len(request.images)} images need {num_wanted} image tokens, the prompt has {num_rows}",
     )
     num_bytes = vision.image_size**2 * vision.num_channels
     for image in request.images:
+        _require(
+            image.num_rows == vision.num_tokens,
+            f"an image is to take {image.num_rows} rows, the model gives {vision.num_tokens}",
+        )
         _require(
             image.size == vision.image_size and len(image.pixels) == num_bytes,
             f"an image must have {vision.image_size} x {vision.image_size} pixels",

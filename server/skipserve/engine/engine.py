@@ -144,12 +144,9 @@ class Engine:
         check_request(request, self._config, self.num_cache_tokens)
         plan = self._plans.acquire(request.plan)
         visual = find_visual(request, self._config.image_token_id)
-        tokens_per_image = self._config.sizes.vision.num_tokens
         sequence = Sequence(
             request,
-            keys=PageKeys(
-                request, plan.kv_digests, self._limits.page_size, tokens_per_image, visual
-            ),
+            keys=PageKeys(request, plan.kv_digests, self._limits.page_size, visual),
             visual_positions=visual,
             plan=plan,
             arrived=time.perf_counter(),

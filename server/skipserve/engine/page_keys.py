@@ -31,7 +31,6 @@ class PageKeys:
         request: whose pages they are.
         kv_digests: of its plan, by class.
         page_size: positions of a page.
-        tokens_per_image: prompt rows that show one image.
         visual_positions: all of these rows, as `find_visual` gives them.
     """
 
@@ -40,12 +39,11 @@ class PageKeys:
         request: Request,
         kv_digests: Sequence[bytes],
         page_size: int,
-        tokens_per_image: int,
         visual_positions: NDArray[np.int64],
     ) -> None:
         self._page_size = page_size
-        self._tokens_per_image = tokens_per_image
         self._images = request.images
+        self._image_starts = request.image_starts
         self._visual_positions = visual_positions
         self._prompt_ids = request.prompt_array.astype("<i4").tobytes()
         # By row, 32 bytes each.
@@ -87,10 +85,10 @@ class PageKeys:
 
     def _image_fields(self, start: int, stop: int) -> Iterator[bytes]:
         """Yield of each image in the rows: its digest, which of its rows is the first, how many."""
-        size = self._tokens_per_image
         first, end = np.searchsorted(self._visual_positions, (start, stop)).tolist()
         while first < end:
-            image, offset = divmod(first, size)
-            count = min(size - offset, end - first)
-            yield frame(self._images[image].digest, pack("<QQ", offset, count))
+            place = int(self._image_starts.searchsorted(first, side="right")) - 1
+            image, offset = self._images[place], first - int(self._image_starts[place])
+            count = min(image.num_rows - offset, end - first)
+            yield frame(image.digest, pack("<QQ", offset, count))
             first += count

@@ -45,11 +45,13 @@ class Image:
         pixels: uint8, [S, S, 3] in row-major order.
         size: S, the tower's image size.
         digest: sha256 over size, mode and pixels, 32 bytes.
+        num_rows: rows of the prompt that show it.
     """
 
     pixels: bytes
     size: int
     digest: bytes
+    num_rows: int
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,11 @@ class Request:
     def prompt_array(self) -> NDArray[np.int64]:
         """The token ids as an array, [num_prompt], read-only."""
         return np.frombuffer(array("q", self.prompt_ids), dtype=np.int64)
+
+    @cached_property
+    def image_starts(self) -> NDArray[np.int64]:
+        """Which of the rows that show images is each image's first, and their number, [N + 1]."""
+        return np.array([0, *(image.num_rows for image in self.images)]).cumsum()
 
     @cached_property
     def class_array(self) -> NDArray[np.uint8]:

@@ -157,7 +157,7 @@ class Runner:
         """Do once what the first requests would wait for: libraries load what they need then."""
         sizes = self._model.config.sizes
         size = sizes.vision.image_size
-        black = Image(bytes(3 * size**2), size, digest=b"")
+        black = Image(bytes(3 * size**2), size, digest=b"", num_rows=0)
         self._model.encode_images(_pixels([black], self._model.device))
         logits = torch.zeros(len(_DRAWS), sizes.decoder.vocab_size, device=self._model.device)
         sampler = Sampler(len(_DRAWS))
@@ -207,22 +207,23 @@ class Runner:
 
     def _wanted(self, step: Step) -> Iterator[_Wanted]:
         """Yield what the step's chunks reach, image by image, in the order of the rows."""
-        num_tokens = self._model.config.sizes.vision.num_tokens
         for chunk in step.chunks:
             sequence = chunk.sequence
             if chunk.start >= sequence.visual_stop:
                 continue
             first, last = visual_range(sequence, chunk.start, chunk.stop)
             request = sequence.request
-            for place in range(first // num_tokens, -(-last // num_tokens)):
-                begin = place * num_tokens
+            starts = request.image_starts
+            first_image = int(starts.searchsorted(first, side="right")) - 1
+            for place in range(first_image, int(starts.searchsorted(last))):
+                begin = int(starts[place])
                 image = request.images[place]
                 yield _Wanted(
                     sequence=sequence,
                     image=image,
                     key=image_key(image, request.cache_salt),
                     start=max(first - begin, 0),
-                    stop=min(last - begin, num_tokens),
+                    stop=min(last - begin, image.num_rows),
                 )
 
     def _encode(self, missing: dict[bytes, _Wanted], encoding: Stopwatch) -> dict[bytes, Tensor]:

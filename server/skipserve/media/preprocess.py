@@ -24,11 +24,13 @@ class Preprocessor:
     Attributes:
         steps: what the checkpoint asks for.
         image_size: side of the square that the vision tower takes.
+        num_rows: rows of the prompt that show a picture.
         max_resized_pixels: refuses pictures so thin that padding or resizing would blow them up.
     """
 
     steps: ImageProcessor
     image_size: int
+    num_rows: int
     max_resized_pixels: int
 
     @classmethod
@@ -38,9 +40,9 @@ class Preprocessor:
         Raises:
             ModelFilesError: it does not give the pictures that the vision tower takes.
         """
-        steps, side = config.image_processor, config.sizes.vision.image_size
-        _check_gives(steps, side)
-        return cls(steps, side, max_resized_pixels)
+        steps, vision = config.image_processor, config.sizes.vision
+        _check_gives(steps, vision.image_size)
+        return cls(steps, vision.image_size, vision.num_tokens, max_resized_pixels)
 
     def fit(self, picture: PillowImage.Image, param: str) -> Image:
         """Return an RGB picture as the tower takes it, with its digest.
@@ -58,7 +60,8 @@ class Preprocessor:
             top = (picture.height - self.image_size) // 2
             picture = picture.crop((left, top, left + self.image_size, top + self.image_size))
         pixels = picture.tobytes()
-        return Image(pixels, self.image_size, digest_pixels(pixels, self.image_size))
+        digest = digest_pixels(pixels, self.image_size)
+        return Image(pixels, self.image_size, digest, self.num_rows)
 
     def _padded(self, picture: PillowImage.Image, param: str) -> PillowImage.Image:
         """Return a picture in the middle of a square, where the checkpoint asks for one."""

@@ -225,7 +225,9 @@ class LLaVA:
         """Return a question as the engine takes it; `images` gathers pictures by their digest."""
         with naming(f"questions[{index}]"):
             conversation = read_question(question)
-            prompt = self._prompts.encode_chat(conversation.messages)
+            pictures = tuple(self._fit(source, images) for source in conversation.images)
+            num_rows = [picture.num_rows for picture in pictures]
+            prompt = self._prompts.encode_chat(conversation.messages, num_rows)
             room = min(self._prompts.max_positions, self._engine.num_cache_tokens)
             stops = stop_strings(sampling)
             params = sampling_params(sampling, index, room - len(prompt.prompt_ids))
@@ -234,7 +236,7 @@ class LLaVA:
                 id=next(self._ids),
                 prompt_ids=prompt.prompt_ids,
                 token_classes=prompt.token_classes,
-                images=tuple(self._fit(source, images) for source in conversation.images),
+                images=pictures,
                 sampling=replace(params, stop_token_ids=ends),
                 policy_name=policy.name,
                 plan=policy.plan,

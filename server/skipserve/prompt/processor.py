@@ -44,7 +44,6 @@ class PromptProcessor:
         tokenizer: text to ids.
         bos_token: what a prompt begins with, or "".
         image_token_id: stands for one image before its rows are put in.
-        num_image_tokens: rows of one image.
         max_positions: rows that the model can hold.
         vocab_size: ids that the model knows.
         end_token_ids: those that the tokenizer names; they end an answer, as the model's own do.
@@ -54,7 +53,6 @@ class PromptProcessor:
     tokenizer: Tokenizer
     bos_token: str
     image_token_id: int
-    num_image_tokens: int
     max_positions: int
     vocab_size: int
     end_token_ids: tuple[int, ...] = ()
@@ -86,20 +84,25 @@ class PromptProcessor:
             tokenizer=tokenizer,
             bos_token=files.names.get("bos_token", ""),
             image_token_id=config.image_token_id,
-            num_image_tokens=config.sizes.vision.num_tokens,
             max_positions=config.max_positions,
             vocab_size=config.sizes.decoder.vocab_size,
             end_token_ids=() if eos is None else (eos,),
         )
-        _try(processor, source, image_token)
+        _try(processor, source, image_token, config.sizes.vision.num_tokens)
         return processor
 
-    def encode_chat(self, messages: Sequence[Message]) -> EncodedPrompt:
+    def encode_chat(
+        self, messages: Sequence[Message], num_rows: Sequence[int] = ()
+    ) -> EncodedPrompt:
         """Return the rows of a conversation, each image in the place of its token.
 
-        With three rows an image and the ids 1 for <s> and 4 for <image>,
+        With three rows of its one image and the ids 1 for <s> and 4 for <image>,
         `<s> a <image> b` becomes the ids 1 a 4 4 4 b and the classes TEXT TEXT VISUAL VISUAL
         VISUAL LAST.
+
+        Args:
+            messages: what is said, with the places of the images.
+            num_rows: rows of each image, in the order of their places.
 
         Raises:
             InvalidRequestError: the prompt is longer than the context, or the template does not
@@ -109,8 +112,8 @@ class PromptProcessor:
         text = self.template.render([self._guarded(message) for message in messages])
         has_bos = bool(self.bos_token) and text.startswith(self.bos_token)
         ids = self.tokenizer.encode(text, adds_special=not has_bos)
-        self._check_images(ids, messages)
-        return self._expand(ids)
+        self._check_images(ids, len(num_rows))
+        return self._expand(ids, num_rows)
 
     def stop_token_ids(self, stops: Sequence[str], asked: Sequence[int] = ()) -> tuple[int, ...]:
         """Return the tokens that end an answer besides those that the model's configuration names.
@@ -168,10 +171,7 @@ class PromptProcessor:
         )
         return Message(message.role, parts)
 
-    def _check_images(self, ids: list[int], messages: Sequence[Message]) -> None:
-        num_images = sum(
-            isinstance(part, ImagePart) for message in messages for part in message.parts
-        )
+    def _check_images(self, ids: list[int], num_images: int) -> None:
         num_places = ids.count(self.image_token_id)
         if num_places != num_images:
             raise InvalidRequestError(
@@ -180,20 +180,20 @@ class PromptProcessor:
                 param="messages",
             )
 
-    def _expand(self, ids: list[int]) -> EncodedPrompt:
-        num_images = ids.count(self.image_token_id)
-        num_rows = len(ids) + num_images * (self.num_image_tokens - 1)
-        if num_rows >= self.max_positions:
+    def _expand(self, ids: list[int], num_rows: Sequence[int]) -> EncodedPrompt:
+        total = len(ids) + sum(num_rows) - len(num_rows)
+        if total >= self.max_positions:
             raise InvalidRequestError(
-                f"the prompt has {num_rows} tokens and the model's context is "
+                f"the prompt has {total} tokens and the model's context is "
                 f"{self.max_positions}, of which the answer needs at least 1",
                 param="messages",
             )
         rows: list[int] = []
         classes: list[TokenClass] = []
+        counts = iter(num_rows)
         for token_id in ids:
             is_image = token_id == self.image_token_id
-            count = self.num_image_tokens if is_image else 1
+            count = next(counts) if is_image else 1
             rows += [token_id] * count
             classes += [TokenClass.VISUAL if is_image else TokenClass.TEXT] * count
         classes[-1] = TokenClass.LAST
@@ -231,7 +231,9 @@ def _written(words: Iterable[str], template: ChatTemplate) -> set[str]:
     }
 
 
-def _try(processor: PromptProcessor, source: TemplateSource, image_token: str) -> None:
+def _try(
+    processor: PromptProcessor, source: TemplateSource, image_token: str, num_rows: int
+) -> None:
     """Make sure that a question about an image becomes rows, before the first client asks one.
 
     Raises:
@@ -253,9 +255,9 @@ def _try(processor: PromptProcessor, source: TemplateSource, image_token: str) -
             f"{image_token!r}; the chat template ({source.file}) writes it {num_places} times for "
             f"an image: {text[:200]!r}"
         )
-    if len(ids) + processor.num_image_tokens > processor.max_positions:
+    if len(ids) + num_rows > processor.max_positions:
         raise ModelFilesError(
-            f"an image takes {processor.num_image_tokens} rows, a short question and an answer "
+            f"an image takes {num_rows} rows, a short question and an answer "
             f"{len(ids)} more, and the context has {processor.max_positions} "
             "(max_position_embeddings in config.json)"
         )

@@ -34,14 +34,14 @@ TIE = 1e-3
 def _requests() -> list[Request]:
     """Return questions about pictures of a square on grey, under each policy."""
     config = ModelConfig.from_folder(DEMO)
-    size = config.sizes.vision.image_size
+    size, num_rows = config.sizes.vision.image_size, config.sizes.vision.num_tokens
     prompts = PromptProcessor.from_folder(DEMO, config)
     requests = []
     for number, (text, colour) in enumerate(COLOURS.items()):
-        prompt = prompts.encode_chat([Message("user", (ImagePart(), TextPart(text)))])
+        prompt = prompts.encode_chat([Message("user", (ImagePart(), TextPart(text)))], [num_rows])
         picture = torch.full((size, size, 3), 120, dtype=torch.uint8)
         picture[size // 4 : size // 2, size // 3 : size // 2] = torch.tensor(colour)
-        image = Image(picture.numpy().tobytes(), size, digest=bytes([number]) * 32)
+        image = Image(picture.numpy().tobytes(), size, bytes([number]) * 32, num_rows)
         for name in POLICIES:
             plan = resolve(name, load_catalog()[name], config.sizes.decoder.num_layers).plan
             sampling = SamplingParams(

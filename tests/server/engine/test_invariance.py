@@ -30,6 +30,7 @@ NUM_LAYERS = 32
 NUM_VISUAL = 16
 IMAGE_ID = 4
 IMAGE_SIZE = 28
+ROWS_PER_IMAGE = 16
 VOCAB = 320
 NUM_TOP = 20
 
@@ -113,7 +114,7 @@ def _request(source: random.Random, name: str) -> Request:
 @cache
 def _image(number: int) -> Image:
     noise = np.random.default_rng(number).integers(0, 256, (IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
-    return Image(noise.tobytes(), IMAGE_SIZE, bytes([number]) * 32)
+    return Image(noise.tobytes(), IMAGE_SIZE, bytes([number]) * 32, ROWS_PER_IMAGE)
 
 
 class Measured(Llava):

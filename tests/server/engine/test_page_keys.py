@@ -82,7 +82,7 @@ class Asked:
             id=str(id(self)),
             prompt_ids=self.prompt_ids,
             token_classes=self.classes,
-            images=tuple(Image(b"", 0, hashlib.sha256(c.encode()).digest()) for c in letters),
+            images=tuple(map(_image, letters)),
             sampling=SamplingParams(max_tokens=20),
             policy_name=self.policy,
             plan=PLANS[self.policy],
@@ -95,7 +95,7 @@ class Asked:
 
     @property
     def keys(self) -> PageKeys:
-        return keys_of(self.request, self.page_size, TOKENS_PER_IMAGE)
+        return keys_of(self.request, self.page_size)
 
     def key(self, index: int) -> PageKey:
         return self.keys.key(index, self.token_ids)
@@ -112,10 +112,14 @@ class Asked:
         return self.salt, self.page_size, tuple(rows)[: (index + 1) * self.page_size]
 
 
-def keys_of(request: Request, page_size: int, tokens_per_image: int) -> PageKeys:
+def _image(letter: str, num_rows: int = TOKENS_PER_IMAGE) -> Image:
+    return Image(b"", 0, hashlib.sha256(letter.encode()).digest(), num_rows)
+
+
+def keys_of(request: Request, page_size: int) -> PageKeys:
     assert isinstance(request.plan, Plan)
     digests = PlanTable(request.plan.num_layers).acquire(request.plan).kv_digests
-    return PageKeys(request, digests, page_size, tokens_per_image, find_visual(request, IMAGE_ID))
+    return PageKeys(request, digests, page_size, find_visual(request, IMAGE_ID))
 
 
 def _parts(letter: str) -> list[str]:
@@ -198,9 +202,24 @@ def test_a_page_names_the_rows_of_the_image_that_it_shows() -> None:
     """Two images of two rows, and one of four, have the same tokens and the same digests."""
     request, token_ids = Asked("AAAA").request, np.full(4, IMAGE_ID)
     request = replace(request, prompt_ids=(IMAGE_ID,) * 4, token_classes=(*(VISUAL,) * 3, LAST))
-    short, tall = keys_of(request, 2, tokens_per_image=2), keys_of(request, 2, tokens_per_image=4)
+    short = keys_of(replace(request, images=(_image("A", 2), _image("A", 2))), 2)
+    tall = keys_of(replace(request, images=(_image("A", 4),)), 2)
     assert short.key(0, token_ids) == tall.key(0, token_ids)
     assert short.key(1, token_ids) != tall.key(1, token_ids)
+
+
+def test_images_may_take_different_numbers_of_rows() -> None:
+    """Whose rows a page shows follows from how many each image before it takes."""
+    ids = (IMAGE_ID,) * 6
+    request = replace(Asked("AA").request, prompt_ids=ids, token_classes=(*(VISUAL,) * 5, LAST))
+    keys = []
+    for rows in ((2, 4), (4, 2), (1, 5)):
+        images = tuple(_image(letter, count) for letter, count in zip("AB", rows, strict=True))
+        pages = keys_of(replace(request, images=images), 2)
+        keys.append([pages.key(place, np.array(ids)) for place in range(3)])
+    (first, *_), (second, *_), (third, *_) = keys
+    assert first.digest == second.digest != third.digest
+    assert len({page.digest for _, page, _ in keys}) == 3
 
 
 def test_the_root_names_salt_and_page_size() -> None:

@@ -108,7 +108,7 @@ def _request(policy: ResolvedPolicy, prompt: tuple[int, ...], image: str, salt: 
         id=policy.name,
         prompt_ids=prompt,
         token_classes=(*classes[:-1], LAST),
-        images=(Image(b"", 0, hashlib.sha256(image.encode()).digest()),),
+        images=(Image(b"", 0, hashlib.sha256(image.encode()).digest(), TOKENS_PER_IMAGE),),
         sampling=SamplingParams(max_tokens=len(ANSWER)),
         policy_name=policy.name,
         plan=policy.plan,
@@ -127,7 +127,7 @@ def page_keys(
     token_ids = np.array((*prompt, *answer), dtype=np.int64)
     request = _request(policy, prompt, image, salt)
     digests = PlanTable(policy.plan.num_layers).acquire(policy.plan).kv_digests
-    keys = PageKeys(request, digests, PAGE, TOKENS_PER_IMAGE, find_visual(request, IMAGE_ID))
+    keys = PageKeys(request, digests, PAGE, find_visual(request, IMAGE_ID))
     return tuple(keys.key(i, token_ids) for i in range(len(token_ids) // PAGE))
 
 

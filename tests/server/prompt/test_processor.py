@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from skipserve.errors import InvalidRequestError
 from skipserve.model.config import ModelConfig, ModelFilesError
-from skipserve.prompt.processor import PromptProcessor
+from skipserve.prompt.processor import EncodedPrompt, PromptProcessor
 from skipserve.prompt.template import ChatTemplate, ImagePart, Message, TextPart
 from skipserve_policies.plan import TokenClass
 
@@ -25,14 +25,19 @@ TALK = [
 ]
 
 
+def encode(prompts: PromptProcessor, messages: list[Message]) -> EncodedPrompt:
+    parts = [part for message in messages for part in message.parts]
+    return prompts.encode_chat(messages, [NUM_IMAGE_TOKENS] * parts.count(ImagePart()))
+
+
 def user(*parts: TextPart | ImagePart) -> list[Message]:
     return [Message("user", parts)]
 
 
 @pytest.mark.fast
 def test_rows_and_classes(prompts: PromptProcessor) -> None:
-    encoded = prompts.encode_chat(user(TextPart("Hi"), ImagePart()))
-    text_only = prompts.encode_chat(user(TextPart("Hi"))).prompt_ids
+    encoded = encode(prompts, user(TextPart("Hi"), ImagePart()))
+    text_only = encode(prompts, user(TextPart("Hi"))).prompt_ids
     assert encoded.prompt_ids.count(IMAGE) == NUM_IMAGE_TOKENS
     first = encoded.prompt_ids.index(IMAGE)
     assert encoded.prompt_ids[first : first + NUM_IMAGE_TOKENS] == (IMAGE,) * NUM_IMAGE_TOKENS
@@ -65,12 +70,12 @@ def test_ids_equal_those_of_transformers(
     text = theirs.apply_chat_template(form, tokenize=False, add_generation_prompt=True)
     assert isinstance(text, str)
     expanded = text.replace("<image>", "<image>" * NUM_IMAGE_TOKENS)
-    assert list(prompts.encode_chat(TALK).prompt_ids) == theirs(expanded)["input_ids"]
+    assert list(encode(prompts, TALK).prompt_ids) == theirs(expanded)["input_ids"]
 
 
 @pytest.mark.fast
 def test_s26_special_tokens_in_text_are_text(prompts: PromptProcessor) -> None:
-    plain = prompts.encode_chat(user(TextPart("<image> </s><s> <pad>"), ImagePart()))
+    plain = encode(prompts, user(TextPart("<image> </s><s> <pad>"), ImagePart()))
     assert plain.prompt_ids.count(IMAGE) == NUM_IMAGE_TOKENS
     assert plain.prompt_ids.count(1) == 1
     assert 2 not in plain.prompt_ids
@@ -79,7 +84,7 @@ def test_s26_special_tokens_in_text_are_text(prompts: PromptProcessor) -> None:
 
 @pytest.mark.fast
 def test_s26_special_tokens_cannot_be_put_together_from_parts(prompts: PromptProcessor) -> None:
-    ids = prompts.encode_chat(user(TextPart("<ima"), TextPart("ge></"), TextPart("s>"))).prompt_ids
+    ids = encode(prompts, user(TextPart("<ima"), TextPart("ge></"), TextPart("s>"))).prompt_ids
     assert IMAGE not in ids
     assert 2 not in ids
 
@@ -88,36 +93,36 @@ def test_s26_special_tokens_cannot_be_put_together_from_parts(prompts: PromptPro
 def test_a_role_that_the_template_leaves_without_images(prompts: PromptProcessor) -> None:
     deaf = replace(prompts, template=ChatTemplate("{{ messages[0]['content'][0]['text'] }}", {}))
     with pytest.raises(InvalidRequestError, match="places for 0"):
-        deaf.encode_chat(user(TextPart("a"), ImagePart()))
+        encode(deaf, user(TextPart("a"), ImagePart()))
 
 
 @pytest.mark.fast
 def test_a_prompt_must_leave_room_for_one_token(prompts: PromptProcessor) -> None:
-    overhead = len(prompts.encode_chat(user(TextPart(""))).prompt_ids)
+    overhead = len(encode(prompts, user(TextPart(""))).prompt_ids)
     longest = "x" * (prompts.max_positions - overhead - 1)
-    assert len(prompts.encode_chat(user(TextPart(longest))).prompt_ids) == 255
+    assert len(encode(prompts, user(TextPart(longest))).prompt_ids) == 255
     with pytest.raises(InvalidRequestError, match="256 tokens") as caught:
-        prompts.encode_chat(user(TextPart(longest + "x")))
+        encode(prompts, user(TextPart(longest + "x")))
     assert caught.value.param == "messages"
 
 
 @pytest.mark.fast
 def test_images_count_against_the_context(prompts: PromptProcessor) -> None:
     with pytest.raises(InvalidRequestError, match="context"):
-        prompts.encode_chat(user(*[ImagePart()] * 16))
+        encode(prompts, user(*[ImagePart()] * 16))
 
 
 @pytest.mark.fast
 def test_text_that_cannot_fit_is_refused_before_any_work(prompts: PromptProcessor) -> None:
     with pytest.raises(InvalidRequestError, match="at most 1792"):
-        prompts.encode_chat(user(TextPart("x" * 10**6)))
+        encode(prompts, user(TextPart("x" * 10**6)))
 
 
 @pytest.mark.fast
 @pytest.mark.parametrize("text", ["", " ", "\n\t", "\x00", "\ufdd0", "\U0001f600", "\ud800"])
 def test_s39_empty_and_odd_text(prompts: PromptProcessor, text: str) -> None:
     try:
-        encoded = prompts.encode_chat(user(TextPart(text)))
+        encoded = encode(prompts, user(TextPart(text)))
     except InvalidRequestError:
         return
     assert len(encoded.prompt_ids) == len(encoded.token_classes)
@@ -126,7 +131,7 @@ def test_s39_empty_and_odd_text(prompts: PromptProcessor, text: str) -> None:
 @pytest.mark.fast
 def test_a_template_that_writes_the_first_token_itself(prompts: PromptProcessor) -> None:
     own = replace(prompts, template=ChatTemplate("{{ bos_token }}hello", {"bos_token": "<s>"}))
-    assert own.encode_chat(user(TextPart(""))).prompt_ids.count(1) == 1
+    assert encode(own, user(TextPart(""))).prompt_ids.count(1) == 1
 
 
 FORMS = {
@@ -161,7 +166,7 @@ def load(folder: Path) -> PromptProcessor:
 @pytest.mark.parametrize("source", FORMS.values(), ids=FORMS)
 def test_templates_whose_content_is_one_text(checkpoint: Path, tmp_path: Path, source: str) -> None:
     prompts = load(with_files(checkpoint, tmp_path / "model", chat_template__jinja=source))
-    ids = prompts.encode_chat(user(TextPart("What is <s> this?"), ImagePart())).prompt_ids
+    ids = encode(prompts, user(TextPart("What is <s> this?"), ImagePart())).prompt_ids
     assert ids.count(IMAGE) == NUM_IMAGE_TOKENS
     assert ids.count(1) == 1
     text = b"".join(map(prompts.tokenizer.token_bytes, ids)).decode()
@@ -243,7 +248,7 @@ def test_training_padding_is_off(
     tokenizer.enable_padding(length=200, pad_id=3, pad_token="<pad>")
     tokenizer.enable_truncation(12)
     tokenizer.save(str(folder / "tokenizer.json"))
-    assert load(folder).encode_chat(TALK) == prompts.encode_chat(TALK)
+    assert encode(load(folder), TALK) == encode(prompts, TALK)
 
 
 @pytest.mark.fast
@@ -277,5 +282,14 @@ def test_words_of_the_template_cannot_be_spelt(checkpoint: Path, tmp_path: Path)
         )
     )
     marker = prompts.tokenizer.token_id("<|user|>")
-    ids = prompts.encode_chat(user(TextPart("x<|user|>y"))).prompt_ids
+    ids = encode(prompts, user(TextPart("x<|user|>y"))).prompt_ids
     assert ids.count(marker) == 1
+
+
+@pytest.mark.fast
+def test_images_may_take_different_numbers_of_rows(prompts: PromptProcessor) -> None:
+    messages = user(ImagePart(), TextPart("a"), ImagePart())
+    ids = prompts.encode_chat(messages, [2, 5]).prompt_ids
+    first = ids.index(IMAGE)
+    assert ids[first : first + 2] == (IMAGE,) * 2
+    assert ids.count(IMAGE) == 7

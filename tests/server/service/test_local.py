@@ -100,7 +100,9 @@ def _request(config: ModelConfig, request_id: str = "r", max_tokens: int = 4) ->
         id=request_id,
         prompt_ids=(1, 20, *visual, 21, 22, 23),
         token_classes=prompt_classes(segments),
-        images=(Image(bytes(vision.image_size**2 * 3), vision.image_size, b"digest"),),
+        images=(
+            Image(bytes(vision.image_size**2 * 3), vision.image_size, b"digest", vision.num_tokens),
+        ),
         sampling=SamplingParams(max_tokens, temperature=0, ends_at_eos=False),
         policy_name="full",
         plan=trim(Plan.full(NUM_LAYERS)),
