@@ -10,6 +10,16 @@ _STAND_INS = {
     "tokenizer_config.json": "the special tokens are those that the tokenizer's other files name",
 }
 
+# What in generation_config.json changes answers and is not followed, where it is set at all; 1 is
+# as good as nothing for those of the first line.
+_OF_ONE = {"repetition_penalty", "encoder_repetition_penalty", "num_beams"}
+_GENERATION = (
+    *sorted(_OF_ONE),
+    *("no_repeat_ngram_size", "min_length", "min_new_tokens", "stop_strings", "bad_words_ids"),
+    *("suppress_tokens", "begin_suppress_tokens", "sequence_bias"),
+    *("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty"),
+)
+
 
 def checkpoint_notes(folder: Path) -> list[str]:
     """Return one line for each file that is missing, and for what is said but not followed.
@@ -27,7 +37,14 @@ def checkpoint_notes(folder: Path) -> list[str]:
         notes.append("there is no chat template: that of LLaVA-1.5 stands in")
     if config.dtype == "float64":
         notes.append("config.json declares float64, which is run as float32")
-    return notes + _image_processor_notes(folder, config)
+    return notes + _generation_notes(folder) + _image_processor_notes(folder, config)
+
+
+def _generation_notes(folder: Path) -> list[str]:
+    generation = read_json(folder / "generation_config.json")
+    said = {name: generation[name] for name in _GENERATION if generation.get(name)}
+    asked = [name for name, value in said.items() if value != 1 or name not in _OF_ONE]
+    return [f"generation_config.json sets {', '.join(asked)}: not followed"] if asked else []
 
 
 def _image_processor_notes(folder: Path, config: ModelConfig) -> list[str]:

@@ -33,16 +33,16 @@ def model_folder(model: str) -> Path:
     """
     if model == DEMO:
         return Path(str(files("skipserve") / DEMO)).resolve()
-    place = Path(model).expanduser()
-    if place.is_file():
-        raise StartError(_describe_file(place))
-    if not place.is_dir():
-        raise StartError(_describe_absence(model))
-    folder = place.resolve()
     try:
+        place = Path(model).expanduser()
+        if place.is_file():
+            raise StartError(_describe_file(place))
+        if not place.is_dir():
+            raise StartError(_describe_absence(model))
+        folder = place.resolve()
         fault = next(_faults(folder), None)
-    except (OSError, ModelFilesError) as error:
-        raise StartError(f"{folder} cannot be read: {error}") from error
+    except (OSError, RuntimeError, ModelFilesError) as error:
+        raise StartError(f"the model folder {model} cannot be read: {error}") from error
     if fault is not None:
         raise StartError(fault)
     return folder
@@ -105,7 +105,7 @@ def _is_lfs_pointer(file: Path) -> bool:
 
 
 def _describe_adapter(folder: Path, name: str) -> str:
-    base = read_json(folder / "adapter_config.json").get("base_model_name_or_path", "its base")
+    base = read_json(folder / "adapter_config.json").get("base_model_name_or_path") or "its base"
     advice = f"merge it into {base} (merge_and_unload of peft), and name the folder of the result"
     if (folder / "config.json").is_file():
         advice += f". To serve the model without the adapter, move {name} away"

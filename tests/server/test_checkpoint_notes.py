@@ -85,6 +85,16 @@ def test_an_older_file_that_is_not_followed_is_told(tmp_path: Path) -> None:
     assert "differ in image_mean, resample: the latter is followed" in note
 
 
+def test_what_generation_would_do_besides_is_told(tmp_path: Path) -> None:
+    file = make_checkpoint(tmp_path) / "generation_config.json"
+    edit(file, repetition_penalty=1.0, min_length=0, suppress_tokens=[], temperature=0.2)
+    assert checkpoint_notes(tmp_path) == []
+    edit(file, repetition_penalty=1.2, suppress_tokens=[7])
+    assert checkpoint_notes(tmp_path) == [
+        "generation_config.json sets repetition_penalty, suppress_tokens: not followed"
+    ]
+
+
 def test_a_type_that_is_not_run_is_told(tmp_path: Path) -> None:
     edit(make_checkpoint(tmp_path) / "config.json", dtype="float64")
     assert checkpoint_notes(tmp_path) == ["config.json declares float64, which is run as float32"]

@@ -47,6 +47,11 @@ def test_a_path_that_leads_nowhere_is_not_taken_for_a_name_on_the_hub(name: str)
     assert "hub" not in refusal(name)
 
 
+@pytest.mark.parametrize("name", ["~no-such-user/llava", "x" * 5000])
+def test_what_can_be_no_path(name: str) -> None:
+    assert refusal(name).startswith(f"the model folder {name} cannot be read: ")
+
+
 def test_a_file_of_a_checkpoint(tmp_path: Path) -> None:
     told = refusal(make_checkpoint(tmp_path) / "model.safetensors")
     assert told.endswith(
@@ -95,6 +100,8 @@ def test_an_adapter(tmp_path: Path) -> None:
     assert "holds an adapter (adapter_config.json), which is not applied" in told
     assert "merge it into llava-hf/llava-1.5-7b-hf" in told
     assert "move" not in told
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": null}')
+    assert "merge it into its base" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])

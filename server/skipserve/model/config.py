@@ -47,8 +47,8 @@ class ModelConfig:
         projector_bias: whether the projector's two layers have one.
         ties_head: whether the head is the embedding.
         image_processor: what is done to a picture before the vision tower.
-        text: the `text_config` as it stands in the file.
-        vision: the `vision_config` as it stands in the file, or the default of a silent one.
+        text: the `text_config` as it stands in the file, but for its dtype.
+        vision: the `vision_config`, likewise, or the default of a silent one.
     """
 
     sizes: ModelSizes
@@ -106,8 +106,8 @@ class ModelConfig:
                     for values in (config, text)
                 ),
                 image_processor=_image_processor(folder, sizes.vision),
-                text=MappingProxyType(text),
-                vision=MappingProxyType(vision),
+                text=_structure(text),
+                vision=_structure(vision),
             )
         except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
             raise ModelFilesError(f"the configuration in {folder} is not valid: {error}") from error
@@ -131,6 +131,7 @@ def _check_is_supported(
         raise ModelFilesError(f"the weights in {folder} are quantised: {quantisation}")
     _check_value("text_config.model_type", text.get("model_type", "llama"), ("llama",))
     _check_value("text_config.hidden_act", text.get("hidden_act", "silu"), ("silu",))
+    _check_attention_is_full(text)
     rope = fields.inner_object(text, "rope_parameters") or fields.inner_object(text, "rope_scaling")
     for values in (rope, text):
         if values.get("rope_theta") is not None:
@@ -145,9 +146,26 @@ def _check_is_supported(
     _check_value("vision_feature_select_strategy", strategy, ("default", "full"))
 
 
+def _structure(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what transformers' classes are to have of a part: they know few names of dtypes."""
+    dtypes = {"dtype", "torch_dtype"}
+    return MappingProxyType({name: value for name, value in values.items() if name not in dtypes})
+
+
 def _check_value(name: str, value: object, supported: tuple[object, ...]) -> None:
     if value not in supported:
         raise ModelFilesError(f"{name} is {value!r}; supported: {', '.join(map(str, supported))}")
+
+
+def _check_attention_is_full(text: Mapping[str, Any]) -> None:
+    window = text.get("sliding_window")
+    max_positions = fields.whole_number(text, "max_position_embeddings", 2048)
+    if window is not None and fields.whole_number(text, "sliding_window", 1) < max_positions:
+        raise ModelFilesError(
+            f"text_config.sliding_window is {window}; windows of attention are not supported"
+        )
+    for kind in text.get("layer_types") or ():
+        _check_value("text_config.layer_types", kind, ("full_attention",))
 
 
 def _feature_layers(config: Mapping[str, Any], vision: VisionSizes) -> tuple[int, ...]:
@@ -244,7 +262,7 @@ def read_json(file: Path) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelFilesError(f"{file} cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
         raise ModelFilesError(f"{file} does not hold a JSON object")

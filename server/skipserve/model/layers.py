@@ -55,7 +55,7 @@ def rotary_tables(config: ModelConfig, dtype: torch.dtype) -> tuple[Tensor, Tens
     """
     try:
         module = LlamaRotaryEmbedding(LlamaConfig(**config.text))
-    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ModelFilesError(f"the text_config in config.json is not valid: {error}") from error
     positions = torch.arange(config.max_positions).unsqueeze(0)
     cosine, sine = module(torch.empty(0, dtype=dtype), positions)

@@ -65,7 +65,8 @@ class Llava:
             try:
                 model = cls.assemble(config, weights, uses_triton=uses_triton)
             except StrictDataclassError as error:
-                raise ModelFilesError(f"transformers refuses {folder}: {error}") from error
+                reason = " ".join(str(error).split())
+                raise ModelFilesError(f"transformers refuses {folder}: {reason}") from error
             weights.check_all_read()
         return replace(model, dtype=dtype, weights_digest=weights_digest(folder))
 

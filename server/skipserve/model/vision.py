@@ -58,7 +58,7 @@ def _load_tower(config: ModelConfig, weights: Weights, device: torch.device) -> 
     try:
         with torch.device("meta"):
             tower: Any = CLIPVisionModel(CLIPVisionConfig(**settings))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise ModelFilesError(f"the vision_config in config.json is not valid: {error}") from error
     # Its output goes to the pooled state alone, which nobody reads.
     tower.post_layernorm = nn.Identity()

@@ -1,7 +1,6 @@
 """The tensors of a checkpoint by one set of names, read one at a time. Knows no layer's meaning."""
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from skipserve.model.config import WHERE_TO_GET_ONE, ModelFilesError
+from skipserve.model.config import WHERE_TO_GET_ONE, ModelFilesError, read_json
 from skipserve.model.quantisation import WHAT_TO_DO
 from skipserve_kernels.linear.op import PackedLinear, pack
 from skipserve_kernels.rms_norm.op import Gain, pack_gain
@@ -231,13 +230,13 @@ def weights_digest(folder: Path) -> str:
 
 
 def _indexed_names(index: Path) -> list[str]:
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ModelFilesError(f"{index} cannot be read: {error!r}") from error
-    if any(Path(name).name != name for name in names):
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise ModelFilesError(f"weight_map in {index} must say in which file each tensor is")
+    names = set(places.values())
+    if not all(isinstance(name, str) and Path(name).name == name for name in names):
         raise ModelFilesError(f"{index} names files outside its folder")
-    return names
+    return sorted(names)
 
 
 def _open(file: Path) -> Any:

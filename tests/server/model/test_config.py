@@ -217,6 +217,8 @@ def test_the_newer_file_of_the_image_processor_wins(tmp_path: Path) -> None:
         ({"text_config": {"max_position_embeddings": 0}}, "is 0; it must be a whole number larger"),
         ({"text_config": {"max_position_embeddings": 9.5}}, "is 9.5; it must be a whole number"),
         ({"text_config": {"rms_norm_eps": None}}, "rms_norm_eps is None; it must be a number"),
+        ({"text_config": {"sliding_window": 128}}, "sliding_window is 128; windows of attention"),
+        ({"text_config": {"layer_types": ["sliding_attention"]}}, "'sliding_attention'"),
         ({"model_type": "llama"}, "hf download llava-hf/llava-1.5-7b-hf"),
         ({"mm_vision_tower": "openai/clip"}, "the form of its authors' own program"),
         ({"tie_word_embeddings": "false"}, "tie_word_embeddings is 'false'"),
@@ -266,7 +268,13 @@ def test_whatever_a_field_holds_is_followed_or_refused(tmp_path: Path, file: str
                 model.encode_images(torch.zeros(1, 28, 28, 3, dtype=torch.uint8))
 
 
-@pytest.mark.parametrize("content", ["{", "[]", ""])
+def test_windows_that_hold_the_whole_context_are_none(tmp_path: Path) -> None:
+    text = {"sliding_window": 4096, "max_position_embeddings": 4096}
+    config = ModelConfig.from_folder(write_config(tmp_path, text_config=text))
+    assert config.max_positions == 4096
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "", "[" * 100_000])
 def test_a_damaged_file_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(ModelFilesError, match=r"config\.json"):

@@ -1,5 +1,6 @@
 """The full model against transformers' LlavaForConditionalGeneration, on random checkpoints."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -359,8 +360,22 @@ def test_an_id_at_a_visual_row_is_not_looked_up(tmp_path: Path, device: torch.de
 @pytest.mark.fast
 def test_what_transformers_refuses_is_refused(tmp_path: Path, device: torch.device) -> None:
     make_checkpoint(tmp_path, text_config=(("attention_dropout", "none"),))
-    with pytest.raises(ModelFilesError, match="attention_dropout"):
+    with pytest.raises(ModelFilesError, match="attention_dropout") as refused:
         Llava.load(tmp_path, device, torch.float32)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("part", ["text_config", "vision_config"])
+@pytest.mark.parametrize("dtype", ["torch.float16", "auto", "float"])
+def test_parts_may_declare_a_type_in_any_way(
+    tmp_path: Path, device: torch.device, part: str, dtype: str
+) -> None:
+    make_checkpoint(tmp_path, num_layers=1)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config[part] |= {"torch_dtype": dtype}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert Llava.load(tmp_path, device, torch.float32).dtype == torch.float32
 
 
 @pytest.mark.fast

@@ -180,7 +180,13 @@ def test_a_missing_shard_is_refused(tmp_path: Path) -> None:
         weight_files(tmp_path)
 
 
-@pytest.mark.parametrize("index", ["{", "{}", '{"weight_map": {"a": "../a.safetensors"}}'])
+@pytest.mark.parametrize(
+    "index",
+    [
+        *("{", "{}", "[]", "[" * 100_000, '{"weight_map": {}}', '{"weight_map": ["a"]}'),
+        *('{"weight_map": {"a": 3}}', '{"weight_map": {"a": "../a.safetensors"}}'),
+    ],
+)
 def test_a_damaged_index_is_refused(tmp_path: Path, index: str) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(index)
     with pytest.raises(ModelFilesError, match="index"):

@@ -12,11 +12,13 @@ from skipserve.model.config import ModelFilesError
 from skipserve.prompt.template_files import find_template
 
 FILES = ("processor_config.json", "chat_template.json", "chat_template.jinja")
+AMONG_OTHERS = "additional_chat_templates/default.jinja"
 
 
 def write(folder: Path, name: str, template: Any) -> None:
     """Put a template into a file, beside what the file holds already."""
     path = folder / name
+    path.parent.mkdir(exist_ok=True)
     if path.suffix == ".jinja":
         path.write_text(template)
         return
@@ -30,7 +32,7 @@ def found_in(folder: Path) -> str | None:
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("name", [*FILES, "tokenizer_config.json"])
+@pytest.mark.parametrize("name", [*FILES, AMONG_OTHERS, "tokenizer_config.json"])
 def test_where_a_template_is_found(tmp_path: Path, name: str) -> None:
     write(tmp_path, name, "of " + name)
     found = find_template(tmp_path)
@@ -101,6 +103,22 @@ def test_several_without_a_default_or_of_no_form(
     with pytest.raises(ModelFilesError, match=message) as caught:
         find_template(tmp_path)
     assert "tokenizer_config.json" in str(caught.value)
+
+
+@pytest.mark.fast
+def test_the_default_among_others_comes_after_the_file_that_stands_alone(tmp_path: Path) -> None:
+    write(tmp_path, AMONG_OTHERS, "among others")
+    write(tmp_path, "chat_template.jinja", "alone")
+    assert found_in(tmp_path) == "alone"
+
+
+@pytest.mark.fast
+def test_a_folder_of_templates_without_a_default(tmp_path: Path) -> None:
+    """Though the tokenizer has one of its own, as transformers refuses it."""
+    write(tmp_path, "tokenizer_config.json", "of the text model")
+    write(tmp_path, "additional_chat_templates/rag.jinja", "x")
+    with pytest.raises(ModelFilesError, match="additional_chat_templates holds rag and no"):
+        find_template(tmp_path)
 
 
 @pytest.mark.fast
