@@ -1,5 +1,7 @@
 """Small tokenizers of the forms that checkpoints have theirs in, with one set of special tokens."""
 
+import json
+
 from tiny_llava import make_tokenizer
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 from tokenizers.pre_tokenizers import Metaspace
@@ -11,13 +13,17 @@ _MERGES = [("\u2581", "a"), ("a", "b"), ("\u2581a", "b")]
 _PIECES = ["\u2581", "a", "b", "\u2581a", "ab", "\u2581ab"]
 
 
-def llama_like() -> Tokenizer:
-    """Return a tokenizer as LLaVA-1.5's: pieces with byte fallback, a space before each run."""
+def llama_like(*, normalized: bool = False) -> Tokenizer:
+    """Return a tokenizer as LLaVA-1.5's: pieces with byte fallback, a space before each run.
+
+    Args:
+        normalized: whether special tokens are found behind a space alone, as in older files.
+    """
     tokenizer = Tokenizer(_bpe())
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
     )
-    return _with_decoder(tokenizer)
+    return _with_decoder(tokenizer, normalized=normalized)
 
 
 def metaspace(prepend_scheme: str) -> Tokenizer:
@@ -36,11 +42,21 @@ def unigram() -> Tokenizer:
     return _with_decoder(tokenizer)
 
 
+def single_words() -> Tokenizer:
+    """Return a byte-level tokenizer that finds its special tokens beside no letter."""
+    definition = json.loads(make_tokenizer().to_str())
+    for token in definition["added_tokens"]:
+        token["single_word"] = True
+    return Tokenizer.from_str(json.dumps(definition))
+
+
 def all_forms() -> dict[str, Tokenizer]:
     """Return one tokenizer of each form, by a name."""
     return {
         "byte_level": make_tokenizer(),
+        "single_words": single_words(),
         "prepend": llama_like(),
+        "prepend_normalized": llama_like(normalized=True),
         "metaspace_first": metaspace("first"),
         "metaspace_always": metaspace("always"),
         "metaspace_never": metaspace("never"),
@@ -66,7 +82,7 @@ def _bpe() -> models.BPE:
     )
 
 
-def _with_decoder(tokenizer: Tokenizer) -> Tokenizer:
+def _with_decoder(tokenizer: Tokenizer, *, normalized: bool = False) -> Tokenizer:
     tokenizer.decoder = decoders.Sequence(
         [
             decoders.Replace("\u2581", " "),
@@ -75,7 +91,7 @@ def _with_decoder(tokenizer: Tokenizer) -> Tokenizer:
             decoders.Strip(" ", 1, 0),
         ]
     )
-    tokenizer.add_special_tokens([AddedToken(word, normalized=False) for word in SPECIAL])
+    tokenizer.add_special_tokens([AddedToken(word, normalized=normalized) for word in SPECIAL])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", BOS)]
     )

@@ -223,11 +223,13 @@ def _compile(source: TemplateSource, names: Mapping[str, str], image_token: str)
 
 
 def _written(words: Iterable[str], template: ChatTemplate) -> set[str]:
-    """Return the added tokens that the template itself may write, white space apart."""
+    """Return the added tokens that are marks of the template's, and no words or white space."""
     return {
         word
         for word in words
-        if not word.isspace() and any(word in literal for literal in template.literals)
+        if not word.isspace()
+        and not word.isalnum()
+        and any(word in literal for literal in template.literals)
     }
 
 
@@ -248,6 +250,13 @@ def _try(
             f"of parts and as one text (chat template: {source.file})"
         ) from error
     ids = processor.tokenizer.encode(text, adds_special=False)
+    unknown = max({*ids} - {processor.image_token_id}, default=0)
+    if unknown >= processor.vocab_size:
+        raise ModelFilesError(
+            f"the token {processor.tokenizer.token_text(unknown)!r} of a short question has the id "
+            f"{unknown}, and the model's vocabulary {processor.vocab_size} (vocab_size in "
+            "config.json): tokenizer and model do not belong together"
+        )
     num_places = ids.count(processor.image_token_id)
     if num_places != 1:
         raise ModelFilesError(

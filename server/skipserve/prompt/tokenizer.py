@@ -3,8 +3,10 @@
 import json
 import re
 import secrets
-from collections.abc import Callable, Collection, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import tokenizers
@@ -40,7 +42,8 @@ class Tokenizer:
         reserves: added tokens that are reserved besides the special ones.
 
     Raises:
-        TokenizerFilesError: it is not a tokenizer, or neither byte-level nor SentencePiece-like.
+        TokenizerFilesError: it is not a tokenizer, neither byte-level nor SentencePiece-like, or
+            finds reserved tokens in other words too.
     """
 
     def __init__(self, definition: str, reserves: Collection[str] = ()) -> None:
@@ -63,6 +66,9 @@ class Tokenizer:
             self._renamed = tokenizers.Tokenizer.from_str(json.dumps(_renamed(fields, names)))
         except Exception as error:
             raise TokenizerFilesError(f"tokenizer.json cannot be read: {error}") from error
+        self._check_is_found_as_written(
+            token.content for token in added.values() if token.normalized
+        )
         self._piece_bytes = _piece_bytes(fields.get("decoder"))
         words = self._reserved
         self._as_text = {_spelt(_TEXT, index): word for word, index in words.items()}
@@ -109,19 +115,46 @@ class Tokenizer:
     def encode(self, text: str, *, adds_special: bool) -> list[int]:
         """Return the ids of a text; reserved tokens in it are tokens unless guarded.
 
-        A text with guarded words is encoded as a whole too, by the same tokenizer in which reserved
-        tokens have other names: the words are then as any others.
+        All of a text is encoded at once. One with guarded words, or where two parts would join to
+        one, is encoded by the same tokenizer in which reserved tokens have other names: the words
+        are then as any others.
 
         Args:
             text: what to encode, parts of it passed through `guard`.
             adds_special: whether the tokenizer puts its own tokens around it.
         """
-        if _TEXT not in text:
-            return list(self._tokenizer.encode(text, add_special_tokens=adds_special).ids)
+        pieces = text.split(_AT_AN_END)
+        plain = "".join(pieces)
+        if _TEXT not in plain:
+            encoding = self._tokenizer.encode(plain, add_special_tokens=adds_special)
+            ends = list(accumulate(map(len, pieces[:-1])))
+            if not self._is_joined(encoding, ends):
+                return list(encoding.ids)
         for word, index in self._reserved.items():
             text = text.replace(word, _spelt(_TOKEN, index))
         text = _AS_TEXT.sub(lambda found: self._as_text.get(found[0], ""), text)
         return list(self._renamed.encode(text, add_special_tokens=adds_special).ids)
+
+    def _is_joined(self, encoding: tokenizers.Encoding, ends: list[int]) -> bool:
+        """Return whether a reserved token reaches over one of these places of the text."""
+        reserved = set(self._reserved.values())
+        return bool(ends) and any(
+            token_id in reserved and bisect_right(ends, start) < bisect_left(ends, stop)
+            for token_id, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True)
+        )
+
+    def _check_is_found_as_written(self, words: Iterable[str]) -> None:
+        """Refuse reserved words that other words are normalised to: `guard` would not see these."""
+        if (normalizer := self._tokenizer.normalizer) is None:
+            return
+        normalise = normalizer.normalize_str
+        for word in words:
+            alike = [other for other in _variants(word) if normalise(other) == normalise(word)]
+            if word in self._reserved and alike:
+                raise TokenizerFilesError(
+                    f"the token {word!r} is found in text that is normalised, where {alike[0]!r} "
+                    'becomes it: its "normalized" in tokenizer.json must be false'
+                )
 
     def token_text(self, token_id: int) -> str:
         """Return one token as text, for people to read; special tokens by their names."""
@@ -139,6 +172,13 @@ class Tokenizer:
 
 def _longest_first(words: Mapping[str, int]) -> dict[str, int]:
     return {word: words[word] for word in sorted(words, key=len, reverse=True) if word}
+
+
+def _variants(word: str) -> Iterator[str]:
+    """Yield words that normalisers may turn into a word: of another case, width, accent, joint."""
+    wide = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}
+    others = (word.swapcase(), word.translate(wide), *(word + mark for mark in "\u0301\u200b"))
+    yield from (other for other in others if other != word)
 
 
 def _renamed(fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -171,16 +211,39 @@ def _touches(merge: str | list[str], names: Mapping[str, str]) -> bool:
 
 def _piece_bytes(decoder: dict[str, Any] | None) -> Callable[[str], bytes]:
     """Return the function from a vocabulary entry to its bytes, by the kind of the decoder."""
-    kinds = {step["type"] for step in (decoder or {}).get("decoders", [decoder]) if step}
-    if kinds == {"ByteLevel"}:
+    steps = list(_steps(decoder))
+    kinds = [step["type"] for step in steps]
+    if kinds == ["ByteLevel"]:
         table = _byte_of_character()
         return lambda piece: bytes(table[character] for character in piece)
-    if "Metaspace" in kinds or "ByteFallback" in kinds:
-        return _sentencepiece_bytes
+    if all(map(_is_of_sentencepiece, steps)) and {"Replace", "Metaspace"}.intersection(kinds):
+        return _sentencepiece_bytes if "ByteFallback" in kinds else _spaced
+    shown = ", ".join(map(json.dumps, steps)) or "null"
     raise TokenizerFilesError(
-        f"the tokenizer's decoder {sorted(kinds)} is not supported; byte-level BPE and "
-        "SentencePiece with byte fallback are"
+        f"the decoder in tokenizer.json is not supported ({shown}); those of byte-level BPE and of "
+        "SentencePiece are"
     )
+
+
+def _steps(decoder: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+    """Yield the parts of a decoder in their order."""
+    if decoder is not None and decoder["type"] == "Sequence":
+        for part in decoder["decoders"]:
+            yield from _steps(part)
+    elif decoder is not None:
+        yield decoder
+
+
+def _is_of_sentencepiece(step: Mapping[str, Any]) -> bool:
+    """Return whether a part of a decoder is about bytes and spaces alone; may strip the first."""
+    match step:
+        case {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}:
+            return True
+        case {"type": "Metaspace", "replacement": "\u2581"}:
+            return True
+        case {"type": "Strip", "content": " ", "start": 0 | 1, "stop": 0}:
+            return True
+    return step["type"] in {"ByteFallback", "Fuse"}
 
 
 def _byte_of_character() -> dict[str, int]:
@@ -194,4 +257,8 @@ def _byte_of_character() -> dict[str, int]:
 def _sentencepiece_bytes(piece: str) -> bytes:
     if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
         return bytes([int(piece[3:5], 16)])
+    return _spaced(piece)
+
+
+def _spaced(piece: str) -> bytes:
     return piece.replace("\u2581", " ").encode()

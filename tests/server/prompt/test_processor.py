@@ -293,3 +293,32 @@ def test_images_may_take_different_numbers_of_rows(prompts: PromptProcessor) -> 
     first = ids.index(IMAGE)
     assert ids[first : first + 2] == (IMAGE,) * 2
     assert ids.count(IMAGE) == 7
+
+
+@pytest.mark.fast
+def test_words_of_a_language_stay_tokens_whatever_the_template_says(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    source = "{{ 'Answer with red. ' }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    words = {"added_tokens_decoder": {"266": {"content": "red", "special": False}}}
+    prompts = load(
+        with_files(
+            checkpoint,
+            tmp_path / "model",
+            chat_template__jinja=source,
+            tokenizer_config__json=words,
+        )
+    )
+    ids = prompts.encode_chat(user(TextPart("a red square"))).prompt_ids
+    assert ids.count(prompts.tokenizer.token_id("red")) == 2
+
+
+@pytest.mark.fast
+def test_a_tokenizer_that_knows_more_than_the_model_is_found_out_at_the_start(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    config = json.loads((checkpoint / "config.json").read_text())
+    text = {"text_config": config["text_config"] | {"vocab_size": 100}}
+    folder = with_files(checkpoint, tmp_path / "model", config__json=text)
+    with pytest.raises(ModelFilesError, match=r"has the id 22., and the model's vocabulary 100"):
+        load(folder)

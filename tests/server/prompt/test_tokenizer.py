@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tiny_llava import make_tokenizer
 from tokenizer_forms import BOS, EOS, SPECIAL, all_forms, id_of, llama_like
-from tokenizers import AddedToken, models
+from tokenizers import AddedToken, models, normalizers
 from tokenizers import Tokenizer as FastTokenizer
 
 from skipserve.prompt.tokenizer import Tokenizer
@@ -62,7 +62,7 @@ def test_guarded_texts_encode_as_the_whole_does(kind: str, texts: list[str]) -> 
     ours = OURS[kind]
 
     def prompt(texts: list[str]) -> str:
-        return "USER: <image>\n" + " <image>".join(texts) + " ASSISTANT:"
+        return "USER: <image>\n" + " <image>".join(texts) + " ASSISTANT: a</s>b"
 
     if any(word in text for text in texts for word in SPECIAL):
         return
@@ -118,11 +118,12 @@ def test_guarded_text_keeps_its_meaning() -> None:
     assert b"".join(map(ours.token_bytes, ids)) == b"see <image> here"
 
 
-@BY_KIND
+# The library shows special tokens that it finds in normalised text.
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "prepend_normalized"])
 @given(ids=st.lists(st.integers(0, 255)))
 def test_bytes_decode_as_the_library_does(kind: str, ids: list[int]) -> None:
     text = b"".join(map(OURS[kind].token_bytes, ids)).decode(errors="replace")
-    if kind != "byte_level":
+    if kind not in {"byte_level", "single_words"}:
         text = text.removeprefix(" ")
     expected = KINDS[kind].decode(ids, skip_special_tokens=True)
     # The library gives one mark for each byte of a broken run, Python one for the run.
@@ -159,6 +160,73 @@ def test_a_decoder_that_is_not_known() -> None:
     definition["decoder"] = {"type": "BPEDecoder", "suffix": "</w>"}
     with pytest.raises(TokenizerFilesError, match="BPEDecoder"):
         Tokenizer(json.dumps(definition))
+
+
+SPACES = {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}
+METASPACE = {
+    "type": "Metaspace",
+    "replacement": "\u2581",
+    "prepend_scheme": "always",
+    "split": True,
+}
+
+
+@pytest.mark.parametrize(
+    "decoders",
+    [
+        [SPACES, {"type": "ByteFallback"}, {"type": "Fuse"}],
+        [{"type": "Sequence", "decoders": [{"type": "ByteFallback"}, METASPACE]}],
+        [SPACES, {"type": "Fuse"}],
+        [METASPACE],
+    ],
+)
+def test_forms_of_decoders(decoders: list[dict[str, object]]) -> None:
+    definition = json.loads(llama_like().to_str())
+    definition["decoder"] = {"type": "Sequence", "decoders": decoders}
+    theirs = FastTokenizer.from_str(json.dumps(definition))
+    ours = Tokenizer(json.dumps(definition))
+    for text in ("ab b", "é a", "😀"):
+        ids = theirs.encode(text, add_special_tokens=False).ids
+        decoded = b"".join(map(ours.token_bytes, ids)).decode().removeprefix(" ")
+        assert decoded == theirs.decode(ids).removeprefix(" ")
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"type": "Replace", "pattern": {"String": "a"}, "content": "b"},
+        {"type": "Strip", "content": " ", "start": 0, "stop": 1},
+        METASPACE | {"replacement": "_"},
+        {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+    ],
+)
+def test_decoders_that_do_more_than_is_followed_are_refused(step: dict[str, object]) -> None:
+    definition = json.loads(llama_like().to_str())
+    definition["decoder"]["decoders"].append(step)
+    with pytest.raises(TokenizerFilesError, match=f"not supported .*{step['type']}"):
+        Tokenizer(json.dumps(definition))
+
+
+@pytest.mark.parametrize(
+    "normalizer",
+    [
+        normalizers.Lowercase(),
+        normalizers.NFKC(),
+        normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()]),
+        normalizers.BertNormalizer(),
+    ],
+)
+def test_reserved_words_that_others_are_normalised_to_are_refused(
+    normalizer: normalizers.Normalizer,
+) -> None:
+    """What spells them could not be told from any other text."""
+    definition = make_tokenizer()
+    definition.normalizer = normalizer
+    Tokenizer(definition.to_str())
+    fields = json.loads(definition.to_str())
+    fields["added_tokens"][4]["normalized"] = True
+    with pytest.raises(TokenizerFilesError, match="'<image>' is found in text that is normalised"):
+        Tokenizer(json.dumps(fields))
 
 
 def test_s27_guarding_takes_linear_time() -> None:
