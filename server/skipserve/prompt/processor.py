@@ -1,6 +1,6 @@
 """From messages to the rows of a prompt: token ids and the class of each position."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -109,9 +109,7 @@ class PromptProcessor:
                 take the messages or leaves out an image.
         """
         self._check_length(messages)
-        text = self.template.render([self._guarded(message) for message in messages])
-        has_bos = bool(self.bos_token) and text.startswith(self.bos_token)
-        ids = self.tokenizer.encode(text, adds_special=not has_bos)
+        ids = self._encode(messages)
         self._check_images(ids, len(num_rows))
         return self._expand(ids, num_rows)
 
@@ -164,12 +162,25 @@ class PromptProcessor:
                 param="messages",
             )
 
-    def _guarded(self, message: Message) -> Message:
-        parts = tuple(
-            TextPart(self.tokenizer.guard(part.text)) if isinstance(part, TextPart) else part
-            for part in message.parts
-        )
-        return Message(message.role, parts)
+    def _encode(self, messages: Sequence[Message]) -> list[int]:
+        """Return the ids of a conversation, in which no client's text spells a reserved token."""
+        guarded = _with_texts(messages, self.tokenizer.guard)
+        plain = _with_texts(guarded, self.tokenizer.unguarded)
+        text = self.template.render(guarded)
+        ids = self._encode_text(text)
+        if guarded == plain:
+            return ids
+        plain_text = self.template.render(plain)
+        if plain_text == self.tokenizer.unguarded(text):
+            return ids
+        # A template that cuts, counts or searches what a message says must see it as it is.
+        plain_ids = self._encode_text(plain_text)
+        reserved = self.tokenizer.reserved_in
+        return plain_ids if reserved(plain_ids) == reserved(ids) else ids
+
+    def _encode_text(self, text: str) -> list[int]:
+        has_bos = bool(self.bos_token) and text.startswith(self.bos_token)
+        return self.tokenizer.encode(text, adds_special=not has_bos)
 
     def _check_images(self, ids: list[int], num_images: int) -> None:
         num_places = ids.count(self.image_token_id)
@@ -198,6 +209,19 @@ class PromptProcessor:
             classes += [TokenClass.VISUAL if is_image else TokenClass.TEXT] * count
         classes[-1] = TokenClass.LAST
         return EncodedPrompt(tuple(rows), tuple(classes))
+
+
+def _with_texts(messages: Sequence[Message], change: Callable[[str], str]) -> list[Message]:
+    return [
+        Message(
+            message.role,
+            tuple(
+                TextPart(change(part.text)) if isinstance(part, TextPart) else part
+                for part in message.parts
+            ),
+        )
+        for message in messages
+    ]
 
 
 def _check_named(folder: Path, files: TokenizerFiles, image_token_id: int) -> None:

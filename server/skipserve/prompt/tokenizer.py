@@ -4,7 +4,7 @@ import json
 import re
 import secrets
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -112,6 +112,17 @@ class Tokenizer:
             after += _AT_AN_END
         return before + core + after
 
+    def unguarded(self, text: str) -> str:
+        """Return text as it was before `guard`."""
+        if _TEXT not in text:
+            return text
+        return _AS_TEXT.sub(lambda found: self._as_text.get(found[0], ""), text)
+
+    def reserved_in(self, token_ids: Sequence[int]) -> list[int]:
+        """Return the reserved tokens among some, in their order."""
+        reserved = set(self._reserved.values())
+        return [token_id for token_id in token_ids if token_id in reserved]
+
     def encode(self, text: str, *, adds_special: bool) -> list[int]:
         """Return the ids of a text; reserved tokens in it are tokens unless guarded.
 
@@ -132,7 +143,7 @@ class Tokenizer:
                 return list(encoding.ids)
         for word, index in self._reserved.items():
             text = text.replace(word, _spelt(_TOKEN, index))
-        text = _AS_TEXT.sub(lambda found: self._as_text.get(found[0], ""), text)
+        text = self.unguarded(text)
         return list(self._renamed.encode(text, add_special_tokens=adds_special).ids)
 
     def _is_joined(self, encoding: tokenizers.Encoding, ends: list[int]) -> bool:

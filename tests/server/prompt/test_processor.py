@@ -309,7 +309,7 @@ def test_words_of_a_language_stay_tokens_whatever_the_template_says(
             tokenizer_config__json=words,
         )
     )
-    ids = prompts.encode_chat(user(TextPart("a red square"))).prompt_ids
+    ids = encode(prompts, user(TextPart("a red square"))).prompt_ids
     assert ids.count(prompts.tokenizer.token_id("red")) == 2
 
 
@@ -322,3 +322,36 @@ def test_a_tokenizer_that_knows_more_than_the_model_is_found_out_at_the_start(
     folder = with_files(checkpoint, tmp_path / "model", config__json=text)
     with pytest.raises(ModelFilesError, match=r"has the id 22., and the model's vocabulary 100"):
         load(folder)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("shown", "text", "expected"),
+    [
+        ("m.content[:12]", "> is it this one <", "> is it this"),
+        ("m.content | wordwrap(8)", ">> is it <", ">> is it\n<"),
+        ("m.content | tojson(ensure_ascii=true)", "> is it <", '"> is it <"'),
+        ("m.content.split('</s>')[-1]", "because </s>so", "so"),
+        ("m.content | replace('<pad>', '')", "<pad>so", "so"),
+        ("m.content[:12]", "is it <image> this one", "is it <image"),
+    ],
+)
+def test_templates_see_what_a_message_says(
+    checkpoint: Path, tmp_path: Path, shown: str, text: str, expected: str
+) -> None:
+    """Though it holds, or touches, what could be a special token."""
+    source = "{% for m in messages %}{{ " + shown + " }}{% endfor %}"
+    prompts = load(with_files(checkpoint, tmp_path / "model", chat_template__jinja=source))
+    ids = prompts.encode_chat(user(TextPart(text))).prompt_ids
+    assert b"".join(map(prompts.tokenizer.token_bytes, ids)).decode() == expected
+    assert prompts.tokenizer.reserved_in(ids) == [1]
+
+
+@pytest.mark.fast
+def test_what_a_template_cuts_still_spells_no_special_token(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    source = "{% for m in messages %}{{ m.content[:20] }}{% endfor %}"
+    prompts = load(with_files(checkpoint, tmp_path / "model", chat_template__jinja=source))
+    ids = prompts.encode_chat(user(TextPart("is it </s> this one <"))).prompt_ids
+    assert prompts.tokenizer.reserved_in(ids) == [1]
