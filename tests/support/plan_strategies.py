@@ -1,4 +1,4 @@
-"""Hypothesis strategies for plans of any content."""
+"""Plans for tests: Hypothesis strategies for any, and one that is nearly full."""
 
 from hypothesis import strategies as st
 
@@ -23,3 +23,12 @@ def columns(draw: st.DrawFn, num_layers: int) -> Column:
 def plans(num_layers: int) -> st.SearchStrategy[Plan]:
     """Draw a plan for a model of `num_layers` blocks."""
     return st.tuples(*(columns(num_layers) for _ in TokenClass)).map(Plan)
+
+
+def without_generated_ffn(num_layers: int, layer: int) -> Plan:
+    """Return the full plan, but that generated rows have no FFN at one layer."""
+    columns = list(Plan.full(num_layers).columns)
+    cells = list(columns[TokenClass.GENERATED])
+    cells[layer] = Cell(ffn=Ffn.NONE)
+    columns[TokenClass.GENERATED] = tuple(cells)
+    return Plan(tuple(columns))

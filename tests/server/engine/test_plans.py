@@ -4,6 +4,7 @@ from itertools import islice, product
 
 import numpy as np
 import pytest
+from plan_strategies import without_generated_ffn
 
 from skipserve.engine.plans import (
     NUM_CLASSES,
@@ -47,12 +48,7 @@ def test_a_frozen_row_projects_keys_and_values_alone() -> None:
 
 
 def _without_ffn(layer: int) -> Plan:
-    """Return the plan of three layers in which generated rows have no FFN at one."""
-    columns = list(FULL.columns)
-    generated = list(columns[TokenClass.GENERATED])
-    generated[layer] = Cell(ffn=Ffn.NONE)
-    columns[TokenClass.GENERATED] = tuple(generated)
-    return Plan(tuple(columns))
+    return without_generated_ffn(3, layer)
 
 
 def _generated(*entries: PlanEntry) -> np.ndarray:

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from plan_strategies import plans
+from plan_strategies import plans, without_generated_ffn
 
 from skipserve.engine.plans import NUM_CLASSES, PlanEntry, PlanTable, plan_work
 from skipserve.engine.rows import HostRows
 from skipserve.model.batch import Every, Work
-from skipserve_policies.plan import Cell, Ffn, Plan, TokenClass
+from skipserve_policies.plan import Plan, TokenClass
 
 pytestmark = pytest.mark.fast
 
@@ -18,12 +18,7 @@ FULL = Plan.full(3)
 
 
 def _without_ffn(layer: int) -> Plan:
-    """Return the plan of three layers in which generated rows have no FFN at one."""
-    columns = list(FULL.columns)
-    generated = list(columns[TokenClass.GENERATED])
-    generated[layer] = Cell(ffn=Ffn.NONE)
-    columns[TokenClass.GENERATED] = tuple(generated)
-    return Plan(tuple(columns))
+    return without_generated_ffn(3, layer)
 
 
 def _generated(*indexes: int) -> np.ndarray:

@@ -18,6 +18,7 @@ import children
 import pytest
 import torch
 from patience import slowness
+from plan_strategies import without_generated_ffn
 from prometheus_client import CollectorRegistry
 from tiny_llava import make_checkpoint
 
@@ -40,7 +41,7 @@ from skipserve.service.ipc import spec_to_json
 from skipserve.service.local import EngineService, _to_error
 from skipserve.service.messages import Submit, ToEngine
 from skipserve_policies.flops import prompt_classes
-from skipserve_policies.plan import Cell, Ffn, Plan, TokenClass, trim
+from skipserve_policies.plan import Plan, TokenClass, trim
 
 T = TypeVar("T")
 NUM_LAYERS = 4
@@ -126,11 +127,8 @@ async def _tokens(service: EngineService, request: Request) -> list[int | None]:
 
 def _without_ffn(config: ModelConfig, request_id: str, layer: int) -> Request:
     """Return a request whose plan skips the FFN of generated rows at one layer."""
-    columns = list(Plan.full(NUM_LAYERS).columns)
-    cells = list(columns[TokenClass.GENERATED])
-    cells[layer] = Cell(ffn=Ffn.NONE)
-    columns[TokenClass.GENERATED] = tuple(cells)
-    return replace(_request(config, request_id), plan=trim(Plan(tuple(columns))))
+    plan = without_generated_ffn(NUM_LAYERS, layer)
+    return replace(_request(config, request_id), plan=trim(plan))
 
 
 def test_a_plan_is_sent_once(
