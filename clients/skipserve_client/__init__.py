@@ -13,6 +13,7 @@ from skipserve_client.errors import (
     ConnectionFailedError,
     PictureError,
     ProtocolError,
+    UnsendableError,
 )
 from skipserve_client.messages import ImageSource, Message, image_data_uri, question_messages
 from skipserve_client.replies import (
@@ -48,6 +49,7 @@ __all__ = [
     "Timings",
     "TokenLogprob",
     "TopLogprob",
+    "UnsendableError",
     "Usage",
     "image_data_uri",
     "question_messages",

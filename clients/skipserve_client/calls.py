@@ -11,7 +11,12 @@ from httpx_retries import Retry
 from httpx_sse import SSEError
 from pydantic import ValidationError
 
-from skipserve_client.errors import ApiError, ConnectionFailedError, ProtocolError
+from skipserve_client.errors import (
+    ApiError,
+    ConnectionFailedError,
+    ProtocolError,
+    UnsendableError,
+)
 from skipserve_client.messages import Message
 from skipserve_client.replies import Answer, ModelInfo, Page, PolicyInfo, StreamedReply
 from skipserve_policies.schema import SkipPolicy
@@ -68,6 +73,28 @@ class Call(Generic[T]):
     path: str
     read: Callable[[Any], T]
     body: dict[str, Any] | None = None
+
+    @property
+    def content(self) -> bytes | None:
+        """The body as it is sent.
+
+        Raises:
+            UnsendableError: a field of it cannot be written as JSON.
+        """
+        if self.body is None:
+            return None
+        fields = [_field_as_json(name, value) for name, value in self.body.items()]
+        return b"{" + b",".join(fields) + b"}"
+
+
+def _field_as_json(name: str, value: object) -> bytes:
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return f"{json.dumps(name)}:{text}".encode()
+    except UnicodeEncodeError as error:
+        raise UnsendableError(f"{name}: a text in it is not valid Unicode") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UnsendableError(f"{name}: this cannot be written as JSON: {error}") from error
 
 
 def chat_call(messages: Sequence[Message], options: ChatOptions) -> Call[Answer]:
@@ -202,5 +229,17 @@ def retry_rule(max_retries: int) -> Retry:
 
 
 def http_headers(api_key: str | None) -> dict[str, str]:
-    """Return the headers of every call."""
-    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    """Return the headers of every call.
+
+    Raises:
+        UnsendableError: no header can hold the key.
+    """
+    headers = {"Content-Type": "application/json"}
+    if api_key:
+        if not api_key.isascii() or not api_key.isprintable():
+            raise UnsendableError(
+                "the API key holds characters that cannot be sent: it may have letters, digits and "
+                "signs of ASCII alone, and no line break"
+            )
+        headers["Authorization"] = f"Bearer {api_key}"
+    return headers

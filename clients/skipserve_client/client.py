@@ -146,7 +146,7 @@ class SkipserveClient:
         """Answer a chat piece by piece; leaving the block cancels the rest."""
         call = chat_stream_call(messages, options)
         with connection_errors(self.url):
-            request = self._http.build_request(call.method, call.path, json=call.body)
+            request = self._http.build_request(call.method, call.path, content=call.content)
             response = self._http.send(request, stream=True)
         try:
             if response.is_error:
@@ -177,7 +177,7 @@ class SkipserveClient:
 
     def _run(self, call: Call[T]) -> T:
         with connection_errors(self.url):
-            response = self._http.request(call.method, call.path, json=call.body)
+            response = self._http.request(call.method, call.path, content=call.content)
         return read_reply(call, response)
 
 
@@ -228,7 +228,7 @@ class AsyncSkipserveClient:
         """Answer a chat piece by piece; leaving the block cancels the rest."""
         call = chat_stream_call(messages, options)
         with connection_errors(self.url):
-            request = self._http.build_request(call.method, call.path, json=call.body)
+            request = self._http.build_request(call.method, call.path, content=call.content)
             response = await self._http.send(request, stream=True)
         try:
             if response.is_error:
@@ -261,5 +261,5 @@ class AsyncSkipserveClient:
 
     async def _run(self, call: Call[T]) -> T:
         with connection_errors(self.url):
-            response = await self._http.request(call.method, call.path, json=call.body)
+            response = await self._http.request(call.method, call.path, content=call.content)
         return read_reply(call, response)

@@ -1,6 +1,8 @@
 """The group of all `skipserve` commands: heavy ones load late, errors are one line."""
 
+import errno
 from collections.abc import Mapping
+from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -70,6 +72,14 @@ class CommandGroup(TyperGroup):
         entry_point = _found().get(cmd_name)
         return _load(entry_point) if entry_point else None
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that is asked for; where there is none, name the nearest."""
+        if args and self.get_command(ctx, args[0]) is None:
+            near = get_close_matches(args[0], self.list_commands(ctx), n=1)
+            if near and not ctx.resilient_parsing:
+                ctx.fail(f"No such command {args[0]!r}; is it {near[0]}?")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write every command with its whole first sentence."""
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
@@ -91,7 +101,11 @@ class CommandGroup(TyperGroup):
             _complain(str(error))
             raise typer.Exit(error.exit_code) from error
         except (ClientError, PolicyError) as error:
-            _complain(f"{error}{_key_hint(error)}")
+            _complain(told(error))
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # whoever read has read enough
+            _complain(f"{error.filename or 'the output'}: {error.strerror or error}")
         except ModuleNotFoundError as error:
             _complain(_missing(ctx.invoked_subcommand or "", error))
         raise typer.Exit(1)
@@ -138,11 +152,11 @@ def _missing(command: str, error: ModuleNotFoundError) -> str:
     return f"{command} needs the module {error.name}: run pip install 'skipserve[{extra}]'"
 
 
-def _key_hint(error: Exception) -> str:
-    """Return how a command is given a key, where the server asks for one or wants another."""
+def told(error: Exception) -> str:
+    """Return what an error says, and how a command is given a key where the server wants one."""
     if isinstance(error, ApiError) and error.status == _UNAUTHORIZED:
-        return "; give the key with --api-key, or in SKIPSERVE_API_KEY"
-    return ""
+        return f"{error}; give the key with --api-key, or in SKIPSERVE_API_KEY"
+    return str(error)
 
 
 def _complain(message: str) -> None:

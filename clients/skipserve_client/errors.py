@@ -5,6 +5,7 @@ ClientError
  +- ApiError                the server answered with an error
  +- ProtocolError           the answer is not one of skipserve's
  +- PictureError            the picture cannot be read or is of no known kind
+ +- UnsendableError         what is asked cannot be written as a request
 """
 
 import json
@@ -26,6 +27,10 @@ class ProtocolError(ClientError):
 
 class PictureError(ClientError):
     """A picture cannot be read or is of no known kind."""
+
+
+class UnsendableError(ClientError):
+    """What is asked cannot be written as a request: a key no header can hold, a field no JSON."""
 
 
 class ApiError(ClientError):

@@ -3,7 +3,7 @@
 import base64
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,7 +23,10 @@ _SIGNATURES = {
 class Picture(Protocol):
     """A `PIL.Image.Image`, as far as it is needed here."""
 
-    def save(self, fp: io.BytesIO, format: str) -> None:
+    def getexif(self) -> MutableMapping[int, Any]:
+        """Return what a camera noted."""
+
+    def save(self, fp: io.BytesIO, format: str, **options: Any) -> None:
         """Write the picture as a file of the given format."""
 
 
@@ -35,12 +38,19 @@ def image_data_uri(image: ImageSource) -> str:
     """Return a picture as a data URI; a string that is one already is returned as it is.
 
     Raises:
-        PictureError: the file cannot be read, or is not JPEG, PNG, WebP, GIF or BMP.
+        PictureError: the file cannot be read, or is not JPEG, PNG, WebP, GIF or BMP; or it is no
+            picture at all.
     """
     if isinstance(image, str) and image.startswith("data:"):
         return image
     data = _picture_bytes(image)
-    return f"data:{_media_type(data)};base64,{base64.b64encode(data).decode()}"
+    media_type = _media_type(data)
+    if media_type is None:
+        name = os.fspath(image) if isinstance(image, str | os.PathLike) else "the picture"
+        raise PictureError(
+            f"{name} is not a JPEG, PNG, WebP, GIF or BMP file" if data else f"{name} is empty"
+        )
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
 def question_messages(image: ImageSource, question: str) -> list[Message]:
@@ -62,18 +72,31 @@ def _picture_bytes(image: ImageSource) -> bytes:
     if isinstance(image, str | os.PathLike):
         try:
             return Path(image).read_bytes()
-        except OSError as error:
-            reason = error.strerror or "it cannot be read"
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise PictureError(f"no picture at {os.fspath(image)}: {reason}") from error
+    if not hasattr(image, "getexif"):
+        raise PictureError(
+            "a picture is a path, the bytes of a picture file or a PIL image; this is of type "
+            f"{type(image).__name__}"
+        )
+    return _as_png(image)
+
+
+def _as_png(image: Picture) -> bytes:
+    """Return the file of a PIL image, with the turn that a camera noted in it."""
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
+    try:
+        image.save(buffer, format="PNG", exif=image.getexif())
+    except Exception as error:  # whatever Pillow makes of a mode or size that PNG does not know
+        raise PictureError(f"the picture cannot be sent as PNG: {error}") from error
     return buffer.getvalue()
 
 
-def _media_type(data: bytes) -> str:
+def _media_type(data: bytes) -> str | None:
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "image/webp"
     for signature, media_type in _SIGNATURES.items():
         if data.startswith(signature):
             return media_type
-    raise PictureError("the picture is not a JPEG, PNG, WebP, GIF or BMP file")
+    return None

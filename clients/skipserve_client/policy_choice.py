@@ -78,6 +78,8 @@ def _next(text: str, flag: str) -> tuple[list[Any], str]:
 
 def _choice(value: object, flag: str) -> PolicyChoice:
     if isinstance(value, str) and value:
+        if not value.isprintable():  # such as half of a character, which nothing could be sent with
+            raise CommandError(f"{flag}: {value!r} cannot name a policy")
         return PolicyChoice(value, value)
     if not isinstance(value, dict):
         raise CommandError(

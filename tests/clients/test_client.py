@@ -4,6 +4,7 @@ import asyncio
 import base64
 import inspect
 import io
+import math
 import socket
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from skipserve_client import (
     PictureError,
     ProtocolError,
     SkipserveClient,
+    UnsendableError,
 )
 from skipserve_policies.schema import SkipPolicy
 
@@ -203,6 +205,29 @@ def test_retries_end(server: ScriptedServer) -> None:
         _Sync(server.url, max_retries=1).call("models")
     assert (raised.value.status, raised.value.retry_after_seconds) == (503, 0.0)
     assert len(server.received) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": math.nan}, "temperature: this cannot be written as JSON"),
+        ({"model": Path("demo")}, "model: .* PosixPath is not JSON serializable"),
+        ({"stop": "\ud800"}, "stop: a text in it is not valid Unicode"),
+    ],
+)
+def test_what_cannot_be_sent_is_named(form: Any, options: dict[str, Any], message: str) -> None:
+    asking = form("http://127.0.0.1:9")
+    with pytest.raises(UnsendableError, match=message):
+        asking.stream(PICTURE, "?", **options)
+    with pytest.raises(UnsendableError, match=message):
+        asking.call("ask", PICTURE, "?", **options)
+
+
+@pytest.mark.parametrize("key", ["\u00e9", "secret\n", "\udcff"])
+def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(form: Any, key: str) -> None:
+    with pytest.raises(UnsendableError, match="the API key holds characters") as caught:
+        form("http://127.0.0.1:9", api_key=key).call("models")
+    assert key.strip() not in str(caught.value)
 
 
 def test_no_server_is_a_failed_connection(form: Any) -> None:

@@ -32,6 +32,10 @@ def locked(status: int) -> None:
 
     raise ApiError(status, "no")
 
+def full(filename: str) -> None:
+    """Meets a disk without room."""
+    raise OSError(28, "No space left", filename or None)
+
 @tools.command()
 def hammer() -> None:
     typer.echo("bang")
@@ -48,6 +52,7 @@ def _plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "shout": "plugin_of_a_test:shout",
         "late": "plugin_of_a_test:late",
         "locked": "plugin_of_a_test:locked",
+        "full": "plugin_of_a_test:full",
         "tools": "plugin_of_a_test:tools",
         "train": "broken_plugin_of_a_test:train",
     }
@@ -99,3 +104,21 @@ def test_a_server_that_wants_a_key_is_told_with_how_to_give_it() -> None:
     told = run("locked", "401").stderr
     assert told == ("error: no (HTTP 401); give the key with --api-key, or in SKIPSERVE_API_KEY\n")
     assert run("locked", "403").stderr == "error: no (HTTP 403)\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("shuot", "shout"), ("onw", "own"), ("tool", "tools")]
+)
+def test_a_misspelt_command_is_told_with_the_nearest(typed: str, meant: str) -> None:
+    result = run(typed)
+    assert result.exit_code == 2
+    assert f"No such command {typed!r}; is it {meant}?" in result.stderr
+
+
+def test_a_command_like_none_is_only_unknown() -> None:
+    assert "No such command 'xyzzy'." in run("xyzzy").stderr
+
+
+def test_what_cannot_be_written_is_one_line() -> None:
+    assert run("full", "a.json").stderr == "error: a.json: No space left\n"
+    assert run("full", "").stderr == "error: the output: No space left\n"

@@ -54,6 +54,8 @@ def test_what_is_spelt_out_has_a_label_of_its_own() -> None:
         ("[1]", "names of policies"),
         ("[[{}]]", "names of policies"),
         ('""', "names of policies"),
+        ("full\nhalf", "cannot name a policy"),
+        ('"\\ud800"', "cannot name a policy"),
         ("{rules", "neither a name nor valid JSON"),
         ('{"rules": []} full', "a comma is missing before 'full'"),
         ("[" * 100_000, "neither a name nor valid JSON"),

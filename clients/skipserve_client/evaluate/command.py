@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -122,17 +123,28 @@ def evaluate(  # noqa: PLR0913, PLR0917 (an argument a flag)
     evaluation = session.carry_out(order)
     found = results.evaluation_json(evaluation)
     pointer: dict[str, Any] = {"records": None if output is None else str(output)}
-    if summary is not None:
-        summary.write_text(_text(found | pointer) + "\n")
-    if plot is not None:
-        from skipserve_client.evaluate.plot import draw  # noqa: PLC0415
-
-        draw(evaluation, plot)
+    # First what cannot be lost any more, should the files not be written.
     if as_json:
         answers = {} if output is not None else {"answers": results.answers_json(evaluation)}
         typer.echo(_text(found | pointer | answers))
     else:
         results.show(evaluation, _console())
+    if summary is not None:
+        with _writing(summary, "--summary"):
+            summary.write_text(_text(found | pointer) + "\n", "utf-8")
+    if plot is not None:
+        from skipserve_client.evaluate.plot import draw  # noqa: PLC0415
+
+        with _writing(plot, "--plot"):
+            draw(evaluation, plot)
+
+
+@contextmanager
+def _writing(path: Path, flag: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CommandError(f"{flag} {path} cannot be written: {error.strerror or error}") from error
 
 
 def _text(value: Mapping[str, Any]) -> str:

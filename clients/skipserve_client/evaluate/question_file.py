@@ -1,10 +1,12 @@
 """Reads questions of one's own: a JSONL file, with pictures beside it, checked as a whole."""
 
+import contextlib
 import difflib
 import json
 import os
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,9 +35,13 @@ def _as_answers(value: object) -> object:
     return [_as_text(item) for item in (value if isinstance(value, list) else [value])]
 
 
-def _check_not_blank(text: str) -> str:
+def _check_text(text: str) -> str:
     if not text.strip():
         raise ValueError("is blank")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("is not valid Unicode: it holds half of a character") from error
     return text
 
 
@@ -45,9 +51,9 @@ def _check_answers(answers: tuple[str, ...]) -> tuple[str, ...]:
     return answers
 
 
-_Text = Annotated[str, BeforeValidator(_as_text), AfterValidator(_check_not_blank)]
+_Text = Annotated[str, BeforeValidator(_as_text), AfterValidator(_check_text)]
 _Answers = Annotated[
-    tuple[Annotated[str, AfterValidator(_check_not_blank)], ...],
+    tuple[Annotated[str, AfterValidator(_check_text)], ...],
     BeforeValidator(_as_answers),
     AfterValidator(_check_answers),
 ]
@@ -88,7 +94,8 @@ def file_samples(path: Path, count: int | None = None) -> tuple[Sample, ...]:
     file = path / _NAME if path.is_dir() else path
     samples, faults = list[Sample](), list[str]()
     check_picture = lru_cache(maxsize=None)(_check_picture)
-    for index, (number, text) in enumerate(_lines(file)):
+    lines = _lines(file)
+    for index, (number, text) in enumerate(lines):
         try:
             line = _read(text)
             picture = file.parent / line.image
@@ -108,7 +115,7 @@ def file_samples(path: Path, count: int | None = None) -> tuple[Sample, ...]:
             )
         )
     if faults:
-        raise CommandError(_listed(faults))
+        raise CommandError(_one_document(file, lines) or _listed(faults))
     return tuple(samples[:count])
 
 
@@ -129,6 +136,17 @@ def _lines(file: Path) -> list[tuple[int, str]]:
     if not found:
         raise CommandError(f"{file} holds no question")
     return found
+
+
+def _one_document(file: Path, lines: Sequence[tuple[int, str]]) -> str | None:
+    """Say so where lines that are no JSON by themselves are JSON together; else None."""
+    try:
+        json.loads(lines[0][1])
+    except (ValueError, RecursionError):
+        with contextlib.suppress(ValueError, RecursionError):
+            json.loads("\n".join(line for _, line in lines))
+            return f"{file} is JSON over several lines; put each question on one, without a list"
+    return None
 
 
 def _listed(faults: list[str]) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from skipserve_client.client import AsyncSkipserveClient
@@ -18,7 +19,9 @@ from skipserve_client.replies import Answer
 # A policy's label, and a question's place in the data.
 Place = tuple[str, int]
 
-_SERVERS_FAULT = 500
+# What a server says of a question: not of a key, a route, its load or itself.
+_OF_QUESTIONS = {400, 413, 422}
+_POLICY = "skip_policy"
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,15 @@ class Runner:
 
         Raises:
             ClientError: the server cannot be reached, or refuses the request.
+            CommandError: it refuses the question, or a policy that it may not.
         """
-        try:
-            await self._ask(sample.messages(), policy, "warm-up")
-        except ApiError as error:
-            if may_refuse and error.param == "skip_policy":
+        with _naming(sample, policy):
+            try:
+                await self._ask(sample.messages(), policy, "warm-up")
+            except ApiError as error:
+                if not may_refuse or error.param != _POLICY:
+                    raise
                 return error.message
-            raise
         return None
 
     async def run(
@@ -71,7 +76,7 @@ class Runner:
 
         Raises:
             ClientError: the server cannot be reached, or refuses a request.
-            CommandError: it refuses a question.
+            CommandError: it refuses a question or a policy.
         """
         jobs = _jobs(samples, policies, kept)
 
@@ -87,12 +92,8 @@ class Runner:
             raise errors.exceptions[0] from None
 
     async def _record(self, job: Job) -> Record:
-        try:
+        with _naming(job.sample, job.policy):
             answer = await self._ask(job.messages, job.policy)
-        except ApiError as error:
-            if error.status >= _SERVERS_FAULT:
-                raise
-            raise CommandError(f"{job.sample.name}: {error}") from error
         return Record.of(job.sample, job.digest, job.policy.label, answer, self.conditions)
 
     async def _ask(
@@ -106,6 +107,22 @@ class Runner:
             temperature=0.0,
             max_tokens=self.conditions.max_tokens,
         )
+
+
+@contextmanager
+def _naming(sample: Sample, policy: PolicyChoice) -> Iterator[None]:
+    """Name the question or the policy, where that is what the server refuses.
+
+    Raises:
+        CommandError: it is.
+    """
+    try:
+        yield
+    except ApiError as error:
+        is_policy = error.param == _POLICY
+        if error.status not in _OF_QUESTIONS or (is_policy and policy.label in error.message):
+            raise
+        raise CommandError(f"{policy.label if is_policy else sample.name}: {error}") from error
 
 
 def _jobs(

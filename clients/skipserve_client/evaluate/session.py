@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from skipserve_client.client import AsyncSkipserveClient
-from skipserve_client.command_group import CommandError, InterruptedCommandError
+from skipserve_client.command_group import CommandError, InterruptedCommandError, told
 from skipserve_client.errors import ClientError
 from skipserve_client.evaluate.own_server import own_server
 from skipserve_client.evaluate.question_file import file_samples
@@ -171,7 +171,7 @@ class _Asking:
                 if not self.file.records:
                     raise
                 going_on = _how_to_go_on(self.file, self.order)
-                raise CommandError(f"{error}; {going_on}") from error
+                raise CommandError(f"{told(error)}; {going_on}") from error
         complete = self.file.kept(self.samples, [it.label for it in choices], conditions)
         return _evaluation(choices, complete.values(), left_out, conditions)
 

@@ -100,6 +100,9 @@ def test_blank_lines_and_other_systems_marks_are_passed_over(write: Writer) -> N
         (LINE | {"answer": ["a", {}]}, "answer is not a text"),
         (LINE | {"answer": " "}, "answer is blank"),
         (LINE | {"question": ""}, "question is blank"),
+        (LINE | {"question": "\ud800?"}, "question is not valid Unicode"),
+        (LINE | {"answer": ["2", "\udfff"]}, "answer is not valid Unicode"),
+        (LINE | {"id": "\ud800"}, "id is not valid Unicode"),
         (LINE | {"question": ["a"]}, "question is not a text"),
         (LINE | {"typ": "colour"}, "typ is not a field: type is"),
         (LINE | {"image": "none.png"}, "image: there is no file"),
@@ -120,6 +123,12 @@ def test_every_fault_has_a_line_up_to_a_limit(write: Writer) -> None:
     *told, last = faults_of(write(LINE, *["{oops"] * 30))
     assert [fault.partition(":")[0] for fault in told] == [f"line {n}" for n in range(2, 22)]
     assert last == "... and 10 more faults"
+
+
+@pytest.mark.parametrize("value", [LINE, [LINE, LINE]])
+def test_json_over_several_lines_is_one_fault(write: Writer, value: object) -> None:
+    (fault,) = faults_of(write(json.dumps(value, indent=1)))
+    assert fault.endswith("is JSON over several lines; put each question on one, without a list")
 
 
 def test_other_fields_are_not_looked_at(write: Writer) -> None:

@@ -1,11 +1,12 @@
 """Runs questions against a scripted server that knows some of the answers."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
 from PIL import Image
-from scripted_server import ScriptedServer
+from scripted_server import Scripted, ScriptedServer
 
 from skipserve_client import ApiError, AsyncSkipserveClient, ConnectionFailedError
 from skipserve_client.command_group import CommandError
@@ -69,6 +70,11 @@ def refusal(server: ScriptedServer, policy: str, *, may_refuse: bool) -> str | N
     return asyncio.run(asking())
 
 
+def refuses(server: ScriptedServer, status: int, param: str | None) -> None:
+    fault = {"message": "refused", "type": "some_error", "param": param, "code": status}
+    server.answers(Scripted({"error": fault}, status))
+
+
 def bodies(server: ScriptedServer) -> list[dict[str, Any]]:
     return [received.body for received in server.received]
 
@@ -129,8 +135,29 @@ def test_a_misfit_is_told_or_an_error(knowing: ScriptedServer) -> None:
 
 
 def test_a_question_that_is_refused_is_named(knowing: ScriptedServer) -> None:
-    with pytest.raises(CommandError, match=r"riddle 0: misfit does not fit \(HTTP 400\)"):
+    refuses(knowing, 422, None)
+    with pytest.raises(CommandError, match=r"^riddle 0: refused \(HTTP 422\)$"):
+        run(knowing)
+    with pytest.raises(CommandError, match=r"^riddle 0: refused \(HTTP 422\)$"):
+        refusal(knowing, "full", may_refuse=True)
+
+
+def test_a_policy_that_is_refused_is_named_once(knowing: ScriptedServer) -> None:
+    with pytest.raises(ApiError, match=r"^misfit does not fit"):
         run(knowing, (PolicyChoice("misfit", "misfit"),))
+    refuses(knowing, 400, "skip_policy")
+    for ask in (run, partial(refusal, policy="full", may_refuse=False)):
+        with pytest.raises(CommandError, match=r"^full: refused \(HTTP 400\)$"):
+            ask(knowing)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
+def test_what_is_no_fault_of_a_question_is_raised_as_it_is(
+    knowing: ScriptedServer, status: int
+) -> None:
+    refuses(knowing, status, None)
+    with pytest.raises(ApiError, match=rf"^refused \(HTTP {status}\)$"):
+        run(knowing)
 
 
 def test_no_server_is_raised_as_it_is() -> None:

@@ -199,6 +199,27 @@ def test_without_a_file_answers_are_kept_where_a_run_breaks_off(
     assert len(read(file)) == 3
 
 
+def test_a_key_that_is_refused_in_between_is_no_fault_of_a_question(
+    server: ScriptedServer, reply: Replying, riddles: Path, output: Path
+) -> None:
+    breaks_off_after(server, reply, 1 + 3, lambda _: Scripted({"error": {"message": "no"}}, 401))
+    told = error_of(run(server, riddles, "--policies", "full", "--output", str(output)))
+    assert told.startswith("no (HTTP 401); give the key with --api-key, or in SKIPSERVE_API_KEY; ")
+    assert f"{output} keeps 3 answers" in told
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's file without room")
+@pytest.mark.parametrize("flag", ["--summary", "--plot"])
+def test_what_was_found_is_shown_though_a_file_cannot_be_written(
+    knowing: ScriptedServer, riddles: Path, tmp_path: Path, flag: str
+) -> None:
+    file = tmp_path / "full.svg"
+    file.symlink_to("/dev/full")
+    result = run(knowing, riddles, "--policies", "full", "--json", flag, str(file))
+    assert error_of(result) == f"{flag} {file} cannot be written: No space left on device"
+    assert len(json.loads(result.stdout)["answers"]) == NUM_RIDDLES
+
+
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_being_told_to_end_loses_nothing(
     server: ScriptedServer, reply: Replying, riddles: Path, output: Path, ending: signal.Signals
