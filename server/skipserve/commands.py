@@ -8,7 +8,7 @@ import inspect
 import logging
 import signal
 import socket
-from collections.abc import Awaitable, Generator, Sequence
+from collections.abc import Awaitable, Generator, Mapping, Sequence
 from ipaddress import ip_address
 from itertools import pairwise
 from typing import Annotated, Any
@@ -25,8 +25,14 @@ from skipserve.errors import EngineError
 from skipserve.hints import Hints
 from skipserve.logging_setup import set_up_logging
 from skipserve.model_folder import DEMO, StartError
-from skipserve.settings import LogFormat, Settings, SettingsFileError, find_log_format
-from skipserve_policies.faults import faults_of, plain_cause
+from skipserve.settings import (
+    LogFormat,
+    Settings,
+    SettingsFileError,
+    find_log_format,
+    variable_of,
+)
+from skipserve_policies.faults import Fault, faults_of, plain_cause
 
 logger = logging.getLogger("skipserve")
 _MAX_HEADER_BYTES = 32 * 1024
@@ -112,9 +118,16 @@ def _read_settings(flags: dict[str, Any]) -> Settings:
         return Settings(**flags)
     except ValidationError as error:
         faults = faults_of(error, Settings)
-        raise StartError("; ".join(map(str, faults))) from error
+        raise StartError("; ".join(_told(fault, flags) for fault in faults)) from error
     except (SettingsFileError, SettingsError) as error:
         raise StartError(str(error)) from error
+
+
+def _told(fault: Fault, flags: Mapping[str, Any]) -> str:
+    """Say what is wrong with a setting, and the variable that nobody may have thought of."""
+    names = [str(name) for name in fault.place[:1] if name not in flags]
+    variables = filter(None, map(variable_of, names))
+    return " ".join([str(fault), *(f"(in {variable})" for variable in variables)])
 
 
 def _refusal(message: str, log_format: LogFormat) -> typer.Exit:

@@ -32,7 +32,10 @@ _PREFIX = "SKIPSERVE_"
 _OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 # What the client reads.
 _CLIENT_VARIABLES = {_PREFIX + "URL"}
+# More than any machine has; libraries end the process where they cannot have so many.
+MAX_THREADS = 1024
 _MIB = 2**20
+_EMPTY_KEY = "the key is empty: give one, or leave the setting out"
 _LOOPBACK = {"localhost", "::1"}
 
 
@@ -75,7 +78,10 @@ class Settings(BaseSettings):
     dtype: Dtype = Field(Dtype.AUTO, description="Number type; auto takes the checkpoint's.")
     device: Device = Field(Device.AUTO, description="Where the model runs; auto finds a GPU.")
     num_threads: int | None = Field(
-        None, ge=1, le=1024, description="CPU threads of the engine; torch's choice if not set."
+        None,
+        ge=1,
+        le=MAX_THREADS,
+        description="CPU threads of the engine; torch's choice if not set.",
     )
     max_batch_tokens: int | None = Field(
         None, ge=16, le=2**20, description="Rows of one step; what suits the device if not set."
@@ -199,10 +205,15 @@ class Settings(BaseSettings):
     @classmethod
     def _split_keys(cls, value: Any) -> Any:
         """Take one text with commas, or several, as keys."""
+        if value is None:
+            raise ValueError(_EMPTY_KEY)
         keys = _split(value)
         # It would leave the server open unnoticed.
         if not keys and value not in ((), []):
-            raise ValueError("the key is empty: give one, or leave the setting out")
+            raise ValueError(_EMPTY_KEY)
+        # No request could bring it.
+        if not all(key.isascii() and key.isprintable() for key in keys):
+            raise ValueError("a key must be of letters, digits and signs of ASCII alone")
         return keys
 
     @field_validator("metrics_api_key")
@@ -277,6 +288,12 @@ def find_log_format(flags: Mapping[str, Any]) -> LogFormat:
     return LogFormat.TEXT
 
 
+def variable_of(name: str) -> str | None:
+    """Return the variable of the environment that says a setting; None if none does."""
+    wanted = _PREFIX + name.upper()
+    return next((variable for variable in os.environ if variable.upper() == wanted), None)
+
+
 def misspelt_variables() -> Iterator[str]:
     """Yield a line for each variable that looks like a setting and is none."""
     settings = {_PREFIX + name.upper() for name in Settings.model_fields}
@@ -286,12 +303,17 @@ def misspelt_variables() -> Iterator[str]:
             yield f"{name} is no setting" + (f"; is it {near[0]}?" if near else "")
 
 
-def _split(value: Any) -> Any:
-    """Return the parts of one text with commas, or of several; anything else as it is."""
-    texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, list | tuple):
-        return value
-    plain = (it.get_secret_value() if isinstance(it, SecretStr) else str(it) for it in texts)
+def _split(value: Any) -> list[str]:
+    """Return the parts of one text with commas, or of several.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    texts = value if isinstance(value, list | tuple) else [value]
+    # YAML's 0123 is the number 83: as a text it would be another key.
+    if not all(isinstance(text, str | SecretStr) for text in texts):
+        raise ValueError("this must be a text, or a list of texts: put it into quotes")
+    plain = (it.get_secret_value() if isinstance(it, SecretStr) else it for it in texts)
     return [part.strip() for text in plain for part in text.split(",") if part.strip()]
 
 
@@ -327,9 +349,13 @@ def _file_source(settings: type[BaseSettings], path: Path) -> PydanticBaseSettin
         raise SettingsFileError(f"the settings file {path} must end in .yaml, .yml or .toml")
     try:
         values = read(path.read_text("utf-8"))
+    except UnicodeDecodeError as error:
+        raise SettingsFileError(
+            f"the settings file {path} cannot be read: it is not UTF-8 text"
+        ) from error
     except (ValueError, OSError) as error:
         raise SettingsFileError(f"the settings file {path} cannot be read: {error}") from error
-    if not isinstance(values or {}, dict):
+    if not isinstance(values or {}, dict) or not all(isinstance(key, str) for key in values or ()):
         raise SettingsFileError(
             f"the settings file {path} cannot be read: it must be a mapping, such as port: 8000"
         )

@@ -212,6 +212,15 @@ def test_what_cannot_be_served_is_said(
     assert "dtype" in refused(capsys, model=model)
 
 
+def test_a_variable_at_fault_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("skipserve_port", "http")
+    told = "port: this must be a whole number"
+    assert refused(capsys) == f"{told} (in skipserve_port)\n"
+    assert refused(capsys, port="x") == f"{told}\n"
+
+
 def test_a_port_that_is_taken(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -77,7 +77,12 @@ def test_a_file_that_is_not_read(tmp_path: Path, name: str) -> None:
     [
         *(("a.yaml", b"port: ["), ("a.yaml", b"- port"), ("a.yaml", b"\xff"), ("a.toml", b"port")),
         *(("a.yaml", b"port: 1\nport: 2"), ("a.toml", b"port = 1\nport = 2"), ("a.yml", b"port")),
-        *(("a.yaml", b"model:\n\tdemo"), ("a.toml", b"\xff")),
+        *(
+            ("a.yaml", b"model:\n\tdemo"),
+            ("a.toml", b"\xff"),
+            ("a.yaml", b"1: 2"),
+            ("a.yaml", b"no: 1"),
+        ),
     ],
 )
 def test_a_file_that_is_broken(tmp_path: Path, name: str, text: bytes) -> None:
@@ -129,6 +134,20 @@ def test_a_misspelt_setting_in_a_file(tmp_path: Path) -> None:
 def test_values_out_of_range(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Settings(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["api_key", "metrics_api_key", "hot_policies"])
+@pytest.mark.parametrize("value", [83, [83], {"a": "b"}, [["a"]], True])
+def test_what_a_file_means_as_no_text_is_not_taken_for_one(name: str, value: object) -> None:
+    with pytest.raises(ValidationError, match="this must be a text, or a list of texts"):
+        Settings(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["api_key", "metrics_api_key"])
+@pytest.mark.parametrize("key", ["\u00e9", "a\nb", "good,\udcff"])
+def test_a_key_that_no_header_can_hold_locks_nobody_out(name: str, key: str) -> None:
+    with pytest.raises(ValidationError, match="letters, digits and signs of ASCII"):
+        Settings(**{name: key})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", sorted({*Settings.model_fields} - {"config", "secrets_folder"}))
