@@ -9,7 +9,7 @@ import torch
 
 from skipserve.engine.limits import EngineLimits
 from skipserve.model_folder import StartError
-from skipserve.settings import Dtype
+from skipserve.settings import MAX_THREADS, Dtype
 
 # What the command line calls them, what they are here, fields of `EngineLimits`, and how many of
 # these make one of those.
@@ -20,6 +20,11 @@ _LIMITS = {
     "no-cuda-graphs": ("uses_graphs=False", 1),
 }
 _COUNTS = ("max_batch_tokens", "max_running", "page_size", "kv_cache_bytes")
+_SWITCHES = {
+    "reuses_prefixes": (True, False),
+    "looks_ahead": (True, False, None),
+    "uses_graphs": (True, False, None),
+}
 _FLAG = re.compile(r"--([a-z]+(?:-[a-z]+)*)(?: (\d+(?:\.\d+)?))?")
 
 
@@ -64,15 +69,27 @@ def checked_device(device: object) -> str:
     return str(found)
 
 
-def checked_count(name: str, value: object) -> int:
-    """Return a whole number from 1 on.
+def checked_count(name: str, value: object, least: int = 1, most: float = math.inf) -> int:
+    """Return a whole number from `least` on.
+
+    Raises:
+        StartError: it is none, or more than `most`.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        reach = f"from {least} on" if most == math.inf else f"from {least} to {most}"
+        raise _wrong(name, value, f"a whole number {reach}")
+    return value
+
+
+def checked_threads(num_threads: object) -> int | None:
+    """Return a number of threads that a process can have; None leaves it to torch.
 
     Raises:
         StartError: it is none.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise _wrong(name, value, "a whole number from 1 on")
-    return value
+    if num_threads is None:
+        return None
+    return checked_count("num_threads", num_threads, most=MAX_THREADS)
 
 
 def checked_limits(limits: object) -> EngineLimits:
@@ -89,6 +106,11 @@ def checked_limits(limits: object) -> EngineLimits:
         value = getattr(limits, name)
         if value is not None or name in {"max_running", "page_size"}:
             checked_count(name, value)
+    checked_count("encoder_cache_bytes", limits.encoder_cache_bytes, least=0)
+    for name, choices in _SWITCHES.items():
+        if not any(getattr(limits, name) is choice for choice in choices):
+            told = " or ".join(map(str, choices))
+            raise _wrong(name, getattr(limits, name), told)
     if limits.page_size & (limits.page_size - 1):
         raise _wrong("page_size", limits.page_size, "a power of two")
     return limits

@@ -3,6 +3,7 @@
 import itertools
 import logging
 import os
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Unpack
@@ -31,6 +32,7 @@ from skipserve.offline.arguments import (
     checked_dtype,
     checked_limits,
     checked_path,
+    checked_threads,
     name_arguments,
 )
 from skipserve.offline.questions import (
@@ -77,7 +79,7 @@ class LLaVA:
         )
         print(answers[0].text)
 
-    One thread uses it at a time.
+    Calls from several threads wait for each other: one of them computes at a time.
 
     Args:
         model: "demo", or the folder of a LLaVA-1.5 checkpoint in Hugging Face format.
@@ -110,7 +112,7 @@ class LLaVA:
             folder,
             checked_device(device),
             checked_dtype(dtype),
-            None if num_threads is None else checked_count("num_threads", num_threads),
+            checked_threads(num_threads),
             checked_limits(limits),
         )
         self._max_image_pixels = checked_count("max_image_pixels", max_image_pixels)
@@ -129,6 +131,7 @@ class LLaVA:
         for note in notes:
             logger.warning(note)
         self._reporter = Reporter(sizes)
+        self._turn = threading.Lock()
         # Never one twice: what is left of a call that failed is not taken for the next one's.
         self._ids = map("question-{}".format, itertools.count())
 
@@ -179,7 +182,8 @@ class LLaVA:
             self._prepare(index, *pair, options, images)
             for index, pair in enumerate(zip(asked, policies, strict=True))
         ]
-        return self._answer(prepared, progress)
+        with self._turn:
+            return self._answer(prepared, progress)
 
     def _choose_policies(
         self, choice: PolicyChoice | Sequence[PolicyChoice], count: int

@@ -142,9 +142,19 @@ def _conversation(text: object, images: object) -> Conversation:
         raise InvalidRequestError(
             f"{_FORMS}; here the text is of type {type(text).__name__}; the image goes first"
         )
+    if not _is_unicode(text):
+        raise InvalidRequestError("the text is not valid Unicode: it holds half of a character")
     several: Sequence[Any] = images if isinstance(images, list | tuple) else (images,)
     places = tuple(ImagePart() for _ in several)
     return Conversation((Message("user", (*places, TextPart(text))),), tuple(several))
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _read_turns(turns: Sequence[object]) -> Conversation:

@@ -128,11 +128,11 @@ def stop_tokens(sampling: Sampling) -> tuple[int, ...]:
         InvalidRequestError: one is no integer.
     """
     token_ids = tuple(sampling.get("stop_token_ids", ()))
-    if not all(type(token_id) is int for token_id in token_ids):
+    if not all(isinstance(it, Integral) and not isinstance(it, bool) for it in token_ids):
         raise InvalidRequestError(
             f"stop_token_ids is {token_ids!r}; it must hold token ids", param="stop_token_ids"
         )
-    return token_ids
+    return tuple(map(int, token_ids))
 
 
 def _wrap(seed: int) -> int:

@@ -14,10 +14,15 @@ from skipserve.offline.arguments import (
     checked_dtype,
     checked_limits,
     checked_path,
+    checked_threads,
     name_arguments,
 )
 
 pytestmark = pytest.mark.fast
+
+
+def limits(**fields: Any) -> EngineLimits:
+    return EngineLimits(**fields)
 
 
 def test_what_is_taken() -> None:
@@ -27,9 +32,11 @@ def test_what_is_taken() -> None:
     assert checked_device(torch.device("cpu")) == "cpu"
     assert checked_device("cuda:1") == checked_device(torch.device("cuda", 1)) == "cuda:1"
     assert checked_count("num_threads", 3) == 3
+    assert checked_threads(None) is None
+    assert checked_threads(1024) == 1024
     assert checked_limits(None) == EngineLimits()
-    limits = EngineLimits(max_batch_tokens=64, page_size=1, kv_cache_bytes=10**9)
-    assert checked_limits(limits) is limits
+    given = limits(max_batch_tokens=64, page_size=1, kv_cache_bytes=10**9)
+    assert checked_limits(given) is given
 
 
 @pytest.mark.parametrize(
@@ -51,6 +58,18 @@ def test_what_is_taken() -> None:
         (checked_limits, EngineLimits(max_running=0), "max_running is 0; it must be a whole"),
         (checked_limits, EngineLimits(max_batch_tokens=0), "max_batch_tokens is 0; it must be"),
         (checked_limits, EngineLimits(kv_cache_bytes=0), "kv_cache_bytes is 0; it must be a whole"),
+        *(
+            (checked_limits, limits(encoder_cache_bytes=it), f"encoder_cache_bytes is {it!r}")
+            for it in (-1, None, "1", 2.5)
+        ),
+        *(
+            (checked_limits, limits(**{name: it}), f"{name} is {it!r}; it must be True or F")
+            for name in ("reuses_prefixes", "looks_ahead", "uses_graphs")
+            for it in ("no", 0, 1)
+        ),
+        (checked_limits, limits(reuses_prefixes=None), "reuses_prefixes is None; it must"),
+        (checked_threads, 10**9, "num_threads is 1000000000; it must be a whole number from 1 to"),
+        (checked_threads, "2", "num_threads is '2'; it must be"),
         (checked_limits, EngineLimits(page_size=24), "page_size is 24; it must be a power of two"),
     ],
 )

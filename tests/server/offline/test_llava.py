@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -364,6 +365,14 @@ def test_it_can_be_used_after_a_failure(
             llava.generate(asked)
     assert caught.value is raised or caught.value.__cause__ is raised
     assert texts(llava.generate(asked)) == expected
+
+
+def test_threads_take_turns(llava: LLaVA) -> None:
+    asked = [(PICTURE, DESCRIBE), (PICTURE, COUNT)]
+    expected = texts(llava.generate(asked))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: texts(llava.generate(asked)), range(8)))
+    assert found == [expected] * 8
 
 
 @pytest.mark.parametrize(

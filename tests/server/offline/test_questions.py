@@ -114,6 +114,16 @@ def test_what_is_no_question(question: Any, told: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "question",
+    ["\ud800?", ("a.png", "\udcff"), Question("\ud800"), [{"role": "user", "content": "\ud800"}]],
+    ids=ascii,
+)
+def test_a_text_is_unicode(question: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="text is not valid Unicode"):
+        read_question(question)
+
+
+@pytest.mark.parametrize(
     "text", ["a.png", "a/B.JPEG", "https://127.0.0.1/a.webp", "data:image/png;base64,AAAA"]
 )
 def test_a_picture_is_never_asked_as_a_text(text: str, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from skipserve.offline.sampling import (
     checked_sampling,
     sampling_params,
     stop_strings,
+    stop_tokens,
 )
 
 pytestmark = pytest.mark.fast
@@ -109,3 +110,16 @@ def test_stop_strings() -> None:
 def test_what_is_no_stop_string(stop: Any) -> None:
     with pytest.raises(InvalidRequestError, match="stop is "):
         stop_strings({"stop": stop})
+
+
+def test_tokens_that_end_an_answer() -> None:
+    given: Any = {"stop_token_ids": [np.int64(2), 3]}
+    found = stop_tokens(given)
+    assert found == (2, 3)
+    assert {type(token_id) for token_id in found} == {int}
+
+
+@pytest.mark.parametrize("token_ids", ["ab", [True], [2.0], [None]])
+def test_what_is_no_token(token_ids: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="it must hold token ids"):
+        stop_tokens({"stop_token_ids": token_ids})
