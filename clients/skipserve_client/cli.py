@@ -19,6 +19,7 @@ from skipserve_client.offline import (
     model_sizes,
     offline_policies,
     request_cost,
+    standard_shape,
 )
 from skipserve_client.options import ApiKey, AsJson, PoliciesFile, Url, given_flags
 from skipserve_client.policy_choice import policy_names, read_policies, read_policy
@@ -193,9 +194,13 @@ def flops(
         typer.Option(metavar="MODEL", help="llava-1.5-7b, llava-1.5-13b, demo, or a folder."),
     ] = "llava-1.5-7b",
     prompt: Annotated[
-        str,
-        typer.Option(metavar="SHAPE", help="Tokens of text and of pictures in turn, text first."),
-    ] = "35+576+25",
+        str | None,
+        typer.Option(
+            metavar="SHAPE",
+            help="Tokens of text and of pictures in turn, text first. Default: 35, a picture of "
+            "the model's, 25.",
+        ),
+    ] = None,
     generate: Annotated[
         int, typer.Option(min=1, metavar="N", help="Tokens that are answered.")
     ] = 10,
@@ -214,8 +219,13 @@ def flops(
     own, without what was cached: with that shape, this command counts the same.
     """
     choice = read_policy(policy, "--policy")
-    shape = SavedFor(prompt=prompt, cached_tokens=cached, generated_tokens=generate)
-    cost = request_cost(model_sizes(model), choice, shape, policies_file)
+    sizes = model_sizes(model)
+    shape = SavedFor(
+        prompt=standard_shape(sizes).prompt if prompt is None else prompt,
+        cached_tokens=cached,
+        generated_tokens=generate,
+    )
+    cost = request_cost(sizes, choice, shape, policies_file)
     if as_json:
         _print_json(cost.as_json())
     else:

@@ -107,8 +107,7 @@ def offline_policies(
     catalog = load_catalog(policies_file)
     wanted = dict(_policy(choice, catalog) for choice in choices) or catalog
     tolerated = load_catalog().keys() - {choice.label for choice in choices}
-    request = standard_request(sizes)
-    saved_for = SavedFor(**asdict(request_shape(sizes, request)))
+    request, saved_for = standard_request(sizes), standard_shape(sizes)
     fitting: list[PolicyInfo] = []
     misfits: dict[str, str] = {}
     for name, policy in wanted.items():
@@ -129,6 +128,11 @@ def offline_policies(
             if name not in tolerated
         ),
     )
+
+
+def standard_shape(sizes: ModelSizes) -> SavedFor:
+    """Return the shape of the request that a list of policies quotes."""
+    return SavedFor(**asdict(request_shape(sizes, standard_request(sizes))))
 
 
 def _policy(choice: PolicyChoice, catalog: Mapping[str, SkipPolicy]) -> tuple[str, SkipPolicy]:

@@ -49,8 +49,9 @@ def read_policies(texts: Iterable[str], flag: str) -> tuple[PolicyChoice, ...]:
 
 
 def policy_names(incomplete: str) -> list[str]:
-    """Return the names that a shell may complete to: those that ship."""
-    return [name for name in load_catalog() if name.startswith(incomplete)]
+    """Return the names that a shell may complete to, those that ship; commas may stand between."""
+    done, comma, begun = incomplete.rpartition(",")
+    return [f"{done}{comma}{name}" for name in load_catalog() if name.startswith(begun)]
 
 
 def _choices(text: str, flag: str) -> Iterator[PolicyChoice]:

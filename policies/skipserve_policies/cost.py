@@ -196,9 +196,11 @@ def make_request(segments: Segments, num_generated: int, num_cached: int = 0) ->
     """Return the request of a shape: each run of visual rows is an image.
 
     Raises:
-        ValueError: all rows of the prompt are cached, or more.
+        ValueError: all rows of the prompt are cached, or more; or too many are generated.
     """
     prompt = prompt_classes(segments)
+    if not 1 <= num_generated <= MAX_ROWS:
+        raise ValueError(f"an answer has 1 to {MAX_ROWS} tokens, not {num_generated}")
     if num_cached >= len(prompt):
         raise ValueError(
             f"{num_cached} cached rows: of a prompt of {len(prompt)} at least the last is computed"

@@ -1,5 +1,6 @@
-"""Reads YAML that people write: a key that stands twice is an error, and each error is one line."""
+"""Reads YAML that people write: what they may not have meant is an error, and each is one line."""
 
+import re
 from collections.abc import Hashable
 from typing import Any
 
@@ -14,7 +15,8 @@ def load_yaml(text: str) -> Any:
     """Return what a text of plain YAML says.
 
     Raises:
-        YamlTextError: it is not valid YAML, or a key stands twice in a mapping.
+        YamlTextError: it is not valid YAML, a key stands twice in a mapping, or a number is not
+            in plain decimal.
     """
     try:
         return yaml.load(text, Loader=_StrictLoader)
@@ -34,6 +36,20 @@ class _StrictLoader(yaml.SafeLoader):
                     None, None, f"{key.value!r} stands twice", key.start_mark
                 )
         return super().construct_mapping(node, deep=deep)
+
+    def construct_whole_number(self, node: yaml.ScalarNode) -> int:
+        """Return a number in decimal: YAML reads 010 as 8, and 1:30 as 90."""
+        if not re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", node.value):
+            raise yaml.constructor.ConstructorError(
+                None,
+                None,
+                f"{node.value} is no plain decimal number; a text stands in quotes",
+                node.start_mark,
+            )
+        return int(node.value)
+
+
+_StrictLoader.add_constructor("tag:yaml.org,2002:int", _StrictLoader.construct_whole_number)
 
 
 def _describe(error: Exception) -> str:

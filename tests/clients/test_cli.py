@@ -167,13 +167,20 @@ def test_the_lists_saving_is_counted_again_by_the_flops_command() -> None:
         flags = ["--prompt", shape["prompt"], "--generate", str(shape["generated_tokens"])]
         cost = run("flops", "--policy", "shortv-7b", "--model", model, *flags, "--json")
         assert json.loads(cost.stdout)["saved_ratio"] == policy["saved_ratio"]
+        assert (
+            run("flops", "--policy", "shortv-7b", "--model", model, "--json").stdout == cost.stdout
+        )
     assert "at least the last" in error_of(run(*GOLDEN, "--policy", "full", "--cached", "636"))
 
 
 def test_flops_says_what_is_wrong(tmp_path: Path) -> None:
     assert "the nearest are shortv-7b" in error_of(run("flops", "--policy", "shortv"))
     assert "`skipserve policies`" in error_of(run("flops", "--policy", "qqqqqqq"))
-    assert "35+576+25" in error_of(run("flops", "--policy", "full", "--prompt", "a+3"))
+    for shape in ("a+3", ""):
+        assert "35+576+25" in error_of(run("flops", "--policy", "full", "--prompt", shape))
+    assert "1 to 1000000 tokens" in error_of(
+        run(*GOLDEN, "--policy", "full", "--generate", "9" * 20)
+    )
     assert "llava-1.5-13b" in error_of(run("flops", "--policy", "full", "--model", "none"))
     (tmp_path / "config.json").write_text("[]")
     error_of(run("flops", "--policy", "full", "--model", str(tmp_path)))

@@ -76,3 +76,4 @@ def test_one_policy_is_one(text: str) -> None:
 def test_names_that_ship_are_completed() -> None:
     assert policy_names("shortv") == ["shortv-7b"]
     assert policy_names("") == list(load_catalog())
+    assert policy_names("full,shortv") == ["full,shortv-7b"]

@@ -294,3 +294,21 @@ def test_the_front_end_takes_any_service(settings: Settings) -> None:
     assert reply.json()["choices"][0]["finish_reason"] == "length"
     assert 'device="elsewhere"' in metrics.text
     assert service.calls == ["start", "close"]
+
+
+@pytest.mark.parametrize(
+    ("path", "advice"),
+    [
+        ("/v1/v1/chat/completions", "; is it /v1/chat/completions?"),
+        ("/v1/chat/completion", "; is it /v1/chat/completions?"),
+        ("/v1/modles", "; is it /v1/models?"),
+        ("/nowhere", ""),
+        ("/" + "x" * 10_000, ""),
+    ],
+    ids=range(5),
+)
+def test_a_misspelt_route_is_told_with_the_nearest(
+    settings: Settings, path: str, advice: str
+) -> None:
+    error = send(build(settings).app, "GET", path).json()["error"]
+    assert error["message"] == f"there is no such route{advice}"

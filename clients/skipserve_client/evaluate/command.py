@@ -12,7 +12,7 @@ from rich.console import Console
 
 from skipserve_client.command_group import CommandError
 from skipserve_client.options import ApiKey, AsJson, given_flags
-from skipserve_client.policy_choice import read_policies
+from skipserve_client.policy_choice import policy_names, read_policies
 from skipserve_policies.quality import QUALITY_FILE
 
 _FILE_WIDTH = 160
@@ -37,6 +37,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 (an argument a flag)
         list[str] | None,
         typer.Option(
             metavar="POLICIES",
+            autocompletion=policy_names,
             help="Names, or policies of your own as JSON, with commas between them or by "
             "repeating the flag; all are those of the server. Default: all.",
         ),

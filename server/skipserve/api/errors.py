@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -24,6 +25,8 @@ ERROR_STATUSES = frozenset(
     {SkipserveError.status, *(kind.status for kind in SkipserveError.__subclasses__())}
 )
 _MAX_FAULTS = 10
+# What is less alike is no slip of the pen.
+_ALIKE = 0.75
 _MAX_FAULT_LENGTH = 300
 _MAX_MESSAGE_LENGTH = 3000
 
@@ -71,8 +74,18 @@ def error_response(error: Exception) -> Response:
 
 async def handle_error(request: Request, error: Exception) -> Response:
     """Answer for FastAPI's own errors: no such route, wrong method, a form that does not fit."""
-    request.state.exchange.fail(to_skipserve_error(error))
-    return error_response(error)
+    told: Exception = error
+    if isinstance(error, HTTPException) and error.status_code == NotFoundError.status:
+        told = _no_route(request)
+    request.state.exchange.fail(to_skipserve_error(told))
+    return error_response(told)
+
+
+def _no_route(request: Request) -> NotFoundError:
+    """Return the error of a request for no route, with the one that may be meant."""
+    routes = request.app.openapi()["paths"]
+    near = get_close_matches(request.url.path[:_MAX_FAULT_LENGTH], routes, n=1, cutoff=_ALIKE)
+    return NotFoundError("there is no such route" + (f"; is it {near[0]}?" if near else ""))
 
 
 def _from_http(error: HTTPException) -> SkipserveError:

@@ -207,7 +207,7 @@ def _available_bytes(device: torch.device) -> int:
 
 
 def _device_name(device: torch.device) -> str:
-    return "machine" if device.type == "cpu" else "GPU"
+    return "machine, or in its control group" if device.type == "cpu" else "GPU"
 
 
 def max_images_at_once(model: Model, max_rows: int) -> int:
