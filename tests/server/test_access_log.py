@@ -98,6 +98,7 @@ def test_a_line_tells_what_was_asked_and_how_it_went(lines: dict[str, dict[str, 
 def test_a_stream_has_one_line_too(lines: dict[str, dict[str, Any]]) -> None:
     line = lines["stream"]
     assert (line["stream"], line["skip_policy"], line["completion_tokens"]) == (True, "full", 2)
+    assert line["message"].endswith(" s")
 
 
 @pytest.mark.parametrize(
@@ -113,6 +114,8 @@ def test_an_error_is_told_by_its_kind(
     lines: dict[str, dict[str, Any]], name: str, status: int, error: str
 ) -> None:
     assert (lines[name]["status"], lines[name]["error"]) == (status, error)
+    # A reader of the text sees it too: a stream that fails has begun with a 200.
+    assert f" s {error}" in lines[name]["message"]
     assert "skip_policy" not in lines[name]
 
 

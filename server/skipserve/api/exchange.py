@@ -55,7 +55,10 @@ class Exchange:
         words = [self.method, self.path, str(self.status or "cut off")]
         if self.chat is not None:
             words.append(self.chat.prepared.policy.name)
-        return f"{' '.join(words)} {self.duration_seconds:.3f} s"
+        words.append(f"{self.duration_seconds:.3f} s")
+        # A stream that fails has begun with a 200.
+        words.extend(filter(None, (self.error_type, self.reason)))
+        return " ".join(words)
 
     @property
     def duration_seconds(self) -> float:
