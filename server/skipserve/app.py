@@ -76,18 +76,20 @@ def build(settings: Settings, connect: Connect = EngineService) -> Built:
         StartError: the model, a policy or the policies file cannot be served.
     """
     try:
-        serving = _build_serving(settings, connect)
+        folder = model_folder(settings.model)
+        config = ModelConfig.from_folder(folder)
+        serving = _build_serving(settings, folder, config, connect)
+        notes = checkpoint_notes(folder, config)
     except (ModelFilesError, TokenizerFilesError, PolicyError) as error:
         raise StartError(str(error)) from error
     app = _build_app(settings, serving, _build_tracer(settings, serving.converter.model_name))
-    notes = checkpoint_notes(model_folder(settings.model))
     warnings = (*notes, *_warnings(settings, serving.converter.policies))
     return Built(app, serving, warnings)
 
 
-def _build_serving(settings: Settings, connect: Connect) -> Serving:
-    folder = model_folder(settings.model)
-    config = ModelConfig.from_folder(folder)
+def _build_serving(
+    settings: Settings, folder: Path, config: ModelConfig, connect: Connect
+) -> Serving:
     name = DEMO if settings.model == DEMO else folder.name
     policies = _load_policies(settings, config, load_measured(folder, name))
     hot_plans = _hot_plans(settings, policies)

@@ -21,13 +21,12 @@ _GENERATION = (
 )
 
 
-def checkpoint_notes(folder: Path) -> list[str]:
+def checkpoint_notes(folder: Path, config: ModelConfig) -> list[str]:
     """Return one line for each file that is missing, and for what is said but not followed.
 
     Raises:
         ModelFilesError: a file is not what it should be.
     """
-    config = ModelConfig.from_folder(folder)
     notes = [
         f"there is no {name}: {stand_in}"
         for name, stand_in in _STAND_INS.items()

@@ -31,6 +31,13 @@ from skipserve_policies.plan import Plan, trim
 
 pytestmark = pytest.mark.fast
 
+CHECKPOINT_FILES = (
+    "config.json",
+    "tokenizer_config.json",
+    "tokenizer.json",
+    "processor_config.json",
+)
+
 
 def with_changes(settings: Settings, **changes: object) -> Settings:
     return settings.model_copy(update=changes)
@@ -46,9 +53,7 @@ def test_a_folder_that_is_no_checkpoint(settings: Settings, tmp_path: Path) -> N
         build(with_changes(settings, model=str(tmp_path)))
 
 
-@pytest.mark.parametrize(
-    "name", ["config.json", "tokenizer_config.json", "tokenizer.json", "processor_config.json"]
-)
+@pytest.mark.parametrize("name", [*CHECKPOINT_FILES, "preprocessor_config.json"])
 def test_a_damaged_file_of_a_checkpoint(
     settings: Settings, checkpoint: Path, tmp_path: Path, name: str
 ) -> None:

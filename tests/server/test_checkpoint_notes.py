@@ -8,8 +8,13 @@ import pytest
 from tiny_llava import make_checkpoint
 
 from skipserve.checkpoint_notes import checkpoint_notes
+from skipserve.model.config import ModelConfig
 
 pytestmark = pytest.mark.fast
+
+
+def notes_of(folder: Path) -> list[str]:
+    return checkpoint_notes(folder, ModelConfig.from_folder(folder))
 
 
 def edit(file: Path, **changes: Any) -> None:
@@ -19,7 +24,7 @@ def edit(file: Path, **changes: Any) -> None:
 
 
 def test_nothing_is_told_of_a_complete_checkpoint(tmp_path: Path) -> None:
-    assert checkpoint_notes(make_checkpoint(tmp_path)) == []
+    assert notes_of(make_checkpoint(tmp_path)) == []
 
 
 @pytest.mark.parametrize(
@@ -41,7 +46,7 @@ def test_one_line_says_what_stands_in_for_what_is_missing(
     tmp_path: Path, name: str, notes: list[str]
 ) -> None:
     (make_checkpoint(tmp_path) / name).unlink()
-    told = checkpoint_notes(tmp_path)
+    told = notes_of(tmp_path)
     assert len(told) == len(notes)
     for line, note in zip(told, notes, strict=True):
         assert note in line
@@ -52,7 +57,7 @@ def test_one_line_says_what_stands_in_for_what_is_missing(
 def test_a_template_inside_another_file_is_one(tmp_path: Path, name: str, template: object) -> None:
     (make_checkpoint(tmp_path) / "chat_template.jinja").unlink()
     edit(tmp_path / name, chat_template=template)
-    assert checkpoint_notes(tmp_path) == []
+    assert notes_of(tmp_path) == []
 
 
 def test_the_older_file_of_the_image_processor_is_enough(tmp_path: Path) -> None:
@@ -61,9 +66,9 @@ def test_the_older_file_of_the_image_processor_is_enough(tmp_path: Path) -> None
     nested = json.loads(newer.read_text())["image_processor"]
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(nested))
     edit(newer, image_processor=None)
-    assert checkpoint_notes(tmp_path) == []
+    assert notes_of(tmp_path) == []
     newer.unlink()
-    (note,) = checkpoint_notes(tmp_path)
+    (note,) = notes_of(tmp_path)
     assert note == "there is no processor_config.json: config.json says what an image becomes"
 
 
@@ -73,7 +78,7 @@ def test_fields_without_a_meaning_are_named(tmp_path: Path) -> None:
         tmp_path / "processor_config.json",
         image_processor={"size": 28, "crop_size": 28, "image_maen": 0, "do_flip": True},
     )
-    (note,) = checkpoint_notes(tmp_path)
+    (note,) = notes_of(tmp_path)
     assert note.endswith("have no effect: do_flip, image_maen")
 
 
@@ -81,20 +86,20 @@ def test_an_older_file_that_is_not_followed_is_told(tmp_path: Path) -> None:
     make_checkpoint(tmp_path)
     older = {"resample": 2, "image_mean": [0, 0, 0], "do_resize": True}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(older))
-    (note,) = checkpoint_notes(tmp_path)
+    (note,) = notes_of(tmp_path)
     assert "differ in image_mean, resample: the latter is followed" in note
 
 
 def test_what_generation_would_do_besides_is_told(tmp_path: Path) -> None:
     file = make_checkpoint(tmp_path) / "generation_config.json"
     edit(file, repetition_penalty=1.0, min_length=0, suppress_tokens=[], temperature=0.2)
-    assert checkpoint_notes(tmp_path) == []
+    assert notes_of(tmp_path) == []
     edit(file, repetition_penalty=1.2, suppress_tokens=[7])
-    assert checkpoint_notes(tmp_path) == [
+    assert notes_of(tmp_path) == [
         "generation_config.json sets repetition_penalty, suppress_tokens: not followed"
     ]
 
 
 def test_a_type_that_is_not_run_is_told(tmp_path: Path) -> None:
     edit(make_checkpoint(tmp_path) / "config.json", dtype="float64")
-    assert checkpoint_notes(tmp_path) == ["config.json declares float64, which is run as float32"]
+    assert notes_of(tmp_path) == ["config.json declares float64, which is run as float32"]

@@ -125,7 +125,7 @@ class LLaVA:
             self._prompts = PromptProcessor.from_folder(folder, config)
             self._preprocessor = Preprocessor.from_config(config, max_image_pixels)
             self._engine = _load_engine(spec)
-            notes = checkpoint_notes(folder)
+            notes = checkpoint_notes(folder, config)
         except (ModelFilesError, TokenizerFilesError, PolicyError) as error:
             raise StartError(str(error)) from error
         for note in notes:
