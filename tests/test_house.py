@@ -52,7 +52,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "skipserve.engine.limits": {"skipserve_policies"},
     "skipserve.engine.request": {"skipserve_policies"},
     "skipserve.engine.reports": set(),
-    "skipserve.service": {*_ENGINE_DATA, "skipserve.errors", "skipserve.logging_setup"},
+    "skipserve.service": {
+        *_ENGINE_DATA,
+        "skipserve.errors",
+        "skipserve.logging_setup",
+        "skipserve_policies",
+    },
     "skipserve.service.loop": {
         "skipserve.engine.engine",
         "skipserve.engine.plans",

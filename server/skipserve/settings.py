@@ -67,7 +67,23 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
-class Settings(BaseSettings):
+class _FromFiles(BaseSettings):
+    """Settings that files may hold too."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put the sources in order, the files among them if they are named."""
+        return _with_files(settings_cls, init_settings, env_settings)
+
+
+class Settings(_FromFiles):
     """How to run a server. Flags go before environment, environment before files."""
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid")
@@ -181,18 +197,6 @@ class Settings(BaseSettings):
         f"{_OTLP_ENDPOINT} if not set; without either nothing is traced.",
     )
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Put the sources in order, the files among them if they are named."""
-        return _with_files(settings_cls, init_settings, env_settings)
-
     @field_validator("page_size")
     @classmethod
     def _check_page_size(cls, value: int) -> int:
@@ -257,7 +261,7 @@ class Settings(BaseSettings):
         return self.host in _LOOPBACK or self.host.startswith("127.")
 
 
-class _LogSettings(BaseSettings):
+class _LogSettings(_FromFiles):
     """What says how log lines are written, and where that may be said."""
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore")
@@ -265,18 +269,6 @@ class _LogSettings(BaseSettings):
     log_format: LogFormat = LogFormat.TEXT
     config: Path | None = None
     secrets_folder: Path | None = None
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Put the sources in the order of all settings."""
-        return _with_files(settings_cls, init_settings, env_settings)
 
 
 def find_log_format(flags: Mapping[str, Any]) -> LogFormat:

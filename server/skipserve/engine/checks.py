@@ -90,13 +90,13 @@ def _check_tokens(request: Request, config: ModelConfig) -> None:
     unknown = ~is_image & ((ids < 0) | (ids >= vocab_size))
     if unknown.any():
         token_id = request.prompt_ids[unknown.argmax()]
-        _require(False, f"token {token_id} is not in the vocabulary of {vocab_size}")
+        raise InvalidRequestError(f"token {token_id} is not in the vocabulary of {vocab_size}")
     is_visual = request.class_array == TokenClass.VISUAL
     mismatched = (is_image != is_visual)[:-1]  # the last row may show anything
     if mismatched.any():
         place = mismatched.argmax()
         token_id, token_class = request.prompt_ids[place], request.token_classes[place]
-        _require(False, f"token {token_id} is of class {token_class.name}")
+        raise InvalidRequestError(f"token {token_id} is of class {token_class.name}")
 
 
 def _check_images(request: Request, config: ModelConfig) -> None:

@@ -71,6 +71,7 @@ class Tokenizer:
         )
         self._piece_bytes = _piece_bytes(fields.get("decoder"))
         words = self._reserved
+        self._reserved_ids = frozenset(words.values())
         self._as_text = {_spelt(_TEXT, index): word for word, index in words.items()}
         self._heads = tuple(word[:at] for word in words for at in range(1, len(word)))
         self._tails = tuple(word[at:] for word in words for at in range(1, len(word)))
@@ -120,8 +121,7 @@ class Tokenizer:
 
     def reserved_in(self, token_ids: Sequence[int]) -> list[int]:
         """Return the reserved tokens among some, in their order."""
-        reserved = set(self._reserved.values())
-        return [token_id for token_id in token_ids if token_id in reserved]
+        return [token_id for token_id in token_ids if token_id in self._reserved_ids]
 
     def encode(self, text: str, *, adds_special: bool) -> list[int]:
         """Return the ids of a text; reserved tokens in it are tokens unless guarded.
@@ -148,9 +148,8 @@ class Tokenizer:
 
     def _is_joined(self, encoding: tokenizers.Encoding, ends: list[int]) -> bool:
         """Return whether a reserved token reaches over one of these places of the text."""
-        reserved = set(self._reserved.values())
         return bool(ends) and any(
-            token_id in reserved and bisect_right(ends, start) < bisect_left(ends, stop)
+            token_id in self._reserved_ids and bisect_right(ends, start) < bisect_left(ends, stop)
             for token_id, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True)
         )
 

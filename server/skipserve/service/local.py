@@ -27,6 +27,7 @@ from skipserve.logging_setup import relay_lines
 from skipserve.service.ipc import FrameError, pack, read_from_engine, spec_to_json
 from skipserve.service.messages import Cancel, FromEngine, PlanWanted, Progress, Submit
 from skipserve.service.observer import Observer
+from skipserve_policies.plan import Plan
 
 logger = logging.getLogger(__name__)
 
@@ -219,7 +220,9 @@ class EngineService:
 
     def _first_frame(self, request: Request) -> bytes:
         """Return a request as it is sent first: with its plan's key where the table was sent."""
-        key = request.plan if isinstance(request.plan, bytes) else request.plan.key
+        # A request that names a key could not be sent again with the table.
+        assert isinstance(request.plan, Plan)
+        key = request.plan.key
         if key in self._sent:
             return _pack_request(replace(request, plan=key))
         frame = _pack_request(request)
