@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from skipserve.engine.request import Image, Request, SamplingParams
-from skipserve.model.batch import Batch, Every, RowSet
+from skipserve.model.batch import Batch, Segment
 from skipserve.model.config import ModelConfig
 from skipserve.model.image_processor import ImageProcessor
 from skipserve.model.layers import KVCache
+from skipserve.model.work import Every, RowSet
 from skipserve_kernels.attention.op import KeyValues
 from skipserve_policies.flops import prompt_classes
 from skipserve_policies.plan import Plan, TokenClass, trim
@@ -86,22 +87,25 @@ class FakeDecoder:
         hidden = self.embedding[batch.token_ids % VOCAB]
         if batch.visual_features is not None:
             hidden[batch.visual_rows] = batch.visual_features
-        for layer, rows in enumerate(batch.layers):
-            before = hidden.clone()
-            kv = _mask(rows.kv, len(hidden))
-            stored = cache.layers[layer].values
-            group = batch.kv_group[layer]
-            stored[group.slots[kv]] = before[kv]
-            attention = _mask(rows.attention, len(hidden))
-            bounds = pairwise(batch.row_starts)
-            for table, (start, stop) in zip(group.tables.device, bounds, strict=True):
-                for row in range(start, stop):
-                    if attention[row]:
-                        seen = torch.arange(int(batch.positions[row]) + 1)
-                        slots = table[seen // self.page_size] * self.page_size
-                        hidden[row] += stored[slots + seen % self.page_size].mean(dim=0)
-            hidden[_mask(rows.ffn, len(hidden))] += self.ffn[layer]
+        for segment in batch.segments:
+            for layer in segment.layers:
+                self._run_layer(layer, segment, hidden, cache.layers[layer].values)
         return hidden[batch.logit_rows] @ self.head
+
+    def _run_layer(self, layer: int, segment: Segment, hidden: Tensor, stored: Tensor) -> None:
+        rows, group = segment.rows(layer), segment.kv_group(layer)
+        before = hidden.clone()
+        kv = _mask(rows.kv, len(hidden))
+        stored[group.slots[kv]] = before[kv]
+        attention = _mask(rows.attention, len(hidden))
+        bounds = pairwise(segment.row_starts.tolist())
+        for table, (start, stop) in zip(group.tables.device, bounds, strict=True):
+            for row in range(start, stop):
+                if attention[row]:
+                    seen = torch.arange(int(segment.positions[row]) + 1)
+                    slots = table[seen // self.page_size] * self.page_size
+                    hidden[row] += stored[slots + seen % self.page_size].mean(dim=0)
+        hidden[_mask(rows.ffn, len(hidden))] += self.ffn[layer]
 
 
 def _mask(rows: RowSet, num_rows: int) -> Tensor:

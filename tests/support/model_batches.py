@@ -1,7 +1,7 @@
 """Builds batches by hand from plans and token classes, and runs sequences through a model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skipserve.model.batch import Batch, Every, Indexes, KvGroup, LayerRows, RowSet
+from skipserve.model.batch import Batch, KvGroup, Segment
 from skipserve.model.layers import KVCache
 from skipserve.model.llava import Llava
+from skipserve.model.work import Indexes, RowWork, Work
 from skipserve_policies.plan import Ffn, Pair, Plan, TokenClass
 
 PAGE_SIZE = 4
@@ -57,63 +58,49 @@ class Piece:
         positions = torch.arange(self.start, self.stop)
         return torch.tensor(self.pages)[positions // PAGE_SIZE] * PAGE_SIZE + positions % PAGE_SIZE
 
-    def rows_do(self, layer: int) -> list[dict[str, bool]]:
-        """Say of each row what it does in a layer, by the names of LayerRows."""
+    def rows_do(self, layer: int) -> list[Work]:
+        """Say of each row what it does in a layer."""
         return [row_does(self.plan, layer, c) for c in self.rows.classes[self.start : self.stop]]
 
 
-def row_does(plan: Plan, layer: int, token_class: TokenClass) -> dict[str, bool]:
-    """Read off the plan what a row does in a block, by the names of LayerRows."""
+def row_does(plan: Plan, layer: int, token_class: TokenClass) -> Work:
+    """Read off the plan what a row does in a block."""
     cell = plan.cell(layer, token_class)
-    return {
-        "attention": cell.attention,
-        "kv": plan.kv[token_class][layer],
-        "ffn": cell.ffn is not Ffn.NONE,
-        "parallel": cell.ffn is Ffn.PARALLEL,
-        "parallel_shared": cell.ffn is Ffn.PARALLEL_SHARED,
-        "pair_first": cell.pair is Pair.FIRST,
-        "pair_second": cell.pair is Pair.SECOND,
+    does = {
+        Work.ATTENTION: cell.attention,
+        Work.KV: plan.kv[token_class][layer],
+        Work.FFN: cell.ffn is not Ffn.NONE,
+        Work.PARALLEL: cell.ffn is Ffn.PARALLEL,
+        Work.PARALLEL_SHARED: cell.ffn is Ffn.PARALLEL_SHARED,
+        Work.PAIR_FIRST: cell.pair is Pair.FIRST,
+        Work.PAIR_SECOND: cell.pair is Pair.SECOND,
+        Work.SERIAL: cell.ffn is Ffn.SERIAL,
     }
-
-
-class RowSets:
-    """Makes row sets; equal ones are one object, as in a batch of the engine."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._made: dict[tuple[bool, ...], Indexes] = {}
-
-    def of(self, flags: Sequence[bool]) -> RowSet:
-        """Return the rows whose flag is set."""
-        if all(flags):
-            return Every.ALL
-        if not any(flags):
-            return Every.NONE
-        return self._made.setdefault(tuple(flags), _indexes(np.flatnonzero(flags), self._device))
+    return Work(sum(bit for bit, is_done in does.items() if is_done))
 
 
 def build_batch(
     pieces: Sequence[Piece], logit_rows: Sequence[int], device: torch.device = CPU
 ) -> Batch:
     """Put pieces of sequences into one batch on a device; `logit_rows` counts in the batch."""
-    layers, row_sets = [], RowSets(device)
-    for layer in range(pieces[0].plan.num_layers):
-        does = [row for piece in pieces for row in piece.rows_do(layer)]
-        names = [field.name for field in fields(LayerRows)]
-        sets = {name: row_sets.of([row[name] for row in does]) for name in names}
-        layers.append(LayerRows(**sets))
+    work = [
+        [bits for piece in pieces for bits in piece.rows_do(layer)]
+        for layer in range(pieces[0].plan.num_layers)
+    ]
     positions = torch.cat([torch.arange(p.start, p.stop) for p in pieces])
     is_visual = torch.cat([p.rows.is_visual[p.start : p.stop] for p in pieces])
     features = torch.cat([_features(p) for p in pieces])
+    segment = Segment.whole(
+        RowWork.of(np.array(work, dtype=np.uint8), device),
+        positions=positions.to(device),
+        row_starts=np.array([0, *accumulate(p.stop - p.start for p in pieces)]),
+        group=_kv_group(pieces, device),
+    )
     return Batch(
         token_ids=torch.cat([p.rows.ids[p.start : p.stop] for p in pieces]).to(device),
-        positions=positions.to(device),
-        row_starts=(0, *accumulate(p.stop - p.start for p in pieces)),
-        num_cached=tuple(p.start for p in pieces),
         visual_rows=is_visual.nonzero()[:, 0].to(device),
         visual_features=features.to(device) if len(features) else None,
-        layers=tuple(layers),
-        kv_group=(_kv_group(pieces, device),) * len(layers),
+        segments=(segment,),
         logit_rows=torch.tensor(logit_rows, dtype=torch.int64, device=device),
     )
 
@@ -126,7 +113,8 @@ def _kv_group(pieces: Sequence[Piece], device: torch.device) -> KvGroup:
     width = max(len(piece.pages) for piece in pieces)
     tables = [[*p.pages, *[NO_PAGE] * (width - len(p.pages))] for p in pieces]
     slots = torch.cat([p.slots for p in pieces]).to(device)
-    return KvGroup(_indexes(np.array(tables), device), slots)
+    num_cached = np.array([piece.start for piece in pieces])
+    return KvGroup(_indexes(np.array(tables), device), slots, num_cached)
 
 
 def _features(piece: Piece) -> Tensor:

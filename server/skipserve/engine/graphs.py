@@ -9,7 +9,7 @@ read.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,15 +17,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skipserve.engine.device_memory import is_out_of_memory
-from skipserve.engine.inputs import Index, StepRows
+from skipserve.engine.inputs import StepRows, known_tokens
 from skipserve.engine.plans import PlanTable, plan_work
 from skipserve.engine.reports import StepMode
 from skipserve.engine.scheduler import Step
-from skipserve.engine.tables import UNREAD, SlotTables
-from skipserve.model.batch import Batch, Every, Indexes, KvGroup, LayerRows, Work
+from skipserve.engine.tables import SlotTables
+from skipserve.model.batch import Batch, KvGroup, Segment
 from skipserve.model.layers import KVCache
 from skipserve.model.model import Model
 from skipserve.model.transfer import send
+from skipserve.model.work import GatedWork, Index, Indexes, RowWork, Work
 from skipserve_policies.plan import Plan, TokenClass
 
 logger = logging.getLogger(__name__)
@@ -80,11 +81,10 @@ class _GraphInputs:
 
     def fill(self, rows: StepRows, work: NDArray[np.uint8] | None) -> None:
         """Put in the rows of a step, and their gates [L, T] if they count, in one copy."""
-        num_rows = len(rows.positions)
+        num_rows = rows.numbers.shape[1]
         stop = 4 * len(self.ids) + self.tables.numel()
         filled = self.blank[: stop if work is None else stop + self.gates.numel()].copy()
-        per_row = filled[: 4 * len(self.ids)].reshape(4, -1)
-        per_row[:, :num_rows] = rows.token_ids, rows.positions, rows.kv_slots, rows.row_slots
+        filled[: 4 * len(self.ids)].reshape(4, -1)[:, :num_rows] = rows.numbers
         tables = filled[4 * len(self.ids) : stop].reshape(self.tables.shape)
         tables[:num_rows, : rows.page_tables.shape[1]] = rows.page_tables
         if work is not None:
@@ -185,31 +185,22 @@ class DecodeGraphs:
         batch = self._batch(column, inputs)
 
         def forward() -> Tensor:
-            last_tokens = self._last_tokens.index_select(0, inputs.slots)
-            ids = torch.where(inputs.ids == UNREAD, last_tokens, inputs.ids)
+            ids = known_tokens(inputs.ids, inputs.slots, self._last_tokens)
             return self._model.forward(replace(batch, token_ids=ids), self._cache)
 
         return self._capturer.capture(forward)
 
     def _batch(self, column: Column, inputs: _GraphInputs) -> Batch:
-        num_rows, num_layers = len(inputs.ids), len(inputs.gates)
-        layers: tuple[LayerRows, ...] = (LayerRows(),) * num_layers
+        num_rows = len(inputs.ids)
+        work: RowWork | GatedWork = GatedWork(inputs.gates)
         if column != _GATED:
-            layers = tuple(map(_uniform_rows, column))
+            of_one = np.frombuffer(column, dtype=np.uint8)
+            work = RowWork.of(of_one[:, None].repeat(num_rows, axis=1))
         # What only the host would read of a table, it does not for rows on their own.
         tables = Indexes(np.zeros((0, 0), dtype=np.int64), inputs.tables)
-        return Batch(
-            token_ids=inputs.ids,
-            positions=inputs.positions,
-            row_starts=tuple(range(num_rows + 1)),
-            num_cached=(0,) * num_rows,
-            visual_rows=inputs.ids[:0],
-            visual_features=None,
-            layers=layers,
-            kv_group=(KvGroup(tables, inputs.kv_slots),) * num_layers,
-            logit_rows=inputs.rows,
-            gates=inputs.gates if column == _GATED else None,
-        )
+        group = KvGroup(tables, inputs.kv_slots, num_cached=np.zeros(num_rows, dtype=np.int64))
+        segment = Segment.whole(work, inputs.positions, np.arange(num_rows + 1), group)
+        return Batch(inputs.ids, inputs.ids[:0], None, (segment,), logit_rows=inputs.rows)
 
 
 def _key(work: NDArray[np.uint8]) -> Column:
@@ -221,15 +212,6 @@ def _is_decode(step: Step) -> bool:
     return step.num_rows == len(step.chunks) and all(
         chunk.samples and chunk.start >= chunk.sequence.visual_stop for chunk in step.chunks
     )
-
-
-def _uniform_rows(work: int) -> LayerRows:
-    """Return what all rows do in a layer, given the Work of one."""
-    sets = {
-        field.name: Every.ALL if work & Work[field.name.upper()] else Every.NONE
-        for field in fields(LayerRows)
-    }
-    return LayerRows(**sets)
 
 
 class _Capturer:

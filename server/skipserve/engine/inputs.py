@@ -3,18 +3,16 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 from torch import Tensor
 
 from skipserve.engine.plans import PlanTable
-from skipserve.engine.rows import HostRowSet
 from skipserve.engine.scheduler import Step
 from skipserve.engine.sequence import Sequence
 from skipserve.engine.tables import UNREAD, SlotTables
-from skipserve.model.batch import Batch, Every, Indexes, KvGroup, LayerRows, RowSet
+from skipserve.model.batch import Batch, KvGroup, Segment
 from skipserve.model.transfer import to_device
-
-Index = NDArray[np.int64]
+from skipserve.model.work import Index, Indexes, RowWork
 
 
 @dataclass(frozen=True)
@@ -23,23 +21,18 @@ class StepRows:
 
     Attributes:
         row_starts: the first row of each sequence, and T, [B + 1].
-        sequence_slots: [B].
-        row_slots: the slot of each row's sequence, [T].
-        positions: [T].
-        token_ids: [T]; UNREAD where only the device knows the token.
-        kv_slots: where keys and values go, [T].
+        num_cached: how many positions of each sequence precede its first row, [B].
         page_tables: [B, W].
         columns: of the table of plans, [T].
+        numbers: what the device is told of each row, [4, T]: token id (UNREAD where only the
+            device knows it), position, K/V slot, and the slot of its sequence.
     """
 
     row_starts: Index
-    sequence_slots: Index
-    row_slots: Index
-    positions: Index
-    token_ids: Index
-    kv_slots: Index
+    num_cached: Index
     page_tables: Index
     columns: Index
+    numbers: Index
 
     @classmethod
     def of(cls, step: Step, tables: SlotTables) -> "StepRows":
@@ -52,16 +45,15 @@ class StepRows:
         row_slots = slots.repeat(counts)
         positions = np.arange(step.num_rows) + (starts - row_starts[:-1]).repeat(counts)
         page_size = tables.page_size
-        pages = tables.pages[row_slots, positions // page_size]
+        kv_slots = tables.pages[row_slots, positions // page_size] * page_size
+        kv_slots += positions % page_size
+        token_ids = tables.token_ids[row_slots, positions]
         return cls(
             row_starts=row_starts,
-            sequence_slots=slots,
-            row_slots=row_slots,
-            positions=positions,
-            token_ids=tables.token_ids[row_slots, positions],
-            kv_slots=pages * page_size + positions % page_size,
+            num_cached=starts,
             page_tables=tables.pages[slots, : -(-int(stops.max()) // page_size)],
             columns=tables.columns[row_slots, positions],
+            numbers=np.stack([token_ids, positions, kv_slots, row_slots]),
         )
 
 
@@ -97,50 +89,26 @@ def build_batch(
         last_tokens: the last token of each slot, [slots], where the forward runs: it may have been
             sampled there and not be read yet.
     """
-    host = plans.rows(rows.columns)
-    unread = np.flatnonzero(rows.token_ids == UNREAD)
+    pattern = plans.pattern(rows.columns)
+    host_sets = pattern.indexes(rows.columns)
     samples = np.array([chunk.samples for chunk in step.chunks])
-    arrays = [
-        rows.token_ids,
-        rows.positions,
-        rows.kv_slots,
-        rows.page_tables,
-        _visual_rows(step, rows.row_starts),
-        rows.row_starts[1:][samples] - 1,
-        rows.sequence_slots[samples],
-        unread,
-        rows.row_slots[unread],
-        *host.indexes,
-    ]
-    (
-        ids,
-        positions,
-        kv_slots,
-        tables,
-        visual_rows,
-        logit_rows,
-        sampled_slots,
-        unread_rows,
-        unread_slots,
-        *sets,
-    ) = to_device(arrays, last_tokens.device)
-    if len(unread):
-        ids = ids.index_copy(0, unread_rows, last_tokens.index_select(0, unread_slots))
-    row_sets = list(map(Indexes, host.indexes, sets))
-    layers = [_layer_rows(layer, row_sets) for layer in host.layers]
-    group = KvGroup(Indexes(rows.page_tables, tables), kv_slots)
-    batch = Batch(
-        token_ids=ids,
-        positions=positions,
-        row_starts=tuple(rows.row_starts.tolist()),
-        num_cached=tuple(chunk.start for chunk in step.chunks),
-        visual_rows=visual_rows,
-        visual_features=visual_features,
-        layers=tuple(layers[place] for place in host.places),
-        kv_group=(group,) * len(host.places),
-        logit_rows=logit_rows,
-    )
-    return Inputs(batch, sampled_slots)
+    host_logit_rows = rows.row_starts[1:][samples] - 1
+    arrays = [rows.numbers, rows.page_tables, _visual_rows(step, rows.row_starts), host_logit_rows]
+    sent = to_device([*arrays, *host_sets], last_tokens.device)
+    numbers, tables, visual_rows, logit_rows, *sets = sent
+    token_ids, positions, kv_slots, slots = numbers.unbind(0)
+    if (rows.numbers[0] == UNREAD).any():
+        token_ids = known_tokens(token_ids, slots, last_tokens)
+    group = KvGroup(Indexes(rows.page_tables, tables), kv_slots, rows.num_cached)
+    work = RowWork.select(pattern, list(map(Indexes, host_sets, sets)))
+    segment = Segment.whole(work, positions, rows.row_starts, group)
+    batch = Batch(token_ids, visual_rows, visual_features, (segment,), logit_rows)
+    return Inputs(batch, slots.index_select(0, logit_rows))
+
+
+def known_tokens(token_ids: Tensor, slots: Tensor, last_tokens: Tensor) -> Tensor:
+    """Put the last tokens [slots] of the rows' sequences where the host knows none, [T]."""
+    return torch.where(token_ids == UNREAD, last_tokens.index_select(0, slots), token_ids)
 
 
 def visual_range(sequence: Sequence, start: int, stop: int) -> tuple[int, int]:
@@ -158,12 +126,3 @@ def _visual_rows(step: Step, row_starts: Index) -> Index:
             first, last = visual_range(sequence, chunk.start, chunk.stop)
             rows.append(sequence.visual_positions[first:last] - chunk.start + row_starts[place])
     return np.concatenate(rows)
-
-
-def _layer_rows(layer: dict[str, HostRowSet], sets: list[Indexes]) -> LayerRows:
-    """Put row sets into their places; equal ones are one object."""
-
-    def row_set(rows: HostRowSet) -> RowSet:
-        return rows if isinstance(rows, Every) else sets[rows]
-
-    return LayerRows(**{name: row_set(rows) for name, rows in layer.items()})

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.engine.rows import HostRows, Index, Pattern, find_pattern
 from skipserve.errors import InvalidRequestError
-from skipserve.model.batch import Work
+from skipserve.model.work import Index, Pattern, Work
 from skipserve_policies.plan import Cell, Ffn, Pair, Plan, TokenClass
 
 NUM_CLASSES = len(TokenClass)
@@ -115,18 +114,17 @@ class PlanTable:
         """Give an entry back; another plan may get its place once no sequence has it."""
         self._num_users[entry.index] -= 1
 
-    def rows(self, columns: Index) -> HostRows:
-        """Return who does what, given the column of each row, [T].
-
-        With two columns of work in three layers, 3 3 7 and 3 0 7 (3 is attention and K/V, 7 the FFN
-        besides), and rows of the columns 0 1 1: layer 0 has attention and K/V ALL, layer 1 has them
-        at [0], layer 2 has attention, K/V and FFN ALL. All other sets are NONE.
-        """
+    def pattern(self, columns: Index) -> Pattern:
+        """Return who does what in a forward, given the column of each of its rows, [T]."""
         occurs = np.zeros(len(self._work), dtype=np.bool_)
         occurs[columns] = True
-        pattern = self._pattern(occurs)
-        indexes = tuple(np.flatnonzero(of_columns[columns]) for of_columns in pattern.sets)
-        return HostRows(indexes, pattern.layers, pattern.places)
+        # Without the columns behind the last that occurs: a plan that is added changes nothing.
+        key = occurs.tobytes().rstrip(b"\0")
+        if key not in self._patterns:
+            if len(self._patterns) == _MAX_PATTERNS:
+                self._patterns.clear()
+            self._patterns[key] = Pattern.find(self._work, occurs)
+        return self._patterns[key]
 
     def work(self, columns: Index) -> NDArray[np.uint8]:
         """Return the Work of rows by layer, given the column of each, [L, T]."""
@@ -150,12 +148,3 @@ class PlanTable:
         self._work[columns] = work
         self._patterns = {key: it for key, it in self._patterns.items() if not any(key[columns])}
         return index
-
-    def _pattern(self, occurs: NDArray[np.bool_]) -> Pattern:
-        # Without the columns behind the last that occurs: a plan that is added changes nothing.
-        key = occurs.tobytes().rstrip(b"\0")
-        if key not in self._patterns:
-            if len(self._patterns) == _MAX_PATTERNS:
-                self._patterns.clear()
-            self._patterns[key] = find_pattern(self._work, occurs)
-        return self._patterns[key]

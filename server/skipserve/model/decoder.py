@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skipserve.model.batch import Batch, Every, put, take
+from skipserve.model.batch import Batch, Segment
 from skipserve.model.config import ModelConfig, ModelFilesError
 from skipserve.model.layers import KVCache, Layers
 from skipserve.model.plain.layers import PlainLayers
 from skipserve.model.weights import Weights, take_linear
+from skipserve.model.work import put, take
 from skipserve_kernels.linear.op import PackedLinear, linear, pack
 from skipserve_policies.sizes import DecoderSizes
 
@@ -62,12 +63,22 @@ class Decoder:
 
     def __call__(self, batch: Batch, cache: KVCache) -> Tensor:
         """Return the logits of the wanted rows, [R, V] float32, and store keys and values."""
-        hidden = remembered = self._embed(batch)
-        run_block = self.layers.start(batch, cache)
-        for layer, rows in enumerate(batch.layers):
+        hidden = self._embed(batch)
+        for segment in batch.segments:
+            hidden = self._run(segment, hidden, cache)
+        if not len(batch.logit_rows):
+            return hidden.new_empty(0, self.sizes.vocab_size, dtype=torch.float32)
+        return linear(self.layers.normed(hidden, batch.logit_rows), self.head).float()
+
+    def _run(self, segment: Segment, hidden: Tensor, cache: KVCache) -> Tensor:
+        """Run the layers of a segment on the residual stream of its rows, [T, D]."""
+        remembered = hidden
+        run_block = self.layers.start(segment, cache)
+        for layer in segment.layers:
+            rows = segment.rows(layer)
             if rows.is_idle:
                 continue
-            if rows.pair_first is Every.NONE and rows.pair_second is Every.NONE:
+            if not rows.is_paired:
                 hidden = run_block(layer, hidden)
                 continue
             before = hidden
@@ -77,9 +88,7 @@ class Decoder:
             hidden = run_block(layer, hidden.clone())
             first, second = take(before, rows.pair_second), take(hidden, rows.pair_second)
             hidden = put(hidden, rows.pair_second, first.lerp(second, 0.5))
-        if not len(batch.logit_rows):
-            return hidden.new_empty(0, self.sizes.vocab_size, dtype=torch.float32)
-        return linear(self.layers.normed(hidden, batch.logit_rows), self.head).float()
+        return hidden
 
     def _embed(self, batch: Batch) -> Tensor:
         if batch.visual_features is None:

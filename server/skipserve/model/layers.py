@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from skipserve.model.batch import Batch
+from skipserve.model.batch import Segment
 from skipserve.model.config import ModelConfig, ModelFilesError
 from skipserve_kernels.attention.op import KeyValues
 
@@ -35,8 +35,8 @@ class Layers(Protocol):
     def new_cache(self, num_slots: int) -> tuple[KeyValues, ...]:
         """Return room for the keys and values of so many positions, by layer; not cleared."""
 
-    def start(self, batch: Batch, cache: KVCache) -> BlockFunction:
-        """Derive what the blocks need of a forward's rows, and return what runs them."""
+    def start(self, segment: Segment, cache: KVCache) -> BlockFunction:
+        """Derive what the blocks need of a segment's rows, and return what runs them."""
 
     def warm_up(self, cache: KVCache) -> None:
         """Compile what is compiled when it first runs; the cache keeps what it holds."""

@@ -20,13 +20,15 @@ def test_a_decoded_row_sees_the_context() -> None:
         rows = StepRows.of(steps.decode, lineup.tables)
         again = StepRows.of(steps.decode, lineup.tables)
         prompts = StepRows.of(steps.prefill, lineup.tables)
-    assert rows.positions.tolist() == [19] * 3
+    token_ids, positions, kv_slots, _ = rows.numbers
+    prompt_ids, _, prompt_kv_slots, _ = prompts.numbers
+    assert positions.tolist() == [19] * 3
     assert (rows.columns % len(TokenClass) == TokenClass.GENERATED).all()
-    np.testing.assert_array_equal(rows.kv_slots, again.kv_slots)
-    assert len(set(prompts.kv_slots) | set(rows.kv_slots)) == 3 * 20
-    assert prompts.token_ids.min() >= 0
-    assert rows.token_ids.min() >= 0
-    assert CONFIG.image_token_id not in prompts.token_ids
+    np.testing.assert_array_equal(rows.numbers, again.numbers)
+    assert len({*prompt_kv_slots, *kv_slots}) == 3 * 20
+    assert prompt_ids.min() >= 0
+    assert token_ids.min() >= 0
+    assert CONFIG.image_token_id not in prompt_ids
 
 
 def test_slots_pages_and_plans_are_given_back() -> None:

@@ -369,9 +369,10 @@ class _NotANumber(FakeDecoder):
 
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         logits = super().forward(batch, cache)
+        row_starts = batch.segments[0].row_starts.tolist()
         for place, row in enumerate(batch.logit_rows.tolist()):
-            stop = next(stop for stop in batch.row_starts[1:] if row < stop)
-            start = batch.row_starts[batch.row_starts.index(stop) - 1]
+            stop = next(stop for stop in row_starts[1:] if row < stop)
+            start = row_starts[row_starts.index(stop) - 1]
             if any(start <= visual < stop for visual in batch.visual_rows.tolist()):
                 logits[place] = torch.nan
         return logits

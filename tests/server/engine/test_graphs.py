@@ -18,8 +18,8 @@ from skipserve.engine.graphs import _Capturer
 from skipserve.engine.limits import EngineLimits
 from skipserve.engine.reports import StepMode
 from skipserve.engine.request import Request, SamplingParams
-from skipserve.model.batch import Every
 from skipserve.model.llava import Llava
+from skipserve.model.work import Every, GatedWork
 from skipserve_policies.flops import prompt_classes
 from skipserve_policies.plan import Plan, TokenClass, trim
 from skipserve_policies.resolve import resolve
@@ -185,13 +185,14 @@ def test_a_graph_reads_nothing_that_could_be_freed(engine: Engine) -> None:
     for (column, bucket), _ in graphs._graphs.items():
         room = graphs._inputs[bucket]
         batch = graphs._batch(column, room)
-        tensors = [batch.token_ids, batch.positions, batch.visual_rows, batch.logit_rows]
-        tensors += [group.slots for group in batch.kv_group]
-        tensors += [group.tables.device for group in batch.kv_group]
-        tensors += [batch.gates] if batch.gates is not None else []
+        (segment,) = batch.segments
+        work, (group,) = segment.work, segment.kv_groups
+        tensors = [batch.token_ids, segment.positions, batch.visual_rows, batch.logit_rows]
+        tensors += [group.slots, group.tables.device]
+        tensors += [work.gates] if isinstance(work, GatedWork) else []
         for tensor in tensors:
             assert tensor.untyped_storage().data_ptr() == room.numbers.untyped_storage().data_ptr()
-        assert all(isinstance(rows, Every) for it in batch.layers for rows in vars(it).values())
+        assert all(isinstance(rows, Every) for kind in work.kinds for rows in kind)
 
 
 def test_without_memory_for_more_the_graphs_there_are_are_used(

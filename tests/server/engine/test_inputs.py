@@ -1,6 +1,6 @@
 """Batches against a plain reading of the plans, row by row."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -17,7 +17,8 @@ from skipserve.engine.inputs import StepRows, build_batch
 from skipserve.engine.request import Request
 from skipserve.engine.scheduler import Step
 from skipserve.engine.sequence import Sequence
-from skipserve.model.batch import Batch, Every, LayerRows, RowSet
+from skipserve.model.batch import Batch, Segment
+from skipserve.model.work import Every, RowSet, RowWork, Work
 from skipserve_policies.plan import TokenClass, trim
 
 pytestmark = pytest.mark.fast
@@ -33,6 +34,12 @@ class Built:
     parts: EngineParts
     step: Step
     batch: Batch
+
+    @property
+    def segment(self) -> Segment:
+        """All layers."""
+        (segment,) = self.batch.segments
+        return segment
 
     @property
     def rows(self) -> list[tuple[Sequence, int]]:
@@ -93,43 +100,43 @@ def _built(draw: st.DrawFn) -> Built:
 @given(_built())
 def test_each_row_does_what_its_plan_says(built: Built) -> None:
     rows = [(s.plan.plan, _class(s, position)) for s, position in built.rows]
-    for layer, layer_rows in enumerate(built.batch.layers):
+    assert built.segment.layers == range(NUM_LAYERS)
+    for layer in built.segment.layers:
         wanted = [row_does(plan, layer, token_class) for plan, token_class in rows]
-        for name in (field.name for field in fields(LayerRows)):
-            expected = [row for row, work in enumerate(wanted) if work[name]]
-            assert _members(getattr(layer_rows, name), len(rows)) == expected
+        for bit, members in zip(Work, built.segment.rows(layer), strict=True):
+            expected = [row for row, work in enumerate(wanted) if bit in work]
+            assert _members(members, len(rows)) == expected
 
 
 @given(_built())
 def test_what_is_the_same_shares_one_object(built: Built) -> None:
     pairs = {(s.plan.plan, _class(s, position)) for s, position in built.rows}
-    columns = [
-        tuple(tuple(row_does(plan, layer, c).values()) for plan, c in pairs)
-        for layer in range(NUM_LAYERS)
-    ]
-    assert len({id(rows) for rows in built.batch.layers}) == len(set(columns))
-    assert len(set(map(id, built.batch.kv_group))) == 1
-    by_content: dict[tuple[int, ...], int] = {}
-    for layer in built.batch.layers:
-        for rows in (getattr(layer, field.name) for field in fields(LayerRows)):
-            if not isinstance(rows, Every):
-                assert by_content.setdefault(tuple(rows.host.tolist()), id(rows)) == id(rows)
+    columns = [tuple(row_does(plan, layer, c) for plan, c in pairs) for layer in range(NUM_LAYERS)]
+    work = built.segment.work
+    assert isinstance(work, RowWork)
+    assert len(work.kinds) == len(set(columns))
+    assert len(built.segment.kv_groups) == 1
+    by_content: dict[tuple[int, ...], RowSet] = {}
+    for rows in (rows for kind in work.kinds for rows in kind):
+        if not isinstance(rows, Every):
+            assert by_content.setdefault(tuple(rows.host.tolist()), rows) is rows
 
 
 @given(_built())
 def test_rows_know_their_place(built: Built) -> None:
-    batch, page_size = built.batch, built.parts.tables.page_size
-    assert batch.token_ids.tolist() == [_token(*row) for row in built.rows]
-    assert batch.positions.tolist() == [position for _, position in built.rows]
+    segment, page_size = built.segment, built.parts.tables.page_size
+    (group,) = segment.kv_groups
+    assert built.batch.token_ids.tolist() == [_token(*row) for row in built.rows]
+    assert segment.positions.tolist() == [position for _, position in built.rows]
     slots = [s.pages[p // page_size] * page_size + p % page_size for s, p in built.rows]
-    assert batch.kv_group[0].slots.tolist() == slots
+    assert group.slots.tolist() == slots
     assert len(set(slots)) == len(slots), "two rows would be written into one slot"
-    counts = [stop - start for start, stop in pairwise(batch.row_starts)]
+    counts = [stop - start for start, stop in pairwise(segment.row_starts)]
     chunks = built.step.chunks
     assert counts == [sum(s is chunk.sequence for s, _ in built.rows) for chunk in chunks]
-    assert batch.num_cached == tuple(chunk.start for chunk in chunks)
-    ends = zip(batch.row_starts[1:], chunks, strict=True)
-    assert batch.logit_rows.tolist() == [stop - 1 for stop, chunk in ends if chunk.samples]
+    assert group.num_cached.tolist() == [chunk.start for chunk in chunks]
+    ends = zip(segment.row_starts[1:], chunks, strict=True)
+    assert built.batch.logit_rows.tolist() == [stop - 1 for stop, chunk in ends if chunk.samples]
 
 
 @given(_built())
@@ -138,7 +145,7 @@ def test_tables_hold_all_pages_that_a_sequence_sees(built: Built) -> None:
     for row, chunk in enumerate(built.step.chunks):
         sequence = chunk.sequence
         num_pages = -(-sequence.num_computed // page_size)
-        table = built.batch.kv_group[0].tables.device[row, :num_pages]
+        table = built.segment.kv_groups[0].tables.device[row, :num_pages]
         assert table.tolist() == sequence.pages[:num_pages]
 
 
@@ -179,13 +186,14 @@ def test_a_step_of_mere_chunks_wants_no_logits() -> None:
 def test_indexes_are_what_the_model_reads() -> None:
     parts = EngineParts()
     parts.add(make_request(num_images=1))
-    batch = _build(parts).batch
-    group = batch.kv_group[0]
+    built = _build(parts)
+    batch, segment = built.batch, built.segment
+    group = segment.kv_groups[0]
     tables = group.tables.device
-    for tensor in (batch.token_ids, batch.positions, group.slots, tables, batch.logit_rows):
+    for tensor in (batch.token_ids, segment.positions, group.slots, tables, batch.logit_rows):
         assert tensor.dtype == torch.int64
         assert tensor.device == CPU
-    assert tables.shape == (1, -(-batch.row_starts[-1] // parts.tables.page_size))
+    assert tables.shape == (1, -(-segment.row_starts[-1] // parts.tables.page_size))
     assert np.prod(tables.shape) > 0
 
 

@@ -4,7 +4,9 @@ from itertools import islice, product
 
 import numpy as np
 import pytest
-from plan_strategies import without_generated_ffn
+from hypothesis import given
+from hypothesis import strategies as st
+from plan_strategies import plans, without_generated_ffn
 
 from skipserve.engine.plans import (
     NUM_CLASSES,
@@ -14,7 +16,7 @@ from skipserve.engine.plans import (
     plan_work,
 )
 from skipserve.errors import InvalidRequestError
-from skipserve.model.batch import Every, Work
+from skipserve.model.work import Every, Indexes, LayerRows, RowWork, Work
 from skipserve_policies.plan import Cell, Ffn, Pair, Plan, TokenClass
 
 pytestmark = pytest.mark.fast
@@ -53,6 +55,14 @@ def _without_ffn(layer: int) -> Plan:
 
 def _generated(*entries: PlanEntry) -> np.ndarray:
     return np.array([it.index * NUM_CLASSES + TokenClass.GENERATED for it in entries])
+
+
+def _layers(table: PlanTable, *entries: PlanEntry) -> list[LayerRows]:
+    """Return what generated rows of some plans do at each layer."""
+    columns = _generated(*entries)
+    pattern = table.pattern(columns)
+    work = RowWork.select(pattern, [Indexes.of(it) for it in pattern.indexes(columns)])
+    return [work.kinds[kind] for kind in work.kind_of]
 
 
 def test_a_plan_is_resolved_once_and_then_known_by_its_key() -> None:
@@ -121,7 +131,7 @@ def test_many_distinct_plans_grow_nothing() -> None:
     columns = list(product(cells, repeat=3))
     for pair in islice(product(columns, repeat=2), 2000):
         entry = table.acquire(Plan((pair[0],) * 3 + (pair[1],)))
-        table.rows(_generated(entry))
+        table.pattern(_generated(entry))
         table.release(entry)
     assert len(table) == 8
     assert len(table._work) == 8 * NUM_CLASSES
@@ -131,26 +141,51 @@ def test_many_distinct_plans_grow_nothing() -> None:
 def test_a_place_that_is_taken_over_means_the_new_plan() -> None:
     table = PlanTable(3, max_plans=2)
     first, second = table.acquire(_without_ffn(0)), table.acquire(_without_ffn(1))
-    table.rows(_generated(first, second))
+    table.pattern(_generated(first, second))
     table.release(first)
     third = table.acquire(FULL)
     assert third.index == first.index
-    host = table.rows(_generated(third, second))
-    assert host.layers[host.places[0]]["ffn"] is Every.ALL
-    assert host.layers[host.places[1]]["ffn"] == 0
+    rows = _layers(table, third, second)
+    assert rows[0].ffn is Every.ALL
+    assert isinstance(rows[1].ffn, Indexes)
+    assert rows[1].ffn.host.tolist() == [0]
 
 
 def test_a_new_plan_leaves_the_patterns_of_others() -> None:
     table = PlanTable(3, max_plans=2)
     first, second = table.acquire(_without_ffn(0)), table.acquire(_without_ffn(1))
-    layers = table.rows(_generated(first)).layers
+    pattern = table.pattern(_generated(first))
     table.release(second)
     assert table.acquire(FULL).index == second.index
-    assert table.rows(_generated(first)).layers is layers
+    assert table.pattern(_generated(first)) is pattern
 
 
 def test_a_plan_that_comes_back_finds_its_patterns() -> None:
     table = PlanTable(3)
-    layers = table.rows(_generated(table.acquire(FULL))).layers
+    pattern = table.pattern(_generated(table.acquire(FULL)))
     table.release(table.acquire(FULL))
-    assert table.rows(_generated(table.acquire(FULL))).layers is layers
+    assert table.pattern(_generated(table.acquire(FULL))) is pattern
+
+
+@given(st.lists(st.tuples(plans(4), st.booleans()), max_size=8))
+def test_patterns_follow_plans_that_come_and_go(steps: list[tuple[Plan, bool]]) -> None:
+    table = PlanTable(4, max_plans=2)
+    held: list[PlanEntry] = []
+    for plan, releases in steps:
+        if releases and held:
+            table.release(held.pop(0))
+        held.append(table.acquire(plan))
+        wanted = [plan_work(entry.plan)[TokenClass.GENERATED] for entry in held]
+        for layer, rows in enumerate(_layers(table, *held)):
+            expected = [row for row, work in enumerate(wanted) if work[layer] & Work.FFN.value]
+            some = rows.ffn.host.tolist() if isinstance(rows.ffn, Indexes) else range(len(held))
+            assert (list(some) if rows.ffn is not Every.NONE else []) == expected
+
+
+def test_patterns_are_not_kept_without_bound() -> None:
+    table = PlanTable(3)
+    for layer in range(3):
+        table.acquire(_without_ffn(layer))
+    for mix in range(1, 300):
+        table.pattern(np.flatnonzero([mix >> column & 1 for column in range(9)]))
+    assert 0 < len(table._patterns) <= 256

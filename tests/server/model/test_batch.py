@@ -1,39 +1,46 @@
-"""Row sets."""
+"""The layers of a segment."""
 
+import numpy as np
 import pytest
 import torch
 
-from skipserve.model.batch import Every, Indexes, LayerRows, put, take
+from skipserve.model.batch import KvGroup, Segment
+from skipserve.model.work import Indexes, LayerRows, RowWork
 
 pytestmark = pytest.mark.fast
 
-X = torch.arange(8.0).view(4, 2)
-SOME = Indexes.of([1, 3])
+NUM_ROWS = 2
+WORK = RowWork.of(np.array([[7, 7], [7, 3], [0, 0], [7, 7]], dtype=np.uint8))
 
 
-def test_take_gives_the_rows_of_a_set() -> None:
-    assert take(X, Every.ALL) is X
-    assert take(X, Every.NONE).shape == (0, 2)
-    assert torch.equal(take(X, SOME), X[[1, 3]])
+def _group() -> KvGroup:
+    slots = torch.arange(NUM_ROWS)
+    return KvGroup(Indexes.of(np.zeros((1, 1), np.int64)), slots, num_cached=np.array([0]))
 
 
-def test_put_replaces_the_rows_of_a_set_in_a_copy() -> None:
-    before = X.clone()
-    assert put(X, Every.ALL, -X) is not X
-    assert put(X, Every.NONE, X[:0]) is X
-    changed = put(X, SOME, torch.zeros(2, 2))
-    assert torch.equal(changed, torch.tensor([[0.0, 1], [0, 0], [4, 5], [0, 0]]))
-    assert torch.equal(X, before)
+def _prepared(segment: Segment) -> tuple[dict[int, int], list[tuple[LayerRows, KvGroup]]]:
+    """Return what each layer gets, as the place among what was made, and what of."""
+    made: list[tuple[LayerRows, KvGroup]] = []
+
+    def make(rows: LayerRows, group: KvGroup) -> int:
+        made.append((rows, group))
+        return len(made) - 1
+
+    return segment.prepare(make), made
 
 
-@pytest.mark.parametrize(
-    ("rows", "is_idle"),
-    [
-        (LayerRows(), False),
-        (LayerRows(attention=Every.NONE, kv=Every.NONE, ffn=Every.NONE), True),
-        (LayerRows(attention=Every.NONE, ffn=Every.NONE), False),
-        (LayerRows(attention=Every.NONE, kv=Every.NONE, ffn=SOME), False),
-    ],
-)
-def test_a_layer_is_idle_when_no_row_needs_it(rows: LayerRows, is_idle: bool) -> None:
-    assert rows.is_idle is is_idle
+def test_layers_that_agree_share_and_idle_ones_have_nothing() -> None:
+    group = _group()
+    segment = Segment.whole(WORK, torch.arange(NUM_ROWS), np.array([0, NUM_ROWS]), group)
+    by_layer, made = _prepared(segment)
+    assert by_layer == {0: 0, 1: 1, 3: 0}
+    assert made == [(segment.rows(0), group), (segment.rows(1), group)]
+
+
+def test_layers_whose_keys_lie_elsewhere_do_not_share() -> None:
+    groups = _group(), _group()
+    positions, row_starts = torch.arange(NUM_ROWS), np.array([0, NUM_ROWS])
+    segment = Segment(range(1, 4), WORK, positions, row_starts, groups, kv_group_of=(0, 0, 0, 1))
+    by_layer, made = _prepared(segment)
+    assert by_layer == {1: 0, 3: 1}
+    assert [group for _, group in made] == list(groups)

@@ -9,9 +9,9 @@ from typing import Self
 
 from torch import Tensor
 
-from skipserve.model.batch import Work
 from skipserve.model.block_weights import BlockWeights
 from skipserve.model.fused.rows import FfnNorm, FusedRows, QueryRows
+from skipserve.model.work import Work
 from skipserve_kernels.attention.op import KeyValues
 from skipserve_kernels.input_projection.packing import InputWeights, Part, pack_inputs
 from skipserve_kernels.input_projection.triton import Bits, Place, input_projection

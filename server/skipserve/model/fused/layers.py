@@ -6,12 +6,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from skipserve.model.batch import Batch
+from skipserve.model.batch import Segment
 from skipserve.model.block_weights import BlockWeights
 from skipserve.model.config import ModelConfig
 from skipserve.model.fused.block import BlockContext, FusedBlock
 from skipserve.model.fused.rows import prepare_rows
-from skipserve.model.fused.warm_up import warm_up_batches
+from skipserve.model.fused.warm_up import warm_up_segments
 from skipserve.model.layers import BlockFunction, KVCache, rotary_tables
 from skipserve.model.weights import Weights
 from skipserve_kernels import tiles
@@ -74,16 +74,14 @@ class FusedLayers:
         )
         return tuple(KeyValues(*room.unbind(0)) for room in rooms)
 
-    def start(self, batch: Batch, cache: KVCache) -> BlockFunction:
-        """Derive what the blocks need of a forward's rows, and return what runs them."""
+    def start(self, segment: Segment, cache: KVCache) -> BlockFunction:
+        """Derive what the blocks need of a segment's rows, and return what runs them."""
         arch = tiles.architecture(self.gain.device)
-        layers = prepare_rows(batch, tiles.prefill_tile(self.cache_dtype, arch).rows)
+        rows = prepare_rows(segment, tiles.prefill_tile(self.cache_dtype, arch).rows)
         context = BlockContext(self.factors, self.scratch, cache.page_size)
 
         def run(layer: int, hidden: Tensor) -> Tensor:
-            rows = layers[layer]
-            assert rows is not None
-            return self.blocks[layer](hidden, rows, cache.layers[layer], context)
+            return self.blocks[layer](hidden, rows[layer], cache.layers[layer], context)
 
         return run
 
@@ -92,11 +90,10 @@ class FusedLayers:
         device = self.gain.device
         if device.type == "cpu":
             return
-        for batch in warm_up_batches(self.sizes, self.cache_dtype, device):
-            rows = torch.zeros(
-                len(batch.positions), self.sizes.hidden_size, dtype=self.cache_dtype, device=device
-            )
-            self.start(batch, cache)(0, rows)
+        for segment in warm_up_segments(self.sizes, self.cache_dtype, device):
+            shape = len(segment.positions), self.sizes.hidden_size
+            hidden = torch.zeros(shape, dtype=self.cache_dtype, device=device)
+            self.start(segment, cache)(0, hidden)
 
     def normed(self, hidden: Tensor, rows: Tensor) -> Tensor:
         """Return some rows of the last layer's output [T, D], normalised: [R, D]."""

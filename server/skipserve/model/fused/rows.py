@@ -1,14 +1,23 @@
 """What the kernels of a block need to know of a forward's rows."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
-from skipserve.model.batch import Batch, Every, Indexes, KvGroup, LayerRows, RowSet, Work
+from skipserve.model.batch import KvGroup, Segment
 from skipserve.model.transfer import to_device
-from skipserve_kernels.paged_prefill.spans import Index, find_spans
+from skipserve.model.work import (
+    Every,
+    GatedWork,
+    Index,
+    Indexes,
+    LayerRows,
+    RowSet,
+    RowWork,
+    Work,
+)
+from skipserve_kernels.paged_prefill.spans import find_spans
 from skipserve_kernels.selection import Selection
 
 
@@ -77,21 +86,20 @@ class FusedRows:
     is_gated: bool = False
 
 
-def prepare_rows(batch: Batch, span_rows: int) -> list[FusedRows | None]:
-    """Derive what the kernels need, by layer; None for idle layers.
+def prepare_rows(segment: Segment, span_rows: int) -> dict[int, FusedRows]:
+    """Derive what the kernels need, by layer; idle layers are left out.
 
     Args:
-        batch: the forward.
+        segment: the rows.
         span_rows: rows of one tile of prefill attention.
     """
-    if batch.gates is not None:
-        layers = zip(batch.gates, batch.kv_group, strict=True)
-        return [_gated(batch.positions, gates, group) for gates, group in layers]
-    builder = _RowsBuilder(batch, span_rows)
-    return [
-        None if rows.is_idle else builder.layer(rows, group)
-        for rows, group in zip(batch.layers, batch.kv_group, strict=True)
-    ]
+    if isinstance(segment.work, GatedWork):
+        gates = segment.work.gates
+        return {
+            layer: _gated(segment.positions, gates[layer], segment.kv_group(layer))
+            for layer in segment.layers
+        }
+    return segment.prepare(_RowsBuilder(segment, segment.work, span_rows).block)
 
 
 def _gated(positions: Tensor, gates: Tensor, group: KvGroup) -> FusedRows:
@@ -107,78 +115,71 @@ def _gated(positions: Tensor, gates: Tensor, group: KvGroup) -> FusedRows:
     )
 
 
-# What some numbers are, and the id of the rows that they are of.
-_Key = tuple[str, int]
-
-
 class _RowsBuilder:
-    """The rows of one forward; what layers have in common is made once.
+    """What the layers of a segment have in common, made once.
 
-    Numbers that the batch does not hold are found for all layers first: they go to the device in
+    Numbers that the segment does not hold are found for all layers first: they go to the device in
     one copy.
     """
 
-    def __init__(self, batch: Batch, span_rows: int) -> None:
-        self._positions = batch.positions
-        self._span_rows = span_rows
-        self._row_starts = np.array(batch.row_starts)
-        self._num_rows = len(batch.positions)
-        counts = np.diff(self._row_starts)
+    def __init__(self, segment: Segment, work: RowWork, span_rows: int) -> None:
+        self._positions = segment.positions
+        self._row_starts = segment.row_starts
+        counts = np.diff(segment.row_starts)
         # Sequences that come first and have one row each.
         self._num_singles = int((counts != 1).argmax()) if (counts != 1).any() else len(counts)
-        self._layers: dict[tuple[int, int], FusedRows] = {}
-        self._selections: dict[int, Selection] = {}
-        self._queries: dict[int, QueryRows] = {}
-        found = self._find(batch.layers)
+        self._selections = {rows: self._select(rows) for rows in work.sets}
+        kinds = [rows for rows in work.kinds if not rows.is_idle]
+        # Spans by the rows that run attention, places by the rows and those of the FFN.
+        found: dict[tuple[RowSet, ...], Index] = {}
+        if self._num_singles < len(counts):
+            for rows in kinds:
+                found[rows.attention,] = self._find_spans(rows.attention, span_rows)
+        for rows in kinds:
+            found |= self._find_places(rows)
         sent = to_device(list(found.values()), self._positions.device)
         self._sent = dict(zip(found, sent, strict=True))
+        self._queries = {rows.attention: self._split(rows.attention) for rows in kinds}
 
-    def layer(self, rows: LayerRows, group: KvGroup) -> FusedRows:
+    def block(self, rows: LayerRows, group: KvGroup) -> FusedRows:
         """Return what a layer that is not idle needs."""
-        key = id(rows), id(group)
-        if key not in self._layers:
-            self._layers[key] = self._layer(rows, group)
-        return self._layers[key]
-
-    def _layer(self, rows: LayerRows, group: KvGroup) -> FusedRows:
         parallel = rows.parallel if rows.parallel is not Every.NONE else rows.parallel_shared
         acts_as_one = rows.attention is rows.kv is rows.ffn is parallel
-        early = tuple(self._early(rows)) if not acts_as_one else ()
+        early = (
+            self._norm(rows.parallel, rows.ffn),
+            self._norm(rows.parallel_shared, rows.ffn, is_shared=True),
+        )
         return FusedRows(
             positions=self._positions,
             group=group,
-            kv=self._selection(rows.kv),
-            queries=self._query_rows(rows.attention),
-            ffn=self._selection(rows.ffn),
-            early=early,
-            late=None if acts_as_one else self._late(rows),
+            kv=self._selections[rows.kv],
+            queries=self._queries[rows.attention],
+            ffn=self._selections[rows.ffn],
+            early=tuple(norm for norm in early if norm is not None),
+            late=self._norm(rows.serial, rows.ffn),
             is_parallel=acts_as_one,
             shares_norm=rows.parallel_shared is parallel,
         )
 
-    def _selection(self, rows: RowSet) -> Selection | None:
-        """Return one object for all that asks for the same set."""
-        if rows is Every.NONE:
-            return None
-        if id(rows) not in self._selections:
-            index = rows.device if isinstance(rows, Indexes) else None
-            num_rows = len(rows.host) if isinstance(rows, Indexes) else self._num_rows
-            self._selections[id(rows)] = Selection(num_rows, index)
-        return self._selections[id(rows)]
+    def _select(self, rows: RowSet) -> Selection | None:
+        if isinstance(rows, Indexes):
+            return Selection(len(rows.host), rows.device)
+        return Selection(len(self._positions)) if rows is Every.ALL else None
 
-    def _query_rows(self, rows: RowSet) -> QueryRows | None:
-        selection = self._selection(rows)
+    def _norm(self, rows: RowSet, ffn: RowSet, *, is_shared: bool = False) -> FfnNorm | None:
+        """Return some of the FFN's rows as what is normalised together."""
+        selection = self._selections[rows]
         if selection is None:
             return None
-        if id(rows) not in self._queries:
-            self._queries[id(rows)] = self._split(rows, selection)
-        return self._queries[id(rows)]
+        return FfnNorm(selection, self._sent.get((rows, ffn)), is_shared)
 
-    def _split(self, rows: RowSet, selection: Selection) -> QueryRows:
+    def _split(self, rows: RowSet) -> QueryRows | None:
         """Tell rows that are alone in their sequence from chunks."""
-        indexes = self._indexes(rows)
-        num_singles = int(indexes.searchsorted(self._num_singles))
-        num_chunked = len(indexes) - num_singles
+        selection = self._selections[rows]
+        if selection is None:
+            return None
+        num_singles = int(self._indexes(rows).searchsorted(self._num_singles))
+        num_chunked = selection.num_rows - num_singles
         index = selection.index
         singles = Selection(num_singles, None if index is None else index[:num_singles])
         if not num_chunked:
@@ -187,66 +188,25 @@ class _RowsBuilder:
             selection,
             singles=singles if num_singles else None,
             chunks=Selection(num_chunked, None if index is None else index[num_singles:]),
-            spans=self._sent["spans", id(rows)],
+            spans=self._sent[rows,],
             chunk_positions=self._positions if index is not None else self._positions[num_singles:],
         )
 
-    def _early(self, rows: LayerRows) -> Iterator[FfnNorm]:
-        """Yield the rows whose FFN reads the block's input."""
-        for own, name, is_shared in (
-            (rows.parallel, "parallel places", False),
-            (rows.parallel_shared, "shared places", True),
-        ):
-            selection = self._selection(own)
-            if selection is not None:
-                yield FfnNorm(selection, self._sent.get((name, id(rows))), is_shared)
-
-    def _late(self, rows: LayerRows) -> FfnNorm | None:
-        """Return the rows whose FFN reads what attention left."""
-        selection = self._selection(rows.ffn)
-        if selection is None:
-            return None
-        if rows.parallel is rows.parallel_shared is Every.NONE:
-            return FfnNorm(selection, None)
-        serial = self._sent.get(("serial", id(rows)))
-        if serial is None or not len(serial):
-            return None
-        return FfnNorm(Selection(len(serial), serial), self._sent["serial places", id(rows)])
-
-    def _find(self, layers: tuple[LayerRows, ...]) -> dict[_Key, Index]:
-        """Find what the layers need beside their row sets."""
-        found: dict[_Key, Index] = {}
-        has_chunks = self._num_singles < len(self._row_starts) - 1
-        for rows in {id(rows): rows for rows in layers if not rows.is_idle}.values():
-            key = "spans", id(rows.attention)
-            if has_chunks and key not in found:
-                found[key] = self._find_spans(rows.attention)
-            early = rows.parallel, rows.parallel_shared
-            if rows.ffn not in early and early != (Every.NONE, Every.NONE):
-                found |= self._find_places(rows)
-        return found
-
-    def _find_spans(self, attention: RowSet) -> Index:
+    def _find_spans(self, attention: RowSet, span_rows: int) -> Index:
         """Find the tiles of the rows that are not alone in their sequence, [G, 3]."""
         counts = np.diff(self._indexes(attention).searchsorted(self._row_starts))
         counts[: self._num_singles] = 0
-        return find_spans(counts, self._span_rows)
+        return find_spans(counts, span_rows)
 
-    def _find_places(self, rows: LayerRows) -> dict[_Key, Index]:
-        """Find which of an FFN's rows are serial, and where each kind stands among all of them."""
-        ffn = self._indexes(rows.ffn)
-        parallel, shared = self._indexes(rows.parallel), self._indexes(rows.parallel_shared)
-        is_serial = np.ones(self._num_rows, dtype=np.bool_)
-        is_serial[parallel] = is_serial[shared] = False
-        serial_places = np.flatnonzero(is_serial[ffn])
+    def _find_places(self, rows: LayerRows) -> dict[tuple[RowSet, ...], Index]:
+        """Find where rows of each kind stand among those of the FFN, if they are some of them."""
         return {
-            ("parallel places", id(rows)): ffn.searchsorted(parallel),
-            ("shared places", id(rows)): ffn.searchsorted(shared),
-            ("serial places", id(rows)): serial_places,
-            ("serial", id(rows)): ffn[serial_places],
+            (own, rows.ffn): self._indexes(rows.ffn).searchsorted(self._indexes(own))
+            for own in (rows.parallel, rows.parallel_shared, rows.serial)
+            if own not in (rows.ffn, Every.NONE)
         }
 
     def _indexes(self, rows: RowSet) -> Index:
         if isinstance(rows, Indexes):
             return rows.host
-        return np.arange(self._num_rows if rows is Every.ALL else 0)
+        return np.arange(len(self._positions) if rows is Every.ALL else 0)

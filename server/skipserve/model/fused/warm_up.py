@@ -10,16 +10,38 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from skipserve.model.batch import Batch, Every, Indexes, KvGroup, LayerRows
+from skipserve.model.batch import KvGroup, Segment
+from skipserve.model.work import GatedWork, Indexes, RowWork, Work
 from skipserve_kernels import tiles
 from skipserve_kernels.tiles import Kernel
 from skipserve_policies.sizes import DecoderSizes
 
+_ATTENTION = Work.ATTENTION | Work.KV
+_SERIAL = Work.FFN | Work.SERIAL
+_PARALLEL = Work.FFN | Work.PARALLEL
+_SHARED = Work.FFN | Work.PARALLEL_SHARED
 
-def warm_up_batches(
+# What most rows of a layer do, and what the last one does: every form that a layer may have.
+_FORMS = (
+    (_ATTENTION | _SERIAL, _ATTENTION | _SERIAL),
+    (Work.KV | _SERIAL, Work.KV | _SERIAL),
+    (_ATTENTION | _PARALLEL, _ATTENTION | _PARALLEL),
+    (_ATTENTION | _SHARED, _ATTENTION | _SHARED),
+    (_ATTENTION | _SERIAL, Work.KV | _SERIAL),
+    (Work.KV | _SERIAL, Work(0)),
+    (_ATTENTION | _SERIAL, Work(0)),
+    (_ATTENTION | _PARALLEL, Work(0)),
+    (_ATTENTION | _SHARED, Work(0)),
+    (_ATTENTION | _PARALLEL, _ATTENTION | _SERIAL),
+)
+# Attention of chunks comes in one tile; what it writes to differs.
+_CHUNK_FORMS = (_FORMS[0], _FORMS[2], _FORMS[4], _FORMS[7])
+
+
+def warm_up_segments(
     sizes: DecoderSizes, dtype: torch.dtype, device: torch.device
-) -> Iterator[Batch]:
-    """Yield forwards of one layer that launch every kernel in every form.
+) -> Iterator[Segment]:
+    """Yield rows of one layer that launch every kernel in every form.
 
     Args:
         sizes: of the decoder.
@@ -27,19 +49,20 @@ def warm_up_batches(
         device: whose architecture decides the tiles.
     """
     for num_rows in _row_counts(sizes, dtype, tiles.architecture(device)):
-        for rows in _layers(num_rows, device):
-            yield _batch(_num_rows(rows, num_rows), rows, device)
+        for most, last in _FORMS:
+            # The last row comes besides where the others are a selection.
+            num_most = num_rows - (most == last)
+            yield _segment(_work(most, num_most, last, device), num_most + 1, device)
         if num_rows <= tiles.MAX_FUSED_ROWS:
-            yield _batch(num_rows, LayerRows(), device, is_gated=True)
-    # Attention of chunks comes in one tile; what it writes to differs.
-    some = _some(1, device)
-    for rows in (
-        LayerRows(),
-        LayerRows(attention=some),
-        LayerRows(parallel=Every.ALL),
-        LayerRows(attention=some, kv=some, ffn=some, parallel=some),
-    ):
-        yield _batch(2, rows, device, is_chunk=True)
+            gates = torch.zeros(1, num_rows, dtype=torch.int64, device=device)
+            yield _segment(GatedWork(gates), num_rows, device)
+    for most, last in _CHUNK_FORMS:
+        yield _segment(_work(most, 1, last, device), 2, device, is_chunk=True)
+
+
+def _work(most: Work, num_most: int, last: Work, device: torch.device) -> RowWork:
+    bits = [[most.value] * num_most + [last.value]]
+    return RowWork.of(np.array(bits, dtype=np.uint8), device)
 
 
 def _row_counts(sizes: DecoderSizes, dtype: torch.dtype, arch: int) -> list[int]:
@@ -55,54 +78,17 @@ def _row_counts(sizes: DecoderSizes, dtype: torch.dtype, arch: int) -> list[int]
     return sorted(found.values())
 
 
-def _layers(num_rows: int, device: torch.device) -> Iterator[LayerRows]:
-    """Yield all that a layer may be told, with sets of so many rows."""
-    yield LayerRows()
-    yield LayerRows(attention=Every.NONE)
-    yield LayerRows(parallel=Every.ALL)
-    yield LayerRows(parallel_shared=Every.ALL)
-    some = _some(num_rows, device)
-    yield LayerRows(attention=some)
-    yield LayerRows(attention=Every.NONE, kv=some, ffn=some)
-    yield LayerRows(attention=some, kv=some, ffn=some)
-    yield LayerRows(attention=some, kv=some, ffn=some, parallel=some)
-    yield LayerRows(attention=some, kv=some, ffn=some, parallel_shared=some)
-    yield LayerRows(parallel=some)
-
-
-def _some(num_rows: int, device: torch.device) -> Indexes:
-    host = np.arange(num_rows)
-    return Indexes(host, torch.from_numpy(host).to(device))
-
-
-def _num_rows(rows: LayerRows, num_some: int) -> int:
-    """Return how many rows a forward needs for its sets to be some of them."""
-    return num_some + any(isinstance(it, Indexes) for it in vars(rows).values())
-
-
-def _batch(
-    num_rows: int,
-    rows: LayerRows,
-    device: torch.device,
-    *,
-    is_chunk: bool = False,
-    is_gated: bool = False,
-) -> Batch:
+def _segment(
+    work: RowWork | GatedWork, num_rows: int, device: torch.device, *, is_chunk: bool = False
+) -> Segment:
     """Return rows of one sequence, or each of its own, that lie nowhere."""
-    row_starts = (0, num_rows) if is_chunk else tuple(range(num_rows + 1))
+    row_starts = np.array([0, num_rows]) if is_chunk else np.arange(num_rows + 1)
     num_sequences = len(row_starts) - 1
     nowhere = torch.full((num_rows,), -1, dtype=torch.int64, device=device)
-    nothing = torch.zeros(num_rows, dtype=torch.int64, device=device)
-    tables = Indexes(np.zeros((num_sequences, 1), np.int64), nothing[:num_sequences, None])
-    return Batch(
-        token_ids=nothing,
-        positions=nowhere,
-        row_starts=row_starts,
-        num_cached=(0,) * num_sequences,
-        visual_rows=nothing[:0],
-        visual_features=None,
-        layers=(rows,),
-        kv_group=(KvGroup(tables, nowhere),),
-        logit_rows=nothing[:0],
-        gates=nothing[None] if is_gated else None,
+    tables = np.zeros((num_sequences, 1), dtype=np.int64)
+    group = KvGroup(
+        tables=Indexes(tables, torch.from_numpy(tables).to(device)),
+        slots=nowhere,
+        num_cached=np.zeros(num_sequences, dtype=np.int64),
     )
+    return Segment.whole(work, nowhere, row_starts, group)

@@ -9,9 +9,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from skipserve.model.batch import Every, LayerRows, put, take
 from skipserve.model.block_weights import BlockWeights
 from skipserve.model.plain.rows import BlockRows
+from skipserve.model.work import Every, LayerRows, put, take
 from skipserve_kernels.attention.op import KeyValues, attention, store
 from skipserve_kernels.linear.op import PackedLinear, linear, linear_add, pack
 from skipserve_kernels.projection import Projection

@@ -6,13 +6,14 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from skipserve.model.batch import Batch
+from skipserve.model.batch import Segment
 from skipserve.model.block_weights import BlockWeights
 from skipserve.model.config import ModelConfig
 from skipserve.model.layers import BlockFunction, KVCache, rotary_tables
 from skipserve.model.plain.block import DecoderBlock
-from skipserve.model.plain.rows import block_key, prepare_rows
+from skipserve.model.plain.rows import prepare_rows
 from skipserve.model.weights import Weights, take_gain
+from skipserve.model.work import RowWork
 from skipserve_kernels.attention.op import KeyValues, cache_dtype
 from skipserve_kernels.rms_norm.op import Gain, rms_norm
 from skipserve_kernels.rotary.op import rotary_table
@@ -62,13 +63,13 @@ class PlainLayers:
             for _ in self.blocks
         )
 
-    def start(self, batch: Batch, cache: KVCache) -> BlockFunction:
-        """Derive what the blocks need of a forward's rows, and return what runs them."""
-        prepared = prepare_rows(batch, self.factors, cache.page_size)
+    def start(self, segment: Segment, cache: KVCache) -> BlockFunction:
+        """Derive what the blocks need of a segment's rows, and return what runs them."""
+        assert isinstance(segment.work, RowWork), "these blocks take no gates"
+        rows = prepare_rows(segment, self.factors, cache.page_size)
 
         def run(layer: int, hidden: Tensor) -> Tensor:
-            rows = prepared[block_key(batch.layers[layer], batch.kv_group[layer])]
-            return self.blocks[layer](hidden, rows, cache.layers[layer])
+            return self.blocks[layer](hidden, rows[layer], cache.layers[layer])
 
         return run
 

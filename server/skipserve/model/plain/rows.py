@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from skipserve.model.batch import Batch, Every, Indexes, KvGroup, LayerRows, RowSet, take
-from skipserve_kernels.attention.layout import Index, Runs, find_queries, find_runs
+from skipserve.model.batch import KvGroup, Segment
+from skipserve.model.work import Every, Index, Indexes, LayerRows, RowSet, take
+from skipserve_kernels.attention.layout import find_queries, find_runs
 from skipserve_kernels.attention.op import Layout, prepare
 
 
@@ -29,72 +30,43 @@ class BlockRows:
     layout: Layout | None
 
 
-# Layers agree when both are the same objects.
-_Key = tuple[int, int]
-
-
-def block_key(rows: LayerRows, group: KvGroup) -> _Key:
-    """Return the key under which `prepare_rows` keeps what a layer needs."""
-    return id(rows), id(group)
-
-
-def prepare_rows(batch: Batch, factors: Tensor, page_size: int) -> dict[_Key, BlockRows]:
+def prepare_rows(segment: Segment, factors: Tensor, page_size: int) -> dict[int, BlockRows]:
     """Derive what blocks need of their rows, once for all layers that agree.
 
     Args:
-        batch: the forward.
+        segment: the rows.
         factors: rotary factors of all positions, [P, 2, 1, C].
         page_size: positions in a page.
 
     Returns:
-        By `block_key`; idle layers are left out.
+        By layer; idle layers are left out.
     """
-    spans = _Spans(batch, factors.index_select(0, batch.positions))
-    runs = {id(group): spans.runs(group, page_size) for group in _distinct(batch.kv_group)}
-    layers = zip(batch.layers, batch.kv_group, strict=True)
-    launched = {block_key(*layer): layer for layer in layers if not layer[0].is_idle}
-    return {key: spans.block(*layer, runs[id(layer[1])]) for key, layer in launched.items()}
+    row_factors = factors.index_select(0, segment.positions)
+    counts = np.diff(segment.row_starts)
+    # Where the positions of all sequences lie, those of this forward too.
+    runs = {
+        group: find_runs(group.tables.host, group.num_cached + counts, page_size)
+        for group in segment.kv_groups
+    }
 
+    def layout(rows: LayerRows, group: KvGroup) -> Layout:
+        query_rows, key_rows = (_indexes(it, segment) for it in (rows.attention, rows.kv))
+        queries = find_queries(query_rows, key_rows, segment.row_starts, group.num_cached)
+        return prepare(queries, runs[group], factors.device)
 
-def _distinct(groups: tuple[KvGroup, ...]) -> list[KvGroup]:
-    return list({id(group): group for group in groups}.values())
-
-
-class _Spans:
-    """The sequences of a batch, on the host.
-
-    Args:
-        batch: the forward.
-        factors: rotary factors of its rows, [T, 2, 1, C].
-    """
-
-    def __init__(self, batch: Batch, factors: Tensor) -> None:
-        self._factors = factors
-        self._row_starts = np.array(batch.row_starts)
-        self._num_cached = np.array(batch.num_cached)
-        self._all_rows = np.arange(batch.row_starts[-1])
-
-    def runs(self, group: KvGroup, page_size: int) -> Runs:
-        """Find where the positions of all sequences lie, those of this forward too."""
-        num_positions = self._num_cached + np.diff(self._row_starts)
-        return find_runs(group.tables.host, num_positions, page_size)
-
-    def block(self, rows: LayerRows, group: KvGroup, runs: Runs) -> BlockRows:
-        """Derive what one block needs."""
+    def block(rows: LayerRows, group: KvGroup) -> BlockRows:
         return BlockRows(
             rows=rows,
-            query_factors=take(self._factors, rows.attention).unbind(1),
-            key_factors=take(self._factors, rows.kv).unbind(1),
+            query_factors=take(row_factors, rows.attention).unbind(1),
+            key_factors=take(row_factors, rows.kv).unbind(1),
             slots=take(group.slots, rows.kv),
-            layout=None if rows.attention is Every.NONE else self._layout(rows, runs),
+            layout=None if rows.attention is Every.NONE else layout(rows, group),
         )
 
-    def _layout(self, rows: LayerRows, runs: Runs) -> Layout:
-        query_rows, key_rows = self._indexes(rows.attention), self._indexes(rows.kv)
-        queries = find_queries(query_rows, key_rows, self._row_starts, self._num_cached)
-        return prepare(queries, runs, self._factors.device)
+    return segment.prepare(block)
 
-    def _indexes(self, rows: RowSet) -> Index:
-        if isinstance(rows, Indexes):
-            return rows.host
-        return self._all_rows if rows is Every.ALL else self._all_rows[:0]
+
+def _indexes(rows: RowSet, segment: Segment) -> Index:
+    if isinstance(rows, Indexes):
+        return rows.host
+    return np.arange(segment.row_starts[-1] if rows is Every.ALL else 0)

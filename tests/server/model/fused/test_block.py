@@ -1,18 +1,20 @@
 """What one block launches and moves: the parallel form less than the serial one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from triton_interpreter import traffic
 
-from skipserve.model.batch import Batch, Every, Indexes, KvGroup, LayerRows, RowSet, Work
+from skipserve.model.batch import KvGroup, Segment
 from skipserve.model.block_weights import BlockWeights
 from skipserve.model.fused import block as block_module
 from skipserve.model.fused.block import BlockContext, FusedBlock
 from skipserve.model.fused.rows import prepare_rows
+from skipserve.model.work import GatedWork, Indexes, RowWork, Work
 from skipserve_kernels.attention.op import KeyValues
 from skipserve_kernels.projection import Projection
 from skipserve_kernels.scratch import Scratch
@@ -31,7 +33,10 @@ LAUNCHERS = (
     "paged_prefill",
     "output_projection",
 )
-SOME = Indexes.of([0, 2])
+ATTENTION = Work.ATTENTION | Work.KV
+SERIAL = Work.FFN | Work.SERIAL
+PARALLEL = Work.FFN | Work.PARALLEL
+SHARED = Work.FFN | Work.PARALLEL_SHARED
 
 
 class Rig:
@@ -74,24 +79,22 @@ class Rig:
             launcher = getattr(block_module, name)
             monkeypatch.setattr(block_module, name, self._counted(name, launcher))
 
-    def run(self, rows: LayerRows, gates: list[int] | None = None) -> None:
-        """Run the block on three sequences of one row each."""
-        tables = Indexes.of(torch.arange(NUM_ROWS).view(-1, 1).tolist())
-        self._batch = Batch(
-            token_ids=torch.zeros(NUM_ROWS, dtype=torch.int64),
-            positions=torch.tensor([0, 1, 2]),
-            row_starts=(0, 1, 2, 3),
-            num_cached=(0, 1, 2),
-            visual_rows=torch.zeros(0, dtype=torch.int64),
-            visual_features=None,
-            layers=(rows,),
-            kv_group=(KvGroup(tables, torch.tensor([0, 5, 10])),),
-            logit_rows=torch.zeros(0, dtype=torch.int64),
-            gates=None if gates is None else torch.tensor([gates]),
-        )
-        (prepared,) = prepare_rows(self._batch, span_rows=16)
-        assert prepared is not None
-        self.block(self.hidden, prepared, self.cache, self.context)
+    def run(self, *work: Work) -> None:
+        """Run the block on three sequences of one row each; of one that is given, on all alike."""
+        bits = np.array([work * (NUM_ROWS // len(work))], dtype=np.uint8)
+        self._run(RowWork.of(bits))
+
+    def run_gated(self, *work: Work) -> None:
+        """Run the block on them as a captured graph does."""
+        self._run(GatedWork(torch.tensor([work])))
+
+    def _run(self, work: RowWork | GatedWork) -> None:
+        numbers = np.arange(NUM_ROWS + 1)
+        tables = Indexes.of(np.arange(NUM_ROWS).reshape(-1, 1))
+        group = KvGroup(tables, torch.tensor([0, 5, 10]), num_cached=numbers[:NUM_ROWS])
+        self._segment = Segment.whole(work, torch.tensor([0, 1, 2]), numbers, group)
+        rows = prepare_rows(self._segment, span_rows=16)
+        self.block(self.hidden, rows[0], self.cache, self.context)
 
     def _room(self, hidden: Tensor, selection: Any, width: int) -> Tensor:
         start, self._room_used = self._room_used, self._room_used + selection.num_rows * width
@@ -149,7 +152,7 @@ def rig(monkeypatch: pytest.MonkeyPatch) -> Rig:
     return Rig(monkeypatch)
 
 
-SERIAL = [
+SERIAL_LAUNCHES = [
     "norm_rows",
     "input_projection",
     "paged_decode",
@@ -162,88 +165,80 @@ SERIAL = [
 
 @pytest.mark.fast
 def test_a_serial_block_takes_seven_launches(rig: Rig) -> None:
-    rig.run(LayerRows())
-    assert rig.launches == SERIAL
+    rig.run(ATTENTION | SERIAL)
+    assert rig.launches == SERIAL_LAUNCHES
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("kind", ["parallel", "parallel_shared"])
-@pytest.mark.parametrize("rows", [Every.ALL, SOME], ids=["all", "some"])
-def test_a_parallel_block_takes_four(rig: Rig, kind: str, rows: RowSet) -> None:
-    rig.run(LayerRows(attention=rows, kv=rows, ffn=rows, **{kind: rows}))
+@pytest.mark.parametrize("form", [PARALLEL, SHARED], ids=["parallel", "shared"])
+@pytest.mark.parametrize("other", ["same", "nothing"])
+def test_a_parallel_block_takes_four(rig: Rig, form: Work, other: str) -> None:
+    row = ATTENTION | form
+    rig.run(row, row if other == "same" else Work(0), row)
     assert rig.launches == ["norm_rows", "input_projection", "paged_decode", "output_projection"]
 
 
 def test_a_parallel_block_moves_less_than_a_serial_one(monkeypatch: pytest.MonkeyPatch) -> None:
     moved = {}
-    for form, rows in (
-        ("serial", LayerRows()),
-        ("parallel", LayerRows(parallel=Every.ALL)),
-        ("shared", LayerRows(parallel_shared=Every.ALL)),
-    ):
+    for form in (SERIAL, PARALLEL, SHARED):
         with monkeypatch.context() as patch:
             rig = Rig(patch)
-            rig.run(rows)
+            rig.run(ATTENTION | form)
         moved[form] = rig.bytes_moved
         weights = (rig.block.inputs.weight, rig.block.outputs.weight)
         # Each weight is read, and once.
         assert rig.weight_bytes == sum(weight.nbytes for weight in weights)
-    assert moved["shared"] < moved["parallel"] < moved["serial"]
+    assert moved[SHARED] < moved[PARALLEL] < moved[SERIAL]
     # The serial form reads and writes the residual stream once more.
-    assert moved["serial"] - moved["parallel"] >= 2 * NUM_ROWS * HIDDEN * 4
+    assert moved[SERIAL] - moved[PARALLEL] >= 2 * NUM_ROWS * HIDDEN * 4
 
 
 @pytest.mark.parametrize(
     ("rows", "launches"),
     [
         (
-            LayerRows(attention=Every.NONE),
+            [Work.KV | SERIAL],
             ["norm_rows", "input_projection", "norm_rows", "input_projection", "output_projection"],
         ),
+        ([SERIAL], ["norm_rows", "input_projection", "output_projection"]),
+        ([ATTENTION], SERIAL_LAUNCHES[:4]),
         (
-            LayerRows(attention=Every.NONE, kv=Every.NONE),
-            ["norm_rows", "input_projection", "output_projection"],
+            [ATTENTION | SERIAL, Work.KV | SERIAL, ATTENTION | SERIAL],
+            [*SERIAL_LAUNCHES[:2], *SERIAL_LAUNCHES[:4], *SERIAL_LAUNCHES[4:]],
         ),
-        (LayerRows(ffn=Every.NONE), SERIAL[:4]),
-        (LayerRows(attention=SOME), [*SERIAL[:2], *SERIAL[:4], *SERIAL[4:]]),
-        (LayerRows(parallel=SOME), ["norm_rows", *SERIAL]),
+        (
+            [ATTENTION | PARALLEL, ATTENTION | SERIAL, ATTENTION | PARALLEL],
+            ["norm_rows", *SERIAL_LAUNCHES],
+        ),
     ],
     ids=["frozen attention", "skipped attention", "skipped ffn", "some queries", "mixed"],
 )
-def test_what_no_row_does_is_not_launched(rig: Rig, rows: LayerRows, launches: list[str]) -> None:
-    rig.run(rows)
+def test_what_no_row_does_is_not_launched(
+    rig: Rig, rows: Sequence[Work], launches: list[str]
+) -> None:
+    rig.run(*rows)
     assert rig.launches == launches
 
 
 def test_a_gated_block_reads_only_the_weights_that_some_row_wants(rig: Rig) -> None:
-    attention = Work.ATTENTION | Work.KV
-    rig.run(LayerRows(), gates=[0, attention, 0])
+    rig.run_gated(Work(0), ATTENTION, Work(0))
     before = rig.hidden[[0, 2]].clone()
     ffn = rig.block.inputs.attention_size
     row_bytes = rig.block.inputs.weight[0].nbytes
-    assert rig.launches == SERIAL
+    assert rig.launches == SERIAL_LAUNCHES
     assert rig.weight_bytes == ffn * row_bytes + rig.block.outputs.output[0].numel() * 4
     assert torch.equal(rig.hidden[[0, 2]], before)
 
 
 def test_a_gated_row_gets_what_it_would_get_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Serial, parallel and shared rows in one frozen launch, against one form at a time."""
-    serial = Work.ATTENTION | Work.KV | Work.FFN | Work.SERIAL
-    everything = Work.ATTENTION | Work.KV | Work.FFN
     expected: list[Tensor] = []
-    for rows in (
-        LayerRows(),
-        LayerRows(parallel=Every.ALL),
-        LayerRows(parallel_shared=Every.ALL),
-    ):
+    for form in (SERIAL, PARALLEL, SHARED):
         with monkeypatch.context() as patch:
             rig = Rig(patch)
-            rig.run(rows)
+            rig.run(ATTENTION | form)
         expected.append(rig.hidden[len(expected)])
     with monkeypatch.context() as patch:
         rig = Rig(patch)
-        rig.run(
-            LayerRows(),
-            gates=[serial, everything | Work.PARALLEL, everything | Work.PARALLEL_SHARED],
-        )
+        rig.run_gated(ATTENTION | SERIAL, ATTENTION | PARALLEL, ATTENTION | SHARED)
     torch.testing.assert_close(rig.hidden, torch.stack(expected), rtol=1e-5, atol=1e-5)

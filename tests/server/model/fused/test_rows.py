@@ -1,40 +1,47 @@
 """What the kernels of a block are told of its rows."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 from meta_device import META, NoWaiting
 
-from skipserve.model.batch import Batch, Every, Indexes, KvGroup, LayerRows
+from skipserve.model.batch import KvGroup, Segment
 from skipserve.model.fused.rows import FfnNorm, FusedRows, prepare_rows
+from skipserve.model.work import Indexes, Pattern, RowWork, Work
 
 pytestmark = pytest.mark.fast
 
 CPU = torch.device("cpu")
-IDLE = LayerRows(attention=Every.NONE, kv=Every.NONE, ffn=Every.NONE)
+NUM_ROWS = 7
+ATTENTION = Work.ATTENTION | Work.KV
+SERIAL = Work.FFN | Work.SERIAL
+PARALLEL = Work.FFN | Work.PARALLEL
+SHARED = Work.FFN | Work.PARALLEL_SHARED
+IDLE = (Work(0),) * NUM_ROWS
 
 
-def rows_of(numbers: list[int], device: torch.device = CPU) -> Indexes:
-    host = np.array(numbers)
-    return Indexes(host, torch.from_numpy(host).to(device))
+def segment_of(work: RowWork, device: torch.device = CPU) -> Segment:
+    """Two decode rows and a chunk of five."""
+    numbers = torch.empty(NUM_ROWS, dtype=torch.int64, device=device)
+    tables = Indexes(np.zeros((3, 1), np.int64), numbers[:3, None])
+    group = KvGroup(tables, numbers, num_cached=np.array([3, 4, 0]))
+    return Segment.whole(work, numbers, np.array([0, 1, 2, 7]), group)
 
 
-def prepare(*layers: LayerRows, device: torch.device = CPU) -> list[FusedRows | None]:
-    """Two decode rows and a chunk of five, in tiles of four."""
-    numbers = torch.empty(7, dtype=torch.int64, device=device)
-    group = KvGroup(Indexes(np.zeros((3, 1), np.int64), numbers[:3, None]), numbers)
-    batch = Batch(
-        token_ids=numbers,
-        positions=numbers,
-        row_starts=(0, 1, 2, 7),
-        num_cached=(3, 4, 0),
-        visual_rows=numbers[:0],
-        visual_features=None,
-        layers=layers,
-        kv_group=(group,) * len(layers),
-        logit_rows=numbers[:0],
-    )
-    return prepare_rows(batch, span_rows=4)
+def bits(*layers: Sequence[Work]) -> np.ndarray:
+    return np.array(layers, dtype=np.uint8)
+
+
+def prepare(*layers: Sequence[Work]) -> dict[int, FusedRows]:
+    """What each layer needs, given the work of each row; tiles are of four rows."""
+    return prepare_rows(segment_of(RowWork.of(bits(*layers))), span_rows=4)
+
+
+def only(*places: int, does: Work) -> list[Work]:
+    """Rows of which only some do something besides attention."""
+    return [ATTENTION | (does if row in places else Work(0)) for row in range(NUM_ROWS)]
 
 
 def index_and_places(norm: FfnNorm | None) -> tuple[list[int] | None, list[int] | None]:
@@ -44,42 +51,32 @@ def index_and_places(norm: FfnNorm | None) -> tuple[list[int] | None, list[int] 
 
 
 def test_each_kind_of_row_is_told_its_place_in_the_ffn() -> None:
-    some = LayerRows(
-        ffn=rows_of([0, 2, 3, 5, 6]), parallel=rows_of([2]), parallel_shared=rows_of([0, 6])
-    )
-    (rows,) = prepare(some)
-    assert rows is not None
+    some = only(0, 6, does=SHARED)
+    some[2] |= PARALLEL
+    some[3] |= SERIAL
+    some[5] |= SERIAL
+    rows = prepare(some)[0]
     assert [index_and_places(norm) for norm in rows.early] == [([2], [1]), ([0, 6], [0, 4])]
     assert [norm.is_shared for norm in rows.early] == [False, True]
     assert index_and_places(rows.late) == ([3, 5], [2, 3])
 
 
 def test_rows_that_are_all_of_the_ffn_need_no_places() -> None:
-    own = rows_of([0, 3])
-    serial, parallel, both = prepare(
-        LayerRows(ffn=own),
-        LayerRows(ffn=own, parallel=own),
-        LayerRows(parallel=own, parallel_shared=rows_of([1, 2, 4, 5, 6])),
-    )
-    assert serial is not None
-    assert parallel is not None
-    assert both is not None
-    assert index_and_places(serial.late) == ([0, 3], None)
-    assert [index_and_places(norm) for norm in parallel.early] == [([0, 3], None)]
-    assert serial.early == ()
-    assert parallel.late is both.late is None
+    both = [ATTENTION | (PARALLEL if row in (0, 3) else SHARED) for row in range(NUM_ROWS)]
+    rows = prepare(only(0, 3, does=SERIAL), only(0, 3, does=PARALLEL), both)
+    assert index_and_places(rows[0].late) == ([0, 3], None)
+    assert [index_and_places(norm) for norm in rows[1].early] == [([0, 3], None)]
+    assert rows[0].early == ()
+    assert rows[1].late is rows[2].late is None
+    assert [index_and_places(norm)[1] for norm in rows[2].early] == [[0, 3], [1, 2, 4, 5, 6]]
 
 
 def test_chunks_are_cut_into_tiles_and_rows_on_their_own_are_not() -> None:
-    every, some, none = prepare(LayerRows(), LayerRows(attention=rows_of([1, 3, 6])), IDLE)
-    assert every is not None
-    assert some is not None
-    assert none is None
-    for rows, num_singles, spans in (
-        (every, 2, [[2, 0, 4], [2, 4, 1]]),
-        (some, 1, [[2, 0, 2]]),
-    ):
-        queries = rows.queries
+    some = [SERIAL | (ATTENTION if row in (1, 3, 6) else Work.KV) for row in range(NUM_ROWS)]
+    rows = prepare([ATTENTION | SERIAL] * NUM_ROWS, some, IDLE)
+    assert list(rows) == [0, 1]
+    for layer, num_singles, spans in ((0, 2, [[2, 0, 4], [2, 4, 1]]), (1, 1, [[2, 0, 2]])):
+        queries = rows[layer].queries
         assert queries is not None
         assert queries.singles is not None
         assert queries.spans is not None
@@ -88,14 +85,22 @@ def test_chunks_are_cut_into_tiles_and_rows_on_their_own_are_not() -> None:
 
 
 def test_one_copy_serves_all_layers() -> None:
-    def layer(row: int) -> LayerRows:
-        parallel, shared = rows_of([row], META), rows_of([row + 1], META)
-        return LayerRows(attention=parallel, parallel=parallel, parallel_shared=shared)
+    def layer(row: int) -> list[Work]:
+        """Attention in two rows, the FFN of one of which is parallel, of the other shared."""
+        work = [SERIAL] * NUM_ROWS
+        work[row], work[row + 1] = ATTENTION | PARALLEL, ATTENTION | SHARED
+        return work
 
-    for layers in ([layer(0)], [layer(row) for row in range(6)]):
+    for layers, num_copies in (
+        ([layer(0)], 1),
+        ([layer(row) for row in range(6)], 1),
+        ([IDLE], 0),
+    ):
+        columns = bits(*layers).T
+        pattern = Pattern.find(columns, np.ones(NUM_ROWS, dtype=np.bool_))
+        indexes = pattern.indexes(np.arange(NUM_ROWS))
+        sets = [Indexes(it, torch.from_numpy(it).to(META)) for it in indexes]
+        segment = segment_of(RowWork.select(pattern, sets), META)
         with NoWaiting() as device:
-            prepare(*layers, device=META)
-        assert device.num_copies == 1
-    with NoWaiting() as device:
-        prepare(IDLE, device=META)
-    assert device.num_copies == 0
+            prepare_rows(segment, span_rows=4)
+        assert device.num_copies == num_copies

@@ -1,48 +1,57 @@
 """What blocks are told of their rows."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
 
-from skipserve.model.batch import Batch, Every, Indexes, KvGroup, LayerRows, RowSet
-from skipserve.model.plain.rows import BlockRows, block_key, prepare_rows
+from skipserve.model.batch import KvGroup, Segment
+from skipserve.model.plain.rows import BlockRows, prepare_rows
+from skipserve.model.work import Indexes, RowWork, Work
 from skipserve_kernels.attention.cpu_layout import Block, Layout, Reads
 
 pytestmark = pytest.mark.fast
 
 FACTORS = torch.arange(20.0).view(10, 2, 1, 1)
-IDLE = LayerRows(attention=Every.NONE, kv=Every.NONE, ffn=Every.NONE)
 PAGE_SIZE = 2
-GROUP = KvGroup(
-    tables=Indexes.of(np.array([[5, 6, 1, -1], [8, 3, 4, 2]])),
-    slots=torch.tensor([12, 13, 2, 5]),
-)
+TABLES = [[5, 6, 1, -1], [8, 3, 4, 2]]
+SLOTS = [12, 13, 2, 5]
+ALL = (0, 1, 2, 3)
+# Three rows of a prompt's second chunk after two others; one decode row after seven.
+ROW_STARTS, NUM_CACHED = (0, 3, 4), (2, 7)
 
 
-def make_batch(*layers: LayerRows, **changes: Any) -> Batch:
-    """Three rows of a prompt's second chunk after two others; one decode row after seven."""
-    fields: dict[str, Any] = {
-        "token_ids": torch.zeros(4, dtype=torch.int64),
-        "positions": torch.tensor([2, 3, 4, 7]),
-        "row_starts": (0, 3, 4),
-        "num_cached": (2, 7),
-        "visual_rows": torch.empty(0, dtype=torch.int64),
-        "visual_features": None,
-        "layers": layers,
-        "kv_group": (GROUP,) * len(layers),
-        "logit_rows": torch.tensor([2, 3]),
-    }
-    return Batch(**(fields | changes))
+def make_group(tables: list[list[int]], slots: list[int], num_cached: Sequence[int]) -> KvGroup:
+    return KvGroup(Indexes.of(np.array(tables)), torch.tensor(slots), np.array(num_cached))
 
 
-def prepare(rows: LayerRows, **changes: Any) -> BlockRows:
-    return prepare_rows(make_batch(rows, **changes), FACTORS, PAGE_SIZE)[block_key(rows, GROUP)]
+def make_work(attention: Sequence[int], kv: Sequence[int] = ALL) -> list[Work]:
+    """What four rows do, of which some run attention and some project keys."""
+    return [Work(Work.ATTENTION * (row in attention) | Work.KV * (row in kv)) for row in ALL]
 
 
-def layout_of(attention: RowSet, **changes: Any) -> Layout:
-    layout = prepare(LayerRows(attention=attention), **changes).layout
+def prepare(
+    attention: Sequence[int],
+    kv: Sequence[int] = ALL,
+    row_starts: Sequence[int] = ROW_STARTS,
+    num_cached: Sequence[int] = NUM_CACHED,
+) -> BlockRows:
+    segment = Segment.whole(
+        RowWork.of(np.array([make_work(attention, kv)], dtype=np.uint8)),
+        positions=torch.tensor([2, 3, 4, 7]),
+        row_starts=np.array(row_starts),
+        group=make_group(TABLES, SLOTS, num_cached),
+    )
+    return prepare_rows(segment, FACTORS, PAGE_SIZE)[0]
+
+
+def layout_of(
+    attention: Sequence[int],
+    row_starts: Sequence[int] = ROW_STARTS,
+    num_cached: Sequence[int] = NUM_CACHED,
+) -> Layout:
+    layout = prepare(attention, row_starts=row_starts, num_cached=num_cached).layout
     assert isinstance(layout, Layout)
     return layout
 
@@ -52,7 +61,7 @@ def read_of(reads: Reads) -> list[tuple[int, int, int]]:
 
 
 def test_all_rows_attend_to_their_own_sequence() -> None:
-    layout = layout_of(Every.ALL)
+    layout = layout_of(ALL)
     (chunk,) = layout.chunks
     assert (chunk.start, chunk.stop, chunk.first_new) == (0, 3, 0)
     assert chunk.blocks == (Block(3, 3, None),)
@@ -61,15 +70,15 @@ def test_all_rows_attend_to_their_own_sequence() -> None:
 
 
 def test_keys_end_at_the_last_query() -> None:
-    layout = layout_of(Indexes.of([1, 3]))
+    layout = layout_of([1, 3])
     assert layout.chunks == ()
     assert read_of(layout.reads) == [(0, 10, 4), (1, 16, 2), (1, 6, 4), (1, 4, 2)]
 
 
 def test_some_rows_of_a_chunk_see_what_precedes_them() -> None:
-    (chunk,) = layout_of(Indexes.of([0, 1])).chunks
+    (chunk,) = layout_of([0, 1]).chunks
     assert chunk.blocks == (Block(2, 2, None),)
-    (chunk,) = layout_of(Indexes.of([0, 2])).chunks
+    (chunk,) = layout_of([0, 2]).chunks
     (block,) = chunk.blocks
     assert (block.num_queries, block.num_new) == (2, 3)
     assert block.bias is not None
@@ -77,9 +86,7 @@ def test_some_rows_of_a_chunk_see_what_precedes_them() -> None:
 
 
 def test_new_keys_are_counted_among_the_rows_that_project_them() -> None:
-    rows = LayerRows(attention=Indexes.of([2, 3]), kv=Indexes.of([2, 3]))
-    starts = {"row_starts": (0, 2, 4), "num_cached": (3, 4)}
-    layout = prepare(rows, **starts).layout
+    layout = prepare([2, 3], [2, 3], row_starts=(0, 2, 4), num_cached=(3, 4)).layout
     assert isinstance(layout, Layout)
     (chunk,) = layout.chunks
     assert (chunk.start, chunk.first_new) == (0, 0)
@@ -87,40 +94,44 @@ def test_new_keys_are_counted_among_the_rows_that_project_them() -> None:
 
 
 def test_a_sequence_without_queries_reads_nothing() -> None:
-    layout = layout_of(Indexes.of([3]))
+    layout = layout_of([3])
     assert layout.chunks == ()
     assert set(layout.reads.queries) == {0}
 
 
 def test_factors_and_slots_are_those_of_the_rows() -> None:
-    block = prepare(LayerRows(attention=Indexes.of([3]), kv=Indexes.of([0, 3])))
+    block = prepare([3], [0, 3])
     assert [f.flatten().tolist() for f in block.query_factors] == [[14.0], [15.0]]
     assert [f.flatten().tolist() for f in block.key_factors] == [[4.0, 14.0], [5.0, 15.0]]
     assert block.slots.tolist() == [12, 5]
 
 
 def test_without_attention_there_is_no_layout() -> None:
-    assert prepare(LayerRows(attention=Every.NONE)).layout is None
+    assert prepare([]).layout is None
 
 
-def test_layers_that_agree_share_and_idle_ones_have_nothing() -> None:
-    shared = LayerRows()
-    prepared = prepare_rows(make_batch(shared, IDLE, shared), FACTORS, PAGE_SIZE)
-    assert list(prepared) == [block_key(shared, GROUP)]
-
-
-def test_layers_whose_keys_lie_elsewhere_do_not_share() -> None:
-    rows = LayerRows()
-    tables = Indexes.of(np.array([[0, 1, 2, -1], [3, 4, 5, 6]]))
-    other = KvGroup(tables=tables, slots=torch.tensor([2, 3, 4, 13]))
-    prepared = prepare_rows(make_batch(rows, rows, kv_group=(GROUP, other)), FACTORS, PAGE_SIZE)
-    layout = prepared[block_key(rows, other)].layout
+def test_layers_whose_keys_lie_elsewhere_have_a_layout_each() -> None:
+    work = make_work(ALL)
+    groups = (
+        make_group(TABLES, SLOTS, NUM_CACHED),
+        make_group([[0, 1, 2, -1], [3, 4, 5, 6]], [2, 3, 4, 13], NUM_CACHED),
+    )
+    segment = Segment(
+        layers=range(2),
+        work=RowWork.of(np.array([work, work], dtype=np.uint8)),
+        positions=torch.tensor([2, 3, 4, 7]),
+        row_starts=np.array(ROW_STARTS),
+        kv_groups=groups,
+        kv_group_of=(0, 1),
+    )
+    prepared = prepare_rows(segment, FACTORS, PAGE_SIZE)
+    layout = prepared[1].layout
     assert isinstance(layout, Layout)
     assert read_of(layout.reads) == [(3, 6, 8)]
-    assert prepared[block_key(rows, other)].slots is other.slots
-    assert len(prepared) == 2
+    assert prepared[1].slots is groups[1].slots
+    assert prepared[0] is not prepared[1]
 
 
 def test_a_whole_prompt_is_causal_and_reads_nothing_else() -> None:
-    (chunk,) = layout_of(Every.ALL, row_starts=(0, 4, 4), num_cached=(0, 0)).chunks
+    (chunk,) = layout_of(ALL, row_starts=(0, 4, 4), num_cached=(0, 0)).chunks
     assert (chunk.blocks, chunk.reads) == ((Block(4, 4, None),), ())
