@@ -88,14 +88,14 @@ class QuestionSource:
         sizes = self._config.sizes
         parts = [
             (TokenClass.TEXT, NUM_BEFORE),
-            (TokenClass.VISUAL, sizes.vision.num_tokens),
+            (TokenClass.VISUAL, sizes.rows_per_image),
             (TokenClass.TEXT, len(after)),
         ]
-        visual = (self._config.image_token_id,) * sizes.vision.num_tokens
+        visual = (self._config.image_token_id,) * sizes.rows_per_image
         return Question(
             prompt_ids=(*self._before, *visual, *after),
             token_classes=prompt_classes(parts),
-            image=_image(pixels, sizes.vision.num_tokens),
+            image=_image(pixels, sizes.rows_per_image),
             pixel_values=self._pixel_values(pixels),
             num_new_tokens=num_new_tokens,
             policy=policy,

@@ -212,7 +212,7 @@ class Bench:
     def new_engine(self, hot_plans: tuple[Plan, ...], max_rows: int | None = None) -> Engine:
         """Return an engine whose steps have up to so many rows; None is its own choice."""
         amount = self.amount
-        num_prompt = self.config.sizes.vision.num_tokens + amount.num_text
+        num_prompt = self.config.sizes.rows_per_image + amount.num_text
         longest = num_prompt + amount.num_new_tokens + self.most
         # The scheduler leaves a page for each running request.
         num_pages = self.most * (1 + -(-longest // PAGE_SIZE))

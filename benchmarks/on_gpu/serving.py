@@ -45,7 +45,7 @@ def _parts(bench: Bench) -> Rows:
     """Time the picture and the prompt on the device alone."""
     amount, roofline = bench.amount, bench.roofline
     vision = bench.config.sizes.vision
-    num_rows = vision.num_tokens + amount.num_text
+    num_rows = vision.num_features + amount.num_text
     pixels = torch.zeros(
         1, vision.image_size, vision.image_size, 3, dtype=torch.uint8, device=bench.device
     )

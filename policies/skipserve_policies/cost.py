@@ -50,7 +50,7 @@ class RequestShape:
 def request_shape(sizes: ModelSizes, request: Request) -> RequestShape:
     """Return the shape of a request: `parse_prompt` and `make_request` lead back to it."""
     return RequestShape(
-        prompt="+".join(map(str, _runs(request, sizes.vision.num_tokens))),
+        prompt="+".join(map(str, _runs(request, sizes.rows_per_image))),
         cached_tokens=request.num_cached,
         generated_tokens=request.num_generated,
     )
@@ -163,7 +163,7 @@ def standard_request(sizes: ModelSizes) -> Request:
     return make_request(
         [
             (TokenClass.TEXT, 35),
-            (TokenClass.VISUAL, sizes.vision.num_tokens),
+            (TokenClass.VISUAL, sizes.rows_per_image),
             (TokenClass.TEXT, 25),
         ],
         num_generated=10,

@@ -17,7 +17,7 @@ from itertools import groupby
 from typing import Self
 
 from skipserve_policies.plan import Plan, Sublayers, TokenClass
-from skipserve_policies.sizes import DecoderSizes, ModelSizes, VisionSizes
+from skipserve_policies.sizes import DecoderSizes, MappingSizes, ModelSizes, VisionSizes
 
 # A prompt as runs of rows of one class, in order.
 Segments = Sequence[tuple[TokenClass, int]]
@@ -149,9 +149,24 @@ def vision_flops(sizes: VisionSizes, num_layers: int) -> int:
 
 
 def projector_flops(sizes: ModelSizes) -> int:
-    """Return what the two-layer projector costs for one image."""
-    n, d = sizes.vision.num_tokens, sizes.decoder.hidden_size
-    return 2 * n * sizes.vision.hidden_size * sizes.vision.num_feature_layers * d + 2 * n * d**2
+    """Return what the projector costs for one image."""
+    n, d_vis, d = sizes.vision.num_features, sizes.vision.feature_size, sizes.decoder.hidden_size
+    if isinstance(sizes.projector, MappingSizes):
+        return _mapping_flops(sizes.projector, n, d_vis, d)
+    return 2 * n * d_vis * d + 2 * n * d**2
+
+
+def _mapping_flops(sizes: MappingSizes, num_features: int, d_vis: int, d: int) -> int:
+    """Return what a mapping module costs: in its last layer, only the queries read and go on."""
+    w, m, q = sizes.hidden_size, sizes.ffn_size, sizes.num_queries
+    n = num_features + q
+
+    def layer(rows: int) -> int:
+        attention = 4 * rows * w**2 + 4 * n * w**2 + 4 * rows * n * w
+        return attention + 4 * rows * w * m
+
+    ends = 2 * num_features * d_vis * w + 2 * q * w * d_vis + 2 * q * d_vis * d
+    return ends + (sizes.num_layers - 1) * layer(n) + layer(q)
 
 
 def request_flops(

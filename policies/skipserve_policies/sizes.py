@@ -90,7 +90,7 @@ class VisionSizes:
     Attributes:
         num_layers: the depth of the tower as published.
         num_layers_used: the depth at which the features are taken; the rest need not run.
-        keeps_cls: whether the class token is among the visual tokens.
+        keeps_cls: whether the class token is among the features.
         num_feature_layers: how many layers' outputs are concatenated for the projector.
     """
 
@@ -110,9 +110,14 @@ class VisionSizes:
         return (self.image_size // self.patch_size) ** 2
 
     @property
-    def num_tokens(self) -> int:
-        """Visual tokens that one image gives to the decoder."""
+    def num_features(self) -> int:
+        """Features that one image gives to the projector."""
         return self.num_patches + self.keeps_cls
+
+    @property
+    def feature_size(self) -> int:
+        """The width of a feature."""
+        return self.hidden_size * self.num_feature_layers
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -157,18 +162,116 @@ def num_layers_used(feature_layer: int | list[int], num_layers: int) -> int:
 
 
 @dataclass(frozen=True)
-class ModelSizes:
-    """A LLaVA-1.5 style model: vision tower, two-layer projector, decoder."""
+class MlpSizes:
+    """LLaVA's projector: two linear layers, the second square, which make a row of each feature."""
 
-    decoder: DecoderSizes
-    vision: VisionSizes
+
+@dataclass(frozen=True)
+class MappingSizes:
+    """A mapping module: a transformer encoder over the features and learned queries.
+
+    What it makes of the queries are an image's rows. Source: "Skipping Computations in Multimodal
+    LLMs", arXiv 2410.09454.
+    """
+
+    num_queries: int = 10
+    hidden_size: int = 256
+    num_layers: int = 5
+    num_heads: int = 8
+    ffn_size: int = 512
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Read a LLaVA `config.json`."""
+        """Read the configuration of a model that has one; what it leaves out is as in the paper.
+
+        Raises:
+            ValueError: a size is not a positive whole number, the heads do not share out the
+                width, or `image_seq_length` is not the number of queries.
+        """
+        paper = cls()
+        values = _fill_in(
+            config,
+            {
+                "num_query_tokens": paper.num_queries,
+                "projector_hidden_size": paper.hidden_size,
+                "projector_layers": paper.num_layers,
+                "projector_heads": paper.num_heads,
+                "projector_ffn_size": paper.ffn_size,
+            },
+        )
+        sizes = cls(
+            num_queries=_size(values, "num_query_tokens"),
+            hidden_size=_size(values, "projector_hidden_size"),
+            num_layers=_size(values, "projector_layers"),
+            num_heads=_size(values, "projector_heads"),
+            ffn_size=_size(values, "projector_ffn_size"),
+        )
+        if sizes.hidden_size % sizes.num_heads:
+            raise ValueError(
+                f"projector_heads is {sizes.num_heads}, which does not divide "
+                f"projector_hidden_size, {sizes.hidden_size}"
+            )
+        length = values.get("image_seq_length", sizes.num_queries)
+        if length != sizes.num_queries:
+            raise ValueError(
+                f"image_seq_length is {length!r}, and num_query_tokens {sizes.num_queries}: an "
+                "image takes as many rows as there are queries"
+            )
+        return sizes
+
+
+ProjectorSizes = MlpSizes | MappingSizes
+
+# The `model_type` of checkpoints that are LLaVA but for their projector.
+OWN_MODEL_TYPE = "skipserve_llava"
+
+
+def projector_sizes(config: Mapping[str, Any]) -> ProjectorSizes:
+    """Read which projector a model has.
+
+    Raises:
+        ValueError: it is none that is known here, or a LLaVA configuration names another than
+            LLaVA's, which transformers would not heed.
+    """
+    kind = config.get("projector_type")
+    if config.get("model_type") != OWN_MODEL_TYPE:
+        if kind is not None and kind != "mlp":
+            raise ValueError(
+                f"projector_type is {kind!r}, and a model of type llava has none but mlp; the "
+                f"model_type of others is {OWN_MODEL_TYPE}"
+            )
+        return MlpSizes()
+    if kind != "mapping":
+        raise ValueError(f"projector_type is {kind!r}; supported: mapping")
+    return MappingSizes.from_config(config)
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """A LLaVA-1.5 style model: vision tower, projector, decoder."""
+
+    decoder: DecoderSizes
+    vision: VisionSizes
+    projector: ProjectorSizes = MlpSizes()
+
+    @property
+    def rows_per_image(self) -> int:
+        """Rows of the decoder that one image takes."""
+        if isinstance(self.projector, MappingSizes):
+            return self.projector.num_queries
+        return self.vision.num_features
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Read a LLaVA `config.json`, or that of a model that differs in its projector.
+
+        Raises:
+            ValueError: a size is not a positive whole number, or a part is not known.
+        """
         return cls(
             decoder=DecoderSizes.from_config(config.get("text_config") or {}),
             vision=VisionSizes.from_config(config),
+            projector=projector_sizes(config),
         )
 
 

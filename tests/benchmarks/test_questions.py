@@ -18,7 +18,7 @@ def config(deep_model: Path) -> ModelConfig:
 
 def test_a_question_is_text_around_a_picture(config: ModelConfig) -> None:
     question = QuestionSource(config, seed=0).question(12, 3)
-    num_visual = config.sizes.vision.num_tokens
+    num_visual = config.sizes.rows_per_image
     is_image = [token_id == config.image_token_id for token_id in question.prompt_ids]
     assert is_image == [False] * NUM_BEFORE + [True] * num_visual + [False] * (12 - NUM_BEFORE)
     assert question.token_classes[-1] is TokenClass.LAST
@@ -40,7 +40,7 @@ def test_questions_on_one_picture_share_all_but_their_end(config: ModelConfig) -
     source = QuestionSource(config, seed=0)
     picture = source.picture()
     first, second = (source.question(20, 1, picture=picture) for _ in range(2))
-    start = NUM_BEFORE + config.sizes.vision.num_tokens
+    start = NUM_BEFORE + config.sizes.rows_per_image
     assert first.image == second.image
     assert first.prompt_ids[:start] == second.prompt_ids[:start]
     assert first.prompt_ids[start:] != second.prompt_ids[start:]

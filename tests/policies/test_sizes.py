@@ -74,7 +74,7 @@ def test_known_models_differ_in_the_decoder_alone() -> None:
     small, large = KNOWN_MODELS["llava-1.5-7b"], KNOWN_MODELS["llava-1.5-13b"]
     assert set(KNOWN_MODELS) == {"llava-1.5-7b", "llava-1.5-13b"}
     assert small.vision == large.vision
-    assert small.vision.num_tokens == 576
+    assert small.rows_per_image == 576
     assert large.decoder == DecoderSizes(40, 5120, 40, 40, 128, 13824, 32000)
 
 
@@ -91,10 +91,10 @@ def test_none_means_the_default() -> None:
     assert (sizes.num_kv_heads, sizes.head_dim) == (8, 512)
 
 
-@pytest.mark.parametrize(("strategy", "num_tokens"), [({}, 576), ("default", 576), ("full", 577)])
-def test_the_class_token_is_kept_by_strategy_full(strategy: Any, num_tokens: int) -> None:
+@pytest.mark.parametrize(("strategy", "num_features"), [({}, 576), ("default", 576), ("full", 577)])
+def test_the_class_token_is_kept_by_strategy_full(strategy: Any, num_features: int) -> None:
     config = {"vision_feature_select_strategy": strategy} if strategy else {}
-    assert VisionSizes.from_config(config).num_tokens == num_tokens
+    assert VisionSizes.from_config(config).num_features == num_features
 
 
 def test_patches_that_do_not_fill_the_image_are_cut_off() -> None:

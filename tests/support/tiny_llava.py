@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import Tensor
 
+from skipserve_policies.sizes import MappingSizes
+
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
 MERGES = (("Ġ", "t"), ("h", "e"), ("Ġt", "he"), ("i", "n"), ("r", "e"))
 CHAT_TEMPLATE = (
@@ -36,6 +38,7 @@ class Shape:
     """What a checkpoint looks like; the same fields as keywords of `make_checkpoint`.
 
     Attributes:
+        mapping: the sizes of a mapping module in place of LLaVA's projector.
         tie: leave out the head: it is the embedding.
         num_shards: files that the weights are spread over, with an index if more than one.
         text_config, top_config: entries that are set besides, or removed where None.
@@ -58,6 +61,7 @@ class Shape:
     feature_layer: int | tuple[int, ...] = -2
     select_strategy: str = "default"
     projector_bias: bool = True
+    mapping: MappingSizes | None = None
     tie: bool = False
     seed: int = 0
     dtype: torch.dtype = torch.float32
@@ -150,8 +154,24 @@ def _config(shape: Shape) -> dict[str, Any]:
         "vision_config": vision,
         "vision_feature_layer": layer if isinstance(layer, int) else list(layer),
         "vision_feature_select_strategy": shape.select_strategy,
-    } | dict(shape.top_config)
+    }
+    if shape.mapping is not None:
+        config |= _mapping_config(shape.mapping)
+    config |= dict(shape.top_config)
     return {key: value for key, value in config.items() if value is not None}
+
+
+def _mapping_config(sizes: MappingSizes) -> dict[str, Any]:
+    return {
+        "model_type": "skipserve_llava",
+        "projector_type": "mapping",
+        "num_query_tokens": sizes.num_queries,
+        "image_seq_length": sizes.num_queries,
+        "projector_hidden_size": sizes.hidden_size,
+        "projector_layers": sizes.num_layers,
+        "projector_heads": sizes.num_heads,
+        "projector_ffn_size": sizes.ffn_size,
+    }
 
 
 def _write_weights(folder: Path, shape: Shape) -> None:
@@ -186,14 +206,45 @@ def _tensor_sizes(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
             yield f"language_model.model.layers.{layer}.{name}.weight", size
     for name, size in _vision_sizes(shape):
         yield f"vision_tower.vision_model.{name}", size
+    for name, size in _projector_sizes(shape):
+        yield f"multi_modal_projector.{name}", size
+
+
+def _projector_sizes(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
     num_features = 1 if isinstance(shape.feature_layer, int) else len(shape.feature_layer)
-    for name, width in (
-        ("linear_1", num_features * shape.vision_hidden),
-        ("linear_2", shape.hidden),
-    ):
-        yield f"multi_modal_projector.{name}.weight", (shape.hidden, width)
+    width = num_features * shape.vision_hidden
+    if shape.mapping is not None:
+        yield from mapping_tensor_sizes(shape.mapping, width, shape.hidden)
+        return
+    for name, num_inputs in (("linear_1", width), ("linear_2", shape.hidden)):
+        yield f"{name}.weight", (shape.hidden, num_inputs)
         if shape.projector_bias:
-            yield f"multi_modal_projector.{name}.bias", (shape.hidden,)
+            yield f"{name}.bias", (shape.hidden,)
+
+
+def mapping_tensor_sizes(
+    sizes: MappingSizes, feature_size: int, hidden: int
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield the tensors of a mapping module by name."""
+    width, ffn = sizes.hidden_size, sizes.ffn_size
+    yield "queries", (sizes.num_queries, width)
+    linears = {
+        "input": (width, feature_size),
+        "output": (feature_size, width),
+        "to_llm": (hidden, feature_size),
+    }
+    for layer in (f"layers.{number}" for number in range(sizes.num_layers)):
+        yield f"{layer}.attention.in_proj_weight", (3 * width, width)
+        yield f"{layer}.attention.in_proj_bias", (3 * width,)
+        for norm in ("norm1", "norm2"):
+            yield f"{layer}.{norm}.weight", (width,)
+            yield f"{layer}.{norm}.bias", (width,)
+        linears[f"{layer}.attention.out_proj"] = (width, width)
+        linears[f"{layer}.ffn.up"] = (ffn, width)
+        linears[f"{layer}.ffn.down"] = (width, ffn)
+    for name, size in linears.items():
+        yield f"{name}.weight", size
+        yield f"{name}.bias", size[:1]
 
 
 def _decoder_layer_sizes(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -110,8 +110,9 @@ def _check_images(request: Request, config: ModelConfig) -> None:
     num_bytes = vision.image_size**2 * vision.num_channels
     for image in request.images:
         _require(
-            image.num_rows == vision.num_tokens,
-            f"an image is to take {image.num_rows} rows, the model gives {vision.num_tokens}",
+            image.num_rows == config.sizes.rows_per_image,
+            f"an image is to take {image.num_rows} rows, the model gives "
+            f"{config.sizes.rows_per_image}",
         )
         _require(
             image.size == vision.image_size and len(image.pixels) == num_bytes,

@@ -10,6 +10,7 @@ from skipserve.engine.host_memory import available_bytes
 from skipserve.engine.limits import EngineLimits
 from skipserve.errors import EngineError
 from skipserve.model.model import Model
+from skipserve_policies.sizes import MappingSizes
 
 # A step's largest number of rows. On a CPU more rows gain nothing and hold up those that decode.
 _BATCH_TOKENS_CPU = 512
@@ -78,7 +79,7 @@ def describe_shortage(model: Model, num_positions: int) -> str | None:
     if num_positions >= longest:
         return None
     gib = _gib_argument(longest * model.cache_bytes_per_token())
-    picture = model.config.sizes.vision.num_tokens
+    picture = model.config.sizes.rows_per_image
     few = f", and a picture takes {picture:,} of them" if num_positions < needed else ""
     return (
         f"a prompt and its answer get at most {num_positions:,} positions{few}; "
@@ -110,7 +111,7 @@ def _pages_of(num_positions: int, limits: EngineLimits) -> int:
 def _least_positions(model: Model) -> int:
     """Return what a useful request takes."""
     config = model.config
-    return min(config.sizes.vision.num_tokens + _TEXT_POSITIONS, config.max_positions)
+    return min(config.sizes.rows_per_image + _TEXT_POSITIONS, config.max_positions)
 
 
 def _asked_pages(model: Model, limits: EngineLimits, page_bytes: int, most: int) -> int:
@@ -215,22 +216,27 @@ def max_images_at_once(model: Model, max_rows: int) -> int:
 
     Those are rare: their first rows were found in pages, but the images themselves were given up.
     """
-    return max_rows // model.config.sizes.vision.num_tokens + 2
+    return max_rows // model.config.sizes.rows_per_image + 2
 
 
 def vision_bytes(model: Model, max_rows: int) -> int:
     """Return what the vision tower may need at once for so many images.
 
     An upper estimate: the states of all layers, which transformers hands out, and the working set
-    of one layer, in float32.
+    of one layer, in float32. A projector with layers of its own comes when the tower is done, but
+    its working set is added.
     """
-    sizes = model.config.sizes.vision
+    sizes, projector = model.config.sizes.vision, model.config.sizes.projector
     num_images = max_images_at_once(model, max_rows)
     num_tokens = sizes.num_patches + 1
     states = (sizes.num_layers_used + 1) * sizes.hidden_size
     working = 6 * sizes.hidden_size + 2 * sizes.ffn_size
     pixels = 3 * sizes.num_channels * sizes.image_size**2
-    return 4 * num_images * (num_tokens * (states + working) + pixels)
+    numbers = num_tokens * (states + working) + pixels
+    if isinstance(projector, MappingSizes):
+        width = 8 * projector.hidden_size + 2 * projector.ffn_size
+        numbers += (num_tokens + projector.num_queries) * width
+    return 4 * num_images * numbers
 
 
 def _decoder_bytes(model: Model, max_rows: int) -> int:

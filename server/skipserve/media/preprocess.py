@@ -42,7 +42,7 @@ class Preprocessor:
         """
         steps, vision = config.image_processor, config.sizes.vision
         _check_gives(steps, vision.image_size)
-        return cls(steps, vision.image_size, vision.num_tokens, max_resized_pixels)
+        return cls(steps, vision.image_size, config.sizes.rows_per_image, max_resized_pixels)
 
     def fit(self, picture: PillowImage.Image, param: str) -> Image:
         """Return an RGB picture as the tower takes it, with its digest.

@@ -10,7 +10,9 @@ from typing import Any, Self
 from skipserve.model import fields
 from skipserve.model.image_processor import ImageProcessor
 from skipserve.model.quantisation import find_quantisation
-from skipserve_policies.sizes import CLIP_L_14_336, ModelSizes, VisionSizes
+from skipserve_policies.sizes import CLIP_L_14_336, OWN_MODEL_TYPE, ModelSizes, VisionSizes
+
+_MODEL_TYPES = ("llava", OWN_MODEL_TYPE)
 
 # Rotary factors that depend on the position alone; others change with the sequence's length.
 _ROPE_TYPES = ("default", "linear", "dynamic", "llama3", "yarn")
@@ -44,7 +46,7 @@ class ModelConfig:
         feature_layers: indexes into the vision tower's hidden states, 0 the embeddings; their
             features are concatenated.
         projector_activation: as transformers names it.
-        projector_bias: whether the projector's two layers have one.
+        projector_bias: whether the two layers of LLaVA's projector have one.
         ties_head: whether the head is the embedding.
         image_processor: what is done to a picture before the vision tower.
         text: the `text_config` as it stands in the file, but for its dtype.
@@ -116,10 +118,11 @@ class ModelConfig:
 def _check_is_supported(
     folder: Path, config: Mapping[str, Any], text: Mapping[str, Any], vision: Mapping[str, Any]
 ) -> None:
-    if config.get("model_type") != "llava":
+    if config.get("model_type") not in _MODEL_TYPES:
         raise ModelFilesError(
             f"{folder} holds a model of another kind: its model_type is "
-            f"{config.get('model_type')!r}; supported: llava. {WHERE_TO_GET_ONE}"
+            f"{config.get('model_type')!r}; supported: {', '.join(_MODEL_TYPES)}. "
+            f"{WHERE_TO_GET_ONE}"
         )
     if "mm_vision_tower" in config:
         raise ModelFilesError(
@@ -218,11 +221,11 @@ def _check_processor_agrees(processor: Mapping[str, Any], vision: VisionSizes) -
             f"num_additional_image_tokens is {num_additional!r}; it must be a whole number"
         )
     count = (vision.image_size // patch_size) ** 2 + num_additional - (strategy == "default")
-    if count != vision.num_tokens:
+    if count != vision.num_features:
         raise ModelFilesError(
             f"processor_config.json makes {count} tokens of an image (patch_size {patch_size}, "
             f"num_additional_image_tokens {num_additional}, vision_feature_select_strategy "
-            f"{strategy!r}), and the model of config.json {vision.num_tokens}"
+            f"{strategy!r}), and the model of config.json {vision.num_features}"
         )
 
 

@@ -8,11 +8,12 @@ import torch
 from skipserve.model.config import ModelFilesError, read_json
 from skipserve.model.llava import Llava
 from skipserve.model.model import Model
+from skipserve_policies.sizes import OWN_MODEL_TYPE
 
 _Loader = Callable[[Path, torch.device, torch.dtype], Model]
 
 # By `model_type` in config.json.
-_FAMILIES: dict[str, _Loader] = {"llava": Llava.load}
+_FAMILIES: dict[str, _Loader] = {"llava": Llava.load, OWN_MODEL_TYPE: Llava.load}
 
 
 def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Model:

@@ -1,19 +1,18 @@
-"""Pictures to visual rows: transformers' CLIP tower, cut where its output is used, and projector.
+"""Pictures to visual rows: transformers' CLIP tower, cut where its output is used, and a projector.
 
 Knows nothing about token ids and positions.
 """
 
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
-from transformers.activations import ACT2FN
 
 from skipserve.model.config import ModelConfig, ModelFilesError
-from skipserve.model.weights import Weights, take_linear
-from skipserve_kernels.linear.op import PackedLinear, linear, pack
+from skipserve.model.projector import activation_function, load_projector
+from skipserve.model.weights import Weights
+from skipserve_kernels.linear.op import linear, pack
 
 
 class VisionEncoder:
@@ -32,8 +31,7 @@ class VisionEncoder:
         self._config = config
         self._dtype = dtype
         self._tower = _load_tower(config, weights, device)
-        self._activation = _activation("projector_hidden_act", config.projector_activation)
-        self._linear_1, self._linear_2 = _load_projector(config, weights)
+        self._projector = load_projector(config, weights)
         processor = config.image_processor
         # Division by 255 rounds as the table of a picture's values does, multiplication does not.
         self._divisor = 1 / processor.scale
@@ -41,20 +39,20 @@ class VisionEncoder:
         self._std = torch.tensor(processor.std, device=device).view(3, 1, 1)
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Encode pictures: uint8 [N, S, S, 3] to [N, P, D]."""
+        """Encode pictures: uint8 [N, S, S, 3] to rows [N, R, D]."""
         rescaled = pixels.permute(0, 3, 1, 2).float() / self._divisor
         normalised = ((rescaled - self._mean) / self._std).to(self._dtype)
         states = self._tower(pixel_values=normalised, output_hidden_states=True).hidden_states
         features = torch.cat([states[layer] for layer in self._config.feature_layers], dim=-1)
         if not self._config.sizes.vision.keeps_cls:
             features = features[:, 1:]
-        return linear(self._activation(linear(features, self._linear_1)), self._linear_2)
+        return self._projector(features)
 
 
 def _load_tower(config: ModelConfig, weights: Weights, device: torch.device) -> Any:
     sizes = config.sizes.vision
     settings = {**config.vision, "num_hidden_layers": sizes.num_layers_used}
-    _activation("vision_config.hidden_act", config.vision.get("hidden_act", "quick_gelu"))
+    activation_function("vision_config.hidden_act", config.vision.get("hidden_act", "quick_gelu"))
     try:
         with torch.device("meta"):
             tower: Any = CLIPVisionModel(CLIPVisionConfig(**settings))
@@ -94,19 +92,3 @@ def _pack_linears(module: nn.Module) -> None:
             setattr(module, name, _Packed(child))
         else:
             _pack_linears(child)
-
-
-def _activation(field: str, name: str) -> Callable[[Tensor], Tensor]:
-    if not isinstance(name, str) or name not in ACT2FN:
-        raise ModelFilesError(f"{field} is {name!r}, which transformers does not know")
-    return cast(Callable[[Tensor], Tensor], ACT2FN[name])
-
-
-def _load_projector(config: ModelConfig, weights: Weights) -> tuple[PackedLinear, PackedLinear]:
-    sizes, has_bias = config.sizes, config.projector_bias
-    width = sizes.vision.hidden_size * sizes.vision.num_feature_layers
-    hidden = sizes.decoder.hidden_size
-    return (
-        take_linear(weights, {"projector.linear_1": hidden}, width, has_bias=has_bias),
-        take_linear(weights, {"projector.linear_2": hidden}, hidden, has_bias=has_bias),
-    )

@@ -88,7 +88,7 @@ class PromptProcessor:
             vocab_size=config.sizes.decoder.vocab_size,
             end_token_ids=() if eos is None else (eos,),
         )
-        _try(processor, source, image_token, config.sizes.vision.num_tokens)
+        _try(processor, source, image_token, config.sizes.rows_per_image)
         return processor
 
     def encode_chat(

@@ -51,7 +51,7 @@ def test_no_picture_is_seen_twice(bench: Bench) -> None:
 @pytest.mark.fast
 def test_a_question_of_the_large_model_has_640_rows() -> None:
     vision = model_config(SHAPES["7b"]).sizes.vision
-    assert vision.num_tokens + AMOUNTS["7b"].num_text == 640
+    assert vision.num_features + AMOUNTS["7b"].num_text == 640
 
 
 @pytest.mark.fast

@@ -108,7 +108,7 @@ def _weight_bytes(sizes: ModelSizes) -> int:
         4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.ffn_size
     )
     patches = 3 * vision.patch_size**2 * vision.hidden_size
-    places = vision.num_tokens * vision.hidden_size
+    places = vision.num_features * vision.hidden_size
     projector = vision.hidden_size * hidden + hidden**2
     tables = 2 * hidden * decoder.vocab_size
     return 2 * (decoder.num_layers * block + tables + tower + patches + places + projector)
@@ -124,7 +124,7 @@ def _pool_bytes(sizes: ModelSizes, gib: int) -> float:
     """Return what is left for pages: as the server works it out, with its own largest step."""
     decoder, vision = sizes.decoder, sizes.vision
     rows = memory._BATCH_TOKENS_ELSEWHERE
-    num_images = rows // vision.num_tokens + 2
+    num_images = rows // vision.num_features + 2
     states = (vision.num_layers_used + 1) * vision.hidden_size
     working = 6 * vision.hidden_size + 2 * vision.ffn_size
     pixels = 3 * vision.num_channels * vision.image_size**2

@@ -34,7 +34,7 @@ TIE = 1e-3
 def _requests() -> list[Request]:
     """Return questions about pictures of a square on grey, under each policy."""
     config = ModelConfig.from_folder(DEMO)
-    size, num_rows = config.sizes.vision.image_size, config.sizes.vision.num_tokens
+    size, num_rows = config.sizes.vision.image_size, config.sizes.rows_per_image
     prompts = PromptProcessor.from_folder(DEMO, config)
     requests = []
     for number, (text, colour) in enumerate(COLOURS.items()):

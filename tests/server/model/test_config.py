@@ -59,7 +59,7 @@ def test_the_published_7b_is_read(tmp_path: Path) -> None:
     assert config.sizes.decoder.num_layers == 32
     assert config.sizes.decoder.ffn_size == 11008
     assert config.sizes.decoder.vocab_size == 32064
-    assert config.sizes.vision.num_tokens == 576
+    assert config.sizes.rows_per_image == 576
     assert config.dtype == "float16"
 
 
@@ -143,7 +143,7 @@ def test_a_processor_that_counts_as_the_model_does(
     tmp_path: Path, processor: dict[str, Any]
 ) -> None:
     (tmp_path / "processor_config.json").write_text(json.dumps(processor))
-    assert ModelConfig.from_folder(write_config(tmp_path)).sizes.vision.num_tokens == 576
+    assert ModelConfig.from_folder(write_config(tmp_path)).sizes.rows_per_image == 576
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ class Pictured:
 
     def __init__(self, model: Llava, prompt: str) -> None:
         generator = torch.Generator().manual_seed(len(prompt))
-        num_visual = model.config.sizes.vision.num_tokens
+        num_visual = model.config.sizes.rows_per_image
         ids: list[int] = []
         for letter in prompt:
             word = torch.randint(5, 300, (3,), generator=generator).tolist()

@@ -42,7 +42,7 @@ def test_pictures_are_encoded_as_transformers_does(
     with torch.inference_mode():
         features = torch.stack(oracle.get_image_features(normalised).pooler_output)
     encoded = model.encode_images(pixels.to(device)).cpu()
-    assert encoded.shape == (2, model.config.sizes.vision.num_tokens, 64)
+    assert encoded.shape == (2, model.config.sizes.rows_per_image, 64)
     assert (encoded - features).abs().max() <= 1e-4 * features.abs().max()
 
 

@@ -31,6 +31,7 @@ from skipserve.offline.questions import AnyQuestion
 from skipserve_client.evaluate.dataset import demo_examples
 from skipserve_client.evaluate.scenes import Split
 from skipserve_policies.schema import Action, Rule, SkipPolicy
+from skipserve_policies.sizes import MappingSizes
 
 COUNT = "How many red squares are there?"
 DESCRIBE = "Describe the picture."
@@ -130,6 +131,30 @@ def test_several_images_and_none(llava: LLaVA, picture: Image) -> None:
     num_rows = two.num_prompt_tokens - one.num_prompt_tokens
     assert num_rows > 30
     assert one.num_prompt_tokens - none.num_prompt_tokens >= num_rows
+
+
+def test_a_model_with_a_mapping_module(tmp_path: Path) -> None:
+    """A picture takes as many rows as the module has queries, under any policy and in any batch."""
+    sizes = MappingSizes(num_queries=3, hidden_size=16, num_layers=2, num_heads=2, ffn_size=24)
+    llava = LLaVA(make_checkpoint(tmp_path, mapping=sizes, num_layers=6), num_threads=1)
+    pictures = [random_picture(40, 30), new("RGB", (30, 40), "red")]
+    asked = [(picture, text) for picture in pictures for text in ("What is it?", "No.")]
+    rule = Rule(action=Action.SKIP_BLOCK, layers=(2, 3), scope="visual")
+    policies: list[str | SkipPolicy] = [
+        "full",
+        "skip-block-every-3-from-0-all",
+        SkipPolicy(rules=(rule,)),
+    ]
+    for policy in policies:
+        alone = [llava.generate([it], skip_policy=policy, max_tokens=6)[0] for it in asked]
+        together = llava.generate(asked, skip_policy=policy, max_tokens=6)
+        assert texts(together) == texts(alone)
+        for answer in together:
+            assert re.search(r"\+3\+", answer.skip.saved_for.prompt)
+            before, rows, after = map(int, answer.skip.saved_for.prompt.split("+"))
+            assert before + rows + after == answer.num_prompt_tokens
+    (both,) = llava.generate([([*pictures], "Which?")], max_tokens=1)
+    assert both.skip.saved_for.prompt.split("+")[1::2] == ["3", "3"]
 
 
 def test_nothing_is_asked(llava: LLaVA) -> None:

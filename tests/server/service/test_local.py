@@ -95,14 +95,19 @@ async def _start(service: EngineService) -> None:
 
 def _request(config: ModelConfig, request_id: str = "r", max_tokens: int = 4) -> Request:
     vision = config.sizes.vision
-    visual = (config.image_token_id,) * vision.num_tokens
+    visual = (config.image_token_id,) * config.sizes.rows_per_image
     segments = [(TokenClass.TEXT, 2), (TokenClass.VISUAL, len(visual)), (TokenClass.TEXT, 3)]
     return Request(
         id=request_id,
         prompt_ids=(1, 20, *visual, 21, 22, 23),
         token_classes=prompt_classes(segments),
         images=(
-            Image(bytes(vision.image_size**2 * 3), vision.image_size, b"digest", vision.num_tokens),
+            Image(
+                bytes(vision.image_size**2 * 3),
+                vision.image_size,
+                b"digest",
+                config.sizes.rows_per_image,
+            ),
         ),
         sampling=SamplingParams(max_tokens, temperature=0, ends_at_eos=False),
         policy_name="full",
