@@ -98,7 +98,7 @@ def _build_serving(
     reporter = Reporter(config.sizes)
     for policy in policies.resolved.values():
         metrics.show_policy(policy.name, reporter.saved_ratio(policy), policies.measured(policy))
-    service = connect(engine_spec(settings, folder, hot_plans), metrics)
+    service = connect(engine_spec(settings, folder, hot_plans), metrics.engine)
     return Serving(
         service=service,
         converter=_build_converter(settings, folder, config, policies, name),

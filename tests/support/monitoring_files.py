@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from skipserve.metrics.page import page
+from skipserve.metrics.metric import declared
+from skipserve.metrics.table import Metrics, ProcessMetrics
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -132,8 +133,7 @@ def family(metric: str) -> str:
 
 
 def documented_metrics() -> set[str]:
-    """Return the metrics that the page about the server's metrics lists."""
-    listed = set(re.findall(r"^\| `(\w+)` \| (?:counter|gauge|histogram) \|", page(), re.MULTILINE))
+    """Return the metrics that the server tells, as its page about them lists them."""
+    told = {metric.name for table in (Metrics, ProcessMetrics) for metric in declared(table)}
     # Those of the engine's process are those of the front end's, with a prefix.
-    of_engine = {f"skipserve_engine_{name}" for name in listed if name.startswith("process_")}
-    return listed | of_engine
+    return told | {f"skipserve_engine_{metric.name}" for metric in declared(ProcessMetrics)}

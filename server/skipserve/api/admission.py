@@ -6,7 +6,8 @@ from contextlib import contextmanager
 
 from skipserve.api.token_queue import TokenQueue
 from skipserve.errors import UnavailableError
-from skipserve.metrics.registry import Rejection, ServerMetrics
+from skipserve.metrics.registry import ServerMetrics
+from skipserve.metrics.table import Rejection
 from skipserve.service.service import Service
 
 

@@ -1,86 +1,54 @@
-"""How our metrics are named, labelled and explained: a prefix, base units, and the model first."""
+"""Makes the metrics of one served model, and hands out their series."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Histogram
 
+from skipserve.metrics.metric import Family, Metric, declared
+from skipserve.metrics.table import SKIP_POLICY, Metrics
 from skipserve_policies.catalog import INLINE_NAME
 
-_PREFIX = "skipserve_"
-Labels = tuple[str, ...]
 
-
-@dataclass(frozen=True)
-class Metric:
-    """What the page about the metrics says of one.
-
-    Attributes:
-        name: as Prometheus knows it.
-        kind: counter, gauge or histogram.
-        labels: besides the model.
-        unit: of its value; for a histogram, of what is observed.
-        meaning: what it counts or shows.
-        advice: what to look at when it moves.
-    """
-
-    name: str
-    kind: str
-    labels: Labels
-    unit: str
-    meaning: str
-    advice: str
-
-
-@dataclass(frozen=True)
 class Families:
-    """Makes the metric families of one model.
+    """All metrics of the table, for one model.
 
-    Each is made of a name, what it means, and what to look at when it moves.
-
-    Attributes:
+    Args:
         registry: where they are registered.
         model: the value of their first label.
         policy_names: what the label `skip_policy` may say besides "inline".
-        made: what was made, for the page about the metrics.
     """
 
-    registry: CollectorRegistry
-    model: str
-    policy_names: Collection[str]
-    made: list[Metric] = field(default_factory=list)
+    def __init__(
+        self, registry: CollectorRegistry, model: str, policy_names: Collection[str]
+    ) -> None:
+        self.registry = registry
+        self._model = model
+        self._policy_names = policy_names
+        self._made = {metric: self._make(metric) for metric in declared(Metrics)}
 
-    def policy_labels(self, policy_name: str) -> tuple[str, str]:
-        """Return the labels `model` and `skip_policy`."""
-        return self.model, policy_name if policy_name in self.policy_names else INLINE_NAME
+    def of(self, metric: Metric[Family], *values: str) -> Family:
+        """Return the series of a metric with these values of its labels.
 
-    def counter(
-        self, name: str, meaning: str, advice: str, *, unit: str, labels: Labels = ()
-    ) -> Counter:
-        """Return a counter with the label `model` and others."""
-        name = f"{_PREFIX}{name}_total"
-        self.made.append(Metric(name, "counter", labels, unit, meaning, advice))
-        return Counter(name, meaning, ("model", *labels), registry=self.registry)
+        A policy that has no name here is "inline": no client can make series.
+        """
+        if (
+            metric.labels
+            and metric.labels[0] is SKIP_POLICY
+            and values[0] not in self._policy_names
+        ):
+            values = INLINE_NAME, *values[1:]
+        family: Family = self._made[metric].labels(self._model, *values)
+        return family
 
-    def gauge(
-        self, name: str, meaning: str, advice: str, *, unit: str, labels: Labels = ()
-    ) -> Gauge:
-        """Return a gauge with the label `model` and others."""
-        name = _PREFIX + name
-        self.made.append(Metric(name, "gauge", labels, unit, meaning, advice))
-        return Gauge(name, meaning, ("model", *labels), registry=self.registry)
-
-    def histogram(
-        self,
-        name: str,
-        meaning: str,
-        advice: str,
-        buckets: tuple[float, ...],
-        *,
-        unit: str,
-        labels: Labels = (),
-    ) -> Histogram:
-        """Return a histogram with the label `model` and others."""
-        name = _PREFIX + name
-        self.made.append(Metric(name, "histogram", labels, unit, meaning, advice))
-        return Histogram(name, meaning, ("model", *labels), buckets=buckets, registry=self.registry)
+    def _make(self, metric: Metric[Any]) -> Any:
+        """Register a metric. Series that are known beforehand begin at 0."""
+        names = ("model", *(label.name for label in metric.labels))
+        options = {"buckets": metric.buckets} if metric.family is Histogram else {}
+        made = metric.family(metric.name, metric.meaning, names, registry=self.registry, **options)
+        known = [label.values for label in metric.labels if not isinstance(label.values, str)]
+        if len(known) == len(metric.labels):
+            for values in product(*known):
+                made.labels(self._model, *values)
+        return made

@@ -2,13 +2,11 @@
 
 import sys
 from collections.abc import Iterable, Iterator
-from enum import StrEnum
+from operator import attrgetter
+from typing import Any
 
-from prometheus_client import CollectorRegistry
-
-from skipserve.engine.reports import FailureKind, FinishReason, Stage, StepMode
-from skipserve.metrics.families import Metric
-from skipserve.metrics.registry import Rejection, ServerMetrics
+from skipserve.metrics.metric import Label, Metric, declared
+from skipserve.metrics.table import Metrics, ProcessMetrics, listed
 
 _BEFORE = """\
 # Metrics
@@ -33,95 +31,43 @@ The standard ones of a process, on Linux: as named here of the front end, and wi
 dies, so `changes(process_start_time_seconds[1h])` counts its restarts.
 """
 
-_Values = str | type[StrEnum]
-_LABELS: dict[str, _Values] = {
-    "code": "an HTTP status from 400 on",
-    "dataset": "what `skipserve evaluate` was run on",
-    "device": "as torch names it",
-    "digest": "of what the policy computes",
-    "dtype": "as torch names it",
-    "finish_reason": f"{', '.join(f'`{it}`' for it in FinishReason)} by the client, `error`",
-    "kind": "`attention`, `ffn`",
-    "mode": StepMode,
-    "python": "the version of Python",
-    "samples": "how many questions the data set has",
-    "scope": "the policy's scopes",
-    "skip_policy": "the named policies, `inline`",
-    "stage": Stage,
-    "state": "`used`, `cached`, `free`",
-    "version": "that of skipserve",
-    "weights_digest": "sha256 of the weight files",
-}
-_REASONS: dict[str, type[StrEnum]] = {
-    "skipserve_rejections_total": Rejection,
-    "skipserve_request_failures_total": FailureKind,
-}
-# Of prometheus_client, which tells neither unit nor advice.
-_OF_PROCESSES = (
-    Metric(
-        "process_cpu_seconds_total",
-        *("counter", (), "seconds", "Time on the CPU."),
-        "Near 1 a second in the front end: that is the bottleneck.",
-    ),
-    Metric(
-        "process_max_fds",
-        *("gauge", (), "descriptors", "Files and connections that may be open."),
-        "Near the open ones, connections are refused.",
-    ),
-    Metric(
-        "process_open_fds",
-        *("gauge", (), "descriptors", "Files and connections that are open."),
-        "One for each client's connection.",
-    ),
-    Metric(
-        "process_resident_memory_bytes",
-        *("gauge", (), "bytes", "Memory in use."),
-        "Grows for hours, or nears the container's limit: it will be killed.",
-    ),
-    Metric(
-        "process_start_time_seconds",
-        *("gauge", (), "seconds since 1970", "When it was started."),
-        "A restart; the log before it says why.",
-    ),
-    Metric(
-        "process_virtual_memory_bytes",
-        *("gauge", (), "bytes", "Addresses in use, files that are mapped among them."),
-        "Says little.",
-    ),
-)
-
 
 def page() -> str:
     """Return the page."""
-    made = sorted(ServerMetrics(CollectorRegistry(), "m", ()).made, key=lambda metric: metric.name)
+    metrics = sorted(declared(Metrics), key=attrgetter("name"))
     lines = [
         _BEFORE,
-        *(*_HEAD, *map(_row, made)),
+        *_HEAD,
+        *map(_row, metrics),
         "\n## Labels\n",
-        *("| label | values |", "|---|---|", *_label_rows(made)),
+        "| label | values |",
+        "|---|---|",
+        *_label_rows(metrics),
         "\n## Processes\n",
         _PROCESSES,
-        *(*_HEAD, *map(_row, _OF_PROCESSES)),
+        *_HEAD,
+        *map(_row, declared(ProcessMetrics)),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _row(metric: Metric) -> str:
-    labels = ", ".join(f"`{label}`" for label in metric.labels)
-    cells = f"`{metric.name}`", metric.kind, labels, metric.unit, metric.meaning, metric.advice
+def _row(metric: Metric[Any]) -> str:
+    kind = metric.family.__name__.lower()
+    labels = ", ".join(f"`{label.name}`" for label in metric.labels)
+    cells = f"`{metric.name}`", kind, labels, metric.unit, metric.meaning, metric.advice
     return f"| {' | '.join(cells)} |".replace("|  |", "| |")
 
 
-def _label_rows(made: Iterable[Metric]) -> Iterator[str]:
-    used = {label for metric in made for label in metric.labels}
-    for name, reasons in _REASONS.items():
-        yield f"| `reason` of `{name}` | {_values(reasons)} |"
-    for label in sorted(used - {"reason"}):
-        yield f"| `{label}` | {_values(_LABELS[label])} |"
-
-
-def _values(values: _Values) -> str:
-    return values if isinstance(values, str) else ", ".join(f"`{value}`" for value in values)
+def _label_rows(metrics: Iterable[Metric[Any]]) -> Iterator[str]:
+    """Yield what each label may say: first of the labels that say one thing here, another there."""
+    uses: dict[str, dict[Label, str]] = {}
+    for metric in metrics:
+        for label in metric.labels:
+            uses.setdefault(label.name, {})[label] = f"`{label.name}` of `{metric.name}`"
+    for name, of_name in sorted(uses.items(), key=lambda use: (len(use[1]) == 1, use[0])):
+        for label, place in of_name.items():
+            values = label.values if isinstance(label.values, str) else listed(label.values)
+            yield f"| {place if len(of_name) > 1 else f'`{name}`'} | {values} |"
 
 
 if __name__ == "__main__":

@@ -1,11 +1,23 @@
 """The metrics of the engine: what its reports and states become."""
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from skipserve.engine.reports import EngineState, Executed, FailureKind, Ready, StepMode, StepReport
+from skipserve.engine.reports import (
+    EngineState,
+    Executed,
+    FailureKind,
+    FinishReason,
+    Ready,
+    Stage,
+    StepMode,
+    StepOutput,
+    StepReport,
+)
 from skipserve.metrics.engine import EngineMetrics
 from skipserve.metrics.families import Families
 
@@ -137,12 +149,35 @@ def test_what_was_loaded_is_told() -> None:
     assert metrics.value("engine_info", **labels) == 1
 
 
-def test_names_end_in_their_unit() -> None:
+def test_outputs_count_tokens_and_book_their_time() -> None:
     metrics = Metrics()
-    units = ("seconds", "bytes", "ratio", "rows", "requests", "policies", "pages", "faults")
-    states = {"skipserve_engine_up", "skipserve_engine_info"} | {
-        f"skipserve_requests_{state}" for state in ("running", "waiting")
-    }
-    for family in metrics.registry.collect():
-        is_known = family.type == "counter" or family.name in states
-        assert is_known or family.name.endswith(units), family.name
+    seconds = {Stage.QUEUE: 0.5, Stage.PREFILL: 0.25}
+    metrics.record_output("skip-two", StepOutput("r", 5, stage_seconds=seconds))
+    metrics.record_output("skip-two", StepOutput("r", None, finish_reason=FinishReason.CANCELLED))
+    assert metrics.value("generated_tokens_total", skip_policy="skip-two") == 1
+    assert metrics.value("stage_duration_seconds_sum", stage="queue") == 0.5
+    assert metrics.value("stage_duration_seconds_sum", stage="prefill") == 0.25
+
+
+def test_the_engine_is_asked_when_metrics_are_read() -> None:
+    metrics = Metrics()
+    is_up = True
+    load: dict[str, int] = {"running": 1, "waiting": 4}
+    process_ids = {"engine": os.getpid()}
+    metrics.watch_engine(
+        lambda: is_up,
+        lambda: load["running"],
+        lambda: load["waiting"],
+        lambda: process_ids.get("engine"),
+    )
+    assert metrics.value("engine_up") == 1
+    assert metrics.value("requests_running") == 1
+    assert metrics.value("requests_waiting") == 4
+    memory = "skipserve_engine_process_resident_memory_bytes"
+    assert metrics.registry.get_sample_value(memory)
+    is_up = False
+    load["running"] = 0
+    del process_ids["engine"]
+    assert metrics.value("engine_up") == 0
+    assert metrics.value("requests_running") == 0
+    assert metrics.registry.get_sample_value(memory) is None

@@ -28,12 +28,3 @@ def test_each_metric_has_its_row() -> None:
     assert names <= set(rows)
     told = [row for row in rows if row.startswith(("skipserve_", "process_"))]
     assert len(told) == len(set(told)) == len(names)
-
-
-def test_each_metric_has_a_unit_a_meaning_and_advice() -> None:
-    made = ServerMetrics(CollectorRegistry(), "tiny", ()).made
-    for metric in made:
-        assert metric.unit, metric.name
-        for text in (metric.meaning, metric.advice):
-            assert text.endswith((".", "?")), metric.name
-            assert "|" not in text, metric.name

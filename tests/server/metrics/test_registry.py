@@ -1,6 +1,5 @@
 """The metrics: their names, what feeds them, and that labels come from closed sets only."""
 
-import os
 from collections.abc import Iterable
 
 import pytest
@@ -8,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
-from skipserve.engine.reports import Executed, FinishReason, Stage, StepOutput, StepReport
-from skipserve.metrics.registry import Rejection, ServerMetrics
+from skipserve.engine.reports import Executed, FinishReason, StepOutput, StepReport
+from skipserve.metrics.registry import ServerMetrics
+from skipserve.metrics.table import Rejection
 from skipserve_policies.resolve import ResolvedPolicy, resolve
 from skipserve_policies.schema import Quality, SkipPolicy
 
@@ -56,16 +56,6 @@ def test_latencies_are_observed_by_policy() -> None:
         assert metrics.value(name, skip_policy="full") == value
 
 
-def test_outputs_count_tokens_and_book_their_time() -> None:
-    metrics = Metrics()
-    seconds = {Stage.QUEUE: 0.5, Stage.PREFILL: 0.25}
-    metrics.record_output("skip-two", StepOutput("r", 5, stage_seconds=seconds))
-    metrics.record_output("skip-two", StepOutput("r", None, finish_reason=FinishReason.CANCELLED))
-    assert metrics.value("generated_tokens_total", skip_policy="skip-two") == 1
-    assert metrics.value("stage_duration_seconds_sum", stage="queue") == 0.5
-    assert metrics.value("stage_duration_seconds_sum", stage="prefill") == 0.25
-
-
 def test_the_use_of_the_prefix_cache_is_counted_in_tokens() -> None:
     metrics = Metrics()
     metrics.record_prefix_use("full", num_prompt=640, num_cached=0)
@@ -104,31 +94,6 @@ def test_prompt_rows_errors_and_rejections_are_counted() -> None:
     assert metrics.value("rejections_total", reason="queue_full") == 1
 
 
-def test_the_engine_is_asked_when_metrics_are_read() -> None:
-    metrics = Metrics()
-    is_up = True
-    load: dict[str, int] = {"running": 1, "waiting": 4}
-    process_ids = {"engine": os.getpid()}
-    metrics.engine.watch(
-        lambda: is_up,
-        lambda: load["running"],
-        lambda: load["waiting"],
-        lambda: process_ids.get("engine"),
-    )
-    assert metrics.value("engine_up") == 1
-    assert metrics.value("requests_running") == 1
-    assert metrics.value("requests_waiting") == 4
-    memory = "skipserve_engine_process_resident_memory_bytes"
-    assert metrics.registry.get_sample_value(memory)
-    is_up = False
-    load["running"] = 0
-    del process_ids["engine"]
-    assert metrics.value("engine_up") == 0
-    assert metrics.value("requests_running") == 0
-    assert metrics.registry.get_sample_value(memory) is None
-    assert metrics.registry.get_sample_value("process_start_time_seconds")
-
-
 def test_the_queue_is_asked_when_metrics_are_read() -> None:
     metrics, waiting = Metrics(), [600]
     metrics.watch_queue(lambda: waiting[0])
@@ -149,13 +114,10 @@ def test_a_policy_shows_what_it_saves_and_what_was_measured() -> None:
     assert metrics.value(name, skip_policy="full", **labels) is None
 
 
-@pytest.mark.parametrize("reason", Rejection)
-def test_a_first_rejection_can_be_told_from_none(reason: Rejection) -> None:
-    assert Metrics().value("rejections_total", reason=reason.value) == 0
-
-
 def test_what_runs_is_told() -> None:
-    text = generate_latest(Metrics().registry).decode()
+    metrics = Metrics()
+    assert metrics.registry.get_sample_value("process_start_time_seconds")
+    text = generate_latest(metrics.registry).decode()
     assert "skipserve_build_info{" in text
     digest, scope = POLICIES[1].digest, "generated"
     wanted = f'digest="{digest}",model="tiny",scope="{scope}",skip_policy="skip-two"'
@@ -178,7 +140,7 @@ def _record_all(metrics: ServerMetrics, name: str, code: int) -> None:
     metrics.record_prompt(name, 1, 1, 1)
     metrics.show_policy(name, 0.1, ())
     metrics.record_prefix_use(name, 1, 1)
-    metrics.record_output(name, StepOutput("r", 1))
+    metrics.engine.record_output(name, StepOutput("r", 1))
     metrics.engine.record_step(StepReport({name: Executed()}, 0.1, 1, 1, 1))
     metrics.record_error(code)
 

@@ -82,7 +82,7 @@ def registry() -> CollectorRegistry:
 def running(spec: EngineSpec, registry: CollectorRegistry) -> Iterator[Running]:
     """One healthy engine for all tests that leave it healthy."""
     with asyncio.Runner() as runner:
-        running = Running(runner, EngineService(spec, ServerMetrics(registry, "tiny", ())))
+        running = Running(runner, EngineService(spec, ServerMetrics(registry, "tiny", ()).engine))
         running.run(_start(running.service))
         yield running
         running.run(running.service.close(grace_seconds=5))
@@ -378,7 +378,7 @@ def _scenario(
     """Run a scenario on an engine of its own; return the service as it is in the end."""
 
     async def run() -> EngineService:
-        metrics = None if registry is None else ServerMetrics(registry, "tiny", ())
+        metrics = None if registry is None else ServerMetrics(registry, "tiny", ()).engine
         service = EngineService(spec, metrics)
         try:
             await service.start()
