@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -22,11 +21,6 @@ class PackedLinear:
     weight: Tensor
     bias: Tensor | None
     is_prepacked: bool
-
-
-def arithmetic_dtype(device: torch.device, dtype: torch.dtype, hidden_size: int) -> torch.dtype:
-    """Return the type in which a model with weights of a type computes fastest on a device."""
-    return cpu.arithmetic_dtype(dtype, hidden_size) if device.type == "cpu" else dtype
 
 
 def pack(weight: Tensor, bias: Tensor | None = None) -> PackedLinear:

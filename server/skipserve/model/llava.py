@@ -8,6 +8,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 
+from skipserve.model.arithmetic import arithmetic_dtype
 from skipserve.model.batch import Batch
 from skipserve.model.config import ModelConfig, ModelFilesError
 from skipserve.model.decoder import Decoder
@@ -15,7 +16,6 @@ from skipserve.model.fused.support import fits_triton, runs_triton
 from skipserve.model.layers import KVCache
 from skipserve.model.vision import VisionEncoder
 from skipserve.model.weights import Weights, weights_digest
-from skipserve_kernels.linear.op import arithmetic_dtype
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from kernel_errors import assert_as_exact_as, assert_near_reference
 
 from skipserve_kernels.linear import cpu, reference
 from skipserve_kernels.linear.inputs import make_inputs
-from skipserve_kernels.linear.op import PackedLinear, arithmetic_dtype, linear, linear_add, pack
+from skipserve_kernels.linear.op import PackedLinear, linear, linear_add, pack
 
 pytestmark = pytest.mark.fast
 
@@ -83,13 +83,6 @@ def test_without_the_librarys_private_operators_weights_stay_as_they_are(
     cpu._can_pack.cache_clear()
     assert packed == PackedLinear(weight, None, is_prepacked=False)
     assert torch.equal(linear_add(weight[:1], packed, weight[:1]), torch.full((1, 512), 513.0))
-
-
-def test_small_models_compute_in_float32_on_the_cpu_alone() -> None:
-    bfloat16 = torch.bfloat16
-    assert arithmetic_dtype(torch.device("cpu"), bfloat16, 128) is torch.float32
-    assert arithmetic_dtype(torch.device("cpu"), bfloat16, 1024) is bfloat16
-    assert arithmetic_dtype(torch.device("cuda"), bfloat16, 128) is bfloat16
 
 
 @pytest.mark.parametrize("num_rows", [0, 1, 2, 3])
