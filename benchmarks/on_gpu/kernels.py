@@ -17,13 +17,16 @@ from report import Row
 from torch import Tensor
 
 from skipserve_kernels.input_projection.packing import InputWeights, Part
-from skipserve_kernels.input_projection.triton import Place, input_projection
+from skipserve_kernels.input_projection.triton import Normed, Projected, input_projection
+from skipserve_kernels.launch import Launch
 from skipserve_kernels.output_projection.triton import output_projection
 from skipserve_kernels.output_projection.triton import scratch_sizes as projection_scratch
+from skipserve_kernels.paged import PagedKeyValues
 from skipserve_kernels.paged_decode.triton import paged_decode
 from skipserve_kernels.paged_decode.triton import scratch_sizes as decode_scratch
 from skipserve_kernels.paged_prefill.spans import find_spans
 from skipserve_kernels.paged_prefill.triton import paged_prefill
+from skipserve_kernels.projection import Projection
 from skipserve_kernels.rms_norm.triton import Target, norm_rows
 from skipserve_kernels.scratch import Scratch
 from skipserve_kernels.selection import Selection
@@ -150,16 +153,15 @@ def _input_race(
     x = _random(setting, num_rows, sizes.hidden_size)
     rows = torch.arange(num_rows, device=device)
     room = x.new_empty(2, num_rows, sizes.num_kv_heads, sizes.head_dim)
-    factors = torch.ones(num_rows, 2, sizes.head_dim // 2, device=device)
     project = partial(
         input_projection,
         part=part,
         selection=Selection(num_rows),
-        attention_input=x,
-        ffn_input=x,
-        place=Place(room[0], room[1], rows, rows, factors),
-        query=x.new_empty(num_rows, copies[0].query_size),
-        activation=x.new_empty(num_rows, sizes.ffn_size),
+        normed=Normed(x, x),
+        projected=Projected(
+            x.new_empty(num_rows, copies[0].query_size), x.new_empty(num_rows, sizes.ffn_size)
+        ),
+        paged=_paged(room[0], room[1], rows[:, None], rows),
     )
     used = copies[0].rows(part)
     return Race(
@@ -185,13 +187,13 @@ def _output_races(setting: Setting) -> Iterator[Race]:
             # Ours are added to it, again and again: it grows slowly.
             residual = _random(setting, num_rows, hidden)
             weights = [weight[:, first:last] for weight in copies]
-            rest = None, residual, Selection(num_rows), scratch
+            rest = residual, Launch(Selection(num_rows), scratch)
             yield Race(
                 name=name,
                 num_rows=num_rows,
                 flops=2 * num_rows * x.shape[1] * hidden,
                 num_bytes=x.itemsize * (hidden + num_rows) * x.shape[1],
-                ours=[partial(output_projection, x, weight, *rest) for weight in weights],
+                ours=[partial(output_projection, x, Projection(each), *rest) for each in weights],
                 library=[partial(torch.addmm, residual, x, weight.t()) for weight in weights],
             )
 
@@ -213,14 +215,10 @@ def _decode_races(setting: Setting) -> Iterator[Race]:
         attend = partial(
             paged_decode,
             query,
-            keys.flatten(0, 1),
-            values.flatten(0, 1),
-            positions=torch.full((num_rows,), context - 1, device=setting.device),
-            page_size=_PAGE_SIZE,
-            selection=Selection(num_rows),
             out=torch.empty_like(query.flatten(1)),
-            scratch=scratch,
+            launch=Launch(Selection(num_rows), scratch),
         )
+        positions = torch.full((num_rows,), context - 1, device=setting.device)
         firsts = range(0, num_sequences, num_rows)[:_MAX_COPIES]
         tables = [pages.view(num_sequences, width)[first : first + num_rows] for first in firsts]
         seen = [
@@ -232,7 +230,10 @@ def _decode_races(setting: Setting) -> Iterator[Race]:
             num_rows=num_rows,
             flops=4 * num_rows * sizes.num_heads * sizes.head_dim * context,
             num_bytes=2 * query.itemsize * num_rows * context * by_sequence[2] * by_sequence[3],
-            ours=[partial(attend, table) for table in tables],
+            ours=[
+                partial(attend, _paged(keys.flatten(0, 1), values.flatten(0, 1), table, positions))
+                for table in tables
+            ],
             library=[_attention(query.unsqueeze(2), *pair, is_causal=False) for pair in seen],
         )
 
@@ -250,13 +251,11 @@ def _prefill_races(setting: Setting) -> Iterator[Race]:
         attend = partial(
             paged_prefill,
             query,
-            tables=torch.arange(width, device=device)[None],
-            positions=torch.arange(num_rows, device=device),
-            page_size=_PAGE_SIZE,
-            spans=torch.from_numpy(spans).to(device),
-            selection=Selection(num_rows),
             out=torch.empty_like(query.flatten(1)),
+            selection=Selection(num_rows),
+            spans=torch.from_numpy(spans).to(device),
         )
+        where = torch.arange(width, device=device)[None], torch.arange(num_rows, device=device)
         by_head = [[x[:num_rows].transpose(0, 1)[None] for x in (query, *pair)] for pair in copies]
         num_heads = 2 * (sizes.num_heads + sizes.num_kv_heads)
         num_pairs = num_rows * (num_rows + 1) // 2
@@ -265,7 +264,7 @@ def _prefill_races(setting: Setting) -> Iterator[Race]:
             num_rows=num_rows,
             flops=4 * sizes.num_heads * sizes.head_dim * num_pairs,
             num_bytes=query.itemsize * num_heads * num_rows * sizes.head_dim,
-            ours=[partial(attend, keys=pair[0], values=pair[1]) for pair in copies],
+            ours=[partial(attend, paged=_paged(keys, values, *where)) for keys, values in copies],
             library=[_attention(*each, is_causal=True) for each in by_head],
         )
 
@@ -294,6 +293,19 @@ RACES: dict[str, Callable[[Setting], Iterator[Race]]] = {
     Kernel.PAGED_PREFILL: _prefill_races,
     "rms_norm": _norm_races,
 }
+
+
+def _paged(keys: Tensor, values: Tensor, tables: Tensor, positions: Tensor) -> PagedKeyValues:
+    """Return keys and values, into which rows store theirs in their order."""
+    return PagedKeyValues(
+        keys=keys,
+        values=values,
+        page_size=_PAGE_SIZE,
+        tables=tables,
+        positions=positions,
+        slots=torch.arange(len(positions), device=keys.device),
+        factors=torch.ones(len(positions), 2, keys.shape[2] // 2, device=keys.device),
+    )
 
 
 def _new_scratch(setting: Setting) -> Scratch:

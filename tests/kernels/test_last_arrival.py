@@ -12,10 +12,12 @@ from triton_interpreter import shuffled
 
 from skipserve_kernels.input_projection.inputs import Sizes
 from skipserve_kernels.last_arrival import arrives_last
+from skipserve_kernels.launch import Launch
 from skipserve_kernels.output_projection import triton as output_projection
 from skipserve_kernels.output_projection.inputs import make_inputs
 from skipserve_kernels.paged_decode import triton as paged_decode
 from skipserve_kernels.paged_decode.inputs import make_pages
+from skipserve_kernels.projection import Projection
 from skipserve_kernels.scratch import Scratch
 from skipserve_kernels.selection import Selection
 from skipserve_kernels.tiles import MAX_FUSED_ROWS, architecture
@@ -26,7 +28,7 @@ pytestmark = pytest.mark.kernels
 SPLIT_AT = {"projection": (1, 2, 4, 16, 64), "attention": (1, 2, 4)}
 
 # Computes one thing, whose programs share a piece of scratch memory.
-Launch = Callable[[], Tensor]
+Run = Callable[[], Tensor]
 
 
 def _kernel(function: Callable[..., Any]) -> Any:
@@ -59,7 +61,7 @@ def test_one_program_finds_all_parts(num: int) -> None:
         assert not arrivals.any()
 
 
-def projections(num_rows: int, block: Sizes, scratch: Scratch) -> list[Launch]:
+def projections(num_rows: int, block: Sizes, scratch: Scratch) -> list[Run]:
     """Return output projections of two inputs."""
     inputs = make_inputs(
         num_rows,
@@ -70,11 +72,13 @@ def projections(num_rows: int, block: Sizes, scratch: Scratch) -> list[Launch]:
         device=scratch.parts.device,
     )
 
-    def launch(x: Tensor) -> Launch:
+    rows = Launch(Selection(num_rows), scratch)
+
+    def launch(x: Tensor) -> Run:
         def project() -> Tensor:
             hidden = inputs.hidden.clone()
-            rest = inputs.weights.weight, None, hidden, Selection(num_rows), scratch
-            output_projection.output_projection(x, *rest)
+            layer = Projection(inputs.weights.weight)
+            output_projection.output_projection(x, layer, hidden, rows)
             return hidden
 
         return project
@@ -82,7 +86,7 @@ def projections(num_rows: int, block: Sizes, scratch: Scratch) -> list[Launch]:
     return [launch(inputs.x), launch(-inputs.x)]
 
 
-def attentions(num_rows: int, block: Sizes, scratch: Scratch) -> list[Launch]:
+def attentions(num_rows: int, block: Sizes, scratch: Scratch) -> list[Run]:
     """Return decode attention of two queries to the same keys."""
     device = scratch.parts.device
     context = 648 if device.type == "cuda" else 130
@@ -94,14 +98,13 @@ def attentions(num_rows: int, block: Sizes, scratch: Scratch) -> list[Launch]:
         dtype=torch.bfloat16,
         device=device,
     )
-    keys = pages.keys, pages.values, pages.tables
-    positions = torch.full((num_rows,), context - 1, device=device)
+    paged = pages.seen_from(torch.full((num_rows,), context - 1, device=device))
+    rows = Launch(Selection(num_rows), scratch)
 
-    def launch(query: Tensor) -> Launch:
+    def launch(query: Tensor) -> Run:
         def attend() -> Tensor:
             out = torch.empty_like(query.flatten(1))
-            selection = Selection(num_rows)
-            paged_decode.paged_decode(query, *keys, positions, 16, selection, out, scratch)
+            paged_decode.paged_decode(query, paged, out, rows)
             return out
 
         return attend

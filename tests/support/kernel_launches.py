@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 from skipserve_kernels.input_projection.packing import InputWeights, Part
-from skipserve_kernels.input_projection.triton import Bits, Place, input_projection
+from skipserve_kernels.input_projection.triton import Bits, Normed, Projected, input_projection
+from skipserve_kernels.launch import Launch
 from skipserve_kernels.output_projection.triton import output_projection
+from skipserve_kernels.paged import PagedKeyValues
 from skipserve_kernels.paged_decode.triton import paged_decode
 from skipserve_kernels.paged_prefill.triton import paged_prefill
+from skipserve_kernels.projection import Projection
 from skipserve_kernels.rms_norm.triton import Target, norm_rows
 from skipserve_kernels.scratch import Scratch
 from skipserve_kernels.selection import Selection
@@ -81,6 +84,12 @@ class Rows:
         gates = self.numbers(self.num) if self.is_gated else None
         return Selection(self.num, index, gates)
 
+    @property
+    def launch(self) -> Launch:
+        """The launch of all rows, with more scratch memory than any needs: it takes no memory."""
+        scratch = Scratch.empty(2**26, 2**20, torch.device("meta"))
+        return Launch(self.selection, scratch, self.bits)
+
     def numbers(self, *shape: int) -> Tensor:
         """Return int64 numbers as they lie in a common array: not always 16 bytes aligned."""
         flat = _empty(self.offset + torch.Size(shape).numel(), dtype=torch.int64)
@@ -104,9 +113,6 @@ class Launches:
     def input(self, rows: Rows, part: Part, *, is_shared: bool = False) -> None:
         """Project normed rows; is_shared: attention and FFN have one input."""
         sizes = self.sizes
-        pool = self._pool()
-        factors = _empty(_NUM_POSITIONS, 2, sizes.head_size // 2, dtype=torch.float32)
-        place = Place(pool, pool, rows.numbers(rows.num), rows.numbers(rows.num), factors)
         num_columns = (sizes.num_heads + 2 * sizes.num_kv_heads) * sizes.head_size + 2 * sizes.ffn
         normed = self._empty(rows.num, sizes.query)
         input_projection(
@@ -120,41 +126,29 @@ class Launches:
             ),
             part,
             rows.selection,
-            attention_input=normed,
-            ffn_input=normed if is_shared else self._empty(rows.num, sizes.query),
-            place=place,
-            query=self._empty(rows.num, sizes.query),
-            activation=self._both(rows)[:, sizes.query :],
-            bits=Bits(rows.bits, rows.bits, rows.bits),
+            Normed(normed, normed if is_shared else self._empty(rows.num, sizes.query)),
+            Projected(self._empty(rows.num, sizes.query), self._both(rows)[:, sizes.query :]),
+            self._paged(rows, rows.num),
+            Bits(rows.bits, rows.bits, rows.bits),
         )
 
     def decode(self, rows: Rows) -> None:
         """Attend from one row a sequence."""
         paged_decode(
             self._empty(rows.num, self.sizes.num_heads, self.sizes.head_size),
-            self._pool(),
-            self._pool(),
-            rows.numbers(rows.num, rows.table_width),
-            rows.numbers(rows.num),
-            PAGE_SIZE,
-            rows.selection,
+            self._paged(rows, rows.num),
             self._both(rows)[:, : self.sizes.query],
-            _scratch(),
-            rows.bits,
+            rows.launch,
         )
 
     def prefill(self, rows: Rows) -> None:
         """Attend from many rows a sequence."""
         paged_prefill(
             self._empty(rows.num, self.sizes.num_heads, self.sizes.head_size),
-            self._pool(),
-            self._pool(),
-            rows.numbers(3, rows.table_width),
-            rows.numbers(rows.num),
-            PAGE_SIZE,
-            rows.numbers(3, 3),
-            rows.selection,
+            self._paged(rows, 3),
             self._both(rows)[:, : self.sizes.query],
+            rows.selection,
+            rows.numbers(3, 3),
         )
 
     def output(self, rows: Rows, part: Part, *, has_bias: bool = False) -> None:
@@ -164,16 +158,26 @@ class Launches:
         stop = width if part is Part.QUERY_KEY_VALUE else width + self.sizes.ffn
         output_projection(
             self._both(rows)[:, start:stop],
-            self._empty(width, width + self.sizes.ffn)[:, start:stop],
-            self._empty(width) if has_bias else None,
+            Projection(
+                self._empty(width, width + self.sizes.ffn)[:, start:stop],
+                self._empty(width) if has_bias else None,
+            ),
             self._empty(rows.num, width),
-            rows.selection,
-            _scratch(),
-            rows.bits,
+            rows.launch,
         )
 
-    def _pool(self) -> Tensor:
-        return self._empty(_NUM_SLOTS, self.sizes.num_kv_heads, self.sizes.head_size)
+    def _paged(self, rows: Rows, num_sequences: int) -> PagedKeyValues:
+        sizes = self.sizes
+        pool = self._empty(_NUM_SLOTS, sizes.num_kv_heads, sizes.head_size)
+        return PagedKeyValues(
+            keys=pool,
+            values=pool,
+            page_size=PAGE_SIZE,
+            tables=rows.numbers(num_sequences, rows.table_width),
+            positions=rows.numbers(rows.num),
+            slots=rows.numbers(rows.num),
+            factors=_empty(_NUM_POSITIONS, 2, sizes.head_size // 2, dtype=torch.float32),
+        )
 
     def _both(self, rows: Rows) -> Tensor:
         """Return attention's result and the FFN's beside each other."""
@@ -185,11 +189,6 @@ class Launches:
 
 def _empty(*shape: int, dtype: torch.dtype) -> Tensor:
     return torch.empty(shape, dtype=dtype, device="meta")
-
-
-def _scratch() -> Scratch:
-    """Return more room than any launch needs: it takes no memory."""
-    return Scratch.empty(2**26, 2**20, torch.device("meta"))
 
 
 def typical_launches(sizes: Sizes) -> Mapping[str, Callable[[], None]]:

@@ -9,6 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from skipserve_kernels.input_projection.packing import InputWeights, Part
+from skipserve_kernels.paged import PagedKeyValues
 from skipserve_kernels.selection import Selection
 from skipserve_kernels.tiles import Kernel, Tile, architecture, projection_tile
 
@@ -19,22 +20,29 @@ _FINISHING = Tile(rows=32, columns=128, depth=0, num_warps=4, num_stages=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where rows stand in their sequences, and where their keys and values go.
+class Normed:
+    """What a product reads: normed rows, with any stride between them.
 
     Attributes:
-        keys: of one layer, [S, K, C], contiguous.
-        values: of one layer, [S, K, C], contiguous.
-        slots: of all T rows, [T] int64; -1 where keys and values go nowhere.
-        positions: of all T rows, [T] int64; -1 for a row without one, whose query and key are zero.
-        factors: cosine and sine of each position, [P, 2, C / 2] float32.
+        attention: for queries, keys and values, [N, D]; may be None where none is computed.
+        ffn: for the FFN, [N, D]; likewise, and may be the same tensor.
     """
 
-    keys: Tensor
-    values: Tensor
-    slots: Tensor
-    positions: Tensor
-    factors: Tensor
+    attention: Tensor | None = None
+    ffn: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Projected:
+    """Where results of a product go, besides keys and values, with any stride between rows.
+
+    Attributes:
+        query: [N, H C]; may be None where none is computed.
+        activation: of the FFN, [N, F]; likewise.
+    """
+
+    query: Tensor | None = None
+    activation: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +61,9 @@ def input_projection(
     weights: InputWeights,
     part: Part,
     selection: Selection,
-    *,
-    attention_input: Tensor | None = None,
-    ffn_input: Tensor | None = None,
-    place: Place | None = None,
-    query: Tensor | None = None,
-    activation: Tensor | None = None,
+    normed: Normed,
+    projected: Projected,
+    paged: PagedKeyValues | None = None,
     bits: Bits = _NO_BITS,
 ) -> None:
     """Compute turned queries and keys, values, and silu(gate) * up, and leave each in its place.
@@ -72,18 +77,17 @@ def input_projection(
         weights: of the block.
         part: what is computed; what it does not need may be given and is not touched.
         selection: the N rows.
-        attention_input: normed rows for queries, keys and values, [N, D].
-        ffn_input: normed rows for the FFN, [N, D]; may be the same tensor.
-        place: positions and the cache; needed for all but the FFN.
-        query: result, [N, H C] with any stride between rows.
-        activation: result, [N, F] with any stride between rows.
+        normed: what is read.
+        projected: where the results go.
+        paged: positions, and where keys and values go; needed for all but the FFN.
         bits: with gates, who takes part.
     """
     num_rows = selection.num_rows
-    attention_input = _checked(attention_input, part.has_attention, num_rows, weights.hidden_size)
-    ffn_input = _checked(ffn_input, part.has_ffn, num_rows, weights.hidden_size)
-    query = _checked(query, part.has_query, num_rows, weights.query_size)
-    activation = _checked(activation, part.has_ffn, num_rows, weights.ffn_size)
+    width = weights.hidden_size
+    attention_input = _checked(normed.attention, part.has_attention, num_rows, width)
+    ffn_input = _checked(normed.ffn, part.has_ffn, num_rows, width)
+    query = _checked(projected.query, part.has_query, num_rows, weights.query_size)
+    activation = _checked(projected.activation, part.has_ffn, num_rows, weights.ffn_size)
     dtype, device = weights.weight.dtype, weights.weight.device
     weight: Tensor | None = weights.weight
     tile = projection_tile(Kernel.INPUT_PROJECTION, num_rows, dtype, architecture(device))
@@ -108,8 +112,8 @@ def input_projection(
         _row_stride(query),
         _row_stride(activation),
         num_rows,
-        **_place_arguments(weights, part, place),
-        D=weights.hidden_size,
+        **_page_arguments(weights, part, paged),
+        D=width,
         QN=weights.query_size,
         KVN=weights.key_value_size,
         C=weights.head_size,
@@ -154,25 +158,20 @@ def _grid(weights: InputWeights, part: Part, num_rows: int, tile: Tile) -> tuple
     return triton.cdiv(num_rows, tile.rows), num_columns
 
 
-def _place_arguments(
-    weights: InputWeights, part: Part, place: Place | None
+def _page_arguments(
+    weights: InputWeights, part: Part, paged: PagedKeyValues | None
 ) -> dict[str, Tensor | None]:
-    """Return what the kernel is told of a place: nothing, if the part has no use for it."""
+    """Return what the kernel is told of pages: nothing, if the part has no use for them."""
     if not part.has_attention:
         return dict.fromkeys(("KEYS", "VALUES", "SLOTS", "POSITIONS", "FACTORS"))
-    assert place is not None
-    heads = (weights.num_kv_heads, weights.head_size)
-    assert place.keys.shape[1:] == place.values.shape[1:] == heads
-    assert place.keys.is_contiguous()
-    assert place.values.is_contiguous()
-    assert place.factors.shape[1:] == (2, weights.head_size // 2)
-    assert place.factors.is_contiguous()
+    assert paged is not None
+    paged.check_projection(weights.num_kv_heads, weights.head_size)
     return {
-        "KEYS": place.keys,
-        "VALUES": place.values,
-        "SLOTS": place.slots,
-        "POSITIONS": place.positions,
-        "FACTORS": place.factors,
+        "KEYS": paged.keys,
+        "VALUES": paged.values,
+        "SLOTS": paged.slots,
+        "POSITIONS": paged.positions,
+        "FACTORS": paged.factors,
     }
 
 

@@ -4,18 +4,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from skipserve_kernels.projection import Projection
 from skipserve_kernels.selection import Selection
 
 
 def output_projection(
     x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
+    layer: Projection,
     hidden: Tensor,
     selection: Selection,
     bits: int = 0,
 ) -> Tensor:
     """Return hidden with x @ weight.T + bias added to the rows that take part."""
+    weight, bias = layer
     rows = selection.index
     if rows is None:
         rows = torch.arange(selection.num_rows, device=x.device)

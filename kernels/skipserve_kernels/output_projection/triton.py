@@ -10,8 +10,8 @@ import triton.language as tl
 from torch import Tensor
 
 from skipserve_kernels.last_arrival import arrives_last
-from skipserve_kernels.scratch import Scratch
-from skipserve_kernels.selection import Selection
+from skipserve_kernels.launch import Launch
+from skipserve_kernels.projection import Projection
 from skipserve_kernels.tiles import TILES, Kernel, Tile, architecture, projection_tile
 
 _LEAST_COLUMNS = 16
@@ -140,26 +140,16 @@ def _add_rows(ADDED, HIDDEN, INDEX, WIDTH: tl.constexpr, COLUMNS: tl.constexpr):
     tl.store(places, total.to(HIDDEN.dtype.element_ty), mask=is_inside)
 
 
-def output_projection(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    hidden: Tensor,
-    selection: Selection,
-    scratch: Scratch,
-    bits: int = 0,
-) -> None:
+def output_projection(x: Tensor, layer: Projection, hidden: Tensor, launch: Launch) -> None:
     """Add x @ weight.T + bias to the selected rows of the residual stream.
 
     Args:
         x: one row for each entry, [N, I]; rows may lie apart.
-        weight: [D, I]; rows may lie apart, as those of a slice of W_out do.
-        bias: [D], or None.
+        layer: weight [D, I], whose rows may lie apart, as those of a slice of W_out do; bias [D].
         hidden: the residual stream, [T, D]; changed in place.
-        selection: which rows; gates only for as many as one fused launch takes.
-        scratch: as much as `scratch_sizes` says.
-        bits: what this launch is, for gates.
+        launch: which rows; gates only for as many as one fused launch takes.
     """
+    (weight, bias), selection = layer, launch.selection
     assert x.shape == (selection.num_rows, weight.shape[1])
     assert hidden.shape[1] == weight.shape[0]
     assert hidden.is_contiguous()
@@ -168,7 +158,7 @@ def output_projection(
     arch = architecture(x.device)
     tile = projection_tile(Kernel.OUTPUT_PROJECTION, selection.num_rows, x.dtype, arch)
     if tile is not None:
-        _project_fused(x, weight, bias, hidden, selection, scratch, bits=bits, tile=tile)
+        _project_fused(x, layer, hidden, launch, tile=tile)
         return
     assert selection.gates is None, f"{selection.num_rows} rows are too many to be gated"
     if selection.index is None and bias is None:
@@ -181,17 +171,10 @@ def output_projection(
 
 
 def _project_fused(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    hidden: Tensor,
-    selection: Selection,
-    scratch: Scratch,
-    *,
-    bits: int,
-    tile: Tile,
+    x: Tensor, layer: Projection, hidden: Tensor, launch: Launch, *, tile: Tile
 ) -> None:
-    width, inner = weight.shape
+    selection, scratch = launch.selection, launch.scratch
+    width, inner = layer.weight.shape
     columns = _tile_columns(width, tile.columns)
     steps = triton.cdiv(inner, tile.depth * tile.splits)
     # A small inner dimension does not fill all splits.
@@ -202,19 +185,19 @@ def _project_fused(
         assert scratch.arrivals.numel() >= grid[0] * grid[1]
     _project[grid](
         x,
-        weight,
-        bias,
+        layer.weight,
+        layer.bias,
         hidden,
         selection.index,
         selection.gates,
         scratch.parts,
         scratch.arrivals,
         selection.num_rows,
-        bits,
+        launch.bits,
         WIDTH=width,
         INNER=inner,
         X_STRIDE=x.stride(0),
-        WEIGHT_STRIDE=weight.stride(0),
+        WEIGHT_STRIDE=layer.weight.stride(0),
         ROWS=tile.rows,
         COLUMNS=columns,
         DEPTH=tile.depth,

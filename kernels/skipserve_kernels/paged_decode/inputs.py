@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from skipserve_kernels.paged import PagedKeyValues
+
 # An id that no table of pages may hold: whoever uses it reads far out of bounds.
 _NO_PAGE = 2**40
 
@@ -27,6 +29,18 @@ class Pages:
     tables: Tensor
     lengths: tuple[int, ...]
     page_size: int
+
+    def seen_from(self, positions: Tensor) -> PagedKeyValues:
+        """Return them as the kernels are told of them, for rows that store nothing."""
+        return PagedKeyValues(
+            keys=self.keys,
+            values=self.values,
+            page_size=self.page_size,
+            tables=self.tables,
+            positions=positions,
+            slots=torch.full_like(positions, -1),
+            factors=self.keys.new_empty(0, 2, self.keys.shape[2] // 2, dtype=torch.float32),
+        )
 
     def of(self, sequence: int) -> tuple[Tensor, Tensor]:
         """Return the keys and values of one sequence in order, [length, K, C] each."""

@@ -15,8 +15,8 @@ import triton.language as tl
 from torch import Tensor
 
 from skipserve_kernels.last_arrival import arrives_last
-from skipserve_kernels.scratch import Scratch
-from skipserve_kernels.selection import Selection
+from skipserve_kernels.launch import Launch
+from skipserve_kernels.paged import PagedKeyValues
 from skipserve_kernels.tiles import Tile, architecture, decode_tile
 
 # The fewest rows that the tensor cores multiply; the query heads of a group are padded to so many.
@@ -49,54 +49,25 @@ def columns_that_fit(tile: Tile, head_size: int, dtype: torch.dtype) -> int:
     return min(tile.columns, max(16, _TILE_BYTES // (head_size * dtype.itemsize)))
 
 
-def check_tensors(query: Tensor, keys: Tensor, values: Tensor, tables: Tensor, out: Tensor) -> None:
-    """Check what the kernels of attention take for granted."""
-    assert query.is_contiguous()
-    assert keys.is_contiguous()
-    assert values.is_contiguous()
-    assert keys.shape == values.shape
-    assert query.shape[2] == keys.shape[2]
-    assert query.shape[1] % keys.shape[1] == 0
-    assert query.dtype is keys.dtype is values.dtype
-    assert out.shape == (query.shape[0], query.shape[1] * query.shape[2])
-    assert tables.stride(1) == out.stride(1) == 1
-
-
 def paged_decode(
-    query: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    tables: Tensor,
-    positions: Tensor,
-    page_size: int,
-    selection: Selection,
-    out: Tensor,
-    scratch: Scratch,
-    bits: int = 0,
-    tile: Tile | None = None,
+    query: Tensor, paged: PagedKeyValues, out: Tensor, launch: Launch, tile: Tile | None = None
 ) -> None:
     """Attend from the row of each entry to positions 0 up to its own, of the sequence at its place.
 
-    Row r, of the sequence r, is read through the page table r. Scores are scaled by 1 / sqrt(C).
+    Row r, of the sequence r, is read through the page table r. Scores are scaled by 1 / sqrt(C). A
+    row without a position gives zeros.
 
     Args:
         query: [N, H, C].
-        keys: of all sequences, this row's own too, [S, K, C].
-        values: [S, K, C].
-        tables: the pages of each sequence in order, [B, W] int64; what lies behind its last is not
-            read.
-        positions: of the row in its sequence, [T] int64; -1 has no keys and gives zeros.
-        page_size: slots of a page; the slots of page p are from p * page_size on.
-        selection: which rows the entries are.
+        paged: keys and values, these rows' own too.
         out: [N, H * C]; rows may be further apart.
-        scratch: room for parts, see `scratch_sizes`.
-        bits: an entry with gates takes part if its gate has one of them.
+        launch: which rows the entries are.
         tile: how to compute; None takes the table's.
     """
-    check_tensors(query, keys, values, tables, out)
-    assert page_size & (page_size - 1) == 0, f"a page of {page_size} is no power of two"
+    paged.check_attention(query, out)
+    selection, scratch = launch.selection, launch.scratch
     num_heads, head_size = query.shape[1:]
-    num_kv_heads = keys.shape[1]
+    num_kv_heads = paged.keys.shape[1]
     group = num_heads // num_kv_heads
     assert query.shape[0] == selection.num_rows
     assert group <= _PADDED_HEADS
@@ -107,23 +78,23 @@ def paged_decode(
     assert tile.splits == 1 or selection.num_rows * num_kv_heads <= len(scratch.arrivals)
     _decode[(selection.num_rows, num_kv_heads, tile.splits)](
         query,
-        keys,
-        values,
-        tables,
-        positions,
+        paged.keys,
+        paged.values,
+        paged.tables,
+        paged.positions,
         out,
         scratch.parts,
         scratch.parts[num_parts * head_size :],
         scratch.arrivals,
         selection.index,
         selection.gates,
-        bits,
-        tables.stride(0),
+        launch.bits,
+        paged.tables.stride(0),
         OUT_STRIDE=out.stride(0),
         NUM_KV_HEADS=num_kv_heads,
         GROUP=group,
         HEAD_SIZE=head_size,
-        PAGE_SIZE=page_size,
+        PAGE_SIZE=paged.page_size,
         SCALE=score_scale(head_size),
         HEADS=_PADDED_HEADS,
         COLUMNS=columns_that_fit(tile, head_size, query.dtype),

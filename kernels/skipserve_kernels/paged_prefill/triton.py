@@ -11,9 +11,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from skipserve_kernels.paged import PagedKeyValues
 from skipserve_kernels.paged_decode.triton import (
     add_keys,
-    check_tensors,
     columns_that_fit,
     find_slots,
     score_scale,
@@ -24,36 +24,26 @@ from skipserve_kernels.tiles import Tile, architecture, prefill_tile
 
 def paged_prefill(
     query: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    tables: Tensor,
-    positions: Tensor,
-    page_size: int,
-    spans: Tensor,
-    selection: Selection,
+    paged: PagedKeyValues,
     out: Tensor,
+    selection: Selection,
+    spans: Tensor,
     tile: Tile | None = None,
 ) -> None:
     """Attend from each entry of the spans to positions 0 up to its own of its sequence.
 
-    Scores are scaled by 1 / sqrt(C). Entries of no span are not computed.
+    Scores are scaled by 1 / sqrt(C). A row without a position gives zeros. Entries of no span are
+    not computed.
 
     Args:
         query: [N, H, C].
-        keys: of all sequences, those of this forward too, [S, K, C].
-        values: [S, K, C].
-        tables: the pages of each sequence in order, [B, W] int64; what lies behind its last is not
-            read.
-        positions: of the rows in their sequences, [T] int64, ascending within a span; -1 has no
-            keys and gives zeros.
-        page_size: slots of a page; the slots of page p are from p * page_size on.
-        spans: sequence, first entry and number of entries, at most those of a tile, [G, 3] int64.
-        selection: which rows the entries are; it has no gates.
+        paged: keys and values, those of this forward too; positions ascend within a span.
         out: [N, H * C]; rows may be further apart.
+        selection: which rows the entries are; it has no gates.
+        spans: sequence, first entry and number of entries, at most those of a tile, [G, 3] int64.
         tile: how to compute; None takes the table's.
     """
-    check_tensors(query, keys, values, tables, out)
-    assert page_size & (page_size - 1) == 0, f"a page of {page_size} is no power of two"
+    paged.check_attention(query, out)
     num_heads, head_size = query.shape[1:]
     assert query.shape[0] == selection.num_rows
     assert selection.gates is None
@@ -65,19 +55,19 @@ def paged_prefill(
     tile = tile or prefill_tile(query.dtype, architecture(query.device))
     _prefill[(len(spans), num_heads)](
         query,
-        keys,
-        values,
-        tables,
-        positions,
+        paged.keys,
+        paged.values,
+        paged.tables,
+        paged.positions,
         spans,
         out,
         selection.index,
-        tables.stride(0),
+        paged.tables.stride(0),
         OUT_STRIDE=out.stride(0),
         NUM_HEADS=num_heads,
-        NUM_KV_HEADS=keys.shape[1],
+        NUM_KV_HEADS=paged.keys.shape[1],
         HEAD_SIZE=head_size,
-        PAGE_SIZE=page_size,
+        PAGE_SIZE=paged.page_size,
         SCALE=score_scale(head_size),
         ROWS=tile.rows,
         COLUMNS=columns_that_fit(tile, head_size, query.dtype),

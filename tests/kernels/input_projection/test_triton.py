@@ -22,7 +22,8 @@ from skipserve_kernels.input_projection.packing import (
     pack_inputs,
 )
 from skipserve_kernels.input_projection.reference import Result
-from skipserve_kernels.input_projection.triton import Bits, Place, input_projection
+from skipserve_kernels.input_projection.triton import Bits, Normed, Projected, input_projection
+from skipserve_kernels.paged import PagedKeyValues
 from skipserve_kernels.projection import Projection
 from skipserve_kernels.selection import Selection
 
@@ -45,7 +46,7 @@ class Trial:
 
     inputs: Inputs
     weights: InputWeights
-    place: Place
+    paged: PagedKeyValues
     query: Tensor
     activation: Tensor
     selection: Selection
@@ -55,12 +56,10 @@ class Trial:
             self.weights,
             part,
             self.selection,
-            attention_input=self.inputs.attention_input,
-            ffn_input=self.inputs.ffn_input,
-            place=self.place,
-            query=self.query,
-            activation=self.activation,
-            bits=bits or Bits(),
+            Normed(self.inputs.attention_input, self.inputs.ffn_input),
+            Projected(self.query, self.activation),
+            self.paged,
+            bits or Bits(),
         )
 
     @property
@@ -86,11 +85,18 @@ def make_trial(
     cache = poisoned((len(inputs.slots) + 3, sizes.kv_heads, sizes.head))
     width = weights.query_size + weights.ffn_size
     joined = poisoned((num_rows, width))
-    factors = pack_factors(inputs.cosine, inputs.sine)
     return Trial(
         inputs=inputs,
         weights=weights,
-        place=Place(cache, cache.clone(), inputs.slots, inputs.positions, factors),
+        paged=PagedKeyValues(
+            keys=cache,
+            values=cache.clone(),
+            page_size=1,
+            tables=inputs.slots[:, None],
+            positions=inputs.positions,
+            slots=inputs.slots,
+            factors=pack_factors(inputs.cosine, inputs.sine),
+        ),
         query=poisoned((num_rows, weights.query_size)),
         activation=joined[:, weights.query_size :],
         selection=Selection(num_rows, inputs.index if has_index else None),
@@ -157,12 +163,12 @@ def check(
     device = trial.query.device
     entries = torch.arange(trial.selection.num_rows, device=device)
     as_flags = partial(torch.as_tensor, device=device)
-    slots = torch.where(as_flags(has_key_value), trial.place.slots[trial.rows], -1)
+    slots = torch.where(as_flags(has_key_value), trial.paged.slots[trial.rows], -1)
     query = torch.where(as_flags(has_query), entries, -1)
     ffn = torch.where(as_flags(has_ffn), entries, -1)
     assert_written(trial.query, query, plain.query, exact.query)
-    assert_written(trial.place.keys.flatten(1), slots, plain.key, exact.key)
-    assert_written(trial.place.values.flatten(1), slots, plain.value, exact.value)
+    assert_written(trial.paged.keys.flatten(1), slots, plain.key, exact.key)
+    assert_written(trial.paged.values.flatten(1), slots, plain.value, exact.value)
     assert_written(trial.activation, ffn, plain.activation, exact.activation)
 
 
@@ -227,8 +233,8 @@ def test_one_input_serves_attention_and_ffn(num_rows: int, device: torch.device)
 @pytest.mark.parametrize("num_rows", [4, LIBRARY_ROWS])
 def test_rows_without_position_or_slot(num_rows: int, device: torch.device) -> None:
     trial = make_trial(num_rows, device=device)
-    trial.place.positions[trial.rows[:2]] = -1
-    trial.place.slots[trial.rows[1:3]] = -1
+    trial.paged.positions[trial.rows[:2]] = -1
+    trial.paged.slots[trial.rows[1:3]] = -1
     trial.run(Part.ALL)
     check_part(trial, Part.ALL)
     assert not trial.query[:2].any()
@@ -270,7 +276,7 @@ def test_a_row_does_not_depend_on_the_others(dtype: torch.dtype, device: torch.d
     trial = make_trial(9, dtype=dtype, device=device)
     trial.run(Part.ALL)
     alone = make_trial(1, dtype=dtype, device=device)
-    alone.place.positions[alone.rows] = trial.place.positions[trial.rows[4]]
+    alone.paged.positions[alone.rows] = trial.paged.positions[trial.rows[4]]
     inputs = replace(
         alone.inputs,
         attention_input=trial.inputs.attention_input[4:5],
@@ -278,10 +284,10 @@ def test_a_row_does_not_depend_on_the_others(dtype: torch.dtype, device: torch.d
     )
     alone = replace(alone, inputs=inputs, weights=trial.weights)
     alone.run(Part.ALL)
-    slot, its_slot = alone.place.slots[alone.rows[0]], trial.place.slots[trial.rows[4]]
+    slot, its_slot = alone.paged.slots[alone.rows[0]], trial.paged.slots[trial.rows[4]]
     assert torch.equal(alone.query[0], trial.query[4])
-    assert torch.equal(alone.place.keys[slot], trial.place.keys[its_slot])
-    assert torch.equal(alone.place.values[slot], trial.place.values[its_slot])
+    assert torch.equal(alone.paged.keys[slot], trial.paged.keys[its_slot])
+    assert torch.equal(alone.paged.values[slot], trial.paged.values[its_slot])
     assert torch.equal(alone.activation[0], trial.activation[4])
 
 
@@ -334,12 +340,12 @@ def counted(trial: Trial) -> Iterator[Traffic]:
         "weight": trial.weights.weight,
         "attention": trial.inputs.attention_input,
         "query": trial.query,
-        "keys": trial.place.keys,
-        "values": trial.place.values,
+        "keys": trial.paged.keys,
+        "values": trial.paged.values,
         "activation": trial.activation,
-        "slots": trial.place.slots,
-        "positions": trial.place.positions,
-        "factors": trial.place.factors,
+        "slots": trial.paged.slots,
+        "positions": trial.paged.positions,
+        "factors": trial.paged.factors,
     }
     if trial.inputs.ffn_input is not trial.inputs.attention_input:
         tensors["ffn"] = trial.inputs.ffn_input
@@ -371,7 +377,7 @@ def ideal_bytes(trial: Trial, part: Part) -> int:
     numbers += part.has_ffn * num_rows * weights.ffn_size
     num_indexes = part.has_attention * (1 + (trial.selection.index is not None))
     num_indexes += part.has_key_value
-    factors = 4 * weights.head_size * len(trial.place.positions[rows].unique())
+    factors = 4 * weights.head_size * len(trial.paged.positions[rows].unique())
     total: int = numbers * trial.query.itemsize + 8 * num_rows * num_indexes
     return total + part.has_attention * factors
 
@@ -444,12 +450,12 @@ def test_what_a_part_needs_must_be_there() -> None:
     weights, x, query = trial.weights, trial.inputs.attention_input, trial.query
     call = partial(input_projection, weights, Part.QUERY, trial.selection)
     with pytest.raises(AssertionError):
-        call(query=query, place=trial.place)
+        call(Normed(), Projected(query), trial.paged)
     with pytest.raises(AssertionError):
-        call(attention_input=x, place=trial.place)
+        call(Normed(x), Projected(), trial.paged)
     with pytest.raises(AssertionError):
-        call(attention_input=x, query=query)
+        call(Normed(x), Projected(query))
     with pytest.raises(AssertionError, match="1 x 64"):
-        call(attention_input=x, query=query[:, 1:], place=trial.place)
-    call(attention_input=x, query=query, place=trial.place)
+        call(Normed(x), Projected(query[:, 1:]), trial.paged)
+    call(Normed(x), Projected(query), trial.paged)
     check_part(trial, Part.QUERY)

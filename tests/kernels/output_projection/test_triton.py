@@ -10,6 +10,7 @@ from torch import Tensor
 from triton_interpreter import shuffled, traffic
 
 from skipserve_kernels.input_projection.inputs import Sizes
+from skipserve_kernels.launch import Launch
 from skipserve_kernels.output_projection import reference
 from skipserve_kernels.output_projection.inputs import Inputs, make_inputs
 from skipserve_kernels.output_projection.triton import (
@@ -17,6 +18,7 @@ from skipserve_kernels.output_projection.triton import (
     output_projection,
     scratch_sizes,
 )
+from skipserve_kernels.projection import Projection
 from skipserve_kernels.scratch import Scratch
 from skipserve_kernels.selection import Selection
 from skipserve_kernels.tiles import MAX_FUSED_ROWS, TILES, Kernel
@@ -66,7 +68,7 @@ def _project(inputs: Inputs, selection: Selection, *, bits: int = 0) -> Tensor:
     """Return the residual stream after the projection of everything."""
     hidden = inputs.hidden.clone()
     scratch = _scratch(hidden.device, hidden.shape[1])
-    output_projection(inputs.x, *inputs.weights.all, hidden, selection, scratch, bits)
+    output_projection(inputs.x, inputs.weights.all, hidden, Launch(selection, scratch, bits))
     assert not scratch.arrivals.any()
     return hidden
 
@@ -87,7 +89,8 @@ def _check_exact(
     product = F.linear(x.double(), weight.double(), wide_bias)
     exact = inputs.hidden.double().index_add(0, rows, product)
     plain = inputs.hidden.index_add(0, rows, F.linear(x, weight, bias))
-    meaning = reference.output_projection(inputs.x, weight, bias, inputs.hidden, selection, bits)
+    layer = inputs.weights.all
+    meaning = reference.output_projection(inputs.x, layer, inputs.hidden, selection, bits)
     assert_near_reference(meaning, exact)
     actual = _project(inputs, selection, bits=bits)
     assert_as_exact_as(actual, plain, exact)
@@ -172,13 +175,13 @@ def test_slices_of_the_inputs_and_the_weight(
     _check_part(replace(inputs, x=x), getattr(inputs.weights, part))
 
 
-def _check_part(inputs: Inputs, part: tuple[Tensor, Tensor | None]) -> None:
+def _check_part(inputs: Inputs, part: Projection) -> None:
     """Check the product of all rows with a slice of the weight."""
     x, (weight, bias) = inputs.x, part
     assert bias is not None
     hidden = inputs.hidden.clone()
     scratch = _scratch(x.device, hidden.shape[1])
-    output_projection(x, weight, bias, hidden, Selection(len(x)), scratch)
+    output_projection(x, part, hidden, Launch(Selection(len(x)), scratch))
     product = F.linear(x.double(), weight.double(), bias.double())
     plain = inputs.hidden + F.linear(x, weight, bias)
     assert_as_exact_as(hidden, plain, inputs.hidden.double() + product)
@@ -212,7 +215,7 @@ def test_row_tiles_join_their_own_parts(monkeypatch: pytest.MonkeyPatch) -> None
     hidden = inputs.hidden.clone()
     scratch = replace(_scratch(), arrivals=torch.zeros(6, dtype=torch.int32))
     with shuffled(1):
-        output_projection(inputs.x, *inputs.weights.all, hidden, Selection(40), scratch)
+        output_projection(inputs.x, inputs.weights.all, hidden, Launch(Selection(40), scratch))
     torch.testing.assert_close(hidden, _plain(inputs))
     assert not scratch.arrivals.any()
 
@@ -230,7 +233,8 @@ def test_scratch_is_left_as_the_next_launch_needs_it(
     for num_rows in (16, 3, 20):
         inputs = _inputs(num_rows, device=device)
         hidden = inputs.hidden.clone()
-        output_projection(inputs.x, *inputs.weights.all, hidden, Selection(num_rows), scratch)
+        launch = Launch(Selection(num_rows), scratch)
+        output_projection(inputs.x, inputs.weights.all, hidden, launch)
         torch.testing.assert_close(hidden, _plain(inputs))
         assert not scratch.arrivals.any()
 
@@ -261,9 +265,8 @@ def test_traffic(num_rows: int) -> None:
         parts=scratch.parts,
         arrivals=scratch.arrivals,
     ) as moved:
-        output_projection(
-            inputs.x, weight, bias, inputs.hidden, Selection(num_rows, index), scratch
-        )
+        launch = Launch(Selection(num_rows, index), scratch)
+        output_projection(inputs.x, inputs.weights.all, inputs.hidden, launch)
     tile = TILES[90, Kernel.OUTPUT_PROJECTION, max(16, 1 << (num_rows - 1).bit_length())]
     splits = min(tile.splits, 256 // tile.depth)
     once = inputs.x.nbytes + weight.nbytes + bias.nbytes + 2 * inputs.hidden.nbytes + index.nbytes
@@ -285,7 +288,8 @@ def test_a_slice_is_read_by_whole_sectors(part: str) -> None:
     with traffic(
         x=x, weight=weight, hidden=inputs.hidden, parts=scratch.parts, arrivals=scratch.arrivals
     ) as moved:
-        output_projection(x, weight, None, inputs.hidden, Selection(4), scratch)
+        launch = Launch(Selection(4), scratch)
+        output_projection(x, Projection(weight), inputs.hidden, launch)
     assert moved.requested("weight.load") == weight.numel() * weight.itemsize
     assert moved.sectors("weight.load") <= 1.05 * moved.requested("weight.load")
 
@@ -307,8 +311,8 @@ def test_gated_out_rows_are_not_moved() -> None:
     for num_taking_part in (0, 1, 5):
         gates[:num_taking_part] = FFN_BIT
         with traffic(**tensors) as moved:
-            selection = Selection(20, None, gates)
-            output_projection(inputs.x, weight, None, inputs.hidden, selection, scratch, FFN_BIT)
+            launch = Launch(Selection(20, None, gates), scratch, FFN_BIT)
+            output_projection(inputs.x, Projection(weight), inputs.hidden, launch)
         assert moved.requested("weight.load") == (weight.nbytes if num_taking_part else 0)
         assert moved.distinct("x.load") == num_taking_part * 256 * 2
         for key in ("hidden.load", "hidden.store"):
@@ -330,12 +334,12 @@ def test_one_launch_moves_less_than_two() -> None:
         "parts": scratch.parts,
         "arrivals": scratch.arrivals,
     }
-    selection = Selection(num_rows)
+    launch = Launch(Selection(num_rows), scratch)
     with traffic(**tensors) as together:
-        output_projection(inputs.x, weights.all[0], None, hidden, selection, scratch)
+        output_projection(inputs.x, Projection(weights.all.weight), hidden, launch)
     with traffic(**tensors) as apart:
-        output_projection(attention, weights.output[0], None, hidden, selection, scratch)
-        output_projection(activation, weights.down[0], None, hidden, selection, scratch)
+        output_projection(attention, Projection(weights.output.weight), hidden, launch)
+        output_projection(activation, Projection(weights.down.weight), hidden, launch)
     assert together.num_launches == 1
     assert apart.num_launches == 2
     # QUERY inputs are less than one step, so they are not split and need no parts.
@@ -346,17 +350,16 @@ def test_many_rows_are_the_librarys(monkeypatch: pytest.MonkeyPatch) -> None:
     """All rows take its one product in place; an index takes one launch of ours besides."""
     num_rows = MAX_FUSED_ROWS + 1
     inputs = _inputs(num_rows, torch.bfloat16)
-    weight = inputs.weights.weight
+    layer = Projection(inputs.weights.weight)
     scratch, index = _scratch(), torch.arange(num_rows)
     with traffic(x=inputs.x) as moved:
-        output_projection(inputs.x, weight, None, inputs.hidden, Selection(num_rows), scratch)
+        output_projection(inputs.x, layer, inputs.hidden, Launch(Selection(num_rows), scratch))
     assert moved.num_launches == 0
-    added = F.linear(inputs.x, weight)
+    added = F.linear(inputs.x, layer.weight)
     monkeypatch.setattr(F, "linear", lambda *_: added)
     with traffic(added=added, hidden=inputs.hidden, index=index) as moved:
-        output_projection(
-            inputs.x, weight, None, inputs.hidden, Selection(num_rows, index), scratch
-        )
+        launch = Launch(Selection(num_rows, index), scratch)
+        output_projection(inputs.x, layer, inputs.hidden, launch)
     assert moved.num_launches == 1
     assert moved.total_requested() == added.nbytes + 2 * inputs.hidden.nbytes + index.nbytes
 

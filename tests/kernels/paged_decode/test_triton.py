@@ -9,6 +9,7 @@ from torch import Tensor
 from triton_interpreter import shuffled, traffic
 
 from skipserve_kernels.input_projection.inputs import Sizes
+from skipserve_kernels.launch import Launch
 from skipserve_kernels.paged_decode.inputs import Pages, make_pages
 from skipserve_kernels.paged_decode.triton import paged_decode, scratch_sizes
 from skipserve_kernels.scratch import Scratch
@@ -77,15 +78,9 @@ def attend(
     scratch = scratch or room_for(query, splits)
     paged_decode(
         query,
-        pages.keys,
-        pages.values,
-        pages.tables,
-        ends(pages) if positions is None else positions,
-        pages.page_size,
-        selection or Selection(len(query)),
+        pages.seen_from(ends(pages) if positions is None else positions),
         out,
-        scratch,
-        bits,
+        Launch(selection or Selection(len(query)), scratch, bits),
         small_tile(splits),
     )
     assert not scratch.arrivals.any()
@@ -131,8 +126,8 @@ def check_own_tile(
     needed = len(lengths), sizes.heads, sizes.kv_heads, sizes.head, architecture(device)
     scratch = Scratch.empty(*scratch_sizes(*needed), device)
     scratch.parts.fill_(torch.nan)
-    tensors = (query, pages.keys, pages.values, pages.tables, ends(pages))
-    paged_decode(*tensors, 16, Selection(len(lengths)), out, scratch)
+    launch = Launch(Selection(len(lengths)), scratch)
+    paged_decode(query, pages.seen_from(ends(pages)), out, launch)
     assert_attends(out, query, pages, range(len(lengths)), ends(pages).tolist())
 
 

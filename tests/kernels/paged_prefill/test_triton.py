@@ -77,14 +77,10 @@ def attend(
     out = torch.full_like(asked.query.flatten(1), torch.nan) if out is None else out
     paged_prefill(
         asked.query,
-        asked.pages.keys,
-        asked.pages.values,
-        asked.pages.tables,
-        asked.on_device(asked.positions) if positions is None else positions,
-        asked.pages.page_size,
-        asked.spans(tile or TILE) if spans is None else spans,
-        Selection(len(asked.query), index),
+        asked.pages.seen_from(asked.on_device(asked.positions) if positions is None else positions),
         out,
+        Selection(len(asked.query), index),
+        asked.spans(tile or TILE) if spans is None else spans,
         tile,
     )
     return out

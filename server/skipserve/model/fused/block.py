@@ -4,7 +4,7 @@ The residual stream is changed in place. Knows no policy. Shapes: T rows of a fo
 selection, D hidden, H query heads, K key/value heads, C head size, F FFN size.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from torch import Tensor
@@ -14,9 +14,11 @@ from skipserve.model.fused.rows import FfnNorm, FusedRows, QueryRows
 from skipserve.model.work import Work
 from skipserve_kernels.attention.op import KeyValues
 from skipserve_kernels.input_projection.packing import InputWeights, Part, pack_inputs
-from skipserve_kernels.input_projection.triton import Bits, Place, input_projection
+from skipserve_kernels.input_projection.triton import Bits, Normed, Projected, input_projection
+from skipserve_kernels.launch import Launch
 from skipserve_kernels.output_projection.packing import OutputWeights, pack_outputs
 from skipserve_kernels.output_projection.triton import output_projection
+from skipserve_kernels.paged import PagedKeyValues
 from skipserve_kernels.paged_decode.triton import paged_decode
 from skipserve_kernels.paged_prefill.triton import paged_prefill
 from skipserve_kernels.rms_norm.triton import Target, norm_rows
@@ -83,14 +85,22 @@ class FusedBlock:
         Returns:
             `hidden`.
         """
-        place = Place(cache.keys, cache.values, rows.group.slots, rows.positions, context.factors)
+        paged = PagedKeyValues(
+            keys=cache.keys,
+            values=cache.values,
+            page_size=context.page_size,
+            tables=rows.group.tables.device,
+            positions=rows.positions,
+            slots=rows.group.slots,
+            factors=context.factors,
+        )
         if rows.is_parallel:
-            self._run_parallel(hidden, rows, place, context)
+            self._run_parallel(hidden, rows, paged, context)
             return hidden
         ffn_input = None if rows.ffn is None else self._room(hidden, rows.ffn, hidden.shape[1])
         normed = self._norm_early(hidden, rows, ffn_input)
         if normed is not None:
-            self._attend(hidden, normed, rows, place, context)
+            self._attend(hidden, normed, rows, paged, context)
         if rows.ffn is not None and ffn_input is not None:
             if rows.late is not None:
                 self._norm_ffn(hidden, rows.late, ffn_input)
@@ -99,18 +109,16 @@ class FusedBlock:
                 self.inputs,
                 Part.FFN,
                 rows.ffn,
-                ffn_input=ffn_input,
-                activation=activation,
+                Normed(ffn=ffn_input),
+                Projected(activation=activation),
                 bits=_BITS,
             )
-            weight, bias = self.outputs.down
-            output_projection(
-                activation, weight, bias, hidden, rows.ffn, context.scratch, bits=Work.FFN
-            )
+            launch = Launch(rows.ffn, context.scratch, Work.FFN)
+            output_projection(activation, self.outputs.down, hidden, launch)
         return hidden
 
     def _run_parallel(
-        self, hidden: Tensor, rows: FusedRows, place: Place, context: BlockContext
+        self, hidden: Tensor, rows: FusedRows, paged: PagedKeyValues, context: BlockContext
     ) -> None:
         """Run a block whose rows all do everything in the parallel form: two products."""
         assert rows.kv is not None
@@ -130,15 +138,12 @@ class FusedBlock:
             self.inputs,
             Part.ALL,
             selection,
-            attention_input=attention_input,
-            ffn_input=ffn_input,
-            place=place,
-            query=query,
-            activation=joined[:, query_size:],
+            Normed(attention_input, ffn_input),
+            Projected(query, joined[:, query_size:]),
+            paged,
         )
-        self._mix(query, joined[:, :query_size], rows, place, context)
-        weight, bias = self.outputs.all
-        output_projection(joined, weight, bias, hidden, selection, context.scratch)
+        self._mix(query, joined[:, :query_size], rows, paged, context)
+        output_projection(joined, self.outputs.all, hidden, Launch(selection, context.scratch))
 
     def _norm_early(
         self, hidden: Tensor, rows: FusedRows, ffn_input: Tensor | None
@@ -163,85 +168,76 @@ class FusedBlock:
         norm_rows(hidden, [target], self.epsilon, norm.selection, norm.places)
 
     def _attend(
-        self, hidden: Tensor, normed: Tensor, rows: FusedRows, place: Place, context: BlockContext
+        self,
+        hidden: Tensor,
+        normed: Tensor,
+        rows: FusedRows,
+        paged: PagedKeyValues,
+        context: BlockContext,
     ) -> None:
         """Store keys and values, and add attention to the residual stream."""
         queries = rows.queries
         if queries is None:
-            self._project(Part.KEY_VALUE, rows.kv, normed, place)
+            self._project(Part.KEY_VALUE, rows.kv, normed, paged)
             return
         query = self._room(hidden, queries.selection, self.inputs.query_size)
         if queries.selection is rows.kv:
-            self._project(Part.QUERY_KEY_VALUE, rows.kv, normed, place, query)
+            self._project(Part.QUERY_KEY_VALUE, rows.kv, normed, paged, query)
         else:
-            self._project(Part.KEY_VALUE, rows.kv, normed, place)
+            self._project(Part.KEY_VALUE, rows.kv, normed, paged)
             normed = self._room(hidden, queries.selection, hidden.shape[1])
             norm_rows(
                 hidden, [Target(self.attention_gain, normed)], self.epsilon, queries.selection
             )
-            self._project(Part.QUERY, queries.selection, normed, place, query)
+            self._project(Part.QUERY, queries.selection, normed, paged, query)
         mixed = self._room(hidden, queries.selection, self.inputs.query_size)
-        self._mix(query, mixed, rows, place, context)
-        weight, bias = self.outputs.output
-        output_projection(
-            mixed, weight, bias, hidden, queries.selection, context.scratch, bits=Work.ATTENTION
-        )
+        self._mix(query, mixed, rows, paged, context)
+        launch = Launch(queries.selection, context.scratch, Work.ATTENTION)
+        output_projection(mixed, self.outputs.output, hidden, launch)
 
     def _project(
         self,
         part: Part,
         selection: Selection | None,
         normed: Tensor,
-        place: Place,
+        paged: PagedKeyValues,
         query: Tensor | None = None,
     ) -> None:
         assert selection is not None
         input_projection(
-            self.inputs,
-            part,
-            selection,
-            attention_input=normed,
-            place=place,
-            query=query,
-            bits=_BITS,
+            self.inputs, part, selection, Normed(normed), Projected(query), paged, _BITS
         )
 
     def _mix(
-        self, query: Tensor, out: Tensor, rows: FusedRows, place: Place, context: BlockContext
+        self,
+        query: Tensor,
+        out: Tensor,
+        rows: FusedRows,
+        paged: PagedKeyValues,
+        context: BlockContext,
     ) -> None:
         """Attend: rows alone in their sequence in one kernel, chunks in another."""
         assert rows.queries is not None
         queries: QueryRows = rows.queries
         by_head = query.view(len(query), self.inputs.num_heads, self.inputs.head_size)
-        tables = rows.group.tables.device
         num_singles = 0
         if queries.singles is not None:
             num_singles = queries.singles.num_rows
             paged_decode(
                 by_head[:num_singles],
-                place.keys,
-                place.values,
-                tables,
-                rows.positions,
-                context.page_size,
-                queries.singles,
+                paged,
                 out[:num_singles],
-                context.scratch,
-                bits=Work.ATTENTION,
+                Launch(queries.singles, context.scratch, Work.ATTENTION),
             )
         if queries.chunks is not None:
             assert queries.spans is not None
             assert queries.chunk_positions is not None
             paged_prefill(
                 by_head[num_singles:],
-                place.keys,
-                place.values,
-                tables,
-                queries.chunk_positions,
-                context.page_size,
-                queries.spans,
-                queries.chunks,
+                replace(paged, positions=queries.chunk_positions),
                 out[num_singles:],
+                queries.chunks,
+                queries.spans,
             )
 
     def _room(self, hidden: Tensor, selection: Selection, width: int) -> Tensor:
