@@ -31,6 +31,13 @@ _SERVING = {
 MAY_IMPORT: dict[str, set[str]] = {
     "skipserve_policies": set(),
     "skipserve_kernels": set(),
+    "skipserve_kernels.plain": {"skipserve_kernels.key_values"},
+    "skipserve_kernels.fused": {
+        "skipserve_kernels.projection",
+        "skipserve_kernels.plain.linear.reference",
+        "skipserve_kernels.plain.rotary.reference",
+        "skipserve_kernels.plain.swiglu.reference",
+    },
     "skipserve_client": {"skipserve_policies"},
     "skipserve_training": {"skipserve_client.evaluate"},
     "skipserve_client.evaluate": {"skipserve_client", "skipserve_policies"},
@@ -42,7 +49,26 @@ MAY_IMPORT: dict[str, set[str]] = {
     "skipserve.checkpoint_notes": {"skipserve.model.config", "skipserve.prompt"},
     "skipserve.model_folder": {"skipserve.model.config"},
     "skipserve.settings": {"skipserve_policies"},
-    "skipserve.model": {"skipserve_kernels", "skipserve_policies"},
+    "skipserve.model": {
+        "skipserve_kernels.key_values",
+        "skipserve_kernels.plain.linear",
+        "skipserve_kernels.plain.rms_norm",
+        "skipserve_kernels.projection",
+        "skipserve_policies",
+    },
+    "skipserve.model.plain": {
+        "skipserve.model",
+        "skipserve_kernels.key_values",
+        "skipserve_kernels.plain",
+        "skipserve_kernels.projection",
+        "skipserve_policies",
+    },
+    "skipserve.model.fused": {
+        "skipserve.model",
+        "skipserve_kernels.fused",
+        "skipserve_kernels.key_values",
+        "skipserve_policies",
+    },
     "skipserve.engine": {
         "skipserve.model",
         "skipserve.errors",

@@ -88,7 +88,7 @@ TINY = Amount(
     policy_batch=2,
     row_budgets=(32, 64),
     sustained_seconds=0.01,
-    tests=("tests/kernels/test_tiles.py",),
+    tests=("tests/kernels/fused/test_tiles.py",),
     copy_numbers=2**16,
     product_side=64,
 )

@@ -14,7 +14,7 @@ from questions import QuestionSource
 from report import Row
 from timing import time_set
 
-from skipserve_kernels.tiles import ROW_BUCKETS, TILES, Kernel, Tile, architecture
+from skipserve_kernels.fused.tiles import ROW_BUCKETS, TILES, Kernel, Tile, architecture
 
 # Beside the table's own, by kernel and bucket of rows; attention has one bucket.
 TRIED: dict[tuple[Kernel, int], tuple[Tile, ...]] = {

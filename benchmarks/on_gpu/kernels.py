@@ -16,21 +16,19 @@ from on_gpu.clock import Work, device_seconds
 from report import Row
 from torch import Tensor
 
-from skipserve_kernels.input_projection.packing import InputWeights, Part
-from skipserve_kernels.input_projection.triton import Normed, Projected, input_projection
-from skipserve_kernels.launch import Launch
-from skipserve_kernels.output_projection.triton import output_projection
-from skipserve_kernels.output_projection.triton import scratch_sizes as projection_scratch
-from skipserve_kernels.paged import PagedKeyValues
-from skipserve_kernels.paged_decode.triton import paged_decode
-from skipserve_kernels.paged_decode.triton import scratch_sizes as decode_scratch
-from skipserve_kernels.paged_prefill.spans import find_spans
-from skipserve_kernels.paged_prefill.triton import paged_prefill
+from skipserve_kernels.fused.input_projection.packing import InputWeights, Part
+from skipserve_kernels.fused.input_projection.triton import Normed, Projected, input_projection
+from skipserve_kernels.fused.launch import Launch, Scratch, Selection
+from skipserve_kernels.fused.norm_rows.triton import Target, norm_rows
+from skipserve_kernels.fused.output_projection.triton import output_projection
+from skipserve_kernels.fused.output_projection.triton import scratch_sizes as projection_scratch
+from skipserve_kernels.fused.paged import PagedKeyValues
+from skipserve_kernels.fused.paged_decode.triton import paged_decode
+from skipserve_kernels.fused.paged_decode.triton import scratch_sizes as decode_scratch
+from skipserve_kernels.fused.paged_prefill.spans import find_spans
+from skipserve_kernels.fused.paged_prefill.triton import paged_prefill
+from skipserve_kernels.fused.tiles import Kernel, architecture, prefill_tile
 from skipserve_kernels.projection import Projection
-from skipserve_kernels.rms_norm.triton import Target, norm_rows
-from skipserve_kernels.scratch import Scratch
-from skipserve_kernels.selection import Selection
-from skipserve_kernels.tiles import Kernel, architecture, prefill_tile
 from skipserve_policies.sizes import DecoderSizes
 
 # Of small things, so that all copies together do not fit into the cache.

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from skipserve_kernels.input_projection.inputs import Sizes
+from skipserve_kernels.fused.input_projection.inputs import Sizes
 
 
 @pytest.fixture

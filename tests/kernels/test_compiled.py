@@ -10,7 +10,7 @@ import pytest
 from compiled_kernels import Binary, compile_launches
 from cubin import Cubin, read_listing
 
-from skipserve_kernels.tiles import TILES, Kernel
+from skipserve_kernels.fused.tiles import TILES, Kernel
 
 pytestmark = pytest.mark.kernels
 

@@ -7,7 +7,7 @@ import pytest
 from meta_device import META
 from triton.runtime.interpreter import InterpretedFunction
 
-from skipserve_kernels.tiles import TILES
+from skipserve_kernels.fused.tiles import TILES
 
 pytestmark = pytest.mark.kernels
 

@@ -26,8 +26,8 @@ from kernel_launches import (
 from pydantic import TypeAdapter
 from triton_compile import Launch, Recorder
 
-from skipserve_kernels import tiles
-from skipserve_kernels.tiles import Kernel, Tile
+from skipserve_kernels.fused import tiles
+from skipserve_kernels.fused.tiles import Kernel, Tile
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from skipserve.model.config import ModelConfig
 from skipserve.model.image_processor import ImageProcessor
 from skipserve.model.layers import KVCache
 from skipserve.model.work import Every, RowSet
-from skipserve_kernels.attention.op import KeyValues
+from skipserve_kernels.key_values import KeyValues
 from skipserve_policies.flops import prompt_classes
 from skipserve_policies.plan import Plan, TokenClass, trim
 from skipserve_policies.sizes import DecoderSizes, ModelSizes, VisionSizes

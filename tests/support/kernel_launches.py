@@ -8,18 +8,21 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from skipserve_kernels.input_projection.packing import InputWeights, Part
-from skipserve_kernels.input_projection.triton import Bits, Normed, Projected, input_projection
-from skipserve_kernels.launch import Launch
-from skipserve_kernels.output_projection.triton import output_projection
-from skipserve_kernels.paged import PagedKeyValues
-from skipserve_kernels.paged_decode.triton import paged_decode
-from skipserve_kernels.paged_prefill.triton import paged_prefill
+from skipserve_kernels.fused.input_projection.packing import InputWeights, Part
+from skipserve_kernels.fused.input_projection.triton import (
+    Bits,
+    Normed,
+    Projected,
+    input_projection,
+)
+from skipserve_kernels.fused.launch import Launch, Scratch, Selection
+from skipserve_kernels.fused.norm_rows.triton import Target, norm_rows
+from skipserve_kernels.fused.output_projection.triton import output_projection
+from skipserve_kernels.fused.paged import PagedKeyValues
+from skipserve_kernels.fused.paged_decode.triton import paged_decode
+from skipserve_kernels.fused.paged_prefill.triton import paged_prefill
+from skipserve_kernels.fused.tiles import ROW_BUCKETS
 from skipserve_kernels.projection import Projection
-from skipserve_kernels.rms_norm.triton import Target, norm_rows
-from skipserve_kernels.scratch import Scratch
-from skipserve_kernels.selection import Selection
-from skipserve_kernels.tiles import ROW_BUCKETS
 
 PAGE_SIZE = 16
 # So many rows share the keys of a sequence among 8, 4, 2 and 1 programs, with 32 and 40 heads.

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from kernel_errors import assert_as_exact_as, assert_near_reference
 from torch import Tensor
 
-from skipserve_kernels.attention import reference
-from skipserve_kernels.paged_decode.inputs import Pages
+from skipserve_kernels.fused.paged_decode.inputs import Pages
+from skipserve_kernels.plain.attention import reference
 
 
 def make_query(num_entries: int, num_heads: int, pages: Pages) -> Tensor:

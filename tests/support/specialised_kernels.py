@@ -29,8 +29,8 @@ from skipserve.engine.runner import Runner
 from skipserve.engine.tables import UNREAD
 from skipserve.model.config import ModelConfig
 from skipserve.model.llava import Llava
-from skipserve_kernels.input_projection.packing import Part
-from skipserve_kernels.tiles import MAX_FUSED_ROWS
+from skipserve_kernels.fused.input_projection.packing import Part
+from skipserve_kernels.fused.tiles import MAX_FUSED_ROWS
 from skipserve_policies.plan import Cell, Ffn, Plan, trim
 
 # Of each tile and number of splits; no multiple of 16, of which Triton would make a special case.

@@ -16,7 +16,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from skipserve_kernels import tiles
+from skipserve_kernels.fused import tiles
 
 # Whose modules may ask for a device's architecture.
 _OURS = ("skipserve_kernels", "on_gpu")

@@ -16,7 +16,7 @@ from skipserve.model.layers import KVCache, Layers
 from skipserve.model.plain.layers import PlainLayers
 from skipserve.model.weights import Weights, take_linear
 from skipserve.model.work import put, take
-from skipserve_kernels.linear.op import PackedLinear, linear, pack
+from skipserve_kernels.plain.linear.op import PackedLinear, linear, pack
 from skipserve_policies.sizes import DecoderSizes
 
 # Libraries have other products for few rows than for many.

@@ -11,7 +11,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from skipserve.model.batch import Segment
 from skipserve.model.config import ModelConfig, ModelFilesError
-from skipserve_kernels.attention.op import KeyValues
+from skipserve_kernels.key_values import KeyValues
 
 # Runs one layer, by its number, on the residual stream [T, D]; may write into it.
 BlockFunction = Callable[[int, Tensor], Tensor]

@@ -15,7 +15,7 @@ from transformers.activations import ACT2FN
 
 from skipserve.model.config import ModelConfig, ModelFilesError
 from skipserve.model.weights import Weights, take_linear
-from skipserve_kernels.linear.op import PackedLinear, linear, pack
+from skipserve_kernels.plain.linear.op import PackedLinear, linear, pack
 from skipserve_policies.sizes import MappingSizes
 
 _LAYER_NORM_EPSILON = 1e-5

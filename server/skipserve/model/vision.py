@@ -12,7 +12,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from skipserve.model.config import ModelConfig, ModelFilesError
 from skipserve.model.projector import activation_function, load_projector
 from skipserve.model.weights import Weights
-from skipserve_kernels.linear.op import linear, pack
+from skipserve_kernels.plain.linear.op import linear, pack
 
 
 class VisionEncoder:

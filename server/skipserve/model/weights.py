@@ -13,8 +13,8 @@ from torch import Tensor
 
 from skipserve.model.config import WHERE_TO_GET_ONE, ModelFilesError, read_json
 from skipserve.model.quantisation import WHAT_TO_DO
-from skipserve_kernels.linear.op import PackedLinear, pack
-from skipserve_kernels.rms_norm.op import Gain, pack_gain
+from skipserve_kernels.plain.linear.op import PackedLinear, pack
+from skipserve_kernels.plain.rms_norm.op import Gain, pack_gain
 
 # Published checkpoints, those that transformers 5 writes, and older ones between: what each calls
 # a part, and what it is called here. The first that matches counts.

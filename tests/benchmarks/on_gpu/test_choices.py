@@ -5,8 +5,8 @@ import torch
 from on_gpu.bench import Bench
 from on_gpu.choices import TRIED, launch_with, swept_races
 
-from skipserve_kernels.output_projection import triton as output_projection
-from skipserve_kernels.tiles import TILES, Kernel, Tile
+from skipserve_kernels.fused.output_projection import triton as output_projection
+from skipserve_kernels.fused.tiles import TILES, Kernel, Tile
 
 pytestmark = [pytest.mark.kernels, pytest.mark.fast]
 

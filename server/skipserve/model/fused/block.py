@@ -12,18 +12,21 @@ from torch import Tensor
 from skipserve.model.block_weights import BlockWeights
 from skipserve.model.fused.rows import FfnNorm, FusedRows, QueryRows
 from skipserve.model.work import Work
-from skipserve_kernels.attention.op import KeyValues
-from skipserve_kernels.input_projection.packing import InputWeights, Part, pack_inputs
-from skipserve_kernels.input_projection.triton import Bits, Normed, Projected, input_projection
-from skipserve_kernels.launch import Launch
-from skipserve_kernels.output_projection.packing import OutputWeights, pack_outputs
-from skipserve_kernels.output_projection.triton import output_projection
-from skipserve_kernels.paged import PagedKeyValues
-from skipserve_kernels.paged_decode.triton import paged_decode
-from skipserve_kernels.paged_prefill.triton import paged_prefill
-from skipserve_kernels.rms_norm.triton import Target, norm_rows
-from skipserve_kernels.scratch import Scratch
-from skipserve_kernels.selection import Selection
+from skipserve_kernels.fused.input_projection.packing import InputWeights, Part, pack_inputs
+from skipserve_kernels.fused.input_projection.triton import (
+    Bits,
+    Normed,
+    Projected,
+    input_projection,
+)
+from skipserve_kernels.fused.launch import Launch, Scratch, Selection
+from skipserve_kernels.fused.norm_rows.triton import Target, norm_rows
+from skipserve_kernels.fused.output_projection.packing import OutputWeights, pack_outputs
+from skipserve_kernels.fused.output_projection.triton import output_projection
+from skipserve_kernels.fused.paged import PagedKeyValues
+from skipserve_kernels.fused.paged_decode.triton import paged_decode
+from skipserve_kernels.fused.paged_prefill.triton import paged_prefill
+from skipserve_kernels.key_values import KeyValues
 
 _BITS = Bits(query=Work.ATTENTION, key_value=Work.KV, ffn=Work.FFN)
 

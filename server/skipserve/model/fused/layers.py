@@ -14,14 +14,13 @@ from skipserve.model.fused.rows import prepare_rows
 from skipserve.model.fused.warm_up import warm_up_segments
 from skipserve.model.layers import BlockFunction, KVCache, rotary_tables
 from skipserve.model.weights import Weights
-from skipserve_kernels import tiles
-from skipserve_kernels.attention.op import KeyValues
-from skipserve_kernels.input_projection.packing import pack_factors
-from skipserve_kernels.output_projection.triton import scratch_sizes as projection_scratch
-from skipserve_kernels.paged_decode.triton import scratch_sizes as decode_scratch
-from skipserve_kernels.rms_norm.triton import Target, norm_rows
-from skipserve_kernels.scratch import Scratch
-from skipserve_kernels.selection import Selection
+from skipserve_kernels.fused import tiles
+from skipserve_kernels.fused.input_projection.packing import pack_factors
+from skipserve_kernels.fused.launch import Scratch, Selection
+from skipserve_kernels.fused.norm_rows.triton import Target, norm_rows
+from skipserve_kernels.fused.output_projection.triton import scratch_sizes as projection_scratch
+from skipserve_kernels.fused.paged_decode.triton import scratch_sizes as decode_scratch
+from skipserve_kernels.key_values import KeyValues
 from skipserve_policies.sizes import DecoderSizes
 
 

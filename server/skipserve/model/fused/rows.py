@@ -17,8 +17,8 @@ from skipserve.model.work import (
     RowWork,
     Work,
 )
-from skipserve_kernels.paged_prefill.spans import find_spans
-from skipserve_kernels.selection import Selection
+from skipserve_kernels.fused.launch import Selection
+from skipserve_kernels.fused.paged_prefill.spans import find_spans
 
 
 @dataclass(frozen=True)

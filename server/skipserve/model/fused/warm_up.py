@@ -12,8 +12,8 @@ import torch
 
 from skipserve.model.batch import KvGroup, Segment
 from skipserve.model.work import GatedWork, Indexes, RowWork, Work
-from skipserve_kernels import tiles
-from skipserve_kernels.tiles import Kernel
+from skipserve_kernels.fused import tiles
+from skipserve_kernels.fused.tiles import Kernel
 from skipserve_policies.sizes import DecoderSizes
 
 _ATTENTION = Work.ATTENTION | Work.KV

@@ -12,12 +12,13 @@ from torch import Tensor
 from skipserve.model.block_weights import BlockWeights
 from skipserve.model.plain.rows import BlockRows
 from skipserve.model.work import Every, LayerRows, put, take
-from skipserve_kernels.attention.op import KeyValues, attention, store
-from skipserve_kernels.linear.op import PackedLinear, linear, linear_add, pack
+from skipserve_kernels.key_values import KeyValues
+from skipserve_kernels.plain.attention.op import attention, store
+from skipserve_kernels.plain.linear.op import PackedLinear, linear, linear_add, pack
+from skipserve_kernels.plain.rms_norm.op import Gain, pack_gain, rms_norm
+from skipserve_kernels.plain.rotary.op import rotary
+from skipserve_kernels.plain.swiglu.op import swiglu
 from skipserve_kernels.projection import Projection
-from skipserve_kernels.rms_norm.op import Gain, pack_gain, rms_norm
-from skipserve_kernels.rotary.op import rotary
-from skipserve_kernels.swiglu.op import swiglu
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from skipserve.model.plain.block import DecoderBlock
 from skipserve.model.plain.rows import prepare_rows
 from skipserve.model.weights import Weights, take_gain
 from skipserve.model.work import RowWork
-from skipserve_kernels.attention.op import KeyValues, cache_dtype
-from skipserve_kernels.rms_norm.op import Gain, rms_norm
-from skipserve_kernels.rotary.op import rotary_table
+from skipserve_kernels.key_values import KeyValues
+from skipserve_kernels.plain.attention.op import cache_dtype, new_cache
+from skipserve_kernels.plain.rms_norm.op import Gain, rms_norm
+from skipserve_kernels.plain.rotary.op import rotary_table
 from skipserve_policies.sizes import DecoderSizes
 
 
@@ -59,7 +60,7 @@ class PlainLayers:
         """Return room for the keys and values of so many positions, by layer; not cleared."""
         num_heads, head_size = self.sizes.num_kv_heads, self.sizes.head_dim
         return tuple(
-            KeyValues.empty(num_slots, num_heads, head_size, self.cache_dtype, self.factors.device)
+            new_cache(num_slots, num_heads, head_size, self.cache_dtype, self.factors.device)
             for _ in self.blocks
         )
 

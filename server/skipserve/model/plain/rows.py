@@ -7,8 +7,8 @@ from torch import Tensor
 
 from skipserve.model.batch import KvGroup, Segment
 from skipserve.model.work import Every, Index, Indexes, LayerRows, RowSet, take
-from skipserve_kernels.attention.layout import find_queries, find_runs
-from skipserve_kernels.attention.op import Layout, prepare
+from skipserve_kernels.plain.attention.layout import find_queries, find_runs
+from skipserve_kernels.plain.attention.op import Layout, prepare
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from skipserve.model.fused import block as block_module
 from skipserve.model.fused.block import BlockContext, FusedBlock
 from skipserve.model.fused.rows import prepare_rows
 from skipserve.model.work import GatedWork, Indexes, RowWork, Work
-from skipserve_kernels.attention.op import KeyValues
+from skipserve_kernels.fused.launch import Scratch
+from skipserve_kernels.key_values import KeyValues
 from skipserve_kernels.projection import Projection
-from skipserve_kernels.scratch import Scratch
 
 pytestmark = pytest.mark.kernels
 

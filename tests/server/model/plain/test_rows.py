@@ -9,7 +9,7 @@ import torch
 from skipserve.model.batch import KvGroup, Segment
 from skipserve.model.plain.rows import BlockRows, prepare_rows
 from skipserve.model.work import Indexes, RowWork, Work
-from skipserve_kernels.attention.cpu_layout import Block, Layout, Reads
+from skipserve_kernels.plain.attention.cpu_layout import Block, Layout, Reads
 
 pytestmark = pytest.mark.fast
 
