@@ -15,10 +15,10 @@ _STAND_INS = {
 _OF_ONE = {"repetition_penalty", "encoder_repetition_penalty", "num_beams"}
 _GENERATION = (
     *sorted(_OF_ONE),
-    *("no_repeat_ngram_size", "min_length", "min_new_tokens", "stop_strings", "bad_words_ids"),
-    *("suppress_tokens", "begin_suppress_tokens", "sequence_bias"),
-    *("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty"),
-)
+    "no_repeat_ngram_size", "min_length", "min_new_tokens", "stop_strings", "bad_words_ids",
+    "suppress_tokens", "begin_suppress_tokens", "sequence_bias",
+    "forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty",
+)  # fmt: skip
 
 
 def checkpoint_notes(folder: Path, config: ModelConfig) -> list[str]:

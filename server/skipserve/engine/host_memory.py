@@ -32,8 +32,11 @@ class _Groups:
 _VERSIONS = (
     _Groups("", "sys/fs/cgroup", ("memory.max", "memory.high"), "memory.current", "inactive_file"),
     _Groups(
-        *("memory", "sys/fs/cgroup/memory", ("memory.limit_in_bytes",)),
-        *("memory.usage_in_bytes", "total_inactive_file"),
+        controller="memory",
+        root="sys/fs/cgroup/memory",
+        limits=("memory.limit_in_bytes",),
+        usage="memory.usage_in_bytes",
+        inactive="total_inactive_file",
     ),
 )
 

@@ -27,20 +27,22 @@ class Families:
         self._model = model
         self._policy_names = policy_names
         self._made = {metric: self._make(metric) for metric in declared(Metrics)}
+        # As many as are shown. Asking prometheus_client takes 1 us, and a step has dozens of them.
+        self._series: dict[tuple[Metric[Any], tuple[str, ...]], Any] = {}
 
     def of(self, metric: Metric[Family], *values: str) -> Family:
         """Return the series of a metric with these values of its labels.
 
         A policy that has no name here is "inline": no client can make series.
         """
-        if (
-            metric.labels
-            and metric.labels[0] is SKIP_POLICY
-            and values[0] not in self._policy_names
-        ):
+        is_by_policy = metric.labels and metric.labels[0] is SKIP_POLICY
+        if is_by_policy and values[0] not in self._policy_names:
             values = INLINE_NAME, *values[1:]
-        family: Family = self._made[metric].labels(self._model, *values)
-        return family
+        series: Family | None = self._series.get((metric, values))
+        if series is None:
+            series = self._made[metric].labels(self._model, *values)
+            self._series[metric, values] = series
+        return series
 
     def _make(self, metric: Metric[Any]) -> Any:
         """Register a metric. Series that are known beforehand begin at 0."""

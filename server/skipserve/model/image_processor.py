@@ -82,10 +82,10 @@ _NEEDED = {
 # What changes no pixel here: pictures are RGB before they come to the image processor, and the rest
 # says how transformers hands them in and out.
 _WITHOUT_EFFECT = {
-    *("do_convert_rgb", "data_format", "input_data_format", "return_tensors", "device"),
-    *("disable_grouping", "image_seq_length", "processor_class", "auto_map", "use_fast"),
-    *("_valid_processor_keys", "transformers_version"),
-}
+    "do_convert_rgb", "data_format", "input_data_format", "return_tensors", "device",
+    "disable_grouping", "image_seq_length", "processor_class", "auto_map", "use_fast",
+    "_valid_processor_keys", "transformers_version",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
