@@ -1,7 +1,9 @@
 """Turns a policy's rules into a plan for a model of a given depth."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from typing import NamedTuple
 
@@ -14,6 +16,7 @@ from skipserve_policies.schema import (
     Rule,
     Scope,
     SkipPolicy,
+    share_of,
 )
 
 CLASSES_OF_SCOPE: dict[Scope, tuple[TokenClass, ...]] = {
@@ -30,7 +33,7 @@ class PolicyError(ValueError):
 
 
 class PolicyMisfitError(PolicyError):
-    """A policy that names layers which the model does not have."""
+    """A policy that is not for a model of this depth, or names layers that it does not have."""
 
 
 class PolicyContradictionError(PolicyError):
@@ -70,9 +73,15 @@ def resolve(name: str, policy: SkipPolicy, num_layers: int) -> ResolvedPolicy:
     """Resolve a policy for a model of `num_layers` blocks.
 
     Raises:
-        PolicyMisfitError: a rule touches a layer outside the model, or none in it.
+        PolicyMisfitError: the policy is for another depth, or a rule touches a layer outside the
+            model, or none in it.
         PolicyContradictionError: two rules want different things of the same cell.
     """
+    if policy.num_layers not in (None, num_layers):
+        raise PolicyMisfitError(
+            f"it is for models with {policy.num_layers} layers alone: this model has layers 0 to "
+            f"{num_layers - 1}"
+        )
     claims = tuple(_claims(policy, num_layers))
     untrimmed = _build_plan(policy, claims, num_layers)
     layers: dict[str, set[int]] = {}
@@ -93,31 +102,64 @@ def layers_of(layers: Layers, num_layers: int) -> tuple[int, ...]:
     Raises:
         PolicyMisfitError: one of them is outside the model, or there is none.
     """
-    if isinstance(layers, LayerInterval):
-        return _interval_layers(layers, num_layers)
-    if isinstance(layers, LayerRange):
-        named: tuple[int, ...] = tuple(range(layers.first, layers.last + 1))
-    else:
-        named = tuple(sorted(set(layers)))
-    if named[-1] >= num_layers:
+    match layers:
+        case LayerInterval():
+            return _interval_layers(layers, num_layers)
+        case LayerRange():
+            return _range_layers(layers, num_layers)
+        case _:
+            return _listed_layers(layers, num_layers)
+
+
+def _cut(position: int | str, num_layers: int) -> int:
+    """Return how many layers lie before a position: of a share, to the nearest, halves up."""
+    if isinstance(position, int):
+        return position
+    return math.floor(share_of(position) * num_layers + Fraction(1, 2))
+
+
+def _listed_layers(positions: Iterable[int | str], num_layers: int) -> tuple[int, ...]:
+    """Return the layers of a list; a share names the one behind its cut, or the last."""
+    named = {
+        position if isinstance(position, int) else min(_cut(position, num_layers), num_layers - 1)
+        for position in positions
+    }
+    _check_exists(max(named), num_layers)
+    return tuple(sorted(named))
+
+
+def _range_layers(layers: LayerRange, num_layers: int) -> tuple[int, ...]:
+    end = _cut(layers.last, num_layers) + isinstance(layers.last, int)
+    _check_exists(end - 1, num_layers)
+    named = range(_cut(layers.first, num_layers), end)
+    every = layers.except_every
+    found = tuple(layer for layer in named if every is None or layer % every)
+    if not found:
+        raise PolicyMisfitError(f"the range {layers} holds none of the model's {num_layers} layers")
+    return found
+
+
+def _check_exists(layer: int, num_layers: int) -> None:
+    if layer >= num_layers:
         raise PolicyMisfitError(
-            f"layer {named[-1]} does not exist: the model has layers 0 to {num_layers - 1}"
+            f"layer {layer} does not exist: the model has layers 0 to {num_layers - 1}"
         )
-    return named
 
 
 def _interval_layers(layers: LayerInterval, num_layers: int) -> tuple[int, ...]:
     intervals = layers.interval
+    start = _cut(layers.start, num_layers)
     found = tuple(
         layer
-        for layer in range(layers.start + 1, num_layers - 1)
+        for layer in range(start + 1, num_layers - 1)
         if layer % intervals[layer * len(intervals) // num_layers] == 0
     )
     if not found:
+        as_layer = f" (layer {start})" if isinstance(layers.start, str) else ""
         raise PolicyMisfitError(
-            f"start {layers.start} with interval {', '.join(map(str, intervals))} touches none of "
-            f"the model's {num_layers} layers: a multiple of the interval must lie between the "
-            "start and the last layer, both excluded"
+            f"start {layers.start}{as_layer} with interval {', '.join(map(str, intervals))} "
+            f"touches none of the model's {num_layers} layers: a multiple of the interval must lie "
+            "between the start and the last layer, both excluded"
         )
     return found
 

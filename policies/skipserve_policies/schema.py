@@ -1,7 +1,9 @@
 """What a request or a policies file says: a skip policy and its rules. Knows no model."""
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
+from fractions import Fraction
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -21,7 +23,56 @@ MAX_INTERVALS = 64
 MAX_RULES = 64
 MAX_QUALITIES = 64
 
+_POSITION_FORMS = (
+    'this must be a whole number such as 16, or a share of the depth such as "50%" or "12.5%"'
+)
+_SHARE = r"[0-9]{1,3}(\.[0-9]{1,6})?%"
+
+
+def share_of(text: str) -> Fraction:
+    """Return the share of the depth that a text such as "12.5%" says, exactly."""
+    return Fraction(text.removesuffix("%")) / 100
+
+
+def _check_share(text: str) -> str:
+    if not re.fullmatch("-?" + _SHARE, text):
+        raise ValueError(_POSITION_FORMS)
+    if text.startswith("-") or share_of(text) > 1:
+        raise ValueError("a share of the depth lies between 0% and 100%")
+    return text
+
+
+def _check_not_at_end(position: int | str) -> int | str:
+    if isinstance(position, str) and share_of(position) == 1:
+        raise ValueError("this must be below 100%, after which there is no layer")
+    return position
+
+
+def _check_not_at_start(position: int | str) -> int | str:
+    if isinstance(position, str) and share_of(position) == 0:
+        raise ValueError("this must be above 0%, before which there is no layer")
+    return position
+
+
+def _form_of_position(value: object) -> str | None:
+    if isinstance(value, str):
+        return "a share"
+    return "a number" if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 LayerIndex = Annotated[int, Field(ge=0, lt=MAX_LAYERS, strict=True)]
+LayerShare = Annotated[
+    str, AfterValidator(_check_share), Field(json_schema_extra={"pattern": f"^{_SHARE}$"})
+]
+# A layer by its number, or by the share of the depth that lies before it.
+LayerPosition = Annotated[
+    Annotated[LayerIndex, Tag("a number")] | Annotated[LayerShare, Tag("a share")],
+    Discriminator(
+        _form_of_position,
+        custom_error_type="layer_position",
+        custom_error_message=_POSITION_FORMS,
+    ),
+]
 Interval = Annotated[int, Field(ge=1, lt=MAX_LAYERS, strict=True)]
 
 
@@ -40,7 +91,7 @@ Intervals = Annotated[
     NotEmpty,
 ]
 LayerList = Annotated[
-    tuple[LayerIndex, ...],
+    tuple[LayerPosition, ...],
     Field(max_length=MAX_LAYERS, fail_fast=True, json_schema_extra=MIN_ITEMS),
     NotEmpty,
 ]
@@ -71,16 +122,36 @@ class _Form(BaseModel):
 
 
 class LayerRange(_Form):
-    """Layers `from` to `to`, both ends included, counted from 0."""
+    """Layers `from` to `to`, both ends included, counted from 0.
 
-    first: LayerIndex = Field(alias="from")
-    last: LayerIndex = Field(alias="to")
+    An end may be a share of the depth: a cut through the stack, after which the range begins or
+    before which it ends. So "0%" to "50%" and "50%" to "100%" are all layers, each once.
+
+    Attributes:
+        except_every: leaves out the layers that are divisible by it.
+    """
+
+    first: Annotated[LayerPosition, AfterValidator(_check_not_at_end)] = Field(alias="from")
+    last: Annotated[LayerPosition, AfterValidator(_check_not_at_start)] = Field(alias="to")
+    except_every: Annotated[int, Field(ge=2, lt=MAX_LAYERS, strict=True)] | None = None
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:
-        if self.first > self.last:
-            raise ValueError(f"the range from {self.first} to {self.last} holds no layer")
+        match self.first, self.last:
+            case int(first), int(last):
+                is_empty = first > last
+            case str(first), str(last):
+                is_empty = share_of(first) >= share_of(last)
+            case _:  # only a depth can tell
+                is_empty = False
+        if is_empty:
+            raise ValueError(f"the range {self} holds no layer")
         return self
+
+    def __str__(self) -> str:
+        """Return it as errors speak of it."""
+        exception = f" except every {self.except_every}" if self.except_every else ""
+        return f"from {self.first} to {self.last}{exception}"
 
 
 def _as_list(value: object) -> object:
@@ -91,36 +162,40 @@ class LayerInterval(_Form):
     """The paper's rule: layer l of L is touched iff start < l < L - 1 and l % interval == 0.
 
     One interval, or a list of them: it cuts the stack into equal segments, one interval each.
+    `start` may be a share of the depth: it stands for the layer that follows this cut.
     Source: arXiv 2410.09454, section 3, and its released code.
     """
 
-    start: LayerIndex
+    start: Annotated[LayerPosition, AfterValidator(_check_not_at_end)]
     interval: Annotated[
         Intervals, BeforeValidator(_as_list, json_schema_input_type=Interval | Intervals)
     ]
 
 
 def _form_of_layers(value: object) -> str | None:
-    """Tell which form layers are written in, so that an error speaks of that form alone."""
+    """Tell which form layers are written in, so that an error speaks of that form alone.
+
+    The name of a form is none of a field: errors leave it out of the way to what is wrong.
+    """
     if isinstance(value, (list, tuple)):
-        return "list"
+        return "a list"
     if isinstance(value, Mapping):
-        return "range" if value.keys() & {"from", "to"} else "interval"
+        return "a range" if value.keys() & {"from", "to", "except_every"} else "an interval"
     if isinstance(value, LayerRange):
-        return "range"
-    return "interval" if isinstance(value, LayerInterval) else None
+        return "a range"
+    return "an interval" if isinstance(value, LayerInterval) else None
 
 
 Layers = Annotated[
-    Annotated[LayerList, Tag("list")]
-    | Annotated[LayerRange, Tag("range")]
-    | Annotated[LayerInterval, Tag("interval")],
+    Annotated[LayerList, Tag("a list")]
+    | Annotated[LayerRange, Tag("a range")]
+    | Annotated[LayerInterval, Tag("an interval")],
     Discriminator(
         _form_of_layers,
         custom_error_type="layers_form",
         custom_error_message=(
-            'layers are a list such as [18, 21], a range such as {"from": 16, "to": 31}, '
-            'or a rule such as {"start": 16, "interval": 3}'
+            'layers are a list such as [18, 21], a range such as {"from": 16, "to": 31} or '
+            '{"from": "50%", "to": "100%"}, or a rule such as {"start": 16, "interval": 3}'
         ),
     ),
 ]
@@ -183,9 +258,16 @@ class SkipPolicy(_Form):
     """A stanza of a policies file, or the inline policy of a request.
 
     A policy without rules runs the full model.
+
+    Attributes:
+        num_layers: the depth of the model whose layers were measured; no other model may run it.
     """
 
     description: str = Field(default="", max_length=1000)
     source: str = Field(default="", max_length=1000)
     quality: Annotated[tuple[Quality, ...], Field(max_length=MAX_QUALITIES)] = ()
+    num_layers: Annotated[int, Field(ge=1, le=MAX_LAYERS, strict=True)] | None = Field(
+        default=None,
+        description="The depth of the only models that this policy is meant for. Default: any.",
+    )
     rules: Annotated[tuple[Rule, ...], Field(max_length=MAX_RULES)] = ()

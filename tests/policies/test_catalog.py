@@ -1,16 +1,19 @@
 """The policies that ship, and what an operator's file may add."""
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from skipserve_policies.catalog import load_catalog, nearest_names
-from skipserve_policies.plan import Cell, Ffn, TokenClass
+from skipserve_policies.plan import Cell, Ffn, Plan, TokenClass
 from skipserve_policies.resolve import PolicyError, PolicyMisfitError, resolve
 from skipserve_policies.schema import SkipPolicy
 
 pytestmark = pytest.mark.fast
 
+MEASURED = ("shortv-7b", "opskip-7b-20", "opskip-7b-28")
 LATE_HALF = tuple(range(16, 32))
 EVERY_THIRD = (18, 21, 24, 27, 30)
 SHORTV = (31, 29, 30, 28, 0, 26, 27, 25, 24, 22, 23, 21, 2, 3, 20, 18, 17, 12, 19)
@@ -59,6 +62,38 @@ EXPECTED: dict[str, tuple[str | None, dict[str, tuple[int, ...]]]] = {
     ),
     "skip-ffn-from-16-all": ("all", {"skip_ffn": LATE_HALF}),
     "skip-attention-from-16-all": ("all", {"skip_attention": LATE_HALF}),
+}
+
+
+RULES = tuple(name for name in EXPECTED if name not in (*MEASURED, "full"))
+
+# Of what runs, and of the table before it is trimmed.
+DIGESTS = {
+    "full": ("91254c3383e3156d", "4e05b657354cf8c9"),
+    "skip-block-every-3-from-16": ("56bbc0e0a634e13a", "35599dd9978cb038"),
+    "skip-block-every-3-from-16-all": ("976dfc03a08850e7", "27c7dde1fec56b56"),
+    "skip-ffn-every-3-from-16": ("6b67d229fb7eb0a4", "09abc988342b70ba"),
+    "skip-ffn-every-3-from-16-all": ("3c3989f11425cfe0", "59948f79ec6aa086"),
+    "skip-attention-every-3-from-16": ("ba4702e94d7f2efe", "0a13f6f7d1af2610"),
+    "skip-attention-every-3-from-16-all": ("afebd43a1e0958a7", "74282c0330911b21"),
+    "parallel-ffn-attention-every-3-from-16": ("8277f4db9163a4fa", "79e2d2a2e3df95e8"),
+    "parallel-ffn-attention-every-3-from-16-all": ("29552c8e8f89c322", "802eae1618b52d97"),
+    "parallel-blocks-every-3-from-16": ("cd7573e914323fa6", "56f56e019bbc42b7"),
+    "parallel-blocks-every-3-from-16-all": ("e4bd3eb9b793fb03", "f9f1361a3efb36ea"),
+    "skip-block-every-3-from-0": ("d2b401dbcc6ad79f", "d9e4ad8ab7b1d966"),
+    "skip-block-every-3-from-0-all": ("02393e107972a256", "faac2783c9b7a471"),
+    "skip-block-every-2-from-0": ("3a76682f04dc8898", "f3b068a97fa37378"),
+    "skip-block-every-2-from-0-all": ("fa45e344e4d6b86d", "9c230401417e02b8"),
+    "visual-freeze-from-16": ("ccc3726daa1b2851", "7c1d2df7f068425e"),
+    "visual-ffn-skip-from-16": ("a1cc0bd50d8ff8c6", "001843033bb874c9"),
+    "visual-attention-skip-from-16": ("42788de25afe83b8", "5a23d800084279a7"),
+    "shortv-7b": ("3c8c0fb08bcfc12e", "fe091dc6b20ea3c1"),
+    "opskip-7b-20": ("53a6676a42b2cd55", "b400a85220eb52fb"),
+    "opskip-7b-28": ("b5e10c36aed65f50", "2b34e107173196e3"),
+    "exit-after-24": ("f1a1e33019ccfce9", "a6fe2fe1688d3b2f"),
+    "keep-block-every-4-from-16": ("0a9029fcf46cc9fe", "05c1b6ff85ecbc8d"),
+    "skip-ffn-from-16-all": ("986e4a72ebf24183", "bb09afed76f5104b"),
+    "skip-attention-from-16-all": ("bac7a568146edaed", "4a6c99e5574dfbb4"),
 }
 
 
@@ -122,22 +157,74 @@ def test_the_norm_of_the_parallel_form_is_the_papers(catalog: dict[str, SkipPoli
     assert plan.cell(18, TokenClass.GENERATED) == Cell(ffn=Ffn.PARALLEL_SHARED)
 
 
-@pytest.mark.parametrize(
-    ("name", "num_layers"),
-    [("exit-after-24", 24), ("exit-after-24", 31), ("shortv-7b", 24), ("opskip-7b-20", 4)],
-)
-def test_a_policy_for_32_layers_does_not_fit_fewer(
+@pytest.mark.parametrize("name", DIGESTS)
+def test_what_runs_at_32_layers_never_changes(name: str, catalog: dict[str, SkipPolicy]) -> None:
+    """Records, measured qualities and cached pages are known by these digests."""
+    policy = resolve(name, catalog[name], 32)
+    assert (policy.digest, policy.untrimmed.digest) == DIGESTS[name]
+
+
+@pytest.mark.parametrize("num_layers", [4, 24, 31, 33, 40])
+@pytest.mark.parametrize("name", MEASURED)
+def test_layers_that_were_measured_at_32_fit_no_other_depth(
     name: str, num_layers: int, catalog: dict[str, SkipPolicy]
 ) -> None:
-    with pytest.raises(PolicyMisfitError, match=f"layers 0 to {num_layers - 1}"):
+    with pytest.raises(PolicyMisfitError, match=f"32 layers alone.* layers 0 to {num_layers - 1}"):
         resolve(name, catalog[name], num_layers)
 
 
-def test_the_interval_rule_follows_the_depth(catalog: dict[str, SkipPolicy]) -> None:
-    name = "skip-block-every-3-from-16"
-    assert resolve(name, catalog[name], 40).layers == {"skip_block": tuple(range(18, 37, 3))}
-    with pytest.raises(PolicyMisfitError):
-        resolve(name, catalog[name], 16)
+@pytest.mark.parametrize(
+    ("num_layers", "touched"),
+    [
+        (24, ((15, 18, 21), range(12, 24), range(19, 24), (13, 14, 15, 17, 18, 19, 21, 22, 23))),
+        (
+            30,
+            (
+                (18, 21, 24, 27),
+                range(15, 30),
+                range(23, 30),
+                (15, 17, 18, 19, 21, 22, 23, 25, 26, 27, 29),
+            ),
+        ),
+        (8, ((6,), range(4, 8), range(6, 8), (5, 6, 7))),
+    ],
+)
+def test_the_catalog_at_other_depths(
+    num_layers: int, touched: tuple[Iterable[int], ...], catalog: dict[str, SkipPolicy]
+) -> None:
+    names = (
+        "skip-block-every-3-from-16",
+        "visual-freeze-from-16",
+        "exit-after-24",
+        "keep-block-every-4-from-16",
+    )
+    for name, layers in zip(names, touched, strict=True):
+        assert resolve(name, catalog[name], num_layers).layers == {"skip_block": tuple(layers)}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_follows_any_depth(name: str, catalog: dict[str, SkipPolicy]) -> None:
+    """From 8 layers on it touches some; what it touches first never comes earlier when deeper."""
+    firsts = []
+    for num_layers in range(8, 81):
+        policy = resolve(name, catalog[name], num_layers)
+        (layers,) = policy.layers.values()
+        assert 0 < layers[0] <= layers[-1] < num_layers
+        assert policy.untrimmed != Plan.full(num_layers)
+        firsts.append(layers[0])
+    assert firsts == sorted(firsts)
+
+
+@pytest.mark.parametrize("num_layers", range(1, 8))
+def test_at_few_layers_a_rule_touches_some_or_says_that_it_touches_none(
+    num_layers: int, catalog: dict[str, SkipPolicy]
+) -> None:
+    for name in RULES:
+        try:
+            found = str(any(resolve(name, catalog[name], num_layers).layers.values()))
+        except PolicyMisfitError as error:
+            found = str(error)
+        assert re.search(f"^True$|none of the model's {num_layers} layers", found), name
 
 
 # --- an operator's file
@@ -204,6 +291,14 @@ def test_inline_is_reserved(tmp_path: Path) -> None:
             "a: {rules: [{action: skip_blok, layers: [1]}]}",
             "policy 'a': rules.0.action: this must be one of skip_block, skip_ffn, skip_attention, "
             "parallel_ffn_attention, parallel_blocks; is it skip_block?",
+        ),
+        (
+            "a: {rules: [{action: skip_ffn, layers: {from: 150%, to: 100%}}]}",
+            "policy 'a': rules.0.layers.from: a share of the depth lies between 0% and 100%",
+        ),
+        (
+            "a: {rules: [{action: skip_ffn, layers: {from: 0.5, to: 1.0}}]}",
+            "rules.0.layers.from: this must be a whole number such as 16, or a share",
         ),
         ('a: {rules: [{action: skip_ffn, layers: "16-31"}]}', "rules.0.layers: layers are a list"),
         (

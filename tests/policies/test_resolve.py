@@ -1,5 +1,6 @@
 """Which cells a rule touches in a model, how rules compose, and which policies are refused."""
 
+import contextlib
 import itertools
 from typing import Any
 
@@ -93,8 +94,103 @@ def test_lists_and_ranges_are_taken_as_they_stand() -> None:
 
 
 @pytest.mark.parametrize(
+    ("num_layers", "half", "exit", "third"),
+    [
+        (32, 16, 25, 11),
+        (24, 12, 19, 8),
+        (28, 14, 22, 9),
+        (30, 15, 23, 10),
+        (40, 20, 31, 13),
+        (27, 14, 21, 9),
+        (5, 3, 4, 2),
+    ],
+)
+def test_a_share_is_so_many_layers_halves_up(
+    num_layers: int, half: int, exit: int, third: int
+) -> None:
+    for share, cut in {"50%": half, "78.125%": exit, "33.3%": third}.items():
+        assert named({"from": share, "to": "100%"}, num_layers) == list(range(cut, num_layers))
+        assert named({"from": 0, "to": share}, num_layers) == list(range(cut))
+        assert named([share], num_layers) == [cut]
+        if cut < num_layers - 2:
+            inner = list(range(cut + 1, num_layers - 1))
+            assert named({"start": share, "interval": 1}, num_layers) == inner
+
+
+def test_numbers_and_shares_go_together() -> None:
+    assert named({"from": 20, "to": "75%"}, 32) == [20, 21, 22, 23]
+    assert named({"from": "75%", "to": 26}, 32) == [24, 25, 26]
+    assert named([0, "50%", "100%", "99%", 16, "0%"], 32) == [0, 16, 31]
+    assert named({"start": "12.5%", "interval": [1, 31]}, 32) == list(range(5, 16))
+
+
+def test_a_range_leaves_out_multiples() -> None:
+    assert named({"from": 15, "to": 24, "except_every": 4}, 32) == [15, 17, 18, 19, 21, 22, 23]
+    assert named({"from": "50%", "to": "100%", "except_every": 2}, 8) == [5, 7]
+
+
+SHARES = st.integers(0, 10**6).map(lambda millionths: f"{millionths / 10**4:.4f}%")
+
+
+@given(SHARES, SHARES, st.integers(1, 128))
+def test_adjoining_shares_cover_a_stack_once(one: str, other: str, num_layers: int) -> None:
+    marks = sorted({"0%", "100%", *(mark for mark in (one, other) if mark not in EDGES)}, key=_size)
+    covered: list[int] = []
+    for first, last in itertools.pairwise(marks):
+        with contextlib.suppress(PolicyMisfitError):  # a share of less than half a layer
+            covered += named({"from": first, "to": last}, num_layers)
+    assert covered == list(range(num_layers))
+
+
+EDGES = ("0.0000%", "100.0000%")
+
+
+def _size(share: str) -> float:
+    return float(share[:-1])
+
+
+@given(SHARES, st.integers(1, 128))
+def test_a_deeper_model_has_one_layer_more_on_one_side(share: str, num_layers: int) -> None:
+    assume(share not in EDGES)
+    cuts = [len(_named_or_none({"from": 0, "to": share}, depth)) for depth in _next(num_layers)]
+    assert cuts[1] - cuts[0] in (0, 1)
+    rests = [
+        len(_named_or_none({"from": share, "to": "100%"}, depth)) for depth in _next(num_layers)
+    ]
+    assert [a + b for a, b in zip(cuts, rests, strict=True)] == _next(num_layers)
+
+
+def _next(num_layers: int) -> list[int]:
+    return [num_layers, num_layers + 1]
+
+
+def _named_or_none(layers: object, num_layers: int) -> list[int]:
+    try:
+        return named(layers, num_layers)
+    except PolicyMisfitError:
+        return []
+
+
+def test_a_policy_for_one_depth_fits_no_other() -> None:
+    policy = SkipPolicy.model_validate({"num_layers": 24, "rules": [rule("skip_block", [1])]})
+    assert resolve("p", policy, 24).layers == {"skip_block": (1,)}
+    for other in (23, 25, 32):
+        with pytest.raises(PolicyMisfitError, match=r"for models with 24 layers alone.* 0 to"):
+            resolve("p", policy, other)
+
+
+@pytest.mark.parametrize(
     ("action", "layers", "num_layers", "message"),
     [
+        ("skip_block", {"from": "99%", "to": "100%"}, 10, "the range from 99% to 100% holds none"),
+        ("skip_block", {"from": "50%", "to": 3}, 10, "the range from 50% to 3 holds none"),
+        ("skip_block", {"from": 9, "to": "50%"}, 10, "from 9 to 50% holds none of the model's 10"),
+        ("skip_block", {"from": "50%", "to": 31}, 30, "layer 31 does not exist: the model has"),
+        ("skip_block", {"from": 9, "to": 32, "except_every": 32}, 32, "layer 32 does not exist"),
+        ("skip_block", {"from": 4, "to": 4, "except_every": 2}, 9, "to 4 except every 2 holds"),
+        ("skip_block", {"start": "99%", "interval": 1}, 32, "start 99% (layer 32) with interval 1"),
+        ("skip_block", ["50%", 24], 24, "layer 24 does not exist"),
+        ("parallel_blocks", ["100%"], 32, "layer 31 is the last of the model"),
         ("skip_block", [3, 24], 24, "layer 24 does not exist: the model has layers 0 to 23"),
         ("skip_ffn", {"from": 16, "to": 31}, 24, "layer 31 does not exist"),
         ("skip_block", {"start": 16, "interval": 3}, 16, "none of the model's 16 layers"),

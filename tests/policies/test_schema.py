@@ -1,11 +1,13 @@
 """What a policy may say, and what is refused of it before any model is known."""
 
 import json
+import re
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from skipserve_policies.faults import faults_of
 from skipserve_policies.schema import (
     Action,
     LayerInterval,
@@ -19,6 +21,7 @@ from skipserve_policies.schema import (
 pytestmark = pytest.mark.fast
 
 RULE = {"action": "skip_block", "layers": [1]}
+POSITION = 'this must be a whole number such as 16, or a share of the depth such as "50%"'
 
 
 def errors_of(form: Any) -> list[tuple[str, str]]:
@@ -101,8 +104,11 @@ def test_shared_norm_where_it_has_no_meaning(action: str, shared_norm: bool) -> 
         ({"rule": []}, "rule"),
         ({"rules": [RULE | {"scop": "all"}]}, "rules.0.scop"),
         ({"rules": [RULE | {"layers": {"start": 1, "intervall": 3}}]}, "intervall"),
-        ({"rules": [RULE | {"layers": {"from": 1, "too": 3}}]}, "rules.0.layers.range.too"),
-        ({"rules": [RULE | {"layers": {"first": 1, "last": 3}}]}, "rules.0.layers.interval.first"),
+        ({"rules": [RULE | {"layers": {"from": 1, "too": 3}}]}, "rules.0.layers.a range.too"),
+        (
+            {"rules": [RULE | {"layers": {"first": 1, "last": 3}}]},
+            "rules.0.layers.an interval.first",
+        ),
         ({"quality": [{"dataset": "GQA"}]}, "quality.0.model"),
     ],
 )
@@ -122,12 +128,22 @@ def test_misspelt_and_missing_fields_are_named(form: Any, field: str) -> None:
         ({"layers": []}, "the list is empty"),
         ({"layers": [-1]}, "greater than or equal to 0"),
         ({"layers": [1024]}, "less than 1024"),
-        ({"layers": [True]}, "valid integer"),
-        ({"layers": [1.0]}, "valid integer"),
-        ({"layers": ["1"]}, "valid integer"),
+        ({"layers": [True]}, POSITION),
+        ({"layers": [1.0]}, POSITION),
+        ({"layers": ["1"]}, POSITION),
+        ({"layers": [None]}, POSITION),
+        ({"layers": ["150%"]}, "lies between 0% and 100%"),
         ({"layers": [1] * 1025}, "at most 1024 items"),
         ({"layers": {"from": 3, "to": 2}}, "the range from 3 to 2 holds no layer"),
         ({"layers": {"from": 0, "to": 10**30}}, "less than 1024"),
+        ({"layers": {"from": "50%", "to": "50%"}}, "the range from 50% to 50% holds no layer"),
+        ({"layers": {"from": "60%", "to": "50.0%"}}, "from 60% to 50.0% holds no layer"),
+        ({"layers": {"from": "100%", "to": "100%"}}, "below 100%, after which there is no layer"),
+        ({"layers": {"from": 0, "to": "0%"}}, "above 0%, before which there is no layer"),
+        ({"layers": {"start": "100.000%", "interval": 1}}, "below 100%"),
+        ({"layers": {"from": 0, "to": 9, "except_every": 1}}, "greater than or equal to 2"),
+        ({"layers": {"from": 0, "to": 9, "except_every": "50%"}}, "valid integer"),
+        ({"layers": {"start": 0, "interval": "50%"}}, "valid integer"),
         ({"layers": {"start": 0, "interval": 0}}, "greater than or equal to 1"),
         ({"layers": {"start": -1, "interval": 1}}, "greater than or equal to 0"),
         ({"layers": {"start": 0, "interval": True}}, "valid integer"),
@@ -140,6 +156,51 @@ def test_bad_values_get_one_plain_error(changes: dict[str, Any], message: str) -
     ((field, said),) = rule_errors(**changes)
     assert field.startswith("rules.0.")
     assert message in said
+
+
+# What may stand neither for a number nor for a share.
+NO_PLACES: tuple[Any, ...] = (
+    *(True, 0.5, None, [50], {}, "", "%", "50", "half", "abc%", "50 %", " 50%", "50%\n", "50%%"),
+    *("5e1%", "+50%", "1/2%", "50.%", ".5%", "50,5%", "0x1%", "nan%", "\u0665\u0660%", "1000%"),
+    *("0.1234567%", "9" * 2**20 + "%"),
+)
+NO_SHARES = ("150%", "-1%", "-0%", "100.000001%")
+
+
+@pytest.mark.parametrize("field", ["from", "to", "start"])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        *((value, POSITION) for value in NO_PLACES),
+        *((value, "a share of the depth lies between 0% and 100%") for value in NO_SHARES),
+    ],
+)
+def test_a_bad_place_of_a_layer_is_one_fault_at_its_field(
+    field: str, value: object, message: str
+) -> None:
+    layers: dict[str, Any] = {"from": 0, "to": 31}
+    if field == "start":
+        layers = {"interval": 3}
+    stanza = {"rules": [RULE | {"layers": layers | {field: value}}]}
+    with pytest.raises(ValidationError) as caught:
+        SkipPolicy.model_validate(stanza)
+    (fault,) = map(str, faults_of(caught.value, SkipPolicy, stanza))
+    assert fault.startswith(f"rules.0.layers.{field}: {message}")
+
+
+def test_shares_are_kept_as_they_were_written() -> None:
+    stanza = {"rules": [RULE | {"layers": {"from": "12.50%", "to": "100%", "except_every": 4}}]}
+    policy = SkipPolicy.model_validate(stanza)
+    chosen = policy.rules[0].layers
+    assert isinstance(chosen, LayerRange)
+    assert (chosen.first, chosen.last, chosen.except_every) == ("12.50%", "100%", 4)
+    assert SkipPolicy.model_validate_json(policy.model_dump_json(by_alias=True)) == policy
+
+
+@pytest.mark.parametrize("num_layers", [0, -1, 1025, True, 32.0, "32"])
+def test_a_depth_that_no_model_has(num_layers: object) -> None:
+    ((field, _),) = errors_of({"num_layers": num_layers})
+    assert field == "num_layers"
 
 
 def test_hostile_sizes() -> None:
@@ -184,3 +245,7 @@ def test_the_json_schema_shows_every_form_of_layers() -> None:
     schema = json.dumps(Rule.model_json_schema())
     for name in ("LayerRange", "LayerInterval", '"interval"', '"from"', '"array"', '"integer"'):
         assert name in schema
+    places = Rule.model_json_schema()["$defs"]["LayerRange"]["properties"]["from"]["oneOf"]
+    assert [place["type"] for place in places] == ["integer", "string"]
+    for text, is_share in {"50%": True, "12.5%": True, "50": False, "-1%": False}.items():
+        assert bool(re.search(places[1]["pattern"], text)) is is_share

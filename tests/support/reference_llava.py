@@ -6,6 +6,7 @@ shares no code with the product, reads the checkpoint itself and knows no trimmi
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Literal
 
@@ -91,12 +92,20 @@ def _follow(rule: Rule, layer: int, layers: list[int], step: Step) -> Step:
 def _layers(rule: Rule, num_layers: int) -> list[int]:
     layers = rule.layers
     if isinstance(layers, LayerRange):
-        return list(range(layers.first, layers.last + 1))
+        end = _before(layers.last, num_layers) + (1 if isinstance(layers.last, int) else 0)
+        named = range(_before(layers.first, num_layers), end)
+        return [it for it in named if layers.except_every is None or it % layers.except_every]
     if isinstance(layers, LayerInterval):
         (interval,) = layers.interval
-        inner = range(layers.start + 1, num_layers - 1)
+        inner = range(_before(layers.start, num_layers) + 1, num_layers - 1)
         return [layer for layer in inner if layer % interval == 0]
-    return list(layers)
+    return [_before(layer, num_layers) for layer in layers]
+
+
+def _before(position: int | str, num_layers: int) -> int:
+    if isinstance(position, int):
+        return position
+    return int((Decimal(position[:-1]) * num_layers / 100).quantize(Decimal(1), ROUND_HALF_UP))
 
 
 class ReferenceDecoder:

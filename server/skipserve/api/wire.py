@@ -173,12 +173,12 @@ class ResponseFormat(_Form):
 
 def _policy_kind(value: object) -> str | None:
     if isinstance(value, str):
-        return "name"
-    return "inline" if isinstance(value, Mapping | SkipPolicy) else None
+        return "a name"
+    return "a policy" if isinstance(value, Mapping | SkipPolicy) else None
 
 
 PolicyChoice = Annotated[
-    Annotated[Name, Tag("name")] | Annotated[SkipPolicy, Tag("inline")],
+    Annotated[Name, Tag("a name")] | Annotated[SkipPolicy, Tag("a policy")],
     Discriminator(
         _policy_kind,
         custom_error_type="policy_form",

@@ -25,8 +25,8 @@ def test_the_catalog_fits_32_layers() -> None:
 def test_what_does_not_fit_is_told_apart_from_what_is_not_there() -> None:
     policies = PolicyRegistry(load_catalog(), 4)
     assert "full" in policies.resolved
-    with pytest.raises(PolicyFitError, match=r"does not fit this model: .*layer 31") as misfit:
-        policies.find("exit-after-24")
+    with pytest.raises(PolicyFitError, match="for models with 32 layers alone") as misfit:
+        policies.find("shortv-7b")
     with pytest.raises(NotFoundError) as missing:
         policies.find("exit-after-25")
     assert {misfit.value.param, missing.value.param} == {"skip_policy"}
