@@ -26,13 +26,21 @@ def evaluate(  # noqa: PLR0913, PLR0917 (an argument a flag)
     data: Annotated[
         str,
         typer.Option(
-            metavar="demo|FILE",
-            help="Which questions: demo, or a JSONL file of your own. Each line holds `image` (a "
-            "picture's path, from the file's folder), `question` and `answer` (a text or a number, "
-            "or a list of those that are right); it may hold `type`, which accuracy is broken down "
-            "by, and `id`.",
+            metavar="demo|easy-vqa|FILE",
+            help="Which questions: demo, the test split of easy-vqa, or a JSONL file of your own. "
+            "Each line holds `image` (a picture's path, from the file's folder), `question` and "
+            "`answer` (a text or a number, or a list of those that are right); it may hold `type`, "
+            "which accuracy is broken down by, and `id`.",
         ),
     ] = "demo",
+    data_folder: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where easy-vqa lies. Default: where it is kept; if it is not there, the error "
+            "says how to get it.",
+        ),
+    ] = None,
     policies: Annotated[
         list[str] | None,
         typer.Option(
@@ -47,7 +55,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 (an argument a flag)
         typer.Option(
             min=1,
             metavar="N",
-            help="Ask the first so many questions. Default: all of a file, 1000 of demo.",
+            help="Ask the first so many questions. Default: all there are, 1000 of demo.",
         ),
     ] = None,
     url: Annotated[
@@ -112,6 +120,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 (an argument a flag)
 
     order = session.Order(
         data=data,
+        data_folder=data_folder,
         policies=choices,
         count=count,
         url=url,

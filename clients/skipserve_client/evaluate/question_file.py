@@ -127,7 +127,7 @@ def _lines(file: Path) -> list[tuple[int, str]]:
         lines = content.decode("utf-8-sig").split("\n")
     except OSError as error:
         raise CommandError(
-            f"no questions at {file}: give demo, a JSONL file, or a folder with {_NAME}"
+            f"no questions at {file}: give demo, easy-vqa, a JSONL file, or a folder with {_NAME}"
         ) from error
     except UnicodeDecodeError as error:
         number = content.count(b"\n", 0, error.start) + 1
@@ -228,8 +228,16 @@ def _check_picture(file: Path, is_asked: bool) -> None:
     """
     if not os.path.isfile(file):  # unlike Path's, False for a name that cannot be one
         raise PictureError(f"image: there is no file {_echo(str(file))}")
-    if not is_asked:
-        return
+    if is_asked:
+        decode_picture(file)
+
+
+def decode_picture(file: Path) -> None:
+    """Decode a picture, to see whether it can be.
+
+    Raises:
+        PictureError: it cannot.
+    """
     image_data_uri(file)
     try:
         with warnings.catch_warnings():

@@ -52,6 +52,8 @@ class Record(Conditions):
         index: the question's place in the data, from 0.
         id: what the data calls the question.
         question_digest: of what was asked and of what counts as right.
+        part: of its type, where the type has parts.
+        blind: what a model would answer that sees the question alone, where that is known.
         expected: the answers that are right.
         correct: whether the answer is one of them.
         cached_tokens: prompt tokens that neither count of FLOPs holds.
@@ -64,6 +66,8 @@ class Record(Conditions):
     index: int
     id: str | None
     type: str
+    part: str | None = None
+    blind: str | None = None
     question: str
     question_digest: str
     expected: tuple[str, ...]
@@ -90,11 +94,13 @@ class Record(Conditions):
             index=sample.index,
             id=sample.id,
             type=sample.type,
+            part=sample.part,
+            blind=sample.blind,
             question=sample.question,
             question_digest=digest,
             expected=sample.answers,
             answer=answer.text,
-            correct=_grade(sample.type, sample.answers, answer.text).is_correct,
+            correct=GradedAnswer.of(sample.type, sample.answers, answer.text).is_correct,
             finish_reason=answer.finish_reason,
             prompt_tokens=answer.usage.prompt_tokens,
             cached_tokens=answer.usage.cached_tokens,
@@ -108,7 +114,7 @@ class Record(Conditions):
     @property
     def graded(self) -> GradedAnswer:
         """The answer beside those that are right."""
-        return _grade(self.type, self.expected, self.answer)
+        return GradedAnswer.of(self.type, self.expected, self.answer, self.part, self.blind)
 
 
 class RecordFile:
@@ -224,11 +230,6 @@ class RecordFile:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _grade(kind: str, expected: tuple[str, ...], given: str) -> GradedAnswer:
-    first, *others = expected
-    return GradedAnswer(kind, first, given, tuple(others))
 
 
 def _digest(sample: Sample) -> str:

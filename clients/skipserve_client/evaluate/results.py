@@ -166,8 +166,18 @@ def _show_narrow(evaluation: Evaluation, console: Console) -> None:
         console.print(Padding(Text(line), (0, 0, 0, 2)))
 
 
+def _blind_note(evaluation: Evaluation) -> Iterator[str]:
+    """Say what needs no picture, where the data tell it for each question."""
+    for name, records in evaluation.records.items():
+        if all(record.blind is not None for record in records):
+            share = format_share(evaluation.policies[name].score.majority)
+            yield f"{share} would be right without the pictures, from the questions' words alone"
+            return
+
+
 def _notes(evaluation: Evaluation) -> Iterator[str]:
     results = evaluation.policies.values()
+    yield from _blind_note(evaluation)
     if num_cut := sum(result.num_cut for result in results):
         total, limit = sum(it.score.n for it in results), evaluation.conditions.max_tokens
         yield (

@@ -1,4 +1,4 @@
-"""One question of an evaluation, be it of the demo's list or of a file."""
+"""The questions of an evaluation, be they of the demo's list, of a data set or of a file."""
 
 import hashlib
 import json
@@ -19,6 +19,8 @@ class Sample:
         answers: at least one; any of them is right.
         name: what messages call it, such as "questions.jsonl, line 7".
         id: what its owner calls it.
+        part: which part of its type it belongs to, where a type has parts.
+        blind: what a model would answer that sees the question alone, where that is known.
     """
 
     index: int
@@ -28,6 +30,8 @@ class Sample:
     type: str
     name: str
     id: str | None = None
+    part: str | None = None
+    blind: str | None = None
 
     def messages(self) -> list[Message]:
         """Return the chat that asks it; reads the picture.
@@ -41,6 +45,19 @@ class Sample:
         """Return a digest of what is asked, `messages`, and of what counts as right."""
         parts = json.dumps([messages, self.answers, self.type])
         return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What is asked.
+
+    Attributes:
+        name: what results call it.
+        samples: the questions, in their order.
+    """
+
+    name: str
+    samples: Sequence[Sample]
 
 
 def demo_samples(count: int) -> tuple[Sample, ...]:

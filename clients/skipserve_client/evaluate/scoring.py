@@ -1,8 +1,9 @@
-"""Exact match by type, with intervals and the share that a constant answer would reach."""
+"""Exact match by type, with intervals and the share that would be right without the picture."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Self
 
 from scipy.stats import binomtest
 
@@ -15,12 +16,29 @@ class GradedAnswer:
 
     Attributes:
         others: further answers that are right too.
+        part: of its type, where the type has parts.
+        blind: what a model would answer that sees the question alone, where that is known.
     """
 
     type: str
     expected: str
     given: str
     others: tuple[str, ...] = ()
+    part: str | None = None
+    blind: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        kind: str,
+        accepted: tuple[str, ...],
+        given: str,
+        part: str | None = None,
+        blind: str | None = None,
+    ) -> Self:
+        """Make one of all the answers that are right, of which there is at least one."""
+        first, *others = accepted
+        return cls(kind, first, given, tuple(others), part, blind)
 
     @property
     def is_correct(self) -> bool:
@@ -35,7 +53,12 @@ class GradedAnswer:
 
 @dataclass(frozen=True)
 class TypeScore:
-    """Accuracy on one question type beside what its most frequent right answer would reach."""
+    """Accuracy on one question type, or a part of one, beside what needs no picture.
+
+    Attributes:
+        majority: what the blind answers reach or, where none are known, the most frequent right
+            answer of the type.
+    """
 
     accuracy: float
     majority: float
@@ -49,11 +72,17 @@ class TypeScore:
 
 @dataclass(frozen=True)
 class Score:
-    """Accuracy over all questions with its 95 % interval (Wilson), and by type."""
+    """Accuracy over all questions with its 95 % interval (Wilson), and by type.
+
+    Attributes:
+        majority: what the types' own would reach together.
+        types: by name; those that have parts are followed by "TYPE, PART".
+    """
 
     accuracy: float
     low: float
     high: float
+    majority: float
     n: int
     types: dict[str, TypeScore]
 
@@ -74,22 +103,45 @@ def score(answers: Iterable[GradedAnswer]) -> Score:
         raise ValueError("Expected at least one answer to score, got none.")
     correct = sum(answer.is_correct for answer in graded)
     interval = binomtest(correct, len(graded)).proportion_ci(0.95, method="wilson")
-    by_type: dict[str, list[GradedAnswer]] = {}
-    for answer in graded:
-        by_type.setdefault(answer.type, []).append(answer)
+    types = {kind: _score_type(found) for kind, found in _grouped(graded, _type).items()}
+    parts = {kind: _score_type(found) for kind, found in _grouped(graded, _part).items() if kind}
     return Score(
         accuracy=correct / len(graded),
         low=float(interval.low),
         high=float(interval.high),
+        majority=sum(it.majority * it.n for it in types.values()) / len(graded),
         n=len(graded),
-        types={kind: _score_type(answers) for kind, answers in by_type.items()},
+        types=types | parts,
     )
+
+
+def _type(answer: GradedAnswer) -> str:
+    return answer.type
+
+
+def _part(answer: GradedAnswer) -> str:
+    return "" if answer.part is None else f"{answer.type}, {answer.part}"
+
+
+def _grouped(
+    graded: Iterable[GradedAnswer], name: Callable[[GradedAnswer], str]
+) -> dict[str, list[GradedAnswer]]:
+    groups: dict[str, list[GradedAnswer]] = {}
+    for answer in graded:
+        groups.setdefault(name(answer), []).append(answer)
+    return groups
 
 
 def _score_type(graded: list[GradedAnswer]) -> TypeScore:
-    expected = Counter(accepted for answer in graded for accepted in answer.accepted)
     return TypeScore(
         accuracy=sum(answer.is_correct for answer in graded) / len(graded),
-        majority=max(expected.values()) / len(graded),
+        majority=_num_without_picture(graded) / len(graded),
         n=len(graded),
     )
+
+
+def _num_without_picture(graded: list[GradedAnswer]) -> int:
+    if all(answer.blind is not None for answer in graded):
+        return sum(normalise(answer.blind or "") in answer.accepted for answer in graded)
+    expected = Counter(accepted for answer in graded for accepted in answer.accepted)
+    return max(expected.values())

@@ -15,12 +15,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from skipserve_client.client import AsyncSkipserveClient
 from skipserve_client.command_group import CommandError, InterruptedCommandError, told
 from skipserve_client.errors import ClientError
+from skipserve_client.evaluate.easy_vqa_samples import EASY_VQA, easy_vqa_questions
 from skipserve_client.evaluate.own_server import own_server
 from skipserve_client.evaluate.question_file import file_samples
 from skipserve_client.evaluate.records import Conditions, Record, RecordFile
 from skipserve_client.evaluate.results import Evaluation
 from skipserve_client.evaluate.runner import Place, Runner
-from skipserve_client.evaluate.sample import Sample, demo_samples
+from skipserve_client.evaluate.sample import Questions, Sample, demo_samples
 from skipserve_client.policy_choice import PolicyChoice
 from skipserve_client.replies import PolicyInfo
 from skipserve_policies.catalog import load_catalog
@@ -37,9 +38,10 @@ class Order:
     """What to evaluate.
 
     Attributes:
-        data: "demo", or the path of a file of questions.
+        data: "demo", "easy-vqa", or the path of a file of questions.
+        data_folder: where easy-VQA lies; None for where it is kept.
         policies: what to compare; one that is called "all" stands for the server's.
-        count: ask so many questions; None for all of a file, 1000 of the demo's.
+        count: ask so many questions; None for all there are, 1000 of the demo's.
         url: the server to ask; None to start one.
         api_key: for that server.
         serve_flags: for the server that is started.
@@ -49,6 +51,7 @@ class Order:
     """
 
     data: str
+    data_folder: Path | None
     policies: Sequence[PolicyChoice]
     count: int | None
     url: str | None
@@ -69,19 +72,24 @@ def carry_out(order: Order) -> Evaluation:
     """
     console = Console(stderr=True)
     with console.status("Checking the questions ..."):
-        samples = _samples(order)
+        questions = _questions(order)
     with _record_file(order.output) as file:
         try:
             with _server(order, console) as url, _progress(console) as progress:
-                return asyncio.run(_Asking(order, samples, file, progress).run(url))
+                return asyncio.run(_Asking(order, questions, file, progress).run(url))
         except (KeyboardInterrupt, asyncio.CancelledError) as error:
             raise InterruptedCommandError(f"stopped; {_how_to_go_on(file, order)}") from error
 
 
-def _samples(order: Order) -> Sequence[Sample]:
+def _questions(order: Order) -> Questions:
+    if order.data_folder is not None and order.data != EASY_VQA:
+        raise CommandError(f"--data-folder: without effect but with --data {EASY_VQA}")
     if order.data == DEMO:
-        return demo_samples(order.count or _DEMO_COUNT)
-    return file_samples(Path(order.data), order.count)
+        return Questions(DEMO, demo_samples(order.count or _DEMO_COUNT))
+    if order.data == EASY_VQA:
+        return easy_vqa_questions(order.data_folder, order.count)
+    path = Path(order.data)
+    return Questions(path.name, file_samples(path, order.count))
 
 
 @contextmanager
@@ -150,9 +158,14 @@ class _Asking:
     """One run of the questions against a server."""
 
     order: Order
-    samples: Sequence[Sample]
+    questions: Questions
     file: RecordFile
     progress: Progress
+
+    @property
+    def samples(self) -> Sequence[Sample]:
+        """The questions, in their order."""
+        return self.questions.samples
 
     async def run(self, url: str) -> Evaluation:
         """Ask what the file does not hold yet, and sum up; a signal to end cancels it."""
@@ -182,7 +195,7 @@ class _Asking:
             await client.chat([{"role": "user", "content": "?"}], max_tokens=1)
             model, *_ = await client.models()
         return Conditions(
-            data=Path(self.order.data).name,
+            data=self.questions.name,
             model=model.root or model.id,
             model_digest=model.weights_digest,
             dtype=model.dtype,

@@ -174,5 +174,5 @@ def test_a_file_without_questions_is_named(write: Writer, content: str) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match=r"give demo, a JSONL file"):
+    with pytest.raises(CommandError, match=r"give demo, easy-vqa, a JSONL file"):
         file_samples(tmp_path)

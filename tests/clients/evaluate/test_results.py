@@ -138,3 +138,14 @@ def test_the_picture_names_every_policy(tmp_path: Path, ending: str) -> None:
         assert all(f"<!-- {name}".encode() in written for name in ("full", "half"))
     else:
         assert written.startswith(b"\x89PNG")
+
+
+def test_what_needs_no_picture_is_told_where_the_data_tell_it() -> None:
+    words = "would be right without the pictures"
+    assert words not in shown(evaluation("full"), 200)
+    assert f"50.0 % {words}" in shown(evaluation("full", "half", blind="yes"), 200)
+
+
+def test_records_from_before_parts_of_types_are_read() -> None:
+    older = record("full", 0).model_dump(exclude={"part", "blind"})
+    assert Record.model_validate(older) == record("full", 0)

@@ -34,8 +34,26 @@ def test_score_by_type() -> None:
         ]
     )
     assert (result.accuracy, result.n) == (0.8, 5)
+    assert result.majority == 0.8
     assert result.types["count"] == TypeScore(accuracy=0.75, majority=0.75, n=4)
     assert result.types["colour"] == TypeScore(accuracy=1.0, majority=1.0, n=1)
+
+
+def test_parts_of_a_type_stand_beside_it() -> None:
+    answers = [
+        GradedAnswer.of("yes/no", ("yes",), "yes", "present", "no"),
+        GradedAnswer.of("yes/no", ("no",), "yes", "absent", "No."),
+        GradedAnswer.of("yes/no", ("no", "none"), "none", "absent", "no"),
+        GradedAnswer.of("colour", ("red",), "red", None, "blue"),
+    ]
+    result = score(answers)
+    assert result.types == {
+        "yes/no": TypeScore(accuracy=2 / 3, majority=2 / 3, n=3),
+        "colour": TypeScore(accuracy=1.0, majority=0.0, n=1),
+        "yes/no, present": TypeScore(accuracy=1.0, majority=0.0, n=1),
+        "yes/no, absent": TypeScore(accuracy=0.5, majority=1.0, n=2),
+    }
+    assert (result.n, result.majority) == (4, 0.5)
 
 
 @pytest.mark.parametrize(("correct", "n"), [(0, 10), (7, 10), (10, 10), (950, 1000)])
