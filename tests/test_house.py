@@ -16,16 +16,6 @@ _ENGINE_DATA = {
     "skipserve.engine.request",
 }
 
-# What the HTTP front end and the application around it both stand on.
-_SERVING = {
-    "skipserve.service.service",
-    "skipserve.engine.request",
-    "skipserve.media",
-    "skipserve.metrics",
-    "skipserve.prompt",
-    "skipserve_policies",
-}
-
 # Each room, and the rooms whose modules it may import besides its own. The longest name that
 # fits a module is its room.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -114,28 +104,47 @@ MAY_IMPORT: dict[str, set[str]] = {
         "skipserve.model.image_processor",
     },
     "skipserve.prompt": {"skipserve.errors", "skipserve.model.config", "skipserve_policies"},
-    "skipserve.api": _SERVING
-    | {
+    "skipserve.asking": {
+        "skipserve.checkpoint_notes",
         "skipserve.engine.reports",
+        "skipserve.engine.request",
         "skipserve.errors",
         "skipserve.digests",
-        "skipserve.logging_setup",
-    },
-    "skipserve.tracing": {"skipserve.api", "skipserve.engine.reports"},
-    "skipserve.app": (_SERVING - {"skipserve.engine.request"})
-    | {
-        "skipserve.engine.limits",
-        "skipserve.service",
-        "skipserve.api",
+        "skipserve.media",
         "skipserve.model.config",
-        "skipserve.checkpoint_notes",
+        "skipserve.prompt",
+        "skipserve_policies",
+    },
+    "skipserve.api": {
+        "skipserve.asking",
+        "skipserve.engine.reports",
+        "skipserve.errors",
+        "skipserve.logging_setup",
+        "skipserve.metrics",
+        "skipserve.service.service",
+        "skipserve_policies",
+    },
+    "skipserve.tracing": {
+        "skipserve.api.exchange",
+        "skipserve.asking.account",
+        "skipserve.engine.reports",
+    },
+    "skipserve.app": {
+        "skipserve.api",
+        "skipserve.asking",
+        "skipserve.engine.limits",
+        "skipserve.media",
+        "skipserve.metrics",
+        "skipserve.model.config",
         "skipserve.model_folder",
+        "skipserve.prompt",
+        "skipserve.service",
         "skipserve.settings",
         "skipserve.tracing",
+        "skipserve_policies",
     },
     "skipserve.offline": {
-        "skipserve.api",
-        "skipserve.checkpoint_notes",
+        "skipserve.asking",
         *_ENGINE_DATA,
         "skipserve.engine.engine",
         "skipserve.engine.loading",
@@ -167,6 +176,8 @@ NEVER = {
     "skipserve.engine": {"fastapi", "prometheus_client", "uvicorn"},
     "skipserve.service": {"fastapi", "prometheus_client", "uvicorn"},
     "skipserve.service.local": {"torch"},
+    "skipserve.asking": {"torch", "fastapi", "starlette", "uvicorn", "prometheus_client"},
+    "skipserve.offline": {"fastapi", "starlette", "uvicorn", "prometheus_client"},
     "skipserve.api": {"torch"},
 }
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import shlex
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,22 +16,19 @@ from starlette.exceptions import HTTPException
 from skipserve.api.admission import Admission
 from skipserve.api.auth import RequireKey
 from skipserve.api.body import ReadBody
-from skipserve.api.convert import Converter, ImageLimits, TimeLimits
 from skipserve.api.errors import handle_error
 from skipserve.api.exchange import CHAT_PATH
 from skipserve.api.guard import Guard, Tracer
-from skipserve.api.policies import PolicyRegistry
-from skipserve.api.report import Reporter
-from skipserve.api.routes import router
+from skipserve.api.routes import POLICIES_PATH, router
 from skipserve.api.serving import Serving
-from skipserve.checkpoint_notes import checkpoint_notes
+from skipserve.asking.policies import PolicyRegistry
+from skipserve.asking.processor import QuestionProcessor
+from skipserve.asking.terms import ImageLimits, Terms, TimeLimits
 from skipserve.engine.limits import EngineLimits, EngineSpec
 from skipserve.media.decode import PixelLimits
-from skipserve.media.preprocess import Preprocessor
 from skipserve.metrics.registry import ServerMetrics
-from skipserve.model.config import ModelConfig, ModelFilesError
+from skipserve.model.config import ModelFilesError
 from skipserve.model_folder import DEMO, StartError, model_folder
-from skipserve.prompt.processor import PromptProcessor
 from skipserve.prompt.tokenizer_files import TokenizerFilesError
 from skipserve.service.local import EngineService
 from skipserve.service.observer import Observer
@@ -41,7 +38,6 @@ from skipserve_policies.catalog import nearest_names
 from skipserve_policies.plan import Plan
 from skipserve_policies.quality import load_measured
 from skipserve_policies.resolve import PolicyError, PolicyMisfitError, ResolvedPolicy
-from skipserve_policies.schema import Quality
 
 _MIB, _GIB = 2**20, 2**30
 
@@ -75,34 +71,57 @@ def build(settings: Settings, connect: Connect = EngineService) -> Built:
     Raises:
         StartError: the model, a policy or the policies file cannot be served.
     """
+    folder = model_folder(settings.model)
+    serving = _build_serving(settings, folder, _read_model(settings, folder), connect)
+    processor = serving.processor
+    app = _build_app(settings, serving, _build_tracer(settings, processor.model_name))
+    return Built(app, serving, (*processor.notes, *_warnings(settings, processor.policies)))
+
+
+def _read_model(settings: Settings, folder: Path) -> QuestionProcessor:
+    name = DEMO if settings.model == DEMO else folder.name
     try:
-        folder = model_folder(settings.model)
-        config = ModelConfig.from_folder(folder)
-        serving = _build_serving(settings, folder, config, connect)
-        notes = checkpoint_notes(folder, config)
+        measured = load_measured(folder, name)
+        return QuestionProcessor.from_folder(folder, name, _terms(settings), measured)
+    except PolicyMisfitError as error:
+        raise StartError(
+            f"{error}\nmend the file, or start without these policies: --allow-misfit-policies"
+        ) from error
     except (ModelFilesError, TokenizerFilesError, PolicyError) as error:
         raise StartError(str(error)) from error
-    app = _build_app(settings, serving, _build_tracer(settings, serving.converter.model_name))
-    warnings = (*notes, *_warnings(settings, serving.converter.policies))
-    return Built(app, serving, warnings)
+
+
+def _terms(settings: Settings) -> Terms:
+    return Terms(
+        listing=POLICIES_PATH,
+        images=ImageLimits(
+            pixels=PixelLimits(settings.max_image_pixels, settings.max_request_pixels),
+            num_images=settings.max_images,
+            image_bytes=settings.max_image_bytes,
+        ),
+        times=TimeLimits(settings.queue_seconds, settings.request_seconds),
+        policies=settings.policies,
+        keeps_misfits=settings.allow_misfit_policies,
+        default_policy=settings.default_skip_policy,
+        takes_inline=settings.allow_inline_policies,
+        isolates_keys=settings.isolate_keys,
+    )
 
 
 def _build_serving(
-    settings: Settings, folder: Path, config: ModelConfig, connect: Connect
+    settings: Settings, folder: Path, processor: QuestionProcessor, connect: Connect
 ) -> Serving:
-    name = DEMO if settings.model == DEMO else folder.name
-    policies = _load_policies(settings, config, load_measured(folder, name))
+    policies = processor.policies
     hot_plans = _hot_plans(settings, policies)
     registry = CollectorRegistry()
-    metrics = ServerMetrics(registry, name, policies.resolved.values())
-    reporter = Reporter(config.sizes)
+    metrics = ServerMetrics(registry, processor.model_name, policies.resolved.values())
     for policy in policies.resolved.values():
-        metrics.show_policy(policy.name, reporter.saved_ratio(policy), policies.measured(policy))
+        saved_ratio = processor.reporter.saved_ratio(policy)
+        metrics.show_policy(policy.name, saved_ratio, policies.measured(policy))
     service = connect(engine_spec(settings, folder, hot_plans), metrics.engine)
     return Serving(
         service=service,
-        converter=_build_converter(settings, folder, config, policies, name),
-        reporter=reporter,
+        processor=processor,
         admission=Admission(
             service, metrics, settings.max_queued_requests, settings.max_queued_tokens
         ),
@@ -110,22 +129,6 @@ def _build_serving(
         registry=registry,
         keep_alive_seconds=settings.keep_alive_seconds,
     )
-
-
-def _load_policies(
-    settings: Settings, config: ModelConfig, measured: Mapping[str, tuple[Quality, ...]]
-) -> PolicyRegistry:
-    try:
-        return PolicyRegistry.from_file(
-            settings.policies,
-            config.sizes.decoder.num_layers,
-            measured,
-            keeps_misfits=settings.allow_misfit_policies,
-        )
-    except PolicyMisfitError as error:
-        raise StartError(
-            f"{error}\nmend the file, or start without these policies: --allow-misfit-policies"
-        ) from error
 
 
 def engine_spec(settings: Settings, folder: Path, hot_plans: tuple[Plan, ...] = ()) -> EngineSpec:
@@ -152,26 +155,6 @@ def _engine_limits(settings: Settings, hot_plans: tuple[Plan, ...]) -> EngineLim
         reuses_prefixes=settings.prefix_cache,
         uses_graphs=None if settings.cuda_graphs else False,
         hot_plans=hot_plans,
-    )
-
-
-def _build_converter(
-    settings: Settings, folder: Path, config: ModelConfig, policies: PolicyRegistry, name: str
-) -> Converter:
-    return Converter(
-        model_name=name,
-        prompts=PromptProcessor.from_folder(folder, config),
-        preprocessor=Preprocessor.from_config(config, settings.max_image_pixels),
-        policies=policies,
-        default_policy=settings.default_skip_policy,
-        takes_inline=settings.allow_inline_policies,
-        limits=ImageLimits(
-            num_images=settings.max_images,
-            image_bytes=settings.max_image_bytes,
-            pixels=PixelLimits(settings.max_image_pixels, settings.max_request_pixels),
-        ),
-        times=TimeLimits(settings.queue_seconds, settings.request_seconds),
-        isolates_keys=settings.isolate_keys,
     )
 
 

@@ -310,7 +310,7 @@ class _Process:
 
     async def _announce(self) -> None:
         """Say what happens and, once the model is loaded, what to try."""
-        self._say(f"Loading {self._serving.converter.model_name} ...")
+        self._say(f"Loading {self._serving.processor.model_name} ...")
         try:
             await self._serving.service.wait_ready()
         except EngineError:
@@ -328,7 +328,7 @@ class _Process:
             _print(f"{text}\n", style)
 
     def _hints(self, url: str) -> Hints:
-        policies = self._serving.converter.policies.resolved
+        policies = self._serving.processor.policies.resolved
         return Hints(
             url,
             is_demo=self._settings.model == DEMO,
@@ -339,7 +339,7 @@ class _Process:
     def _model(self) -> str:
         ready = self._serving.service.ready
         where = f" ({ready.dtype} on {ready.device})" if ready else ""
-        return self._serving.converter.model_name + where
+        return self._serving.processor.model_name + where
 
 
 async def _first_of(*waits: Awaitable[object]) -> None:

@@ -16,9 +16,8 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, format_trace_id, set
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
-from skipserve.api.answer import Tally
-from skipserve.api.chat import Chat
 from skipserve.api.exchange import CHAT_PATH, Exchange
+from skipserve.asking.account import Account
 from skipserve.engine.reports import Stage
 
 _NAME = "skipserve"
@@ -74,12 +73,12 @@ class SpanTracer:
     def _fill(self, span: Span, exchange: Exchange) -> None:
         if exchange.error is not None and exchange.error.status >= 500:
             span.set_status(StatusCode.ERROR)
-        if exchange.chat is None:
+        if not exchange.has_started:
             return
-        span.set_attributes(_given(_of_question(exchange.chat)))
-        span.set_attributes(_given(_of_answer(exchange.chat)))
+        span.set_attributes(_given(_of_question(exchange)))
+        span.set_attributes(_given(_of_answer(exchange)))
         context = set_span_in_context(span)
-        for stage, (start, end) in _places(exchange.chat.tally).items():
+        for stage, (start, end) in _places(exchange).items():
             times = _nanoseconds(exchange, start), _nanoseconds(exchange, end)
             self._tracer.start_span(stage.value, context, start_time=times[0]).end(times[1])
 
@@ -101,50 +100,50 @@ def _of_exchange(exchange: Exchange, model: str) -> Attributes:
     }
 
 
-def _of_question(chat: Chat) -> Attributes:
-    form, request, policy = chat.form, chat.prepared.request, chat.prepared.policy
+def _of_question(exchange: Exchange) -> Attributes:
+    prepared = exchange.prepared
+    request, policy = prepared.request, prepared.policy
     return {
-        "gen_ai.request.model": form.model or chat.serving.converter.model_name,
+        "gen_ai.request.model": prepared.model,
         "gen_ai.request.max_tokens": request.sampling.max_tokens,
         "gen_ai.request.temperature": request.sampling.temperature,
         "gen_ai.request.top_p": request.sampling.top_p,
         "gen_ai.request.top_k": request.sampling.top_k or None,
-        "gen_ai.request.seed": form.seed,
-        "gen_ai.request.stream": bool(form.stream),
+        "gen_ai.request.seed": prepared.generation.seed,
+        "gen_ai.request.stream": exchange.wants_stream,
         "skipserve.skip_policy": policy.name,
         "skipserve.skip_policy.digest": policy.digest,
         "skipserve.images": len(request.images),
     }
 
 
-def _of_answer(chat: Chat) -> Attributes:
-    tally = chat.tally
-    reason = tally.finish_reason
+def _of_answer(account: Account) -> Attributes:
+    request, reason = account.prepared.request, account.finish_reason
     return {
-        "gen_ai.response.id": chat.prepared.request.id,
+        "gen_ai.response.id": request.id,
         "gen_ai.response.finish_reasons": [reason.value if reason else "error"],
-        "gen_ai.response.time_to_first_chunk": tally.time_to_first_token_seconds,
-        "gen_ai.usage.input_tokens": chat.prepared.request.num_prompt,
-        "gen_ai.usage.cache_read.input_tokens": tally.num_cached,
-        "gen_ai.usage.output_tokens": tally.num_generated,
-        "skipserve.saved_ratio": tally.skip.saved_ratio if tally.skip else None,
-        "skipserve.detokenize_seconds": tally.stage_seconds.get(Stage.DETOKENIZE),
+        "gen_ai.response.time_to_first_chunk": account.time_to_first_token_seconds,
+        "gen_ai.usage.input_tokens": request.num_prompt,
+        "gen_ai.usage.cache_read.input_tokens": account.num_cached,
+        "gen_ai.usage.output_tokens": account.num_generated,
+        "skipserve.saved_ratio": account.skip.saved_ratio if account.skip else None,
+        "skipserve.detokenize_seconds": account.stage_seconds.get(Stage.DETOKENIZE),
     }
 
 
-def _places(tally: Tally) -> dict[Stage, tuple[float, float]]:
+def _places(account: Account) -> dict[Stage, tuple[float, float]]:
     """Return the start and end of each stage, on the clock of `perf_counter`.
 
     Only their lengths were measured. They are laid end to end: those of the front end from the
-    request's arrival there, those of the engine up to the first token, decode from it.
+    question's arrival there, those of the engine up to the first token, decode from it.
     """
-    seconds = tally.stage_seconds
-    places = _in_a_row(_BEFORE_ENGINE, seconds, tally.arrived)
-    if tally.first_token is None or tally.last_token is None:
+    seconds = account.stage_seconds
+    places = _in_a_row(_BEFORE_ENGINE, seconds, account.asked)
+    if account.first_token is None or account.last_token is None:
         return places
-    engine_start = tally.first_token - sum(seconds.get(stage, 0.0) for stage in _BEFORE_TOKEN)
+    engine_start = account.first_token - sum(seconds.get(stage, 0.0) for stage in _BEFORE_TOKEN)
     places |= _in_a_row(_BEFORE_TOKEN, seconds, engine_start)
-    return places | {Stage.DECODE: (tally.first_token, tally.last_token)}
+    return places | {Stage.DECODE: (account.first_token, account.last_token)}
 
 
 def _in_a_row(

@@ -87,7 +87,7 @@ def test_a_broken_policies_file(settings: Settings, tmp_path: Path) -> None:
 def test_an_operators_policies_are_listed(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text("mine: {rules: [{action: skip_ffn, layers: [5]}]}\n")
     built = build(with_changes(settings, policies=tmp_path / "p.yaml"))
-    assert "mine" in built.serving.converter.policies.resolved
+    assert "mine" in built.serving.processor.policies.resolved
     assert not built.warnings
 
 
@@ -120,7 +120,7 @@ def test_misfits_of_an_operators_file_can_be_let_be(settings: Settings, tmp_path
     total = len(load_catalog()) + 3
     assert warning.startswith(f"skip policies that do not fit this model: 2 of {total}; ")
     assert f"--policies {file}` says which" in warning
-    policies = built.serving.converter.policies
+    policies = built.serving.processor.policies
     assert "mine" in policies.resolved
     with pytest.raises(PolicyFitError, match="layer 99"):
         policies.find("deep")
@@ -244,7 +244,7 @@ def test_a_hot_policy_must_be_one_that_fits(settings: Settings) -> None:
     with pytest.raises(StartError, match="no skip policy 'ful'"):
         build(with_changes(settings, hot_policies=("ful",)))
     built = build(with_changes(settings, hot_policies=("full",)))
-    assert built.serving.converter.policies.resolved["full"]
+    assert built.serving.processor.policies.resolved["full"]
 
 
 class OtherService:

@@ -18,9 +18,9 @@ from otlp_receiver import OtlpReceiver, attributes
 from patience import slowness
 from pictures import question
 
-from skipserve.api.answer import AnswerText
 from skipserve.api.exchange import Exchange
 from skipserve.app import build
+from skipserve.asking.answer import AnswerText
 from skipserve.model_folder import StartError
 from skipserve.settings import Settings
 from skipserve.tracing import SpanTracer

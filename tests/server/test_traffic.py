@@ -29,7 +29,7 @@ def read(client: httpx.Client) -> Read:
 
 
 def _sample(live: LiveServer, name: str, **labels: str) -> Sample:
-    model = live.built.serving.converter.model_name
+    model = live.built.serving.processor.model_name
     return f"skipserve_{name}", frozenset({"model": model, **labels}.items())
 
 
@@ -83,8 +83,8 @@ def test_what_runs_is_told(live: LiveServer, read: Read) -> None:
     about = {"device": "cpu", "dtype": "float32", "weights_digest": ready.weights_digest}
     assert metrics[_sample(live, "engine_info", **about)] == 1
     assert metrics[_sample(live, "skip_policy_saved_ratio", skip_policy="full")] == 0
-    policies = live.built.serving.converter.policies.resolved
-    saved = live.built.serving.reporter.saved_ratio(policies[POLICY])
+    policies = live.built.serving.processor.policies.resolved
+    saved = live.built.serving.processor.reporter.saved_ratio(policies[POLICY])
     assert metrics[_sample(live, "skip_policy_saved_ratio", skip_policy=POLICY)] == saved > 0
     started = {
         prefix: metrics[f"{prefix}process_start_time_seconds", frozenset()]

@@ -1,17 +1,9 @@
-"""`POST /v1/chat/completions`: one answer, whole or as a stream of chunks."""
+"""The form of `POST /v1/chat/completions`: to a question, and from an answer's pieces to JSON."""
 
-import contextlib
-from collections.abc import AsyncGenerator, Callable
+import uuid
 from dataclasses import dataclass, replace
 
-from starlette.responses import Response
-
-from skipserve.api.admission import Place
-from skipserve.api.answer import Piece, Tally
-from skipserve.api.convert import Prepared
-from skipserve.api.report import usage
-from skipserve.api.serving import Serving
-from skipserve.api.streaming import EventStream
+from skipserve.api.usage import request_metrics, usage
 from skipserve.api.wire import (
     AnswerMessage,
     ChatChunk,
@@ -22,96 +14,141 @@ from skipserve.api.wire import (
     ChunkChoice,
     Delta,
     RequestMetrics,
-    Role,
+    ResponseFormat,
 )
-from skipserve.errors import SkipserveError
+from skipserve.asking.account import Account
+from skipserve.asking.answer import Piece, WholeAnswer
+from skipserve.asking.messages import Role, image_uris, template_messages
+from skipserve.asking.question import Generation, PolicyChoice, Question
+from skipserve.errors import InvalidRequestError
+
+# Fields that parse and do nothing yet, each with the value that changes nothing.
+_WITHOUT_EFFECT = {
+    "n": 1,
+    "presence_penalty": 0,
+    "frequency_penalty": 0,
+    "repetition_penalty": 1,
+    "logit_bias": {},
+    "response_format": ResponseFormat(),
+}
+
+
+def read_chat(form: ChatForm, policy_header: str | None = None) -> Question:
+    """Return the question that a form asks.
+
+    Args:
+        form: the body.
+        policy_header: the header `X-Skip-Policy`.
+
+    Raises:
+        InvalidRequestError: the form asks for what does not work yet, or contradicts itself.
+    """
+    _check_supported(form)
+    return Question(
+        id=f"chatcmpl-{uuid.uuid4().hex}",
+        messages=template_messages(form.messages),
+        images=image_uris(form.messages),
+        generation=_generation(form),
+        policy=_policy(form, policy_header),
+        model=form.model,
+        cache_salt=form.cache_salt,
+        timeout_seconds=form.timeout_seconds,
+    )
+
+
+def _check_supported(form: ChatForm) -> None:
+    for name, neutral in _WITHOUT_EFFECT.items():
+        if getattr(form, name) not in (None, neutral):
+            raise InvalidRequestError(f"{name} is not supported yet; leave it out", param=name)
+    both = form.max_tokens, form.max_completion_tokens
+    if None not in both and both[0] != both[1]:
+        raise InvalidRequestError(
+            f"max_tokens is {both[0]} and max_completion_tokens is {both[1]}; send one of them",
+            param="max_tokens",
+        )
+    if form.top_logprobs is not None and not form.logprobs:
+        raise InvalidRequestError("top_logprobs needs logprobs: true", param="top_logprobs")
+    if form.stream_options is not None and not form.stream:
+        raise InvalidRequestError("stream_options needs stream: true", param="stream_options")
+
+
+def _generation(form: ChatForm) -> Generation:
+    stop = form.stop or ()
+    return Generation(
+        max_tokens=form.max_completion_tokens or form.max_tokens,
+        max_tokens_param="max_completion_tokens" if form.max_completion_tokens else "max_tokens",
+        temperature=1.0 if form.temperature is None else form.temperature,
+        top_k=max(form.top_k or 0, 0),  # -1 keeps all, as in vLLM
+        top_p=1.0 if form.top_p is None else form.top_p,
+        min_p=form.min_p or 0.0,
+        seed=form.seed,
+        num_top_logprobs=(form.top_logprobs or 0) if form.logprobs else None,
+        stops=(stop,) if isinstance(stop, str) else stop,
+        stop_token_ids=form.stop_token_ids or (),
+    )
+
+
+def _policy(form: ChatForm, header: str | None) -> PolicyChoice | None:
+    """Return the policy that a request gives: in the body, in vllm_xargs, or in a header."""
+    in_arguments = form.vllm_xargs.skip_policy if form.vllm_xargs else None
+    places = (form.skip_policy, in_arguments, header)
+    return next((given for given in places if given is not None), None)
 
 
 @dataclass(frozen=True)
-class Chat:
-    """One request on its way to one answer.
+class ChatWriter:
+    """Writes one answer, whole or as the chunks of a stream.
 
     Attributes:
-        serving: the server.
-        form: what was asked.
-        prepared: the same, for the engine.
-        place: where it waits for its first token.
-        tally: grows while the answer does.
-        created: when the request came, in seconds since 1970.
+        account: of the question.
+        created: when it came, in seconds since 1970.
+        tells_usage: whether a stream ends with the usage.
     """
 
-    serving: Serving
-    form: ChatForm
-    prepared: Prepared
-    place: Place
-    tally: Tally
+    account: Account
     created: int
+    tells_usage: bool = False
 
-    async def respond(self, on_error: Callable[[SkipserveError], None]) -> Response:
-        """Return the reply, or the stream that will be it; `on_error` hears why a stream fails."""
-        headers = {"X-Skip-Policy": self.prepared.policy.name}
-        if self.form.stream:
-            seconds = self.serving.keep_alive_seconds
-            return EventStream(self._chunks(), headers, seconds, on_error)
-        reply = await self._reply()
-        return Response(reply.model_dump_json(), 200, headers, media_type="application/json")
-
-    async def _reply(self) -> ChatReply:
-        async with contextlib.aclosing(self._pieces()) as pieces:
-            parts = [piece async for piece in pieces]
-        finish_reason = parts[-1].finish_reason
-        assert finish_reason is not None
-        whole = Piece(
-            text="".join(part.text for part in parts),
-            logprobs=tuple(token for part in parts for token in part.logprobs),
-            finish_reason=finish_reason,
-        )
+    def reply(self, answer: WholeAnswer) -> ChatReply:
+        """Return the reply that is a whole answer."""
         return ChatReply(
-            id=self.prepared.request.id,
+            id=self.account.prepared.request.id,
             created=self.created,
-            model=self._model,
+            model=self.account.prepared.model,
             choices=(
                 Choice(
-                    message=AnswerMessage(content=whole.text),
-                    logprobs=self._logprobs(whole),
-                    finish_reason=finish_reason.value,
+                    message=AnswerMessage(content=answer.text),
+                    logprobs=self._logprobs(answer),
+                    finish_reason=answer.finish_reason.value,
                 ),
             ),
-            usage=usage(self.prepared.request, self.tally),
-            metrics=self._metrics(),
+            usage=usage(self.account),
+            metrics=request_metrics(self.account),
         )
 
-    async def _chunks(self) -> AsyncGenerator[str, None]:
-        """Yield the chunks of a stream as JSON."""
-        wants_usage = bool(self.form.stream_options and self.form.stream_options.include_usage)
-        yield self._chunk(ChunkChoice(delta=Delta(role=Role.ASSISTANT, content="")))
-        async with contextlib.aclosing(self._pieces()) as pieces:
-            async for piece in pieces:
-                if piece.text or piece.logprobs:
-                    yield self._chunk(self._delta(replace(piece, finish_reason=None)))
-                if piece.finish_reason is not None:
-                    last = self._delta(Piece("", (), piece.finish_reason))
-                    yield self._chunk(last, None if wants_usage else self._metrics())
-        if wants_usage:
-            yield self._chunk_of(
-                choices=(), usage=usage(self.prepared.request, self.tally), metrics=self._metrics()
-            )
+    def opening(self) -> list[str]:
+        """Return the chunks, as JSON, that come before the answer."""
+        return [self._chunk(ChunkChoice(delta=Delta(role=Role.ASSISTANT, content="")))]
 
-    def _pieces(self) -> AsyncGenerator[Piece, None]:
-        return self.serving.answer(self.prepared, self.place, self.tally)
+    def chunks(self, piece: Piece) -> list[str]:
+        """Return the chunks, as JSON, that a piece of the answer becomes."""
+        chunks = []
+        if piece.text or piece.logprobs:
+            chunks.append(self._chunk(self._delta(replace(piece, finish_reason=None))))
+        if piece.finish_reason is not None:
+            chunks += self._ending(self._delta(Piece("", (), piece.finish_reason)))
+        return chunks
 
-    @property
-    def _model(self) -> str:
-        return self.form.model or self.serving.converter.model_name
-
-    def _metrics(self) -> RequestMetrics:
-        prepared, tally = self.prepared, self.tally
-        metrics = self.serving.reporter.metrics(prepared.request, prepared.policy, tally)
-        tally.skip = metrics.skip
-        return metrics
+    def _ending(self, last: ChunkChoice) -> list[str]:
+        metrics = request_metrics(self.account)
+        if not self.tells_usage:
+            return [self._chunk(last, metrics)]
+        told = self._chunk_of(choices=(), usage=usage(self.account), metrics=metrics)
+        return [self._chunk(last), told]
 
     def _logprobs(self, piece: Piece) -> ChoiceLogprobs | None:
-        return ChoiceLogprobs(content=piece.logprobs) if self.prepared.has_logprobs else None
+        has_logprobs = self.account.prepared.has_logprobs
+        return ChoiceLogprobs(content=piece.logprobs) if has_logprobs else None
 
     def _delta(self, piece: Piece) -> ChunkChoice:
         return ChunkChoice(
@@ -124,5 +161,6 @@ class Chat:
         return self._chunk_of(choices=(choice,), metrics=metrics)
 
     def _chunk_of(self, **fields: object) -> str:
-        head = {"id": self.prepared.request.id, "created": self.created, "model": self._model}
+        prepared = self.account.prepared
+        head = {"id": prepared.request.id, "created": self.created, "model": prepared.model}
         return ChatChunk.model_validate(head | fields).model_dump_json()

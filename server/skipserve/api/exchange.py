@@ -1,4 +1,4 @@
-"""One HTTP request and what becomes known of it, for the log and for traces."""
+"""One HTTP request and all that becomes known of it: what logs, traces and replies tell."""
 
 import re
 import time
@@ -8,7 +8,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request as HttpRequest
 from starlette.types import Scope
 
-from skipserve.api.chat import Chat
+from skipserve.asking.account import Account
 from skipserve.errors import SkipserveError
 
 CHAT_PATH = "/v1/chat/completions"
@@ -17,8 +17,8 @@ _MAX_PATH_LENGTH = 200
 _STATE_NAME = "exchange"
 
 
-class Exchange:
-    """A request on its way through the server.
+class Exchange(Account):
+    """A request on its way through the server, and the account of the question that it may ask.
 
     A client's `X-Request-Id` is echoed where it is harmless, and used for nothing else.
 
@@ -31,13 +31,14 @@ class Exchange:
         status: of the reply; None until it begins.
         error: the kind of the error that the client was told, in the reply or in a stream.
         reason: why, in the words of the metrics; None where they have none.
-        chat: what was asked, once that is understood; None for all that is no chat completion.
+        wants_stream: whether the answer is to be streamed.
 
     Args:
         scope: the request, which remembers its exchange.
     """
 
     def __init__(self, scope: Scope) -> None:
+        super().__init__()
         self.arrived = time.perf_counter()
         self.arrived_at = time.time_ns()
         self.headers = Headers(scope=scope)
@@ -48,13 +49,13 @@ class Exchange:
         self.status: int | None = None
         self.error: type[SkipserveError] | None = None
         self.reason: str | None = None
-        self.chat: Chat | None = None
+        self.wants_stream = False
         scope.setdefault("state", {})[_STATE_NAME] = self
 
     def __str__(self) -> str:
         words = [self.method, self.path, str(self.status or "cut off")]
-        if self.chat is not None:
-            words.append(self.chat.prepared.policy.name)
+        if self.has_started:
+            words.append(self.prepared.policy.name)
         words.append(f"{self.duration_seconds:.3f} s")
         # A stream that fails has begun with a 200.
         words.extend(filter(None, (self.error_type, self.reason)))
@@ -84,24 +85,23 @@ class Exchange:
             "error": self.error_type,
             "reason": self.reason,
         }
-        return fields if self.chat is None else fields | _describe_chat(self.chat)
+        return fields | self._describe_answer() if self.has_started else fields
 
-
-def _describe_chat(chat: Chat) -> dict[str, object]:
-    request, policy, tally = chat.prepared.request, chat.prepared.policy, chat.tally
-    return {
-        "stream": bool(chat.form.stream),
-        "skip_policy": policy.name,
-        "skip_policy_digest": policy.digest,
-        "finish_reason": tally.finish_reason,
-        "prompt_tokens": request.num_prompt,
-        "cached_tokens": tally.num_cached,
-        "completion_tokens": tally.num_generated,
-        "images": len(request.images),
-        "queue_seconds": _rounded(tally.queue_seconds),
-        "time_to_first_token_seconds": _rounded(tally.time_to_first_token_seconds),
-        "inter_token_latency_seconds": _rounded(tally.inter_token_latency_seconds),
-    }
+    def _describe_answer(self) -> dict[str, object]:
+        request, policy = self.prepared.request, self.prepared.policy
+        return {
+            "stream": self.wants_stream,
+            "skip_policy": policy.name,
+            "skip_policy_digest": policy.digest,
+            "finish_reason": self.finish_reason,
+            "prompt_tokens": request.num_prompt,
+            "cached_tokens": self.num_cached,
+            "completion_tokens": self.num_generated,
+            "images": len(request.images),
+            "queue_seconds": _rounded(self.queue_seconds),
+            "time_to_first_token_seconds": _rounded(self.time_to_first_token_seconds),
+            "inter_token_latency_seconds": _rounded(self.inter_token_latency_seconds),
+        }
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -1,7 +1,5 @@
 """The routes: each reads its request, calls what does the work, and shapes the reply."""
 
-import asyncio
-import time
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 from typing import Annotated
@@ -10,9 +8,8 @@ from fastapi import APIRouter, Depends, Header, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from skipserve.api.admission import Place
-from skipserve.api.answer import Tally
 from skipserve.api.auth import get_key_digest
-from skipserve.api.chat import Chat
+from skipserve.api.chat import ChatWriter, read_chat
 from skipserve.api.exchange import CHAT_PATH, Exchange, get_exchange
 from skipserve.api.serving import Serving, get_serving
 from skipserve.api.wire import (
@@ -28,6 +25,7 @@ from skipserve.api.wire import (
 )
 from skipserve.errors import UnavailableError
 
+POLICIES_PATH = "/v1/skip_policies"
 TheServing = Annotated[Serving, Depends(get_serving)]
 
 
@@ -64,28 +62,27 @@ async def chat_completions(
     x_skip_policy: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Answer a question about images, under the skip policy that the request names."""
-    tally, created = Tally(), int(time.time())
-    prepared = await asyncio.to_thread(
-        serving.converter.convert, form, x_skip_policy, key_digest, serving.num_cache_tokens
-    )
-    exchange.chat = Chat(serving, form, prepared, place, tally, created)
-    place.join_queue(prepared.request.num_prompt)
-    return await exchange.chat.respond(exchange.fail)
+    exchange.ask(key_digest)
+    exchange.wants_stream = bool(form.stream)
+    await serving.prepare(read_chat(form, x_skip_policy), exchange, place)
+    tells_usage = bool(form.stream_options and form.stream_options.include_usage)
+    writer = ChatWriter(exchange, exchange.arrived_at // 10**9, tells_usage)
+    return await serving.respond(exchange, place, writer)
 
 
 @router.get("/v1/models")
 async def list_models(serving: TheServing) -> ModelList:
     """List the served model, alone and with each skip policy: NAME@POLICY."""
-    converter, ready = serving.converter, serving.service.ready
-    names = {converter.model_name: converter.default_policy} | {
-        f"{converter.model_name}@{policy}": policy for policy in converter.policies.resolved
+    processor, ready = serving.processor, serving.service.ready
+    names = {processor.model_name: processor.terms.default_policy} | {
+        f"{processor.model_name}@{policy}": policy for policy in processor.policies.resolved
     }
     entries = (
         ModelEntry(
             id=name,
             created=serving.created,
-            root=converter.model_name,
-            max_model_len=converter.prompts.max_positions,
+            root=processor.model_name,
+            max_model_len=processor.prompts.max_positions,
             skip_policy=policy,
             weights_digest=ready.weights_digest if ready else None,
             dtype=ready.dtype if ready else None,
@@ -96,14 +93,14 @@ async def list_models(serving: TheServing) -> ModelList:
     return ModelList(data=tuple(entries))
 
 
-@router.get("/v1/skip_policies")
+@router.get(POLICIES_PATH)
 async def list_skip_policies(serving: TheServing) -> PolicyList:
     """List the named skip policies, resolved for the loaded model.
 
     `saved_ratio` is the share of the full model's FLOPs that is saved on one standard request with
     60 text tokens, one image and an answer of 10 tokens, nothing cached: `saved_for` names it.
     """
-    policies, saved_for = serving.converter.policies, serving.reporter.saved_for()
+    policies, saved_for = serving.processor.policies, serving.processor.reporter.saved_for()
     entries = (
         PolicyEntry(
             name=resolved.name,
@@ -112,7 +109,7 @@ async def list_skip_policies(serving: TheServing) -> PolicyList:
             digest=resolved.digest,
             layers=resolved.layers,
             scope=resolved.scope,
-            saved_ratio=serving.reporter.saved_ratio(resolved),
+            saved_ratio=serving.processor.reporter.saved_ratio(resolved),
             saved_for=saved_for,
             quality=policies.quality(resolved),
         )

@@ -5,18 +5,31 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry
+from pydantic import BaseModel
 from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
 
 from skipserve.api.admission import Admission, Place
-from skipserve.api.answer import AnswerText, Piece, Tally
-from skipserve.api.convert import Converter, Prepared
-from skipserve.api.report import Reporter, num_visual
+from skipserve.api.exchange import Exchange
+from skipserve.api.streaming import EventStream, StreamWriter
+from skipserve.asking.account import Account
+from skipserve.asking.answer import Piece, WholeAnswer
+from skipserve.asking.processor import QuestionProcessor
+from skipserve.asking.question import Prepared, Question
+from skipserve.asking.report import num_visual
 from skipserve.engine.reports import FinishReason, Stage, StepOutput
-from skipserve.engine.request import Request
 from skipserve.metrics.registry import ServerMetrics
 from skipserve.service.service import Service
+
+
+class AnswerWriter(StreamWriter, Protocol):
+    """Puts an answer into the form of a route, whole or as a stream."""
+
+    def reply(self, answer: WholeAnswer) -> BaseModel:
+        """Return the reply that is a whole answer."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +38,7 @@ class Serving:
 
     Attributes:
         service: the engine.
-        converter: forms to requests.
-        reporter: what replies say about the work.
+        processor: questions to requests.
         admission: who may come in.
         metrics: where requests are counted.
         registry: what `/metrics` shows.
@@ -35,53 +47,94 @@ class Serving:
     """
 
     service: Service
-    converter: Converter
-    reporter: Reporter
+    processor: QuestionProcessor
     admission: Admission
     metrics: ServerMetrics
     registry: CollectorRegistry
     keep_alive_seconds: float
     created: int = field(default_factory=lambda: int(time.time()))
 
-    @property
-    def num_cache_tokens(self) -> int | None:
-        """Positions that the engine's cache holds; None while it loads."""
-        return self.service.ready.num_cache_tokens if self.service.ready else None
+    async def prepare(self, question: Question, exchange: Exchange, place: Place) -> None:
+        """Make a question ready for the engine, and let it wait there.
 
-    async def answer(
-        self, prepared: Prepared, place: Place, tally: Tally
-    ) -> AsyncGenerator[Piece, None]:
+        Raises:
+            SkipserveError: any of those that a client can be told of, but for the engine's.
+        """
+        ready = self.service.ready
+        num_cache_tokens = ready.num_cache_tokens if ready else None
+        prepared = await asyncio.to_thread(
+            self.processor.prepare, question, exchange.key_digest, num_cache_tokens
+        )
+        exchange.start(prepared)
+        place.join_queue(prepared.request.num_prompt)
+
+    async def respond(self, exchange: Exchange, place: Place, writer: AnswerWriter) -> Response:
+        """Return the reply to a prepared question, or the stream that will be it.
+
+        Raises:
+            SkipserveError: the engine refused the request, failed or died; not for a stream.
+        """
+        headers = {"X-Skip-Policy": exchange.prepared.policy.name}
+        pieces = self._answer(exchange, place)
+        if exchange.wants_stream:
+            seconds = self.keep_alive_seconds
+            return EventStream(pieces, writer, headers, seconds, exchange.fail)
+        async with contextlib.aclosing(pieces):
+            answer = WholeAnswer.join([piece async for piece in pieces])
+        reply = writer.reply(answer).model_dump_json()
+        return Response(reply, 200, headers, media_type="application/json")
+
+    async def _answer(self, account: Account, place: Place) -> AsyncGenerator[Piece, None]:
         """Run a request and yield its answer; closing the generator cancels it.
 
         Args:
-            prepared: what to run.
-            place: left the queue with the first token.
-            tally: grows with each step.
+            account: of the question; grows with each step.
+            place: leaves the queue with the first token.
 
         Raises:
             SkipserveError: the engine refused the request, failed or died.
         """
-        text = AnswerText(self.converter.prompts.tokenizer, prepared.stops, prepared.has_logprobs)
+        prepared = account.prepared
+        text = self.processor.answer_text(prepared)
         self._record_start(prepared)
         try:
             async with contextlib.aclosing(self.service.stream(prepared.request)) as outputs:
                 async for output in outputs:
                     place.leave_queue()
-                    self._record(output, prepared.request, tally)
+                    self._count(output, account)
                     piece = text.push(output)
-                    tally.finish_reason = piece.finish_reason
+                    if piece.finish_reason is not None:
+                        self._finish(account, piece.finish_reason)
                     yield piece
                     if piece.finish_reason is not None:
                         break
         except (asyncio.CancelledError, GeneratorExit):
-            tally.finish_reason = tally.finish_reason or FinishReason.CANCELLED
+            account.finish_reason = account.finish_reason or FinishReason.CANCELLED
             raise
         finally:
-            tally.stage_seconds |= prepared.stage_seconds | {Stage.DETOKENIZE: text.seconds}
-            self.metrics.record_stage(Stage.DETOKENIZE, text.seconds)
-            self.metrics.record_request(
-                prepared.policy.name, tally.finish_reason, tally.duration_seconds
-            )
+            account.stage_seconds |= prepared.stage_seconds | {Stage.DETOKENIZE: text.seconds}
+            self._record_end(account)
+
+    def _count(self, output: StepOutput, account: Account) -> None:
+        last_token = account.last_token
+        account.take(output)
+        if output.token_id is None or account.last_token is None:
+            return
+        request, metrics = account.prepared.request, self.metrics
+        name = request.policy_name
+        if last_token is None:
+            metrics.record_first_token(name, account.last_token - account.asked)
+            metrics.record_prefix_use(name, request.num_prompt, output.num_cached_tokens)
+        else:
+            metrics.record_inter_token(name, account.last_token - last_token)
+
+    def _finish(self, account: Account, reason: FinishReason) -> None:
+        """Note why an answer is whole, and what it cost."""
+        account.finish_reason = reason
+        prepared = account.prepared
+        account.skip = self.processor.reporter.report(
+            prepared.request, prepared.policy, account.num_generated, account.num_cached
+        )
 
     def _record_start(self, prepared: Prepared) -> None:
         request, num_rows = prepared.request, num_visual(prepared.request)
@@ -91,17 +144,10 @@ class Serving:
         for stage, seconds in prepared.stage_seconds.items():
             self.metrics.record_stage(stage, seconds)
 
-    def _record(self, output: StepOutput, request: Request, tally: Tally) -> None:
-        last_token = tally.last_token
-        tally.add(output)
-        if output.token_id is None or tally.last_token is None:
-            return
-        name, metrics = request.policy_name, self.metrics
-        if last_token is None:
-            metrics.record_first_token(name, tally.last_token - tally.arrived)
-            metrics.record_prefix_use(name, request.num_prompt, output.num_cached_tokens)
-        else:
-            metrics.record_inter_token(name, tally.last_token - last_token)
+    def _record_end(self, account: Account) -> None:
+        name = account.prepared.policy.name
+        self.metrics.record_stage(Stage.DETOKENIZE, account.stage_seconds[Stage.DETOKENIZE])
+        self.metrics.record_request(name, account.finish_reason, account.elapsed_seconds)
 
 
 def get_serving(request: HttpRequest) -> Serving:

@@ -14,14 +14,13 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     Tag,
     model_serializer,
-    model_validator,
 )
 
-from skipserve_policies.schema import MIN_ITEMS, NotEmpty, Quality, SkipPolicy
+from skipserve.asking.answer import TokenLogprobs
+from skipserve.asking.messages import Form, Messages, Role, one_or_several
+from skipserve.asking.report import SavedFor, SkipReport
+from skipserve_policies.schema import Quality, SkipPolicy
 
-MAX_MESSAGES = 256
-MAX_PARTS = 256
-MAX_TEXT_LENGTH = 2**20
 MAX_STOPS = 4
 MAX_STOP_LENGTH = 256
 MAX_STOP_TOKENS = 64
@@ -50,7 +49,6 @@ Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Flag = Annotated[bool, Field(strict=True)]
 Count = Annotated[int, Field(strict=True, ge=1, le=_LARGEST_COUNT)]
 TokenId = Annotated[int, Field(strict=True, ge=0, le=_LARGEST_COUNT)]
-Text = Annotated[str, Field(max_length=MAX_TEXT_LENGTH)]
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH)]
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 Salt = Annotated[
@@ -61,96 +59,11 @@ Salt = Annotated[
 Stops = Annotated[tuple[Stop, ...], Field(max_length=MAX_STOPS)]
 
 
-def _one_or_several(value: object) -> str:
-    """Tell one text from a list, so that an error speaks of the form that was meant."""
-    return "several" if isinstance(value, list | tuple) else "one"
-
-
-class _Form(BaseModel):
-    """What a client sends: a field that is not known is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 class _Reply(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Role(StrEnum):
-    """Who speaks."""
-
-    SYSTEM = "system"
-    USER = "user"
-    ASSISTANT = "assistant"
-
-
-class TextContent(_Form):
-    """A piece of text; URLs in it are not looked at."""
-
-    type: Literal["text"]
-    text: Text
-
-
-class ImageUrl(_Form):
-    """Where an image is. `detail` changes nothing: the vision tower has one resolution."""
-
-    url: str = Field(
-        description="A data URI: data:image/png;base64,...",
-        examples=[
-            "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR42mP4z8AA"
-            "AAMBAQAY3Y2wAAAAAElFTkSuQmCC"
-        ],
-    )
-    detail: Literal["auto", "low", "high"] = "auto"
-
-
-class ImageContent(_Form):
-    """An image in a message."""
-
-    type: Literal["image_url"]
-    image_url: ImageUrl
-
-
-def _part_kind(value: object) -> str | None:
-    """Tell which part is meant, in words that are no field's name: those would stand in errors."""
-    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    return {"text": "a text", "image_url": "an image"}.get(str(kind))
-
-
-Content = Annotated[
-    Annotated[TextContent, Tag("a text")] | Annotated[ImageContent, Tag("an image")],
-    Discriminator(
-        _part_kind,
-        custom_error_type="part_type",
-        custom_error_message=(
-            'a part is {"type": "text", "text": ...} or '
-            '{"type": "image_url", "image_url": {"url": ...}}'
-        ),
-    ),
-]
-Parts = Annotated[
-    tuple[Content, ...], Field(max_length=MAX_PARTS, json_schema_extra=MIN_ITEMS), NotEmpty
-]
-
-
-class ChatMessage(_Form):
-    """One turn of a conversation; a field that is null counts as absent."""
-
-    role: Role
-    content: Annotated[
-        Annotated[Text, Tag("one")] | Annotated[Parts, Tag("several")],
-        Discriminator(_one_or_several),
-    ]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_nulls(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: field for key, field in value.items() if field is not None}
-        return value
-
-
-class StreamOptions(_Form):
+class StreamOptions(Form):
     """What a stream carries besides the answer."""
 
     include_usage: Flag = False
@@ -164,7 +77,7 @@ class ResponseFormatKind(StrEnum):
     JSON_SCHEMA = "json_schema"
 
 
-class ResponseFormat(_Form):
+class ResponseFormat(Form):
     """The shape of the answer; only free text works now."""
 
     type: ResponseFormatKind = ResponseFormatKind.TEXT
@@ -187,20 +100,18 @@ PolicyChoice = Annotated[
 ]
 
 
-class VllmArguments(_Form):
+class VllmArguments(Form):
     """vLLM's place for arguments that OpenAI's form does not have."""
 
     skip_policy: PolicyChoice | None = None
 
 
-class ChatForm(_Form):
+class ChatForm(Form):
     """The body of `POST /v1/chat/completions`."""
 
-    messages: Annotated[
-        tuple[ChatMessage, ...],
-        Field(max_length=MAX_MESSAGES, json_schema_extra=MIN_ITEMS),
-        NotEmpty,
-    ] = Field(examples=[[{"role": "user", "content": "How many red squares are there?"}]])
+    messages: Messages = Field(
+        examples=[[{"role": "user", "content": "How many red squares are there?"}]]
+    )
     model: Name | None = Field(
         default=None,
         description="The served model, or NAME@POLICY to name a skip policy with it.",
@@ -231,7 +142,7 @@ class ChatForm(_Form):
     stop: (
         Annotated[
             Annotated[Stop, Tag("one")] | Annotated[Stops, Tag("several")],
-            Discriminator(_one_or_several),
+            Discriminator(one_or_several),
         ]
         | None
     ) = None
@@ -272,36 +183,6 @@ class Usage(_Reply):
     prompt_tokens_details: TokenDetails
 
 
-class SavedFor(_Reply):
-    """The request that a saving is counted for, in the notation of `skipserve flops`."""
-
-    prompt: str = Field(
-        description="Tokens of text and of images in turn, text first.", examples=["35+576+25"]
-    )
-    cached_tokens: int = Field(
-        description="Leading prompt tokens that were computed before: neither count holds them."
-    )
-    generated_tokens: int = Field(description="Tokens of the answer, its end token too.")
-
-
-class SkipReport(_Reply):
-    """Which policy ran, and what it computed beside what the full model would have.
-
-    Both counts are of this request alone, without the prompt tokens that were cached. So the same
-    question asked again may save another share, and a list's `saved_ratio` is another request's.
-    """
-
-    policy: str
-    digest: str
-    layers: dict[str, tuple[int, ...]]
-    planned_flops: int = Field(description="What this request costs under the policy.")
-    full_flops: int = Field(
-        description="What the same request costs under the full model, with the same tokens cached."
-    )
-    saved_ratio: float = Field(description="1 - planned_flops / full_flops.")
-    saved_for: SavedFor
-
-
 class RequestMetrics(_Reply):
     """How long a request took; `inter_token_latency_seconds` is the mean, null for one token."""
 
@@ -310,20 +191,6 @@ class RequestMetrics(_Reply):
     inter_token_latency_seconds: float | None
     duration_seconds: float
     skip: SkipReport
-
-
-class TopLogprob(_Reply):
-    """A token that could have come, with the model's own log-probability."""
-
-    token: str
-    logprob: float
-    bytes: tuple[int, ...]
-
-
-class TokenLogprobs(TopLogprob):
-    """A token of the answer and its alternatives."""
-
-    top_logprobs: tuple[TopLogprob, ...]
 
 
 class ChoiceLogprobs(_Reply):

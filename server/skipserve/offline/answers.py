@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from skipserve.api.answer import AnswerText, Piece, Tally
-from skipserve.api.convert import Prepared
-from skipserve.api.report import Reporter
-from skipserve.api.wire import SkipReport, TokenLogprobs
+from skipserve.asking.account import Account
+from skipserve.asking.answer import Piece, TokenLogprobs, WholeAnswer
+from skipserve.asking.processor import QuestionProcessor
+from skipserve.asking.question import Prepared
+from skipserve.asking.report import SkipReport
 from skipserve.engine.reports import FinishReason, StepOutput
-from skipserve.prompt.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,14 @@ class GrowingAnswer:
 
     Args:
         prepared: what was asked.
-        tokenizer: the model's.
+        processor: what it was prepared with.
     """
 
-    def __init__(self, prepared: Prepared, tokenizer: Tokenizer) -> None:
+    def __init__(self, prepared: Prepared, processor: QuestionProcessor) -> None:
         self._prepared = prepared
-        self._text = AnswerText(tokenizer, prepared.stops, prepared.has_logprobs)
-        self._tally = Tally()
+        self._reporter = processor.reporter
+        self._text = processor.answer_text(prepared)
+        self._account = Account()
         self._token_ids: list[int] = []
         self._pieces: list[Piece] = []
 
@@ -55,23 +56,21 @@ class GrowingAnswer:
 
     def push(self, output: StepOutput) -> None:
         """Take a step."""
-        self._tally.add(output)
+        self._account.take(output)
         if output.token_id is not None:
             self._token_ids.append(output.token_id)
         self._pieces.append(self._text.push(output))
 
-    def finish(self, reporter: Reporter) -> Answer:
+    def finish(self) -> Answer:
         """Return the answer, which must be over."""
-        finish_reason = self._pieces[-1].finish_reason
-        assert finish_reason is not None
+        answer, account = WholeAnswer.join(self._pieces), self._account
         request, policy = self._prepared.request, self._prepared.policy
-        logprobs = tuple(token for piece in self._pieces for token in piece.logprobs)
         return Answer(
-            text="".join(piece.text for piece in self._pieces),
-            finish_reason=finish_reason,
+            text=answer.text,
+            finish_reason=answer.finish_reason,
             token_ids=tuple(self._token_ids),
-            logprobs=logprobs if self._prepared.has_logprobs else None,
+            logprobs=answer.logprobs if self._prepared.has_logprobs else None,
             num_prompt_tokens=request.num_prompt,
-            num_cached_tokens=self._tally.num_cached,
-            skip=reporter.metrics(request, policy, self._tally).skip,
+            num_cached_tokens=account.num_cached,
+            skip=self._reporter.report(request, policy, account.num_generated, account.num_cached),
         )

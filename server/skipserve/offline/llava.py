@@ -5,25 +5,23 @@ import logging
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Unpack
 
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress
 
-from skipserve.api.convert import Prepared
-from skipserve.api.policies import PolicyRegistry
-from skipserve.api.report import Reporter
-from skipserve.checkpoint_notes import checkpoint_notes
+from skipserve.asking.processor import QuestionProcessor
+from skipserve.asking.question import Prepared, Question
+from skipserve.asking.terms import ImageLimits, Terms
 from skipserve.engine.engine import Engine, StepResult
 from skipserve.engine.limits import EngineLimits, EngineSpec
 from skipserve.engine.loading import load
 from skipserve.engine.reports import Failed, FailureKind, StepOutput
-from skipserve.engine.request import Image, Request
+from skipserve.engine.request import Image
 from skipserve.errors import EngineError, InvalidRequestError, SkipserveError
-from skipserve.media.preprocess import Preprocessor
-from skipserve.model.config import ModelConfig, ModelFilesError
+from skipserve.media.decode import PixelLimits
+from skipserve.model.config import ModelFilesError
 from skipserve.model_folder import DEMO, StartError, model_folder
 from skipserve.offline.answers import Answer, GrowingAnswer
 from skipserve.offline.arguments import (
@@ -44,14 +42,7 @@ from skipserve.offline.questions import (
     read_image,
     read_question,
 )
-from skipserve.offline.sampling import (
-    Sampling,
-    checked_sampling,
-    sampling_params,
-    stop_strings,
-    stop_tokens,
-)
-from skipserve.prompt.processor import PromptProcessor
+from skipserve.offline.sampling import Sampling, checked_sampling, generation_of
 from skipserve.prompt.tokenizer_files import TokenizerFilesError
 from skipserve_policies.faults import faults_of
 from skipserve_policies.resolve import PolicyError, ResolvedPolicy
@@ -115,22 +106,16 @@ class LLaVA:
             checked_threads(num_threads),
             checked_limits(limits),
         )
-        self._max_image_pixels = checked_count("max_image_pixels", max_image_pixels)
+        max_pixels = checked_count("max_image_pixels", max_image_pixels)
+        images = ImageLimits(PixelLimits(max_pixels, max_pixels))
+        terms = Terms("the attribute policies", images, policies=file)
         try:
-            config = ModelConfig.from_folder(folder)
-            sizes = config.sizes
-            self._registry = PolicyRegistry.from_file(
-                file, sizes.decoder.num_layers, listing="the attribute policies"
-            )
-            self._prompts = PromptProcessor.from_folder(folder, config)
-            self._preprocessor = Preprocessor.from_config(config, max_image_pixels)
+            self._processor = QuestionProcessor.from_folder(folder, folder.name, terms)
             self._engine = _load_engine(spec)
-            notes = checkpoint_notes(folder, config)
         except (ModelFilesError, TokenizerFilesError, PolicyError) as error:
             raise StartError(str(error)) from error
-        for note in notes:
+        for note in self._processor.notes:
             logger.warning(note)
-        self._reporter = Reporter(sizes)
         self._turn = threading.Lock()
         # Never one twice: what is left of a call that failed is not taken for the next one's.
         self._ids = map("question-{}".format, itertools.count())
@@ -138,7 +123,7 @@ class LLaVA:
     @property
     def policies(self) -> list[str]:
         """The names of the skip policies that fit the model."""
-        return list(self._registry.resolved)
+        return list(self._processor.policies.resolved)
 
     def generate(
         self,
@@ -210,9 +195,9 @@ class LLaVA:
 
     def _find_policy(self, choice: PolicyChoice) -> ResolvedPolicy:
         if isinstance(choice, str):
-            return self._registry.find(choice)
+            return self._processor.policies.find(choice)
         try:
-            return self._registry.resolve_inline(SkipPolicy.model_validate(choice))
+            return self._processor.policies.resolve_inline(SkipPolicy.model_validate(choice))
         except ValidationError as error:
             fault = faults_of(error, SkipPolicy, choice)[0]
             told = fault if fault.place else f"this is of type {type(choice).__name__}"
@@ -229,33 +214,24 @@ class LLaVA:
         """Return a question as the engine takes it; `images` gathers pictures by their digest."""
         with naming(f"questions[{index}]"):
             conversation = read_question(question)
-            pictures = tuple(self._fit(source, images) for source in conversation.images)
-            num_rows = [picture.num_rows for picture in pictures]
-            prompt = self._prompts.encode_chat(conversation.messages, num_rows)
-            room = min(self._prompts.max_positions, self._engine.num_cache_tokens)
-            stops = stop_strings(sampling)
-            params = sampling_params(sampling, index, room - len(prompt.prompt_ids))
-            ends = self._prompts.stop_token_ids(stops, stop_tokens(sampling))
-            request = Request(
+            asked = Question(
                 id=next(self._ids),
-                prompt_ids=prompt.prompt_ids,
-                token_classes=prompt.token_classes,
-                images=pictures,
-                sampling=replace(params, stop_token_ids=ends),
-                policy_name=policy.name,
-                plan=policy.plan,
+                messages=conversation.messages,
+                images=tuple(self._fit(source, images) for source in conversation.images),
+                generation=generation_of(sampling, index),
+                policy=policy,
             )
-            return Prepared(request, policy, stops)
+            return self._processor.prepare(asked, None, self._engine.num_cache_tokens)
 
     def _fit(self, source: ImageSource, images: dict[bytes, Image]) -> Image:
         with naming(describe_image(source)):
-            picture = read_image(source, self._max_image_pixels)
-            image = self._preprocessor.fit(picture, "images")
+            max_pixels = self._processor.terms.images.pixels.image_pixels
+            picture = read_image(source, max_pixels)
+            image = self._processor.preprocessor.fit(picture, "images")
         return images.setdefault(image.digest, image)
 
     def _answer(self, prepared: Sequence[Prepared], shows_progress: bool) -> list[Answer]:
-        tokenizer = self._prompts.tokenizer
-        answers = {each.request.id: GrowingAnswer(each, tokenizer) for each in prepared}
+        answers = {each.request.id: GrowingAnswer(each, self._processor) for each in prepared}
         try:
             for index, each in enumerate(prepared):
                 with naming(f"questions[{index}]"):
@@ -267,7 +243,7 @@ class LLaVA:
             for request_id in answers:
                 self._engine.cancel(request_id)
             raise
-        return [answer.finish(self._reporter) for answer in answers.values()]
+        return [answer.finish() for answer in answers.values()]
 
     def _run(self, answers: Mapping[str, GrowingAnswer], shows_progress: bool) -> None:
         with Progress(console=Console(stderr=True), disable=not shows_progress) as bar:

@@ -11,8 +11,7 @@ from typing import Any
 from PIL.Image import Image as Picture
 from pydantic import ValidationError
 
-from skipserve.api.convert import messages_of
-from skipserve.api.wire import ChatForm, TextContent
+from skipserve.asking.messages import Form, Messages, image_uris, template_messages
 from skipserve.errors import InvalidRequestError, SkipserveError, UnusableImageError
 from skipserve.media.data_uri import EncodedImage, decode_data_uri
 from skipserve.media.decode import PixelLimits, as_shown, decode_images
@@ -46,6 +45,10 @@ class Question:
 
 Turn = Mapping[str, Any]
 AnyQuestion = str | tuple[ImageSource | Sequence[ImageSource], str] | Question | Sequence[Turn]
+
+
+class _Turns(Form):
+    messages: Messages
 
 
 @dataclass(frozen=True)
@@ -165,20 +168,14 @@ def _read_turns(turns: Sequence[object]) -> Conversation:
         )
     given = {"messages": [dict(turn) for turn in turns]}  # type: ignore[call-overload]
     try:
-        form = ChatForm.model_validate(given)
+        messages = _Turns.model_validate(given).messages
     except ValidationError as error:
-        fault = faults_of(error, ChatForm, given)[0]
+        fault = faults_of(error, _Turns, given)[0]
         place = ".".join(map(str, fault.place[1:]))
         told = f"message {place}: {fault.message}" if place else f"here {fault.message}"
         raise InvalidRequestError(f"{_FORMS}; {told}") from error
-    images = tuple(
-        part.image_url.url
-        for message in form.messages
-        if not isinstance(message.content, str)
-        for part in message.content
-        if not isinstance(part, TextContent)
-    )
-    return Conversation(tuple(messages_of(form)), images)
+    urls = tuple(image.url for image in image_uris(messages))
+    return Conversation(template_messages(messages), urls)
 
 
 def read_image(source: ImageSource, max_pixels: int) -> Picture:

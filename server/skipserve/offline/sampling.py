@@ -1,11 +1,11 @@
-"""How answers are sampled: the keywords of `LLaVA.generate`, and what the engine makes of them."""
+"""How answers are sampled: the keywords of `LLaVA.generate`, and what they ask for."""
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any, TypedDict, get_args, get_type_hints
 
-from skipserve.engine.request import SamplingParams
+from skipserve.asking.question import Generation
 from skipserve.errors import InvalidRequestError
 
 _MAX_TOKENS = 128
@@ -83,36 +83,34 @@ def _checked(name: str, value: Any, kind: Any) -> Any:
     return value
 
 
-def sampling_params(sampling: Sampling, index: int, num_left: int) -> SamplingParams:
-    """Return how the answer to one question is sampled; the engine checks the values.
+def generation_of(sampling: Sampling, index: int) -> Generation:
+    """Return how the answer to one question is generated; the engine checks the numbers.
 
     Args:
         sampling: what holds for all questions.
         index: which question it is.
-        num_left: tokens that its prompt leaves room for.
 
     Raises:
-        InvalidRequestError: alternatives are asked for without log-probabilities.
+        InvalidRequestError: alternatives are asked for without log-probabilities, or a stop is
+            none.
     """
-    num_wanted = max(1, min(_MAX_TOKENS, num_left))
-    fields: dict[str, Any] = {"max_tokens": num_wanted, "temperature": 0.0}
+    fields: dict[str, Any] = {"temperature": 0.0}
     fields |= sampling
     fields["seed"] = _wrap(fields.get("seed", 0) + index)
-    for name in ("stop", "stop_token_ids"):
-        fields.pop(name, None)
+    fields["stops"] = _stop_strings(fields.pop("stop", ()))
+    fields["stop_token_ids"] = _stop_tokens(fields.pop("stop_token_ids", ()))
     has_logprobs, num_top = fields.pop("logprobs", False), fields.pop("top_logprobs", None)
     if num_top is not None and not has_logprobs:
         raise InvalidRequestError("top_logprobs needs logprobs=True", param="top_logprobs")
-    return SamplingParams(num_top_logprobs=(num_top or 0) if has_logprobs else None, **fields)
+    return Generation(
+        open_tokens=_MAX_TOKENS,
+        max_tokens_param=None,
+        num_top_logprobs=(num_top or 0) if has_logprobs else None,
+        **fields,
+    )
 
 
-def stop_strings(sampling: Sampling) -> tuple[str, ...]:
-    """Return the strings that end an answer.
-
-    Raises:
-        InvalidRequestError: one is empty, or no text.
-    """
-    stop = sampling.get("stop", ())
+def _stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
     if not all(isinstance(each, str) and each for each in stops):
         raise InvalidRequestError(
@@ -121,13 +119,8 @@ def stop_strings(sampling: Sampling) -> tuple[str, ...]:
     return stops
 
 
-def stop_tokens(sampling: Sampling) -> tuple[int, ...]:
-    """Return the tokens that end an answer.
-
-    Raises:
-        InvalidRequestError: one is no integer.
-    """
-    token_ids = tuple(sampling.get("stop_token_ids", ()))
+def _stop_tokens(given: Sequence[int]) -> tuple[int, ...]:
+    token_ids = tuple(given)
     if not all(isinstance(it, Integral) and not isinstance(it, bool) for it in token_ids):
         raise InvalidRequestError(
             f"stop_token_ids is {token_ids!r}; it must hold token ids", param="stop_token_ids"

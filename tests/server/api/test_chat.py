@@ -1,10 +1,12 @@
-"""Tests of chat completions, against a whole server."""
+"""Tests of chat completions, against a whole server, and of their form alone."""
 
 import json
+import math
 import socket
 import subprocess
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -12,7 +14,12 @@ import pytest
 import scarce_engine
 from live_server import LiveServer
 from pictures import question
+from pydantic import ValidationError
 
+from skipserve.api.chat import read_chat
+from skipserve.api.wire import ChatForm
+from skipserve.asking.question import Question
+from skipserve.errors import InvalidRequestError
 from skipserve.prompt.processor import PromptProcessor
 from skipserve.settings import Settings
 from skipserve_policies import flops
@@ -72,8 +79,8 @@ def test_the_skip_report_is_the_formula(
     reply = client.post(CHAT, json=alone(body))
     assert reply.headers["x-skip-policy"] == SKIPPING
     report, usage = reply.json()["metrics"]["skip"], reply.json()["usage"]
-    sizes = live.built.serving.reporter.sizes
-    policy = live.built.serving.converter.policies.find(SKIPPING)
+    sizes = live.built.serving.processor.reporter.sizes
+    policy = live.built.serving.processor.policies.find(SKIPPING)
     visual = usage["prompt_tokens_details"]["multimodal_tokens"]
     # Where the image stands among the text changes no count of full rows, so any place will do
     # for a policy that treats both alike.
@@ -102,8 +109,8 @@ def test_a_saving_is_counted_for_what_was_not_cached(
     client: httpx.Client, live: LiveServer, picture_url: str
 ) -> None:
     body = alone(question("What?", picture_url, temperature=0, max_tokens=5, skip_policy=SKIPPING))
-    reporter = live.built.serving.reporter
-    policy = live.built.serving.converter.policies.find(SKIPPING)
+    reporter = live.built.serving.processor.reporter
+    policy = live.built.serving.processor.policies.find(SKIPPING)
     reports = [client.post(CHAT, json=body).json()["metrics"]["skip"] for _ in range(2)]
     assert [report["saved_for"]["cached_tokens"] for report in reports] == [0, 32]
     assert reports[0]["saved_ratio"] != reports[1]["saved_ratio"]
@@ -366,3 +373,66 @@ def test_a_client_that_leaves_frees_the_engine(live: LiveServer, wants_stream: b
             client.get("/health")
         assert live.built.serving.service.num_waiting == 0
         assert ask(client, question("Still there?"))["object"] == "chat.completion"
+
+
+def asked(**fields: Any) -> Question:
+    return read_chat(ChatForm.model_validate(question("Hi", **fields)))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"cache_salt": salt} for salt in ("", "a b", "a\n", "\u00e9", "\x7f", "x" * 129, 7)),
+        *({"timeout_seconds": seconds} for seconds in (0, -1, math.inf, math.nan, "5", True)),
+    ],
+)
+def test_salts_and_times_that_are_none(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(fields))):
+        ChatForm.model_validate(question("Hi", **fields))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("n", 2),
+        ("presence_penalty", 0.5),
+        ("frequency_penalty", -0.5),
+        ("repetition_penalty", 1.1),
+        ("logit_bias", {"5": 1.0}),
+        ("response_format", {"type": "json_object"}),
+        ("response_format", {"type": "json_schema", "json_schema": {}}),
+    ],
+)
+def test_fields_that_do_not_work_yet_are_named(field: str, value: object) -> None:
+    with pytest.raises(InvalidRequestError, match=field) as caught:
+        asked(**{field: value})
+    assert caught.value.param == field
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"n": 1, "top_k": 0, "min_p": 0, "presence_penalty": 0, "frequency_penalty": 0.0},
+        {"top_k": -1, "repetition_penalty": 1.0, "logit_bias": {}, "stop": []},
+        {"response_format": {"type": "text"}, "logprobs": False, "stream": False},
+    ],
+)
+def test_values_that_change_nothing_are_taken(fields: dict[str, Any]) -> None:
+    assert replace(asked(**fields), id="") == replace(asked(), id="")
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+    ],
+)
+def test_fields_that_need_another(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        asked(**fields)
+    assert caught.value.param == param

@@ -8,13 +8,16 @@ import pytest
 from starlette.types import Message
 
 from skipserve.api.streaming import EventStream
+from skipserve.asking.answer import Piece
 from skipserve.errors import EngineError, SkipserveError
 
 pytestmark = pytest.mark.fast
 
+OPENING = 'data: "begin"\n\n'
+
 
 class Source:
-    """Yields some events, then ends in one of several ways."""
+    """Yields some pieces, then ends in one of several ways."""
 
     def __init__(
         self,
@@ -27,16 +30,28 @@ class Source:
         self._stays = stays
         self.is_closed = False
 
-    async def run(self) -> AsyncGenerator[str, None]:
+    async def run(self) -> AsyncGenerator[Piece, None]:
         try:
             for event in self._events:
-                yield event
+                yield Piece(event, (), None)
             while self._stays():
                 await asyncio.sleep(0)
             if self._error is not None:
                 raise self._error
         finally:
             self.is_closed = True
+
+
+class Plain:
+    """Writes a piece as its text: nothing for an empty one; a broken one cannot be written."""
+
+    def opening(self) -> tuple[str, ...]:
+        return ('"begin"',)
+
+    def chunks(self, piece: Piece) -> tuple[str, ...]:
+        if piece.text == "broken":
+            raise ZeroDivisionError
+        return (piece.text,) if piece.text else ()
 
 
 def send_all(
@@ -57,7 +72,7 @@ def send_all(
         raise NotImplementedError
 
     async def run() -> None:
-        stream = EventStream(source.run(), {"X-Skip-Policy": "full"}, 0.01, on_error)
+        stream = EventStream(source.run(), Plain(), {"X-Skip-Policy": "full"}, 0.01, on_error)
         await stream({"type": "http"}, receive, send)
 
     asyncio.run(run())
@@ -65,11 +80,14 @@ def send_all(
 
 
 def text_of(sent: list[Message]) -> str:
-    return b"".join(message.get("body", b"") for message in sent).decode()
+    """Return what was sent behind the opening."""
+    text = b"".join(message.get("body", b"") for message in sent).decode()
+    assert text.startswith(OPENING)
+    return text.removeprefix(OPENING)
 
 
 def test_events_and_their_end() -> None:
-    source = Source('{"a": 1}', '{"b": 2}')
+    source = Source('{"a": 1}', "", '{"b": 2}')
     sent = send_all(source)
     assert text_of(sent) == 'data: {"a": 1}\n\ndata: {"b": 2}\n\ndata: [DONE]\n\n'
     headers = dict(sent[0]["headers"])
@@ -107,6 +125,14 @@ def test_s13_an_unforeseen_error_tells_nothing() -> None:
     assert text.endswith("data: [DONE]\n\n")
 
 
+def test_nothing_follows_what_could_not_be_written() -> None:
+    source = Source("{}", "broken", "{}")
+    first, error, done, _ = text_of(send_all(source)).split("\n\n")
+    assert (first, done) == ("data: {}", "data: [DONE]")
+    assert '"code":500' in error
+    assert source.is_closed
+
+
 def test_the_source_is_closed_when_the_connection_breaks() -> None:
     source = Source("{}", "{}", "{}")
     with pytest.raises(ConnectionResetError):
@@ -116,7 +142,7 @@ def test_the_source_is_closed_when_the_connection_breaks() -> None:
 
 def test_signs_of_life_while_nothing_happens() -> None:
     sent: list[Message] = []
-    source = Source("{}", stays=lambda: len(sent) < 4)
+    source = Source("{}", stays=lambda: len(sent) < 5)
     send_all(source, sent=sent)
     assert text_of(sent).startswith("data: {}\n\n: keep-alive\n\n: keep-alive\n\n")
     assert source.is_closed

@@ -5,26 +5,27 @@ from typing import Any
 import numpy as np
 import pytest
 
-from skipserve.engine.request import SamplingParams
+from skipserve.asking.length import answer_length
+from skipserve.asking.question import Generation
 from skipserve.errors import InvalidRequestError
-from skipserve.offline.sampling import (
-    Sampling,
-    checked_sampling,
-    sampling_params,
-    stop_strings,
-    stop_tokens,
-)
+from skipserve.offline.sampling import Sampling, checked_sampling, generation_of
 
 pytestmark = pytest.mark.fast
 
 
-def params(index: int = 0, num_left: int = 1000, **sampling: Any) -> SamplingParams:
+def generation(index: int = 0, **sampling: Any) -> Generation:
     given: Any = sampling
-    return sampling_params(given, index, num_left)
+    return generation_of(given, index)
+
+
+def max_tokens(num_left: int, **sampling: Any) -> int:
+    """Return how long an answer may be where a context of 1000 has so many tokens left."""
+    return answer_length(generation(**sampling), 1000 - num_left, 1000)
 
 
 def test_without_keywords_it_is_greedy() -> None:
-    assert params() == SamplingParams(max_tokens=128, temperature=0.0)
+    assert (generation().temperature, generation().seed, generation().max_tokens) == (0, 0, None)
+    assert max_tokens(num_left=1000) == 128
 
 
 def test_every_keyword_arrives() -> None:
@@ -36,30 +37,31 @@ def test_every_keyword_arrives() -> None:
         "min_p": 0.1,
         "seed": 3,
     }
-    assert params(**given) == SamplingParams(**given)
+    found = generation(**given)
+    assert {name: getattr(found, name) for name in given} == given
     every = Sampling.__annotations__.keys() - given.keys()
     assert every == {"stop", "stop_token_ids", "logprobs", "top_logprobs"}
 
 
 def test_the_default_length_fits_the_context() -> None:
-    assert params(num_left=20).max_tokens == 20
-    assert params(num_left=-1).max_tokens == 1
+    assert max_tokens(num_left=20) == 20
+    assert max_tokens(num_left=-1) == 1
     # What was asked for is not cut short in silence: the engine refuses it.
-    assert params(num_left=20, max_tokens=30).max_tokens == 30
+    assert max_tokens(num_left=20, max_tokens=30) == 30
 
 
 def test_each_question_has_a_seed_of_its_own() -> None:
-    assert [params(index, seed=5).seed for index in range(3)] == [5, 6, 7]
-    assert params(index=1, seed=2**63 - 1).seed == -(2**63)
+    assert [generation(index, seed=5).seed for index in range(3)] == [5, 6, 7]
+    assert generation(index=1, seed=2**63 - 1).seed == -(2**63)
 
 
 def test_log_probabilities() -> None:
-    assert params().num_top_logprobs is None
-    assert params(logprobs=False).num_top_logprobs is None
-    assert params(logprobs=True).num_top_logprobs == 0
-    assert params(logprobs=True, top_logprobs=4).num_top_logprobs == 4
+    assert generation().num_top_logprobs is None
+    assert generation(logprobs=False).num_top_logprobs is None
+    assert generation(logprobs=True).num_top_logprobs == 0
+    assert generation(logprobs=True, top_logprobs=4).num_top_logprobs == 4
     with pytest.raises(InvalidRequestError, match="needs logprobs=True"):
-        params(top_logprobs=4)
+        generation(top_logprobs=4)
 
 
 def test_a_misspelt_keyword() -> None:
@@ -101,20 +103,19 @@ def test_numbers_may_be_numpys() -> None:
 
 
 def test_stop_strings() -> None:
-    assert stop_strings({}) == ()
-    assert stop_strings({"stop": "."}) == (".",)
-    assert stop_strings({"stop": [".", "no"]}) == (".", "no")
+    assert generation().stops == ()
+    assert generation(stop=".").stops == (".",)
+    assert generation(stop=[".", "no"]).stops == (".", "no")
 
 
 @pytest.mark.parametrize("stop", ["", [""], [".", ""], [7]])
 def test_what_is_no_stop_string(stop: Any) -> None:
     with pytest.raises(InvalidRequestError, match="stop is "):
-        stop_strings({"stop": stop})
+        generation(stop=stop)
 
 
 def test_tokens_that_end_an_answer() -> None:
-    given: Any = {"stop_token_ids": [np.int64(2), 3]}
-    found = stop_tokens(given)
+    found = generation(stop_token_ids=[np.int64(2), 3]).stop_token_ids
     assert found == (2, 3)
     assert {type(token_id) for token_id in found} == {int}
 
@@ -122,4 +123,4 @@ def test_tokens_that_end_an_answer() -> None:
 @pytest.mark.parametrize("token_ids", ["ab", [True], [2.0], [None]])
 def test_what_is_no_token(token_ids: Any) -> None:
     with pytest.raises(InvalidRequestError, match="it must hold token ids"):
-        stop_tokens({"stop_token_ids": token_ids})
+        generation(stop_token_ids=token_ids)

@@ -15,7 +15,7 @@ ROOT = Path(str(skipserve.__file__)).parent
 SOURCES = sorted(ROOT.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in SOURCES}
 # The rooms that see what a client sent.
-HOSTILE = ("api", "media", "prompt")
+HOSTILE = ("api", "asking", "media", "prompt")
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -65,7 +65,8 @@ def test_s05_s56_nothing_fetches(path: Path) -> None:
     [
         *("media/data_uri.py", "media/decode.py", "media/preprocess.py", "settings.py"),
         *("prompt/processor.py", "prompt/tokenizer.py", "prompt/template.py"),
-        *("api/auth.py", "api/body.py", "api/convert.py", "api/errors.py", "api/wire.py"),
+        *("api/auth.py", "api/body.py", "api/chat.py", "api/errors.py", "api/wire.py"),
+        *("asking/length.py", "asking/messages.py", "asking/policies.py", "asking/processor.py"),
         "engine/checks.py",
     ],
 )

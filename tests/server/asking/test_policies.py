@@ -2,12 +2,14 @@
 
 import pytest
 
-from skipserve.api.policies import PolicyRegistry
+from skipserve.asking.policies import PolicyRegistry
 from skipserve.errors import NotFoundError, PolicyFitError
 from skipserve_policies.catalog import load_catalog
 from skipserve_policies.schema import SkipPolicy
 
 pytestmark = pytest.mark.fast
+
+LISTING = "the page of all policies"
 
 
 def inline(layer: int) -> SkipPolicy:
@@ -16,30 +18,31 @@ def inline(layer: int) -> SkipPolicy:
 
 def test_the_catalog_fits_32_layers() -> None:
     catalog = load_catalog()
-    policies = PolicyRegistry(catalog, 32)
+    policies = PolicyRegistry(catalog, 32, LISTING)
     assert list(policies.resolved) == list(catalog)
     assert not policies.misfits
     assert policies.find("full").layers == {}
 
 
 def test_what_does_not_fit_is_told_apart_from_what_is_not_there() -> None:
-    policies = PolicyRegistry(load_catalog(), 4)
+    policies = PolicyRegistry(load_catalog(), 4, LISTING)
     assert "full" in policies.resolved
     with pytest.raises(PolicyFitError, match="for models with 32 layers alone") as misfit:
         policies.find("shortv-7b")
     with pytest.raises(NotFoundError) as missing:
         policies.find("exit-after-25")
     assert {misfit.value.param, missing.value.param} == {"skip_policy"}
+    assert missing.value.message.endswith(f"; {LISTING} lists them all")
 
 
 def test_a_long_name_is_not_repeated_in_full() -> None:
     with pytest.raises(NotFoundError) as caught:
-        PolicyRegistry(load_catalog(), 32).find("x" * 100_000)
+        PolicyRegistry(load_catalog(), 32, LISTING).find("x" * 100_000)
     assert len(caught.value.message) < 500
 
 
 def test_inline_policies_are_remembered_up_to_a_bound() -> None:
-    policies = PolicyRegistry({}, 4)
+    policies = PolicyRegistry({}, 4, LISTING)
     variants = [SkipPolicy(description=str(index)) for index in range(300)]
     first = policies.resolve_inline(variants[0])
     assert policies.resolve_inline(SkipPolicy(description="0")) is first
@@ -49,7 +52,7 @@ def test_inline_policies_are_remembered_up_to_a_bound() -> None:
 
 
 def test_inline_policies_share_nothing_but_the_name() -> None:
-    policies = PolicyRegistry({}, 32)
+    policies = PolicyRegistry({}, 32, LISTING)
     first, second = policies.resolve_inline(inline(1)), policies.resolve_inline(inline(2))
     assert (first.name, second.name) == ("inline", "inline")
     assert first.digest != second.digest

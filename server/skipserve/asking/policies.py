@@ -9,8 +9,6 @@ from skipserve_policies.catalog import INLINE_NAME, load_added, load_catalog, ne
 from skipserve_policies.resolve import PolicyError, PolicyMisfitError, ResolvedPolicy, resolve
 from skipserve_policies.schema import Quality, SkipPolicy
 
-# Where requests find all names.
-ROUTE = "/v1/skip_policies"
 _MAX_INLINE = 256
 _MAX_ECHO = 100
 
@@ -21,16 +19,16 @@ class PolicyRegistry:
     Args:
         catalog: what is named; a policy that does not fit is kept with the reason.
         num_layers: the depth of the loaded model.
-        measured: quality that was measured on the loaded model, by the digest of what ran.
         listing: where whoever asks finds all names.
+        measured: quality that was measured on the loaded model, by the digest of what ran.
     """
 
     def __init__(
         self,
         catalog: Mapping[str, SkipPolicy],
         num_layers: int,
+        listing: str,
         measured: Mapping[str, tuple[Quality, ...]] | None = None,
-        listing: str = ROUTE,
     ) -> None:
         self._measured = measured or {}
         self._listing = listing
@@ -51,9 +49,9 @@ class PolicyRegistry:
         cls,
         path: Path | None,
         num_layers: int,
+        listing: str,
         measured: Mapping[str, tuple[Quality, ...]] | None = None,
         *,
-        listing: str = ROUTE,
         keeps_misfits: bool = False,
     ) -> "PolicyRegistry":
         """Return the policies that ship, and those that an operator's file adds.
@@ -61,8 +59,8 @@ class PolicyRegistry:
         Args:
             path: the file, where there is one.
             num_layers: the depth of the loaded model.
-            measured: as above.
             listing: as above.
+            measured: as above.
             keeps_misfits: whether a policy of the file may name layers that the model lacks.
 
         Raises:
@@ -71,7 +69,7 @@ class PolicyRegistry:
         """
         shipped = load_catalog()
         added = {} if path is None else load_added(path, shipped)
-        registry = cls(shipped | added, num_layers, measured, listing)
+        registry = cls(shipped | added, num_layers, listing, measured)
         misfits = {name: registry.misfits[name] for name in added if name in registry.misfits}
         are_misfits = all(isinstance(error, PolicyMisfitError) for error in misfits.values())
         if misfits and not (are_misfits and keeps_misfits):

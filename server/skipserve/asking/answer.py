@@ -1,19 +1,37 @@
-"""Steps of the engine to pieces of the answer's text, with log-probabilities, and their tally."""
+"""Steps of the engine to pieces of the answer's text, with log-probabilities."""
 
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Self
 
-from skipserve.api.wire import SkipReport, TokenLogprobs, TopLogprob
-from skipserve.engine.reports import FinishReason, Stage, StepOutput
+from pydantic import BaseModel, ConfigDict
+
+from skipserve.engine.reports import FinishReason, StepOutput
 from skipserve.prompt.detokenize import Detokenizer, StopScanner
 from skipserve.prompt.tokenizer import Tokenizer
 
 
+class TopLogprob(BaseModel):
+    """A token that could have come, with the model's own log-probability."""
+
+    model_config = ConfigDict(frozen=True)
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...]
+
+
+class TokenLogprobs(TopLogprob):
+    """A token of the answer and its alternatives."""
+
+    top_logprobs: tuple[TopLogprob, ...]
+
+
 @dataclass(frozen=True)
 class Piece:
-    """What a client is shown next.
+    """What is shown next of an answer.
 
     Attributes:
         text: goes on where the last piece ended; may be empty.
@@ -24,6 +42,24 @@ class Piece:
     text: str
     logprobs: tuple[TokenLogprobs, ...]
     finish_reason: FinishReason | None
+
+
+@dataclass(frozen=True)
+class WholeAnswer(Piece):
+    """All that a client is shown, as one piece."""
+
+    finish_reason: FinishReason
+
+    @classmethod
+    def join(cls, pieces: Sequence[Piece]) -> Self:
+        """Return the pieces of an answer, from the first to the last, as one."""
+        finish_reason = pieces[-1].finish_reason
+        assert finish_reason is not None
+        return cls(
+            text="".join(piece.text for piece in pieces),
+            logprobs=tuple(token for piece in pieces for token in piece.logprobs),
+            finish_reason=finish_reason,
+        )
 
 
 class AnswerText:
@@ -101,61 +137,3 @@ class AnswerText:
             logprob=logprob,
             bytes=tuple(self._tokenizer.token_bytes(token_id)),
         )
-
-
-@dataclass
-class Tally:
-    """What is known of a request's course; grows with its steps.
-
-    Attributes:
-        arrived: when the request came; like all times here, on the clock of `perf_counter`.
-        num_generated: tokens sampled, the end token among them.
-        num_cached: leading prompt rows that were not computed.
-        stage_seconds: time spent in each stage, once it is over.
-        first_token, last_token: when they came.
-        finish_reason: why it ended; None until then, and where it ended by an error.
-        skip: what the reply said of the work.
-    """
-
-    arrived: float = field(default_factory=time.perf_counter)
-    num_generated: int = 0
-    num_cached: int = 0
-    stage_seconds: dict[Stage, float] = field(default_factory=dict)
-    first_token: float | None = None
-    last_token: float | None = None
-    finish_reason: FinishReason | None = None
-    skip: SkipReport | None = None
-
-    def add(self, output: StepOutput) -> None:
-        """Take a step."""
-        if output.stage_seconds:
-            self.stage_seconds |= output.stage_seconds
-        self.num_cached = max(self.num_cached, output.num_cached_tokens)
-        if output.token_id is None:
-            return
-        self.num_generated += 1
-        self.last_token = time.perf_counter()
-        if self.first_token is None:
-            self.first_token = self.last_token
-
-    @property
-    def queue_seconds(self) -> float:
-        """Time spent waiting for the engine."""
-        return self.stage_seconds.get(Stage.QUEUE, 0.0)
-
-    @property
-    def duration_seconds(self) -> float:
-        """Time since the request came."""
-        return time.perf_counter() - self.arrived
-
-    @property
-    def time_to_first_token_seconds(self) -> float | None:
-        """Time from the request's arrival to its first token."""
-        return None if self.first_token is None else self.first_token - self.arrived
-
-    @property
-    def inter_token_latency_seconds(self) -> float | None:
-        """Mean time between two tokens; None with fewer than two."""
-        if self.first_token is None or self.last_token is None or self.num_generated < 2:
-            return None
-        return (self.last_token - self.first_token) / (self.num_generated - 1)

@@ -1,10 +1,9 @@
-"""What a reply counts: no row and no picture that was there already."""
+"""What is counted of a request's work: no row and no picture that was there already."""
 
 import pytest
 from fake_decoder import CONFIG, NUM_LAYERS, make_request
 
-from skipserve.api.answer import Tally
-from skipserve.api.report import Reporter
+from skipserve.asking.report import Reporter
 from skipserve_policies import flops
 from skipserve_policies.catalog import load_catalog
 from skipserve_policies.resolve import resolve
@@ -22,7 +21,7 @@ def test_pictures_whose_rows_are_all_cached_are_not_counted(
 ) -> None:
     """3 text rows, 4 of a picture, 4 of another, 2 text rows."""
     request = make_request(num_text=3, num_images=2)
-    report = Reporter(CONFIG.sizes).metrics(request, FULL, Tally(num_cached=num_cached)).skip
+    report = Reporter(CONFIG.sizes).report(request, FULL, 0, num_cached)
     shape = flops.Request(request.token_classes, 0, num_cached, num_images)
     assert report.planned_flops == flops.request_flops(CONFIG.sizes, FULL.plan, shape).total
     assert report.planned_flops == report.full_flops

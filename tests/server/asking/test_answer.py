@@ -3,8 +3,8 @@
 import pytest
 from tiny_llava import make_tokenizer
 
-from skipserve.api.answer import AnswerText, Piece, Tally
-from skipserve.engine.reports import FinishReason, Stage, StepOutput, TokenLogprob
+from skipserve.asking.answer import AnswerText, Piece, WholeAnswer
+from skipserve.engine.reports import FinishReason, StepOutput, TokenLogprob
 from skipserve.prompt.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.fast
@@ -53,6 +53,9 @@ def test_a_whole_answer(reason: FinishReason) -> None:
     shown = pieces(steps(" a grey € cat", reason))
     assert text_of(shown) == "a grey € cat"
     assert [piece.finish_reason for piece in shown] == [None] * (len(shown) - 1) + [reason]
+    whole = WholeAnswer.join(shown)
+    assert (whole.text, whole.finish_reason) == ("a grey € cat", reason)
+    assert [token for piece in shown for token in piece.logprobs] == list(whole.logprobs)
 
 
 def test_log_probabilities_cover_the_answer_and_not_its_end() -> None:
@@ -110,17 +113,3 @@ def test_the_time_that_it_takes_is_known() -> None:
     seen = [text.seconds for output in steps(" the cat") if text.push(output)]
     assert seen == sorted(set(seen))
     assert seen[0] > 0
-
-
-def test_the_tally() -> None:
-    tally = Tally()
-    assert tally.time_to_first_token_seconds is None
-    tally.add(StepOutput("r", 7, stage_seconds={Stage.QUEUE: 0.25}, num_cached_tokens=3))
-    assert tally.inter_token_latency_seconds is None
-    tally.add(StepOutput("r", 8))
-    tally.add(StepOutput("r", None))
-    assert (tally.num_generated, tally.num_cached, tally.queue_seconds) == (2, 3, 0.25)
-    first, between = tally.time_to_first_token_seconds, tally.inter_token_latency_seconds
-    assert first is not None
-    assert between is not None
-    assert 0 <= first <= first + between <= tally.duration_seconds

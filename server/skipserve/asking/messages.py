@@ -1,0 +1,136 @@
+"""Messages in OpenAI's form, which whoever asks writes them in; knows where their images stand."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from skipserve.asking.question import ImageUri
+from skipserve.prompt.template import ImagePart, Message, TextPart
+from skipserve_policies.schema import MIN_ITEMS, NotEmpty
+
+MAX_MESSAGES = 256
+MAX_PARTS = 256
+MAX_TEXT_LENGTH = 2**20
+
+Text = Annotated[str, Field(max_length=MAX_TEXT_LENGTH)]
+
+
+class Form(BaseModel):
+    """What a client sends: a field that is not known is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def one_or_several(value: object) -> str:
+    """Tell one text from a list, so that an error speaks of the form that was meant."""
+    return "several" if isinstance(value, list | tuple) else "one"
+
+
+class Role(StrEnum):
+    """Who speaks."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+class TextContent(Form):
+    """A piece of text; URLs in it are not looked at."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class ImageUrl(Form):
+    """Where an image is. `detail` changes nothing: the vision tower has one resolution."""
+
+    url: str = Field(
+        description="A data URI: data:image/png;base64,...",
+        examples=[
+            "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR42mP4z8AA"
+            "AAMBAQAY3Y2wAAAAAElFTkSuQmCC"
+        ],
+    )
+    detail: Literal["auto", "low", "high"] = "auto"
+
+
+class ImageContent(Form):
+    """An image in a message."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+def _part_kind(value: object) -> str | None:
+    """Tell which part is meant, in words that are no field's name: those would stand in errors."""
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return {"text": "a text", "image_url": "an image"}.get(str(kind))
+
+
+Content = Annotated[
+    Annotated[TextContent, Tag("a text")] | Annotated[ImageContent, Tag("an image")],
+    Discriminator(
+        _part_kind,
+        custom_error_type="part_type",
+        custom_error_message=(
+            'a part is {"type": "text", "text": ...} or '
+            '{"type": "image_url", "image_url": {"url": ...}}'
+        ),
+    ),
+]
+Parts = Annotated[
+    tuple[Content, ...], Field(max_length=MAX_PARTS, json_schema_extra=MIN_ITEMS), NotEmpty
+]
+
+
+class ChatMessage(Form):
+    """One turn of a conversation; a field that is null counts as absent."""
+
+    role: Role
+    content: Annotated[
+        Annotated[Text, Tag("one")] | Annotated[Parts, Tag("several")],
+        Discriminator(one_or_several),
+    ]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: field for key, field in value.items() if field is not None}
+        return value
+
+
+Messages = Annotated[
+    tuple[ChatMessage, ...],
+    Field(max_length=MAX_MESSAGES, json_schema_extra=MIN_ITEMS),
+    NotEmpty,
+]
+
+
+def template_messages(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
+    """Return messages as the chat template takes them, with the images' places."""
+    return tuple(
+        Message(message.role.value, (TextPart(message.content),))
+        if isinstance(message.content, str)
+        else Message(
+            message.role.value,
+            tuple(
+                TextPart(part.text) if isinstance(part, TextContent) else ImagePart()
+                for part in message.content
+            ),
+        )
+        for message in messages
+    )
+
+
+def image_uris(messages: Sequence[ChatMessage]) -> tuple[ImageUri, ...]:
+    """Return the images of messages in the order of their places."""
+    return tuple(
+        ImageUri(part.image_url.url, f"messages[{i}].content[{j}].image_url")
+        for i, message in enumerate(messages)
+        if not isinstance(message.content, str)
+        for j, part in enumerate(message.content)
+        if isinstance(part, ImageContent)
+    )

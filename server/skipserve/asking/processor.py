@@ -1,0 +1,236 @@
+"""Questions to one model, made into the engine's requests: all that is done before the engine."""
+
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from skipserve.asking.answer import AnswerText
+from skipserve.asking.length import answer_length
+from skipserve.asking.policies import PolicyRegistry
+from skipserve.asking.question import Generation, ImageUri, PolicyChoice, Prepared, Question
+from skipserve.asking.report import Reporter
+from skipserve.asking.terms import Terms
+from skipserve.checkpoint_notes import checkpoint_notes
+from skipserve.digests import digest_of
+from skipserve.engine.reports import Stage
+from skipserve.engine.request import Image, Request, SamplingParams
+from skipserve.errors import FeatureOffError, InvalidRequestError, NotFoundError
+from skipserve.media.data_uri import decode_data_uri
+from skipserve.media.decode import decode_images
+from skipserve.media.preprocess import Preprocessor
+from skipserve.model.config import ModelConfig
+from skipserve.prompt.processor import EncodedPrompt, PromptProcessor
+from skipserve_policies.resolve import ResolvedPolicy
+from skipserve_policies.schema import Quality, SkipPolicy
+
+_MAX_ECHO = 100
+
+
+@dataclass(frozen=True)
+class QuestionProcessor:
+    """What questions to one model are prepared with, and its answers are put together with.
+
+    Attributes:
+        model_name: the name that the model is asked by.
+        terms: on what terms questions are taken.
+        prompts: the model's template and tokenizer.
+        preprocessor: fits images to the model.
+        policies: the policies by name.
+        reporter: counts what an answer took.
+        notes: what whoever starts the model should know of its files.
+    """
+
+    model_name: str
+    terms: Terms
+    prompts: PromptProcessor
+    preprocessor: Preprocessor
+    policies: PolicyRegistry
+    reporter: Reporter
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: Path,
+        name: str,
+        terms: Terms,
+        measured: Mapping[str, tuple[Quality, ...]] | None = None,
+    ) -> Self:
+        """Read a model's files, all but the weights, and the policies that it can run.
+
+        Args:
+            folder: the checkpoint's.
+            name: the name that the model is asked by.
+            terms: on what terms questions are taken.
+            measured: quality of policies that was measured on the model, by digest.
+
+        Raises:
+            ModelFilesError: the folder does not hold a model that can be run.
+            TokenizerFilesError: its tokenizer is missing or not supported.
+            PolicyMisfitError: policies of the operator's file name layers that the model lacks.
+            PolicyError: that file cannot be used, or a policy in it contradicts itself.
+        """
+        config = ModelConfig.from_folder(folder)
+        policies = PolicyRegistry.from_file(
+            terms.policies,
+            config.sizes.decoder.num_layers,
+            terms.listing,
+            measured,
+            keeps_misfits=terms.keeps_misfits,
+        )
+        return cls(
+            model_name=name,
+            terms=terms,
+            prompts=PromptProcessor.from_folder(folder, config),
+            preprocessor=Preprocessor.from_config(config, terms.images.pixels.image_pixels),
+            policies=policies,
+            reporter=Reporter(config.sizes),
+            notes=tuple(checkpoint_notes(folder, config)),
+        )
+
+    def prepare(
+        self,
+        question: Question,
+        key_digest: bytes | None = None,
+        num_cache_tokens: int | None = None,
+    ) -> Prepared:
+        """Return the request that a question becomes. Takes a while: decodes images.
+
+        Args:
+            question: what is asked.
+            key_digest: of the API key of whoever asks, where there is one.
+            num_cache_tokens: positions that the engine's cache holds; None for no limit.
+
+        Raises:
+            SkipserveError: any of those that a client can be told of, but for the engine's.
+        """
+        policy = self._choose_policy(question.policy, question.model)
+        seconds: dict[Stage, float] = {}
+        images = self._read_images(question.images, seconds)
+        with _timed(seconds, Stage.TOKENIZE):
+            num_rows = [image.num_rows for image in images]
+            prompt = self.prompts.encode_chat(question.messages, num_rows)
+        request = Request(
+            id=question.id,
+            prompt_ids=prompt.prompt_ids,
+            token_classes=prompt.token_classes,
+            images=images,
+            sampling=self._sampling(question.generation, prompt, num_cache_tokens),
+            policy_name=policy.name,
+            plan=policy.plan,
+            cache_salt=cache_salt(
+                question.cache_salt, key_digest if self.terms.isolates_keys else None
+            ),
+            queue_seconds=self.terms.times.queue_seconds,
+            deadline_seconds=self.terms.times.deadline(question.timeout_seconds),
+        )
+        model = question.model or self.model_name
+        return Prepared(request, policy, model, question.generation, seconds)
+
+    def answer_text(self, prepared: Prepared) -> AnswerText:
+        """Return what puts the text of an answer together."""
+        stops, has_logprobs = prepared.generation.stops, prepared.has_logprobs
+        return AnswerText(self.prompts.tokenizer, stops, has_logprobs)
+
+    def _choose_policy(self, given: PolicyChoice | None, model: str | None) -> ResolvedPolicy:
+        """Return the policy that is given, else the one in "NAME@POLICY", else the default."""
+        in_model = self._policy_in_model(model)
+        if given is not None and in_model is not None and given != in_model:
+            raise InvalidRequestError(
+                f"model names the skip policy {in_model[:_MAX_ECHO]!r} and skip_policy another; "
+                "name one of them",
+                param="skip_policy",
+            )
+        choices = (given, in_model, self.terms.default_policy)
+        chosen = next(it for it in choices if it is not None)
+        if isinstance(chosen, SkipPolicy):
+            return self._resolve_inline(chosen)
+        return chosen if isinstance(chosen, ResolvedPolicy) else self.policies.find(chosen)
+
+    def _policy_in_model(self, model: str | None) -> str | None:
+        """Return the policy in "NAME@POLICY".
+
+        Raises:
+            NotFoundError: NAME is not the model that is served.
+        """
+        if model is None or model == self.model_name:
+            return None
+        if not model.startswith(self.model_name + "@"):
+            raise NotFoundError(
+                f"there is no model {model[:_MAX_ECHO]!r}; this server has {self.model_name!r}",
+                param="model",
+            )
+        return model.removeprefix(self.model_name + "@")
+
+    def _resolve_inline(self, policy: SkipPolicy) -> ResolvedPolicy:
+        if not self.terms.takes_inline:
+            raise FeatureOffError(
+                "policies spelt out in a request are switched off on this server; name one of "
+                f"{self.terms.listing}",
+                param="skip_policy",
+            )
+        return self.policies.resolve_inline(policy)
+
+    def _read_images(
+        self, given: Sequence[ImageUri | Image], seconds: dict[Stage, float]
+    ) -> tuple[Image, ...]:
+        """Return images as the model takes them; those that were fitted before stay as they are."""
+        limits = self.terms.images
+        if len(given) > limits.num_images:
+            raise InvalidRequestError(
+                f"the messages hold {len(given)} images; at most {limits.num_images} are "
+                "taken in a request",
+                param="messages",
+            )
+        uris = [image for image in given if isinstance(image, ImageUri)]
+        encoded = [decode_data_uri(uri.url, uri.param, limits.image_bytes) for uri in uris]
+        with _timed(seconds, Stage.DECODE_IMAGE):
+            pictures = decode_images(encoded, limits.pixels)
+        with _timed(seconds, Stage.PREPROCESS):
+            fitted = iter(
+                [
+                    self.preprocessor.fit(picture, image.param)
+                    for picture, image in zip(pictures, encoded, strict=True)
+                ]
+            )
+        return tuple(image if isinstance(image, Image) else next(fitted) for image in given)
+
+    def _sampling(
+        self, wanted: Generation, prompt: EncodedPrompt, num_cache_tokens: int | None
+    ) -> SamplingParams:
+        stop_token_ids = self.prompts.stop_token_ids(wanted.stops, wanted.stop_token_ids)
+        return SamplingParams(
+            max_tokens=answer_length(
+                wanted, len(prompt.prompt_ids), self.prompts.max_positions, num_cache_tokens
+            ),
+            temperature=wanted.temperature,
+            top_k=wanted.top_k,
+            top_p=wanted.top_p,
+            min_p=wanted.min_p,
+            seed=secrets.randbits(63) if wanted.seed is None else wanted.seed,
+            num_top_logprobs=wanted.num_top_logprobs,
+            stop_token_ids=stop_token_ids,
+        )
+
+
+@contextmanager
+def _timed(seconds: dict[Stage, float], stage: Stage) -> Iterator[None]:
+    begun = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - begun
+
+
+def cache_salt(own: str | None, key_digest: bytes | None) -> str:
+    """Return the salt of a request: requests of one salt share what they computed.
+
+    Args:
+        own: what the client asks for.
+        key_digest: of its API key; None where keys share a cache.
+    """
+    if key_digest is None:
+        return own or ""
+    return digest_of(key_digest, (own or "").encode()).hex()

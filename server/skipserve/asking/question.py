@@ -1,0 +1,107 @@
+"""A question, into which every way to ask puts its own form, and what it is once prepared."""
+
+from dataclasses import dataclass, field
+
+from skipserve.engine.reports import Stage
+from skipserve.engine.request import Image, Request
+from skipserve.prompt.template import Message
+from skipserve_policies.resolve import ResolvedPolicy
+from skipserve_policies.schema import SkipPolicy
+
+# A name, a policy spelt out, or one that was resolved before.
+PolicyChoice = str | SkipPolicy | ResolvedPolicy
+
+
+@dataclass(frozen=True)
+class ImageUri:
+    """An image as a client sends it.
+
+    Attributes:
+        url: a data URI, or what should have been one.
+        param: the field that held it, for messages.
+    """
+
+    url: str
+    param: str
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How the answer is to be generated, before it is known how long the prompt is.
+
+    Attributes:
+        max_tokens: it may have so many; None leaves it open.
+        open_tokens: so many where that is left open, or fewer where fewer fit; None for all that
+            fit.
+        max_tokens_param: the field that holds `max_tokens`, named where that does not fit; None
+            where the engine is to refuse what does not.
+        temperature: 0 is greedy.
+        top_k: keep so many of the most probable tokens; 0 keeps all.
+        top_p: then keep the smallest set of tokens that holds this much probability.
+        min_p: then keep tokens at least this many times as probable as the best one.
+        seed: keys the random draw; None takes one at random.
+        num_top_logprobs: None for no log-probabilities, else how many alternatives to report.
+        stops: strings that end the answer and are not part of it.
+        stop_token_ids: tokens that end it.
+    """
+
+    max_tokens: int | None = None
+    open_tokens: int | None = None
+    max_tokens_param: str | None = "max_tokens"
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int | None = None
+    num_top_logprobs: int | None = None
+    stops: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked.
+
+    Attributes:
+        id: of the request that it becomes; its reply may show it.
+        messages: what is said, with the places of the images.
+        images: in the order of their places: data URIs, or pictures that were fitted before.
+        generation: how the answer is to be generated.
+        policy: what it is to run under; None for what `model` says, or the default.
+        model: the name by which the model is asked, alone or as NAME@POLICY; None for its own.
+        cache_salt: only questions with the same salt share cached work.
+        timeout_seconds: it may take so long in the engine, or less where less is allowed.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    images: tuple[ImageUri, ...] | tuple[Image, ...] = ()
+    generation: Generation = field(default_factory=Generation)
+    policy: PolicyChoice | None = None
+    model: str | None = None
+    cache_salt: str | None = None
+    timeout_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A question that is ready for the engine; lives on without its text and pictures' files.
+
+    Attributes:
+        request: what the engine gets.
+        policy: what it runs under.
+        model: the name by which the model was asked.
+        generation: what was asked of the answer.
+        stage_seconds: what the preparation took, by stage.
+    """
+
+    request: Request
+    policy: ResolvedPolicy
+    model: str
+    generation: Generation
+    stage_seconds: dict[Stage, float] = field(default_factory=dict)
+
+    @property
+    def has_logprobs(self) -> bool:
+        """Whether log-probabilities were asked for."""
+        return self.generation.num_top_logprobs is not None

@@ -1,0 +1,101 @@
+"""What is told of the work that an answer took, beside what the full model would have done."""
+
+from dataclasses import asdict, dataclass
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from skipserve.engine.request import Request
+from skipserve_policies import flops
+from skipserve_policies.cost import request_shape, saving, standard_request
+from skipserve_policies.plan import TokenClass
+from skipserve_policies.resolve import ResolvedPolicy
+from skipserve_policies.sizes import ModelSizes
+
+
+class SavedFor(BaseModel):
+    """The request that a saving is counted for, in the notation of `skipserve flops`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    prompt: str = Field(
+        description="Tokens of text and of images in turn, text first.", examples=["35+576+25"]
+    )
+    cached_tokens: int = Field(
+        description="Leading prompt tokens that were computed before: neither count holds them."
+    )
+    generated_tokens: int = Field(description="Tokens of the answer, its end token too.")
+
+
+class SkipReport(BaseModel):
+    """Which policy ran, and what it computed beside what the full model would have.
+
+    Both counts are of this request alone, without the prompt tokens that were cached. So the same
+    question asked again may save another share, and a list's `saved_ratio` is another request's.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    policy: str
+    digest: str
+    layers: dict[str, tuple[int, ...]]
+    planned_flops: int = Field(description="What this request costs under the policy.")
+    full_flops: int = Field(
+        description="What the same request costs under the full model, with the same tokens cached."
+    )
+    saved_ratio: float = Field(description="1 - planned_flops / full_flops.")
+    saved_for: SavedFor
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """Counts FLOPs for one model; `sizes` are the model's."""
+
+    sizes: ModelSizes
+
+    def saved_ratio(self, policy: ResolvedPolicy) -> float:
+        """Return what a policy saves on the standard request: one image, 10 tokens of answer."""
+        return saving(self.sizes, policy.plan, standard_request(self.sizes)).saved_ratio
+
+    def saved_for(self, shape: flops.Request | None = None) -> SavedFor:
+        """Return what names a request's shape; without one, the standard request's."""
+        named = request_shape(self.sizes, shape or standard_request(self.sizes))
+        return SavedFor(**asdict(named))
+
+    def report(
+        self, request: Request, policy: ResolvedPolicy, num_generated: int, num_cached: int
+    ) -> SkipReport:
+        """Return what a request cost.
+
+        Args:
+            request: what was asked.
+            policy: what it ran under.
+            num_generated: tokens of its answer, the end token among them.
+            num_cached: leading prompt rows that were not computed.
+        """
+        shape = flops.Request(
+            prompt=request.token_classes,
+            num_generated=num_generated,
+            num_cached=num_cached,
+            num_images=_num_needed(request, num_cached),
+        )
+        saved = saving(self.sizes, policy.plan, shape)
+        return SkipReport(
+            policy=policy.name,
+            digest=policy.digest,
+            layers=policy.layers,
+            planned_flops=saved.planned_flops,
+            full_flops=saved.full_flops,
+            saved_ratio=saved.saved_ratio,
+            saved_for=self.saved_for(shape),
+        )
+
+
+def _num_needed(request: Request, num_cached: int) -> int:
+    """Return the images of which some row was not there already."""
+    num_found = request.token_classes[:num_cached].count(TokenClass.VISUAL)
+    return int((request.image_starts[1:] > num_found).sum())
+
+
+def num_visual(request: Request) -> int:
+    """Return the prompt rows that show an image."""
+    return request.token_classes.count(TokenClass.VISUAL)
