@@ -43,8 +43,8 @@ class Admission:
         return "the server is shutting down" if self.is_draining else self._service.why_not_ready
 
     @contextmanager
-    def admit(self) -> Iterator["Place"]:
-        """Hold a place for one request.
+    def admit(self) -> Iterator["Permit"]:
+        """Hold a permit for one request.
 
         Raises:
             UnavailableError: there is none, or the server is not ready, or it is stopping.
@@ -52,11 +52,11 @@ class Admission:
         self._check()
         self._num_inside += 1
         self._is_idle.clear()
-        place = Place(self)
+        permit = Permit(self)
         try:
-            yield place
+            yield permit
         finally:
-            place.leave_queue(is_served=False)
+            permit.leave_queue(is_served=False)
             self._num_inside -= 1
             if self._num_inside == 0:
                 self._is_idle.set()
@@ -102,11 +102,11 @@ class Admission:
         return UnavailableError(f"{message}; try again later", retry_seconds, reason=reason)
 
 
-class Place:
-    """The place of one request, and what it adds to the queue.
+class Permit:
+    """The permit of one request, and what it adds to the queue.
 
     Args:
-        admission: gave the place.
+        admission: gave the permit.
     """
 
     def __init__(self, admission: Admission) -> None:

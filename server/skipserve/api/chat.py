@@ -47,7 +47,7 @@ def read_chat(form: ChatForm, policy_header: str | None = None) -> Question:
     return Question(
         id=f"chatcmpl-{uuid.uuid4().hex}",
         messages=template_messages(form.messages),
-        images=image_uris(form.messages),
+        image_uris=image_uris(form.messages),
         generation=_generation(form),
         policy=_policy(form, policy_header),
         model=form.model,

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from skipserve.api.admission import Place
+from skipserve.api.admission import Permit
 from skipserve.api.auth import get_key_digest
 from skipserve.api.chat import ChatWriter, read_chat
 from skipserve.api.exchange import CHAT_PATH, Exchange, get_exchange
@@ -36,13 +36,13 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, object]]:
 router = APIRouter(responses=_errors(401, 403, 405))
 
 
-async def _place(serving: TheServing) -> AsyncIterator[Place]:
-    """Hold a place in the server until the reply is sent.
+async def _permit(serving: TheServing) -> AsyncIterator[Permit]:
+    """Hold a permit in the server until the reply is sent.
 
     Not a plain generator: that would be left in a thread, which a cancelled request never awaits.
     """
-    with serving.admission.admit() as place:
-        yield place
+    with serving.admission.admit() as permit:
+        yield permit
 
 
 @router.post(
@@ -56,7 +56,7 @@ async def _place(serving: TheServing) -> AsyncIterator[Place]:
 async def chat_completions(
     form: ChatForm,
     serving: TheServing,
-    place: Annotated[Place, Depends(_place)],
+    permit: Annotated[Permit, Depends(_permit)],
     key_digest: Annotated[bytes | None, Depends(get_key_digest)],
     exchange: Annotated[Exchange, Depends(get_exchange)],
     x_skip_policy: Annotated[str | None, Header()] = None,
@@ -64,10 +64,10 @@ async def chat_completions(
     """Answer a question about images, under the skip policy that the request names."""
     exchange.ask(key_digest)
     exchange.wants_stream = bool(form.stream)
-    await serving.prepare(read_chat(form, x_skip_policy), exchange, place)
+    await serving.prepare(read_chat(form, x_skip_policy), exchange, permit)
     tells_usage = bool(form.stream_options and form.stream_options.include_usage)
     writer = ChatWriter(exchange, exchange.arrived_at // 10**9, tells_usage)
-    return await serving.respond(exchange, place, writer)
+    return await serving.respond(exchange, permit, writer)
 
 
 @router.get("/v1/models")

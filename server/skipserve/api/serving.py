@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from skipserve.api.admission import Admission, Place
+from skipserve.api.admission import Admission, Permit
 from skipserve.api.exchange import Exchange
 from skipserve.api.streaming import EventStream, StreamWriter
 from skipserve.asking.account import Account
@@ -54,7 +54,7 @@ class Serving:
     keep_alive_seconds: float
     created: int = field(default_factory=lambda: int(time.time()))
 
-    async def prepare(self, question: Question, exchange: Exchange, place: Place) -> None:
+    async def prepare(self, question: Question, exchange: Exchange, permit: Permit) -> None:
         """Make a question ready for the engine, and let it wait there.
 
         Raises:
@@ -66,16 +66,16 @@ class Serving:
             self.processor.prepare, question, exchange.key_digest, num_cache_tokens
         )
         exchange.start(prepared)
-        place.join_queue(prepared.request.num_prompt)
+        permit.join_queue(prepared.request.num_prompt)
 
-    async def respond(self, exchange: Exchange, place: Place, writer: AnswerWriter) -> Response:
+    async def respond(self, exchange: Exchange, permit: Permit, writer: AnswerWriter) -> Response:
         """Return the reply to a prepared question, or the stream that will be it.
 
         Raises:
             SkipserveError: the engine refused the request, failed or died; not for a stream.
         """
         headers = {"X-Skip-Policy": exchange.prepared.policy.name}
-        pieces = self._answer(exchange, place)
+        pieces = self._answer(exchange, permit)
         if exchange.wants_stream:
             seconds = self.keep_alive_seconds
             return EventStream(pieces, writer, headers, seconds, exchange.fail)
@@ -84,12 +84,12 @@ class Serving:
         reply = writer.reply(answer).model_dump_json()
         return Response(reply, 200, headers, media_type="application/json")
 
-    async def _answer(self, account: Account, place: Place) -> AsyncGenerator[Piece, None]:
+    async def _answer(self, account: Account, permit: Permit) -> AsyncGenerator[Piece, None]:
         """Run a request and yield its answer; closing the generator cancels it.
 
         Args:
             account: of the question; grows with each step.
-            place: leaves the queue with the first token.
+            permit: leaves the queue with the first token.
 
         Raises:
             SkipserveError: the engine refused the request, failed or died.
@@ -100,11 +100,11 @@ class Serving:
         try:
             async with contextlib.aclosing(self.service.stream(prepared.request)) as outputs:
                 async for output in outputs:
-                    place.leave_queue()
+                    permit.leave_queue()
                     self._count(output, account)
                     piece = text.push(output)
                     if piece.finish_reason is not None:
-                        self._finish(account, piece.finish_reason)
+                        account.finish(piece.finish_reason, self.processor.reporter)
                     yield piece
                     if piece.finish_reason is not None:
                         break
@@ -127,14 +127,6 @@ class Serving:
             metrics.record_prefix_use(name, request.num_prompt, output.num_cached_tokens)
         else:
             metrics.record_inter_token(name, account.last_token - last_token)
-
-    def _finish(self, account: Account, reason: FinishReason) -> None:
-        """Note why an answer is whole, and what it cost."""
-        account.finish_reason = reason
-        prepared = account.prepared
-        account.skip = self.processor.reporter.report(
-            prepared.request, prepared.policy, account.num_generated, account.num_cached
-        )
 
     def _record_start(self, prepared: Prepared) -> None:
         request, num_rows = prepared.request, num_visual(prepared.request)

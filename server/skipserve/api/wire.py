@@ -90,7 +90,7 @@ def _policy_kind(value: object) -> str | None:
     return "a policy" if isinstance(value, Mapping | SkipPolicy) else None
 
 
-PolicyChoice = Annotated[
+PolicyForm = Annotated[
     Annotated[Name, Tag("a name")] | Annotated[SkipPolicy, Tag("a policy")],
     Discriminator(
         _policy_kind,
@@ -103,7 +103,7 @@ PolicyChoice = Annotated[
 class VllmArguments(Form):
     """vLLM's place for arguments that OpenAI's form does not have."""
 
-    skip_policy: PolicyChoice | None = None
+    skip_policy: PolicyForm | None = None
 
 
 class ChatForm(Form):
@@ -117,7 +117,7 @@ class ChatForm(Form):
         description="The served model, or NAME@POLICY to name a skip policy with it.",
         examples=[None],
     )
-    skip_policy: PolicyChoice | None = Field(
+    skip_policy: PolicyForm | None = Field(
         default=None,
         description="A name from /v1/skip_policies, or a policy spelt out.",
         examples=["full"],

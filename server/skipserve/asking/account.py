@@ -4,11 +4,11 @@ import time
 from dataclasses import dataclass, field
 
 from skipserve.asking.question import Prepared
-from skipserve.asking.report import SkipReport
+from skipserve.asking.report import Reporter, SkipReport
 from skipserve.engine.reports import FinishReason, Stage, StepOutput
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Account:
     """What is known of a question from its arrival to its end.
 
@@ -21,7 +21,7 @@ class Account:
         stage_seconds: time spent in each stage, once it is over.
         first_token, last_token: when they came.
         finish_reason: why it ended; None until then, and where it ended by an error.
-        skip: what its work cost, once it has its whole answer.
+        skip: what its work cost, once its answer is whole.
     """
 
     key_digest: bytes | None = None
@@ -33,7 +33,7 @@ class Account:
     last_token: float | None = None
     finish_reason: FinishReason | None = None
     skip: SkipReport | None = None
-    _prepared: Prepared | None = None
+    _prepared: Prepared | None = field(default=None, init=False)
 
     def ask(self, key_digest: bytes | None) -> None:
         """Note that the question is there, and whose it is."""
@@ -66,6 +66,12 @@ class Account:
         self.last_token = time.perf_counter()
         if self.first_token is None:
             self.first_token = self.last_token
+
+    def finish(self, reason: FinishReason, reporter: Reporter) -> None:
+        """Note why its answer is whole, and what that cost."""
+        self.finish_reason = reason
+        request, policy = self.prepared.request, self.prepared.policy
+        self.skip = reporter.report(request, policy, self.num_generated, self.num_cached)
 
     @property
     def queue_seconds(self) -> float:

@@ -110,7 +110,7 @@ class QuestionProcessor:
         """
         policy = self._choose_policy(question.policy, question.model)
         seconds: dict[Stage, float] = {}
-        images = self._read_images(question.images, seconds)
+        images = question.images or self._read_images(question.image_uris, seconds)
         with _timed(seconds, Stage.TOKENIZE):
             num_rows = [image.num_rows for image in images]
             prompt = self.prompts.encode_chat(question.messages, num_rows)
@@ -176,28 +176,23 @@ class QuestionProcessor:
         return self.policies.resolve_inline(policy)
 
     def _read_images(
-        self, given: Sequence[ImageUri | Image], seconds: dict[Stage, float]
+        self, uris: Sequence[ImageUri], seconds: dict[Stage, float]
     ) -> tuple[Image, ...]:
-        """Return images as the model takes them; those that were fitted before stay as they are."""
         limits = self.terms.images
-        if len(given) > limits.num_images:
+        if len(uris) > limits.num_images:
             raise InvalidRequestError(
-                f"the messages hold {len(given)} images; at most {limits.num_images} are "
+                f"the messages hold {len(uris)} images; at most {limits.num_images} are "
                 "taken in a request",
                 param="messages",
             )
-        uris = [image for image in given if isinstance(image, ImageUri)]
         encoded = [decode_data_uri(uri.url, uri.param, limits.image_bytes) for uri in uris]
         with _timed(seconds, Stage.DECODE_IMAGE):
             pictures = decode_images(encoded, limits.pixels)
         with _timed(seconds, Stage.PREPROCESS):
-            fitted = iter(
-                [
-                    self.preprocessor.fit(picture, image.param)
-                    for picture, image in zip(pictures, encoded, strict=True)
-                ]
+            return tuple(
+                self.preprocessor.fit(picture, image.param)
+                for picture, image in zip(pictures, encoded, strict=True)
             )
-        return tuple(image if isinstance(image, Image) else next(fitted) for image in given)
 
     def _sampling(
         self, wanted: Generation, prompt: EncodedPrompt, num_cache_tokens: int | None

@@ -65,7 +65,8 @@ class Question:
     Attributes:
         id: of the request that it becomes; its reply may show it.
         messages: what is said, with the places of the images.
-        images: in the order of their places: data URIs, or pictures that were fitted before.
+        image_uris: its images, in the order of their places.
+        images: the same, where they were fitted before; a question has one of the two.
         generation: how the answer is to be generated.
         policy: what it is to run under; None for what `model` says, or the default.
         model: the name by which the model is asked, alone or as NAME@POLICY; None for its own.
@@ -75,7 +76,8 @@ class Question:
 
     id: str
     messages: tuple[Message, ...]
-    images: tuple[ImageUri, ...] | tuple[Image, ...] = ()
+    image_uris: tuple[ImageUri, ...] = ()
+    images: tuple[Image, ...] = ()
     generation: Generation = field(default_factory=Generation)
     policy: PolicyChoice | None = None
     model: str | None = None

@@ -42,10 +42,10 @@ class GrowingAnswer:
     """
 
     def __init__(self, prepared: Prepared, processor: QuestionProcessor) -> None:
-        self._prepared = prepared
-        self._reporter = processor.reporter
-        self._text = processor.answer_text(prepared)
         self._account = Account()
+        self._account.start(prepared)
+        self._processor = processor
+        self._text = processor.answer_text(prepared)
         self._token_ids: list[int] = []
         self._pieces: list[Piece] = []
 
@@ -64,13 +64,14 @@ class GrowingAnswer:
     def finish(self) -> Answer:
         """Return the answer, which must be over."""
         answer, account = WholeAnswer.join(self._pieces), self._account
-        request, policy = self._prepared.request, self._prepared.policy
+        account.finish(answer.finish_reason, self._processor.reporter)
+        assert account.skip is not None
         return Answer(
             text=answer.text,
             finish_reason=answer.finish_reason,
             token_ids=tuple(self._token_ids),
-            logprobs=answer.logprobs if self._prepared.has_logprobs else None,
-            num_prompt_tokens=request.num_prompt,
+            logprobs=answer.logprobs if account.prepared.has_logprobs else None,
+            num_prompt_tokens=account.prepared.request.num_prompt,
             num_cached_tokens=account.num_cached,
-            skip=self._reporter.report(request, policy, account.num_generated, account.num_cached),
+            skip=account.skip,
         )

@@ -57,7 +57,7 @@ _OUT_OF_MEMORY = (
 )
 
 # A name, or a policy spelt out.
-PolicyChoice = str | SkipPolicy | Mapping[str, Any]
+AnyPolicy = str | SkipPolicy | Mapping[str, Any]
 
 
 class LLaVA:
@@ -129,7 +129,7 @@ class LLaVA:
         self,
         questions: Iterable[AnyQuestion],
         *,
-        skip_policy: PolicyChoice | Sequence[PolicyChoice] = "full",
+        skip_policy: AnyPolicy | Sequence[AnyPolicy] = "full",
         progress: bool = False,
         **sampling: Unpack[Sampling],
     ) -> list[Answer]:
@@ -171,7 +171,7 @@ class LLaVA:
             return self._answer(prepared, progress)
 
     def _choose_policies(
-        self, choice: PolicyChoice | Sequence[PolicyChoice], count: int
+        self, choice: AnyPolicy | Sequence[AnyPolicy], count: int
     ) -> list[ResolvedPolicy]:
         if isinstance(choice, str | SkipPolicy | Mapping):
             return [self._find_policy(choice)] * count
@@ -193,7 +193,7 @@ class LLaVA:
                 policies.append(self._find_policy(each))
         return policies
 
-    def _find_policy(self, choice: PolicyChoice) -> ResolvedPolicy:
+    def _find_policy(self, choice: AnyPolicy) -> ResolvedPolicy:
         if isinstance(choice, str):
             return self._processor.policies.find(choice)
         try:

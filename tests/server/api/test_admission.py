@@ -111,11 +111,11 @@ def test_tokens_wait_until_the_first_answer_token() -> None:
 def test_tokens_of_a_request_that_is_given_up_wait_no_more() -> None:
     door = Door(max_tokens=100)
     for _ in range(3):
-        with door.admission.admit() as place, contextlib.suppress(ZeroDivisionError):
-            place.join_queue(100)
+        with door.admission.admit() as permit, contextlib.suppress(ZeroDivisionError):
+            permit.join_queue(100)
             raise ZeroDivisionError
-    with door.admission.admit() as place:
-        place.join_queue(100)
+    with door.admission.admit() as permit:
+        permit.join_queue(100)
 
 
 def test_a_request_that_finds_nobody_waiting_is_taken_whatever_its_size() -> None:
@@ -131,9 +131,9 @@ def test_requests_that_come_at_once_do_not_pass_the_limits_together() -> None:
 
     async def ask() -> bool:
         try:
-            with door.admission.admit() as place:
+            with door.admission.admit() as permit:
                 await asyncio.sleep(0)
-                place.join_queue(10)
+                permit.join_queue(10)
                 await asyncio.sleep(0)
                 return True
         except UnavailableError:
@@ -145,5 +145,5 @@ def test_requests_that_come_at_once_do_not_pass_the_limits_together() -> None:
     assert asyncio.run(burst()) == 10
     assert door.rejections("queue_full") == 20
     assert door.rejections("queued_tokens") == 20
-    with door.admission.admit() as place:
-        place.join_queue(100)
+    with door.admission.admit() as permit:
+        permit.join_queue(100)

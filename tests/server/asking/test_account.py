@@ -3,11 +3,19 @@
 import time
 
 import pytest
+from fake_decoder import CONFIG, NUM_LAYERS, make_request
 
 from skipserve.asking.account import Account
-from skipserve.engine.reports import Stage, StepOutput
+from skipserve.asking.question import Generation, Prepared
+from skipserve.asking.report import Reporter
+from skipserve.engine.reports import FinishReason, Stage, StepOutput
+from skipserve_policies.catalog import load_catalog
+from skipserve_policies.resolve import resolve
 
 pytestmark = pytest.mark.fast
+
+FULL = resolve("full", load_catalog()["full"], NUM_LAYERS)
+PREPARED = Prepared(make_request(num_text=5), FULL, "tiny", Generation())
 
 
 def test_steps_are_counted() -> None:
@@ -38,5 +46,23 @@ def test_its_times_begin_when_the_question_is_there_whole() -> None:
 def test_what_runs_is_known_once_it_has_started() -> None:
     account = Account()
     assert not account.has_started
-    with pytest.raises(AssertionError):
-        _ = account.prepared
+    account.start(PREPARED)
+    assert account.has_started
+    assert account.prepared is PREPARED
+
+
+def test_its_end_tells_what_it_cost() -> None:
+    account, reporter = Account(), Reporter(CONFIG.sizes)
+    account.start(PREPARED)
+    account.take(StepOutput("r", 7, num_cached_tokens=2))
+    account.take(StepOutput("r", 8))
+    assert account.skip is None
+    account.finish(FinishReason.LENGTH, reporter)
+    assert account.finish_reason is FinishReason.LENGTH
+    assert account.skip == reporter.report(PREPARED.request, FULL, 2, 2)
+
+
+def test_it_never_shows_what_was_asked() -> None:
+    account = Account()
+    account.start(PREPARED)
+    assert str(PREPARED.request.prompt_ids) not in repr(account)
