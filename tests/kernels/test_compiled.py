@@ -1,5 +1,6 @@
 """What the compiler makes of the kernels, for GPUs that need not be there."""
 
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pytest
 from compiled_kernels import Binary, compile_launches
 from cubin import Cubin, read_listing
 
+import skipserve_kernels
 from skipserve_kernels.fused.tiles import TILES, Kernel
 
 pytestmark = pytest.mark.kernels
@@ -95,9 +97,15 @@ def loaded_name(line: str) -> str:
 
 @pytest.fixture
 def cache(request: pytest.FixtureRequest) -> Path:
-    """Keep binaries from one run of the tests to the next."""
+    """A folder for binaries, kept for the next run; another one where the sources lie elsewhere.
+
+    Binaries say which line of which file an instruction comes from, and Triton finds them by what
+    the file says, wherever it is.
+    """
     assert request.config.cache is not None
-    return request.config.cache.mkdir("triton")
+    sources = sorted(map(str, Path(skipserve_kernels.__file__).parent.rglob("*.py")))
+    digest = hashlib.sha256("\n".join(sources).encode()).hexdigest()[:16]
+    return request.config.cache.mkdir(f"triton-{digest}")
 
 
 def test_one_tile_compiles_as_it_should(cache: Path) -> None:
