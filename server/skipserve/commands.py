@@ -69,20 +69,20 @@ _METAVARS = {
 _PANELS = {
     "Model": ("model", "dtype", "device", "num_threads"),
     "Engine": (
-        *("max_batch_tokens", "max_running_requests", "page_size"),
-        *("kv_cache_gib", "encoder_cache_mib", "prefix_cache", "cuda_graphs"),
+        "max_batch_tokens", "max_running_requests", "page_size",
+        "kv_cache_gib", "encoder_cache_mib", "prefix_cache", "cuda_graphs",
     ),
     "Network": ("host", "port", "api_key", "metrics_api_key", "isolate_keys"),
     "Skip policies": (
-        *("policies", "default_skip_policy", "hot_policies"),
-        *("allow_inline_policies", "allow_misfit_policies"),
+        "policies", "default_skip_policy", "hot_policies",
+        "allow_inline_policies", "allow_misfit_policies",
     ),
     "Limits": (
-        *("max_body_bytes", "max_images", "max_image_bytes", "max_image_pixels"),
-        *("max_request_pixels", "max_queued_requests", "max_queued_tokens"),
-        *("body_seconds", "queue_seconds", "request_seconds"),
+        "max_body_bytes", "max_images", "max_image_bytes", "max_image_pixels",
+        "max_request_pixels", "max_queued_requests", "max_queued_tokens",
+        "body_seconds", "queue_seconds", "request_seconds",
     ),
-}
+}  # fmt: skip
 
 
 def serve(**flags: Any) -> None:
