@@ -13,7 +13,7 @@ from skipserve.engine.plans import PlanTable
 from skipserve.engine.request import Request, SamplingParams
 from skipserve.engine.scheduler import Scheduler, Step
 from skipserve.engine.sequence import Sequence as EngineSequence
-from skipserve.engine.tables import SlotTables
+from skipserve.engine.tables import SeatTables
 from skipserve.model.config import ModelConfig
 from skipserve_policies.flops import prompt_classes
 from skipserve_policies.plan import Plan, TokenClass
@@ -48,7 +48,7 @@ class Lineup:
     def __init__(self, config: ModelConfig, num_sequences: int, context: int) -> None:
         # The scheduler leaves a page for each running sequence.
         self.num_pages = num_sequences * (1 + -(-(context + 1) // PAGE_SIZE))
-        self.tables = SlotTables(num_sequences, config.max_positions, PAGE_SIZE)
+        self.tables = SeatTables(num_sequences, config.max_positions, PAGE_SIZE)
         self.plans = PlanTable(config.sizes.decoder.num_layers)
         self._image_token_id = config.image_token_id
         self._scheduler = Scheduler(
@@ -68,7 +68,7 @@ class Lineup:
             prefill = self._scheduler.schedule()
             for sequence in sequences:
                 sequence.generated_ids.append(_ANY_TOKEN)
-                self.tables.token_ids[sequence.slot, context - 1] = _ANY_TOKEN
+                self.tables.token_ids[sequence.seat, context - 1] = _ANY_TOKEN
             decode = self._scheduler.schedule()
             assert prefill.num_rows == len(plans) * (context - 1)
             assert decode.num_rows == len(plans)

@@ -1,4 +1,4 @@
-"""The host side of the engine without a model: sequences, slots, pages and the scheduler."""
+"""The host side of the engine without a model: sequences, seats, pages and the scheduler."""
 
 import time
 
@@ -10,7 +10,7 @@ from skipserve.engine.plans import PlanTable
 from skipserve.engine.request import Request
 from skipserve.engine.scheduler import Scheduler, Step
 from skipserve.engine.sequence import Sequence
-from skipserve.engine.tables import SlotTables
+from skipserve.engine.tables import SeatTables
 
 
 def make_sequence(request: Request, page_size: int = 4, plans: PlanTable | None = None) -> Sequence:
@@ -39,7 +39,7 @@ class EngineParts:
         reuses_prefixes: bool = True,
     ) -> None:
         self.pool = PagePool(num_pages, page_size)
-        self.tables = SlotTables(max_running, CONFIG.max_positions, page_size)
+        self.tables = SeatTables(max_running, CONFIG.max_positions, page_size)
         self.plans = PlanTable(NUM_LAYERS)
         self.scheduler = Scheduler(
             self.pool, self.tables, max_rows, reuses_prefixes=reuses_prefixes
@@ -60,6 +60,6 @@ class EngineParts:
             sequence.started = sequence.started or 1.0
             if chunk.samples:
                 sequence.generated_ids.append(token_id)
-                self.tables.token_ids[sequence.slot, sequence.num_tokens - 1] = token_id
+                self.tables.token_ids[sequence.seat, sequence.num_tokens - 1] = token_id
                 if sequence.finish_reason(frozenset()) is not None:
                     self.scheduler.end(sequence)

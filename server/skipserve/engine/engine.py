@@ -32,8 +32,8 @@ from skipserve.engine.request import Request
 from skipserve.engine.runner import Launched, Runner
 from skipserve.engine.sampler import SampledTokens
 from skipserve.engine.scheduler import Scheduler, Step
-from skipserve.engine.sequence import NO_SLOT, Sequence
-from skipserve.engine.tables import SlotTables
+from skipserve.engine.sequence import NO_SEAT, Sequence
+from skipserve.engine.tables import SeatTables
 from skipserve.model.model import Model
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class Engine:
         self._looks_ahead = model.device.type != "cpu" if looks_ahead is None else looks_ahead
         self._eos_token_ids = frozenset(config.eos_token_ids)
         self._pool = PagePool(num_pages, limits.page_size)
-        self._tables = SlotTables(limits.max_running, config.max_positions, limits.page_size)
+        self._tables = SeatTables(limits.max_running, config.max_positions, limits.page_size)
         self._plans = PlanTable(config.sizes.decoder.num_layers)
         self._scheduler = Scheduler(
             self._pool, self._tables, max_rows, reuses_prefixes=limits.reuses_prefixes
@@ -201,7 +201,7 @@ class Engine:
     def drop_running(self) -> list[str]:
         """Forget the requests of a step that raised; return their ids."""
         self._launched = None
-        running = [s for s in self._sequences.values() if s.slot != NO_SLOT or s.num_unread]
+        running = [s for s in self._sequences.values() if s.seat != NO_SEAT or s.num_unread]
         for sequence in running:
             self._forget(sequence)
         return [sequence.request.id for sequence in running]
@@ -292,11 +292,11 @@ class Engine:
         return self._recorded - started
 
     def _enter(self, sampling: list[Sequence], launched: Launched, tokens: SampledTokens) -> None:
-        """Enter tokens into the tables, but for sequences that have lost their slots meanwhile."""
-        has_slot = np.array([sequence.slot for sequence in sampling]) == launched.slots
+        """Enter tokens into the tables, but for sequences that have lost their seats meanwhile."""
+        has_seat = np.array([sequence.seat for sequence in sampling]) == launched.seats
         token_ids = np.array(tokens.token_ids, dtype=np.int64)
-        places = launched.slots[has_slot], launched.positions[has_slot]
-        self._tables.token_ids[places] = token_ids[has_slot]
+        places = launched.seats[has_seat], launched.positions[has_seat]
+        self._tables.token_ids[places] = token_ids[has_seat]
 
     def _output(
         self, sequence: Sequence, tokens: SampledTokens, place: int, now: float

@@ -21,7 +21,7 @@ from skipserve.engine.inputs import StepRows, known_tokens
 from skipserve.engine.plans import PlanTable, plan_work
 from skipserve.engine.reports import StepMode
 from skipserve.engine.scheduler import Step
-from skipserve.engine.tables import SlotTables
+from skipserve.engine.tables import SeatTables
 from skipserve.model.batch import Batch, KvGroup, Segment
 from skipserve.model.layers import KVCache
 from skipserve.model.model import Model
@@ -49,7 +49,7 @@ class _GraphInputs:
     Attributes:
         numbers: the piece; the others are views of it.
         blank: what it holds when no row does anything, on the host.
-        ids, positions, kv_slots, slots: by row, [b].
+        ids, positions, kv_slots, seats: by row, [b].
         tables: pages by row, [b, W].
         gates: Work by layer and row, [L, b]; only gated graphs read it.
         rows: 0, 1, ..., [b].
@@ -60,7 +60,7 @@ class _GraphInputs:
     ids: Tensor
     positions: Tensor
     kv_slots: Tensor
-    slots: Tensor
+    seats: Tensor
     tables: Tensor
     gates: Tensor
     rows: Tensor
@@ -75,9 +75,9 @@ class _GraphInputs:
         blank[num_rows : 3 * num_rows] = -1
         blank[-num_rows:] = np.arange(num_rows)
         numbers = torch.from_numpy(blank.copy()).to(device)
-        ids, positions, kv_slots, slots, tables, gates, rows = torch.split(numbers, sizes)
+        ids, positions, kv_slots, seats, tables, gates, rows = torch.split(numbers, sizes)
         shaped = tables.view(num_rows, width), gates.view(num_layers, num_rows)
-        return cls(numbers, blank, ids, positions, kv_slots, slots, *shaped, rows)
+        return cls(numbers, blank, ids, positions, kv_slots, seats, *shaped, rows)
 
     def fill(self, rows: StepRows, work: NDArray[np.uint8] | None) -> None:
         """Put in the rows of a step, and their gates [L, T] if they count, in one copy."""
@@ -108,7 +108,7 @@ class DecodeGraphs:
         cache: keys and values.
         tables: what the running sequences hold.
         plans: what the columns in the tables mean.
-        last_tokens: the last token of each slot, on the device, [slots].
+        last_tokens: the last token of each seat, on the device, [seats].
         hot: plans whose decode steps get graphs of their own.
     """
 
@@ -116,7 +116,7 @@ class DecodeGraphs:
         self,
         model: Model,
         cache: KVCache,
-        tables: SlotTables,
+        tables: SeatTables,
         plans: PlanTable,
         last_tokens: Tensor,
         hot: Sequence[Plan],
@@ -127,7 +127,7 @@ class DecodeGraphs:
         self._last_tokens = last_tokens
         num_layers = model.config.sizes.decoder.num_layers
         width = tables.pages.shape[1]
-        largest = min(tables.num_slots, BUCKETS[-1])
+        largest = min(tables.num_seats, BUCKETS[-1])
         self._inputs = {
             bucket: _GraphInputs.empty(bucket, width, num_layers, model.device)
             for bucket in BUCKETS
@@ -161,7 +161,7 @@ class DecodeGraphs:
         """Run a step, if a graph fits it.
 
         Returns:
-            Logits [T, V] float32, which the next step overwrites, the slots of the rows [T], and
+            Logits [T, V] float32, which the next step overwrites, the seats of the rows [T], and
             the kind of graph. None where a row is not the only one of its sequence, gives no token,
             shows an image or is one of a pair, and for too many rows.
         """
@@ -179,13 +179,13 @@ class DecodeGraphs:
         inputs.fill(rows, None if is_uniform else work)
         graph.replay()
         mode = StepMode.UNIFORM if is_uniform else StepMode.GATED
-        return graph.logits[: step.num_rows], inputs.slots[: step.num_rows], mode
+        return graph.logits[: step.num_rows], inputs.seats[: step.num_rows], mode
 
     def _capture(self, column: Column, inputs: _GraphInputs) -> _Graph:
         batch = self._batch(column, inputs)
 
         def forward() -> Tensor:
-            ids = known_tokens(inputs.ids, inputs.slots, self._last_tokens)
+            ids = known_tokens(inputs.ids, inputs.seats, self._last_tokens)
             return self._model.forward(replace(batch, token_ids=ids), self._cache)
 
         return self._capturer.capture(forward)

@@ -9,7 +9,7 @@ from torch import Tensor
 from skipserve.engine.plans import PlanTable
 from skipserve.engine.scheduler import Step
 from skipserve.engine.sequence import Sequence
-from skipserve.engine.tables import UNREAD, SlotTables
+from skipserve.engine.tables import UNREAD, SeatTables
 from skipserve.model.batch import Batch, KvGroup, Segment
 from skipserve.model.transfer import to_device
 from skipserve.model.work import Index, Indexes, RowWork
@@ -25,7 +25,7 @@ class StepRows:
         page_tables: [B, W].
         columns: of the table of plans, [T].
         numbers: what the device is told of each row, [4, T]: token id (UNREAD where only the
-            device knows it), position, K/V slot, and the slot of its sequence.
+            device knows it), position, K/V slot, and the seat of its sequence.
     """
 
     row_starts: Index
@@ -35,25 +35,25 @@ class StepRows:
     numbers: Index
 
     @classmethod
-    def of(cls, step: Step, tables: SlotTables) -> "StepRows":
+    def of(cls, step: Step, tables: SeatTables) -> "StepRows":
         """Gather the rows of a step from what the sequences hold."""
-        slots = np.array([chunk.sequence.slot for chunk in step.chunks])
+        seats = np.array([chunk.sequence.seat for chunk in step.chunks])
         starts = np.array([chunk.start for chunk in step.chunks])
         stops = np.array([chunk.stop for chunk in step.chunks])
         counts = stops - starts
         row_starts = np.concatenate([[0], counts.cumsum()])
-        row_slots = slots.repeat(counts)
+        row_seats = seats.repeat(counts)
         positions = np.arange(step.num_rows) + (starts - row_starts[:-1]).repeat(counts)
         page_size = tables.page_size
-        kv_slots = tables.pages[row_slots, positions // page_size] * page_size
+        kv_slots = tables.pages[row_seats, positions // page_size] * page_size
         kv_slots += positions % page_size
-        token_ids = tables.token_ids[row_slots, positions]
+        token_ids = tables.token_ids[row_seats, positions]
         return cls(
             row_starts=row_starts,
             num_cached=starts,
-            page_tables=tables.pages[slots, : -(-int(stops.max()) // page_size)],
-            columns=tables.columns[row_slots, positions],
-            numbers=np.stack([token_ids, positions, kv_slots, row_slots]),
+            page_tables=tables.pages[seats, : -(-int(stops.max()) // page_size)],
+            columns=tables.columns[row_seats, positions],
+            numbers=np.stack([token_ids, positions, kv_slots, row_seats]),
         )
 
 
@@ -63,11 +63,11 @@ class Inputs:
 
     Attributes:
         batch: the forward.
-        sampled_slots: the slots of the sequences that sample, on the device, [R] int64.
+        sampled_seats: the seats of the sequences that sample, on the device, [R] int64.
     """
 
     batch: Batch
-    sampled_slots: Tensor
+    sampled_seats: Tensor
 
 
 def build_batch(
@@ -86,7 +86,7 @@ def build_batch(
         rows: the same, gathered.
         plans: what their columns mean.
         visual_features: projected features of the rows that show an image, [N, D], in order.
-        last_tokens: the last token of each slot, [slots], where the forward runs: it may have been
+        last_tokens: the last token of each seat, [seats], where the forward runs: it may have been
             sampled there and not be read yet.
     """
     pattern = plans.pattern(rows.columns)
@@ -96,19 +96,19 @@ def build_batch(
     arrays = [rows.numbers, rows.page_tables, _visual_rows(step, rows.row_starts), host_logit_rows]
     sent = to_device([*arrays, *host_sets], last_tokens.device)
     numbers, tables, visual_rows, logit_rows, *sets = sent
-    token_ids, positions, kv_slots, slots = numbers.unbind(0)
+    token_ids, positions, kv_slots, seats = numbers.unbind(0)
     if (rows.numbers[0] == UNREAD).any():
-        token_ids = known_tokens(token_ids, slots, last_tokens)
+        token_ids = known_tokens(token_ids, seats, last_tokens)
     group = KvGroup(Indexes(rows.page_tables, tables), kv_slots, rows.num_cached)
     work = RowWork.select(pattern, list(map(Indexes, host_sets, sets)))
     segment = Segment.whole(work, positions, rows.row_starts, group)
     batch = Batch(token_ids, visual_rows, visual_features, (segment,), logit_rows)
-    return Inputs(batch, slots.index_select(0, logit_rows))
+    return Inputs(batch, seats.index_select(0, logit_rows))
 
 
-def known_tokens(token_ids: Tensor, slots: Tensor, last_tokens: Tensor) -> Tensor:
-    """Put the last tokens [slots] of the rows' sequences where the host knows none, [T]."""
-    return torch.where(token_ids == UNREAD, last_tokens.index_select(0, slots), token_ids)
+def known_tokens(token_ids: Tensor, seats: Tensor, last_tokens: Tensor) -> Tensor:
+    """Put the last tokens [seats] of the rows' sequences where the host knows none, [T]."""
+    return torch.where(token_ids == UNREAD, last_tokens.index_select(0, seats), token_ids)
 
 
 def visual_range(sequence: Sequence, start: int, stop: int) -> tuple[int, int]:

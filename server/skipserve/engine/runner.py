@@ -23,7 +23,7 @@ from skipserve.engine.sampler import Sampler, Samples
 from skipserve.engine.scheduler import Step
 from skipserve.engine.sequence import Sequence
 from skipserve.engine.stopwatch import Stopwatch
-from skipserve.engine.tables import SlotTables
+from skipserve.engine.tables import SeatTables
 from skipserve.model.model import Model
 from skipserve_policies.plan import Plan, trim
 
@@ -43,7 +43,7 @@ class Launched:
     Attributes:
         step: its rows.
         samples: its tokens, in the order of the sequences that sample; None if there are none.
-        slots: of these sequences.
+        seats: of these sequences.
         positions: where their tokens go.
         num_encoded: images that were encoded for a sequence, where there are any.
         encoding: how long that took; None where there are none.
@@ -53,7 +53,7 @@ class Launched:
 
     step: Step
     samples: Samples | None
-    slots: NDArray[np.int64]
+    seats: NDArray[np.int64]
     positions: NDArray[np.int64]
     num_encoded: Mapping[Sequence, int]
     encoding: Stopwatch | None
@@ -107,7 +107,7 @@ class Runner:
     def __init__(
         self,
         model: Model,
-        tables: SlotTables,
+        tables: SeatTables,
         plans: PlanTable,
         num_pages: int,
         max_images: int,
@@ -120,9 +120,9 @@ class Runner:
         self._plans = plans
         self._max_images = max_images
         self._cache = model.new_cache(num_pages, tables.page_size)
-        self._sampler = Sampler(tables.num_slots)
-        # By slot, for steps that are launched before the last tokens are read.
-        self._last_tokens = torch.zeros(tables.num_slots, dtype=torch.int64, device=model.device)
+        self._sampler = Sampler(tables.num_seats)
+        # By seat, for steps that are launched before the last tokens are read.
+        self._last_tokens = torch.zeros(tables.num_seats, dtype=torch.int64, device=model.device)
         model.warm_up(self._cache)
         self._graphs = self._capture(limits.hot_plans) if runs_graphs(model, limits) else None
         if model.device.type != "cpu":
@@ -132,19 +132,19 @@ class Runner:
         """Compute the rows of a step and sample; a device that works on its own may go on later."""
         started = time.perf_counter()
         for sequence in step.placed:
-            self._sampler.place(sequence.slot, sequence.request.sampling)
+            self._sampler.place(sequence.seat, sequence.request.sampling)
             sequence.started = sequence.started or started
         images = self._find_images(step)
-        logits, sampled_slots, mode = self._forward(step, images.features)
+        logits, sampled_seats, mode = self._forward(step, images.features)
         sampling = step.sampling
-        slots = np.array([s.slot for s in sampling], dtype=np.int64)
+        seats = np.array([s.seat for s in sampling], dtype=np.int64)
         # The scheduler has counted the new token in.
         positions = np.array([s.num_tokens - 1 for s in sampling], dtype=np.int64)
-        samples = self._sampler.sample(logits, slots, positions) if sampling else None
+        samples = self._sampler.sample(logits, seats, positions) if sampling else None
         if samples is not None:
-            self._last_tokens.index_copy_(0, sampled_slots, samples.token_ids)
+            self._last_tokens.index_copy_(0, sampled_seats, samples.token_ids)
         return Launched(
-            step, samples, slots, positions, images.num_encoded, images.encoding, started, mode
+            step, samples, seats, positions, images.num_encoded, images.encoding, started, mode
         )
 
     def free_memory(self) -> None:
@@ -161,10 +161,10 @@ class Runner:
         self._model.encode_images(_pixels([black], self._model.device))
         logits = torch.zeros(len(_DRAWS), sizes.decoder.vocab_size, device=self._model.device)
         sampler = Sampler(len(_DRAWS))
-        for slot, sampling in enumerate(_DRAWS):
-            sampler.place(slot, sampling)
-        slots = np.arange(len(_DRAWS))
-        sampler.sample(logits, slots, slots)
+        for seat, sampling in enumerate(_DRAWS):
+            sampler.place(seat, sampling)
+        seats = np.arange(len(_DRAWS))
+        sampler.sample(logits, seats, seats)
 
     def _capture(self, hot_plans: tuple[Plan, ...]) -> DecodeGraphs:
         full = trim(Plan.full(self._model.config.sizes.decoder.num_layers))
@@ -178,13 +178,13 @@ class Runner:
         )
 
     def _forward(self, step: Step, features: Tensor | None) -> tuple[Tensor, Tensor, StepMode]:
-        """Return the logits that a step samples from, their slots, and how it ran."""
+        """Return the logits that a step samples from, their seats, and how it ran."""
         rows = StepRows.of(step, self._tables)
         if self._graphs is not None and (replayed := self._graphs.run(step, rows)) is not None:
             return replayed
         inputs = build_batch(step, rows, self._plans, features, self._last_tokens)
         logits = self._model.forward(inputs.batch, self._cache)
-        return logits, inputs.sampled_slots, StepMode.EAGER
+        return logits, inputs.sampled_seats, StepMode.EAGER
 
     def _find_images(self, step: Step) -> _Images:
         """Return the projected features of all rows that show an image."""

@@ -87,7 +87,7 @@ class Samples:
 
 
 class Sampler:
-    """Chooses the tokens of the sequences that run; each has a slot with its parameters."""
+    """Chooses the tokens of the sequences that run; each has a seat with its parameters."""
 
     def __init__(self, max_running: int) -> None:
         self._is_greedy = np.ones(max_running, np.bool_)
@@ -95,33 +95,33 @@ class Sampler:
         self._seeds = np.zeros(max_running, np.uint64)
         self._num_top = np.full(max_running, _NO_LOGPROBS)
 
-    def place(self, slot: int, params: SamplingParams) -> None:
-        """Give a slot to a sequence."""
+    def place(self, seat: int, params: SamplingParams) -> None:
+        """Give a seat to a sequence."""
         num_top = params.num_top_logprobs
-        self._is_greedy[slot] = params.temperature == 0
-        self._filters[slot] = filters_of(params)
-        self._seeds[slot] = params.seed % 2**64
-        self._num_top[slot] = _NO_LOGPROBS if num_top is None else num_top
+        self._is_greedy[seat] = params.temperature == 0
+        self._filters[seat] = filters_of(params)
+        self._seeds[seat] = params.seed % 2**64
+        self._num_top[seat] = _NO_LOGPROBS if num_top is None else num_top
 
     def sample(
-        self, logits: Tensor, slots: NDArray[np.int64], positions: NDArray[np.int64]
+        self, logits: Tensor, seats: NDArray[np.int64], positions: NDArray[np.int64]
     ) -> Samples:
         """Choose the next token of each row.
 
         Args:
             logits: float32, [B, V].
-            slots: of the sequence of each row, [B].
+            seats: of the sequence of each row, [B].
             positions: that the tokens will take, [B].
         """
         token_ids = argmax(logits)
         best = logits.gather(1, token_ids[:, None])
-        drawn = (~self._is_greedy[slots]).nonzero()[0]
+        drawn = (~self._is_greedy[seats]).nonzero()[0]
         if len(drawn):
-            slots_drawn = slots[drawn]
-            chances = uniform(self._seeds[slots_drawn], positions[drawn])
-            filters = self._filters[slots_drawn]
+            seats_drawn = seats[drawn]
+            chances = uniform(self._seeds[seats_drawn], positions[drawn])
+            filters = self._filters[seats_drawn]
             token_ids = draw(token_ids, logits, best, drawn, filters, chances)
-        num_top = self._num_top[slots]
+        num_top = self._num_top[seats]
         copies = HostCopy(token_ids, best, *_logprobs(logits, token_ids, num_top))
         return Samples(token_ids, copies, num_top)
 

@@ -8,8 +8,8 @@ from itertools import chain, islice
 from operator import attrgetter
 
 from skipserve.engine.pages import PageKey, PagePool
-from skipserve.engine.sequence import NO_SLOT, Sequence
-from skipserve.engine.tables import SlotTables
+from skipserve.engine.sequence import NO_SEAT, Sequence
+from skipserve.engine.tables import SeatTables
 
 _arrived = attrgetter("arrived")
 
@@ -37,7 +37,7 @@ class Step:
 
     Attributes:
         chunks: one a sequence that takes part.
-        placed: sequences that have got their slot for this step.
+        placed: sequences that have got their seat for this step.
         num_rows: over all chunks.
     """
 
@@ -61,7 +61,7 @@ class Step:
 
 
 class Scheduler:
-    """Holds the sequences that are under way, and gives them slots and pages.
+    """Holds the sequences that are under way, and gives them seats and pages.
 
     A sequence gets the pages of its prompt when it starts and more as it grows. When none are
     left, the one that came last goes back to wait and is computed again later: what it had
@@ -72,13 +72,13 @@ class Scheduler:
 
     Args:
         pool: the pages.
-        tables: the slots.
+        tables: the seats.
         max_rows: rows of one step.
         reuses_prefixes: whether sequences look for pages that were computed before.
     """
 
     def __init__(
-        self, pool: PagePool, tables: SlotTables, max_rows: int, *, reuses_prefixes: bool = True
+        self, pool: PagePool, tables: SeatTables, max_rows: int, *, reuses_prefixes: bool = True
     ) -> None:
         self.num_preemptions = 0
         self._pool = pool
@@ -91,7 +91,7 @@ class Scheduler:
 
     @property
     def num_running(self) -> int:
-        """Sequences that have a slot."""
+        """Sequences that have a seat."""
         return len(self._running)
 
     @property
@@ -138,8 +138,8 @@ class Scheduler:
         for chunk in step.chunks:
             sequence, num_full = chunk.sequence, chunk.stop // page_size
             # A preempted sequence has no pages, one that is over has given them back.
-            if num_full > chunk.start // page_size and sequence.slot != NO_SLOT:
-                token_ids = self._tables.token_ids[sequence.slot]
+            if num_full > chunk.start // page_size and sequence.seat != NO_SEAT:
+                token_ids = self._tables.token_ids[sequence.seat]
                 for place in range(sequence.num_published, num_full):
                     key = sequence.keys.key(place, token_ids)
                     self._pool.publish(sequence.pages[place], key)
@@ -208,7 +208,7 @@ class Scheduler:
         self._tables.clear(sequence)
 
     def _admit(self, step: Step) -> None:
-        """Start waiting sequences, in their order, while rows, slots and pages are left.
+        """Start waiting sequences, in their order, while rows, seats and pages are left.
 
         One whose next page is just being computed for another lets those behind it pass: in a step
         or two it can have that page.
@@ -234,7 +234,7 @@ class Scheduler:
         self._waiting.extendleft(reversed(held))
 
     def _start(self, sequence: Sequence, found: list[int]) -> bool:
-        """Give a sequence a slot and pages for all its tokens and a page's worth more, if it can.
+        """Give a sequence a seat and pages for all its tokens and a page's worth more, if it can.
 
         A short answer then lies beside its prompt. A page for each running sequence is left, or
         they would have to go at once.
@@ -285,14 +285,14 @@ class Scheduler:
         faults = self._pool.check([sequence.pages for sequence in self._running])
         if set(sequences) != set(self):
             faults.append("the scheduler does not hold just the engine's sequences")
-        slots = [sequence.slot for sequence in self._running]
-        if len(set(slots)) != len(slots) or self._tables.num_slots - len(slots) != (
+        seats = [sequence.seat for sequence in self._running]
+        if len(set(seats)) != len(seats) or self._tables.num_seats - len(seats) != (
             self._tables.num_free
         ):
-            faults.append("slots are shared or lost")
+            faults.append("seats are shared or lost")
         for sequence in self._running:
             num_pages = len(sequence.pages)
-            if self._tables.pages[sequence.slot, :num_pages].tolist() != sequence.pages:
+            if self._tables.pages[sequence.seat, :num_pages].tolist() != sequence.pages:
                 faults.append(f"the page table of {sequence.request.id} is not its pages")
         if any(sequence.pages for sequence in self._waiting):
             faults.append("a waiting sequence holds pages")

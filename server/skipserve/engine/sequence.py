@@ -10,8 +10,8 @@ from skipserve.engine.plans import PlanEntry
 from skipserve.engine.reports import FinishReason, Stage
 from skipserve.engine.request import Request
 
-# The slot of a sequence that does not run.
-NO_SLOT = -1
+# The seat of a sequence that does not run.
+NO_SEAT = -1
 
 
 @dataclass(eq=False)
@@ -30,7 +30,7 @@ class Sequence:
         num_computed: leading positions whose K/V are stored, or will be by the step under way.
         num_published: leading pages that others may find.
         num_cached: leading positions that were found and not computed, when it first ran.
-        slot: its row in the engine's tables while it runs.
+        seat: its row in the engine's tables while it runs.
         pages: where its K/V live, in the order of their positions.
         num_allotted: positions that they hold.
         is_over: whether it has left the engine.
@@ -43,7 +43,7 @@ class Sequence:
     visual_positions: NDArray[np.int64]
     plan: PlanEntry
     arrived: float
-    slot: int = NO_SLOT
+    seat: int = NO_SEAT
     num_computed: int = 0
     num_published: int = 0
     num_allotted: int = 0

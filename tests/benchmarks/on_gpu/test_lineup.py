@@ -31,7 +31,7 @@ def test_a_decoded_row_sees_the_context() -> None:
     assert CONFIG.image_token_id not in prompt_ids
 
 
-def test_slots_pages_and_plans_are_given_back() -> None:
+def test_seats_pages_and_plans_are_given_back() -> None:
     lineup = Lineup(CONFIG, 2, 20)
     for context in (20, 12, 20):
         with lineup.steps([FULL] * 2, context):

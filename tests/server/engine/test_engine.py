@@ -235,7 +235,7 @@ def test_the_times_of_all_steps_add_up_to_no_more_than_the_clock(looks_ahead: bo
     assert 0 < sum(report.seconds for report in reports if report) <= passed
 
 
-def test_looking_ahead_a_slot_may_change_hands_before_its_token_is_read() -> None:
+def test_looking_ahead_a_seat_may_change_hands_before_its_token_is_read() -> None:
     limits = EngineLimits(looks_ahead=True, max_running=1, page_size=4)
     engine = Engine(FakeDecoder(), limits)
     engine.add(make_request("a", num_text=5))

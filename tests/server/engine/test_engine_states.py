@@ -131,7 +131,7 @@ class EngineStates(RuleBasedStateMachine):
 
     @invariant()
     def pages_are_accounted_for(self) -> None:
-        """Nothing is lost, held twice, or shared between slots."""
+        """Nothing is lost, held twice, or shared between seats."""
         assert self.parts.scheduler.check(self.known) == []
 
     @invariant()
@@ -153,7 +153,7 @@ class EngineStates(RuleBasedStateMachine):
             self.step(7, looks_ahead=False)
             self.pages_are_accounted_for()
         assert self.parts.pool.num_used == 0
-        assert self.parts.tables.num_free == self.parts.tables.num_slots
+        assert self.parts.tables.num_free == self.parts.tables.num_seats
 
 
 def _rows(sequence: Sequence) -> list[Row]:

@@ -203,5 +203,5 @@ def test_a_token_that_only_the_device_knows_is_taken_from_there() -> None:
     parts.scheduler.schedule()
     parts.add(make_request("b"))
     built = _build(parts)
-    slot = built.step.chunks[0].sequence.slot
-    assert built.batch.token_ids.tolist() == [40 + slot, *built.step.chunks[1].sequence.known_ids]
+    seat = built.step.chunks[0].sequence.seat
+    assert built.batch.token_ids.tolist() == [40 + seat, *built.step.chunks[1].sequence.known_ids]

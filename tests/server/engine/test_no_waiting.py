@@ -48,10 +48,10 @@ SAMPLINGS = [list(ROWS), *([row, row] for row in ROWS)]
 
 def _sample(logits: Tensor, samplings: list[dict[str, Any]]) -> Samples:
     sampler = Sampler(len(samplings))
-    for slot, sampling in enumerate(samplings):
-        sampler.place(slot, SamplingParams(max_tokens=1, seed=slot, **sampling))
-    slots = np.arange(len(samplings))
-    return sampler.sample(logits, slots, slots + 9)
+    for seat, sampling in enumerate(samplings):
+        sampler.place(seat, SamplingParams(max_tokens=1, seed=seat, **sampling))
+    seats = np.arange(len(samplings))
+    return sampler.sample(logits, seats, seats + 9)
 
 
 @pytest.mark.parametrize("samplings", SAMPLINGS)
@@ -69,7 +69,7 @@ def test_sampling(samplings: list[dict[str, Any]]) -> None:
 def test_inputs() -> None:
     """Of prompts with images, and then of answers whose last token is not read yet."""
     parts = EngineParts()
-    last_tokens = torch.empty(parts.tables.num_slots, dtype=torch.int64, device=META)
+    last_tokens = torch.empty(parts.tables.num_seats, dtype=torch.int64, device=META)
     for i in range(3):
         parts.add(make_request(str(i), num_text=i + 1, num_images=i % 2))
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""The sampler of a batch: greedy and drawn rows, slots, log-probabilities, independence of rows."""
+"""The sampler of a batch: greedy and drawn rows, seats, log-probabilities, independence of rows."""
 
 import math
 from typing import Any
@@ -42,12 +42,12 @@ def _params(**sampling: Any) -> SamplingParams:
 def _sample(
     logits: Tensor, params: list[SamplingParams], positions: list[int] | None = None
 ) -> SampledTokens:
-    """Sample with slots that run against the order of the rows."""
+    """Sample with seats that run against the order of the rows."""
     sampler = Sampler(len(params))
-    slots = np.arange(len(params))[::-1]
-    for slot, row_params in zip(slots.tolist(), params, strict=True):
-        sampler.place(slot, row_params)
-    return sampler.sample(logits, slots, np.array(positions or [9] * len(params))).read()
+    seats = np.arange(len(params))[::-1]
+    for seat, row_params in zip(seats.tolist(), params, strict=True):
+        sampler.place(seat, row_params)
+    return sampler.sample(logits, seats, np.array(positions or [9] * len(params))).read()
 
 
 def _mixed(num_rows: int) -> list[SamplingParams]:
@@ -102,19 +102,19 @@ def test_draws_follow_the_distribution(temperature: float) -> None:
     assert statistic < degrees + 4 * math.sqrt(2 * degrees)
 
 
-def test_a_slot_forgets_who_had_it() -> None:
+def test_a_seat_forgets_who_had_it() -> None:
     sampler, logits = Sampler(2), _logits()
-    slots, positions = np.array([1]), np.array([3])
+    seats, positions = np.array([1]), np.array([3])
     for params in (*_mixed(7), *reversed(_mixed(7))):
         sampler.place(1, params)
         fresh = Sampler(2)
         fresh.place(1, params)
-        found = sampler.sample(logits, slots, positions).read()
-        assert found == fresh.sample(logits, slots, positions).read()
+        found = sampler.sample(logits, seats, positions).read()
+        assert found == fresh.sample(logits, seats, positions).read()
         assert (params.num_top_logprobs is None) == (found.logprobs == {})
 
 
-def test_a_slot_that_changes_hands_before_the_read() -> None:
+def test_a_seat_that_changes_hands_before_the_read() -> None:
     sampler, logits = Sampler(1), _logits()
     sampler.place(0, _params(temperature=0.0, num_top_logprobs=3))
     samples = sampler.sample(logits, np.array([0]), np.array([3]))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skipserve.engine.scheduler import Step
-from skipserve.engine.sequence import NO_SLOT, Sequence
+from skipserve.engine.sequence import NO_SEAT, Sequence
 
 pytestmark = pytest.mark.fast
 
@@ -95,7 +95,7 @@ def test_a_sequence_that_does_not_start_holds_nothing() -> None:
     parts.finish(parts.scheduler.schedule(), publishes=True)
     (waiting,) = _add(parts, "b", num_text=10)
     parts.scheduler.schedule()
-    assert waiting.slot == NO_SLOT
+    assert waiting.seat == NO_SEAT
     assert waiting.pages == []
     assert parts.scheduler.check(parts.scheduler) == []
 
@@ -106,11 +106,11 @@ def test_the_last_one_goes_when_pages_run_out() -> None:
     first, second = _add(parts, "a", "b", num_text=4, max_tokens=9)
     while parts.scheduler.num_preemptions == 0:
         parts.finish(parts.scheduler.schedule())
-    assert first.slot != NO_SLOT
-    assert (second.slot, second.pages, second.num_computed) == (NO_SLOT, [], 0)
+    assert first.seat != NO_SEAT
+    assert (second.seat, second.pages, second.num_computed) == (NO_SEAT, [], 0)
     num_before = len(second.generated_ids)
     assert num_before > 0
-    while second.slot == NO_SLOT:
+    while second.seat == NO_SEAT:
         parts.finish(parts.scheduler.schedule())
     # Prompt and answer are computed again, as far as no page of them was kept.
     assert second.num_computed == 6 + num_before
@@ -123,7 +123,7 @@ def test_a_preempted_sequence_finds_its_own_pages_again() -> None:
     while parts.scheduler.num_preemptions == 0:
         parts.finish(parts.scheduler.schedule(), publishes=True)
     assert second.num_cached == 0
-    while second.slot == NO_SLOT:
+    while second.seat == NO_SEAT:
         step = parts.scheduler.schedule()
         parts.finish(step, publishes=True)
     (start,) = (chunk.start for chunk in step.chunks if chunk.sequence is second)
@@ -159,7 +159,7 @@ def test_a_prompt_does_not_wait_for_one_that_went_back_to_wait() -> None:
     parts = EngineParts(max_rows=4)
     first, second = _add(parts, "a", "b", num_text=9, shares=True)
     parts.finish(parts.scheduler.schedule(), publishes=True)
-    assert second.slot == NO_SLOT
+    assert second.seat == NO_SEAT
     parts.scheduler.end(first)
     step = parts.scheduler.schedule()
     assert [chunk[:2] for chunk in _chunks(step)] == [("b", 4)]
@@ -249,9 +249,9 @@ def test_a_step_that_did_not_run_is_taken_back() -> None:
     step.add(over, over.num_tokens)
     parts.scheduler.take_back(step)
     assert (parts.scheduler.num_running, parts.pool.num_used) == (0, 0)
-    assert [(s.num_tokens, s.num_computed, s.slot) for s in (first, last)] == [
-        (6, 0, NO_SLOT),
-        (5, 0, NO_SLOT),
+    assert [(s.num_tokens, s.num_computed, s.seat) for s in (first, last)] == [
+        (6, 0, NO_SEAT),
+        (5, 0, NO_SEAT),
     ]
     assert parts.scheduler.num_preemptions == 2
     assert list(parts.scheduler) == [first, last]
@@ -265,11 +265,11 @@ def test_the_check_finds_what_is_wrong() -> None:
     first, second = _add(parts, "a", "b")
     parts.scheduler.schedule()
     assert parts.scheduler.check([first]) != []
-    parts.tables.pages[first.slot, 0] += 1
+    parts.tables.pages[first.seat, 0] += 1
     assert "page table" in " ".join(parts.scheduler.check([first, second]))
-    parts.tables.pages[first.slot, 0] -= 1
-    first.slot, slot = second.slot, first.slot
-    assert "slots" in " ".join(parts.scheduler.check([first, second]))
-    first.slot = slot
+    parts.tables.pages[first.seat, 0] -= 1
+    first.seat, seat = second.seat, first.seat
+    assert "seats" in " ".join(parts.scheduler.check([first, second]))
+    first.seat = seat
     parts.pool.release(first.pages)
     assert "holds" in " ".join(parts.scheduler.check([first, second]))

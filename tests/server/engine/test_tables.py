@@ -5,7 +5,7 @@ from engine_parts import EngineParts, make_sequence
 from fake_decoder import NUM_LAYERS, make_request
 
 from skipserve.engine.plans import PlanTable
-from skipserve.engine.sequence import NO_SLOT
+from skipserve.engine.sequence import NO_SEAT
 from skipserve.engine.tables import UNREAD
 from skipserve_policies.plan import Cell, Ffn, Plan, TokenClass
 
@@ -22,22 +22,22 @@ def test_a_placed_sequence_is_entered_whole() -> None:
     tables.place(sequence)
     tables.extend(sequence, [5, 6])
     tables.extend(sequence, [2])
-    slot = sequence.slot
+    seat = sequence.seat
     known = [*sequence.request.prompt_ids, 40, 41]
-    assert tables.token_ids[slot, : len(known)].tolist() == known
+    assert tables.token_ids[seat, : len(known)].tolist() == known
     classes = [*sequence.request.token_classes, *(TokenClass.GENERATED,) * 56]
-    assert tables.columns[slot].tolist() == [12 + c for c in classes]
-    assert tables.pages[slot, :3].tolist() == sequence.pages == [5, 6, 2]
+    assert tables.columns[seat].tolist() == [12 + c for c in classes]
+    assert tables.pages[seat, :3].tolist() == sequence.pages == [5, 6, 2]
     assert tables.num_free == 1
 
 
-def test_a_slot_can_be_had_again_and_shows_nothing_of_the_one_before() -> None:
+def test_a_seat_can_be_had_again_and_shows_nothing_of_the_one_before() -> None:
     tables = EngineParts(max_running=1).tables
     before, after = make_sequence(make_request(num_text=20)), make_sequence(make_request())
     tables.place(before)
-    slot = before.slot
+    seat = before.seat
     tables.clear(before)
-    assert (before.slot, tables.num_free) == (NO_SLOT, 1)
+    assert (before.seat, tables.num_free) == (NO_SEAT, 1)
     tables.place(after)
-    assert after.slot == slot
-    assert set(tables.token_ids[slot, after.num_prompt :].tolist()) == {UNREAD}
+    assert after.seat == seat
+    assert set(tables.token_ids[seat, after.num_prompt :].tolist()) == {UNREAD}
