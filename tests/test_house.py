@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "skipserve.digests": set(),
     "skipserve.hints": set(),
     "skipserve.logging_setup": set(),
+    "skipserve.pretrained": set(),
     "skipserve.checkpoint_notes": {"skipserve.model.config", "skipserve.prompt"},
     "skipserve.model_folder": {"skipserve.model.config"},
     "skipserve.settings": {"skipserve_policies"},

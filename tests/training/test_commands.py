@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 from skipserve_client.evaluate.scoring import GradedAnswer, score
 from skipserve_training.commands import train
 from skipserve_training.demo import produce as produce_module
-from skipserve_training.demo.devices import find_device
 from skipserve_training.demo.produce import Product
 from skipserve_training.demo.recipe import Recipe, default_recipe
 from skipserve_training.demo.training import ProgressFunction
+from skipserve_training.devices import find_device
 
 pytestmark = pytest.mark.fast
 

@@ -31,9 +31,9 @@ def demo(
 ) -> None:
     """Train the demo model from nothing: pictures, tokenizer, weights, checkpoint, record."""
     # Torch takes seconds to import, which `skipserve --help` must not.
-    from skipserve_training.demo.devices import find_device  # noqa: PLC0415
     from skipserve_training.demo.produce import produce  # noqa: PLC0415
     from skipserve_training.demo.recipe import default_recipe  # noqa: PLC0415
+    from skipserve_training.devices import find_device  # noqa: PLC0415
 
     console = Console()
     try:

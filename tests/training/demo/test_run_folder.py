@@ -9,10 +9,10 @@ import torch
 from skipserve_training.demo.recipe import Recipe
 from skipserve_training.demo.run_folder import (
     Checkpoint,
-    RecipeMismatchError,
-    RunFolder,
+    StageFolder,
     StageSummary,
 )
+from skipserve_training.run_folder import RecipeMismatchError
 
 pytestmark = pytest.mark.fast
 
@@ -26,7 +26,7 @@ def _summary(name: str, steps: int = 1) -> StageSummary:
 
 
 def test_the_last_checkpoint_comes_back(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
+    folder = StageFolder(tmp_path / "run")
     assert folder.load() is None
     folder.save(_checkpoint(1))
     folder.save(_checkpoint(2))
@@ -36,7 +36,7 @@ def test_the_last_checkpoint_comes_back(tmp_path: Path) -> None:
 
 
 def test_an_unfinished_checkpoint_is_not_seen(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
+    folder = StageFolder(tmp_path)
     folder.save(_checkpoint(1))
     (tmp_path / "checkpoint.pt.new").write_bytes(b"half of one")
     found = folder.load()
@@ -45,14 +45,14 @@ def test_an_unfinished_checkpoint_is_not_seen(tmp_path: Path) -> None:
 
 
 def test_summaries_replace_their_namesake(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
+    folder = StageFolder(tmp_path)
     for summary in (_summary("vision"), _summary("symbolic"), _summary("vision", steps=9)):
         folder.add_summary(summary)
     assert folder.summaries() == [_summary("symbolic"), _summary("vision", steps=9)]
 
 
 def test_a_folder_belongs_to_one_recipe(tmp_path: Path, recipe: Recipe) -> None:
-    folder = RunFolder(tmp_path / "run")
+    folder = StageFolder(tmp_path / "run")
     folder.claim(recipe)
     folder.claim(recipe)
     with pytest.raises(RecipeMismatchError, match="another recipe"):

@@ -11,7 +11,7 @@ from rank_worker import write_average
 from skipserve_training.demo.model import DemoModel
 from skipserve_training.demo.ranks import Ranks, started
 from skipserve_training.demo.recipe import Recipe, StageName, StageRecipe
-from skipserve_training.demo.run_folder import RunFolder
+from skipserve_training.demo.run_folder import StageFolder
 from skipserve_training.demo.training import learning_rate_share, train, train_rank
 
 CPU = torch.device("cpu")
@@ -29,9 +29,11 @@ def _states_are_equal(one: DemoModel, other: DemoModel) -> bool:
 @pytest.mark.fast
 def test_all_stages_run_and_leave_their_files(recipe: Recipe, tmp_path: Path) -> None:
     seen: list[tuple[StageName, int]] = []
-    train(recipe, RunFolder(tmp_path), Ranks(), CPU, lambda s, step, _: seen.append((s.name, step)))
+    train(
+        recipe, StageFolder(tmp_path), Ranks(), CPU, lambda s, step, _: seen.append((s.name, step))
+    )
     assert seen == [(name, step) for name in StageName for step in (1, 2, 3)]
-    summaries = RunFolder(tmp_path).summaries()
+    summaries = StageFolder(tmp_path).summaries()
     assert [summary.name for summary in summaries] == list(StageName)
     assert all(summary.cpu_seconds > 0 and summary.steps == 3 for summary in summaries)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
@@ -50,12 +52,16 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
         if done > stop_after:
             raise InterruptedRunError
 
-    whole = train(recipe, RunFolder(tmp_path / "whole"), Ranks(), CPU)
+    whole = train(recipe, StageFolder(tmp_path / "whole"), Ranks(), CPU)
     with pytest.raises(InterruptedRunError):
-        train(recipe, RunFolder(tmp_path / "parts"), Ranks(), CPU, stop)
+        train(recipe, StageFolder(tmp_path / "parts"), Ranks(), CPU, stop)
     seen: list[int] = []
     resumed = train(
-        recipe, RunFolder(tmp_path / "parts"), Ranks(), CPU, lambda s, step, loss: seen.append(step)
+        recipe,
+        StageFolder(tmp_path / "parts"),
+        Ranks(),
+        CPU,
+        lambda s, step, loss: seen.append(step),
     )
     assert len(seen) < 12
     assert _states_are_equal(whole, resumed)
@@ -63,10 +69,10 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
 
 @pytest.mark.fast
 def test_a_finished_run_only_loads(recipe: Recipe, tmp_path: Path) -> None:
-    first = train(recipe, RunFolder(tmp_path), Ranks(), CPU)
+    first = train(recipe, StageFolder(tmp_path), Ranks(), CPU)
     seen: list[int] = []
     again = train(
-        recipe, RunFolder(tmp_path), Ranks(), CPU, lambda s, step, loss: seen.append(step)
+        recipe, StageFolder(tmp_path), Ranks(), CPU, lambda s, step, loss: seen.append(step)
     )
     assert not seen
     assert _states_are_equal(first, again)
@@ -76,7 +82,7 @@ def test_a_finished_run_only_loads(recipe: Recipe, tmp_path: Path) -> None:
 def test_the_seed_decides(recipe: Recipe, tmp_path: Path) -> None:
     short = replace(recipe.scaled(0), seed=1)
     models = [
-        train(replace(short, seed=seed), RunFolder(tmp_path / str(number)), Ranks(), CPU)
+        train(replace(short, seed=seed), StageFolder(tmp_path / str(number)), Ranks(), CPU)
         for number, seed in enumerate((1, 1, 2))
     ]
     assert _states_are_equal(models[0], models[1])
@@ -103,8 +109,8 @@ def test_two_processes_average(tmp_path: Path) -> None:
 def test_two_processes_train_one_model(recipe: Recipe, tmp_path: Path) -> None:
     vision_only = replace(recipe, stages=recipe.stages[:1])
     with started(2, train_rank, vision_only, tmp_path / "two", CPU) as ranks:
-        two = train(vision_only, RunFolder(tmp_path / "two"), ranks, CPU)
-    one = train(vision_only, RunFolder(tmp_path / "one"), Ranks(), CPU)
+        two = train(vision_only, StageFolder(tmp_path / "two"), ranks, CPU)
+    one = train(vision_only, StageFolder(tmp_path / "one"), Ranks(), CPU)
     for name, value in one.state_dict().items():
         assert torch.allclose(value, two.state_dict()[name], atol=0.02), name
 

@@ -12,7 +12,7 @@ from skipserve_training.demo.model import DemoModel
 from skipserve_training.demo.ranks import started
 from skipserve_training.demo.recipe import Recipe
 from skipserve_training.demo.record import Environment, make_record
-from skipserve_training.demo.run_folder import RunFolder
+from skipserve_training.demo.run_folder import StageFolder
 from skipserve_training.demo.similarity import sibling_cosines
 from skipserve_training.demo.tokenizer import train_tokenizer
 from skipserve_training.demo.training import ProgressFunction, can_compile, train_rank
@@ -33,7 +33,7 @@ def produce(
     recipe: Recipe, path: Path, device: torch.device, progress: ProgressFunction
 ) -> Product:
     """Make the checkpoint `path/checkpoint`, from where an earlier run stopped if there is one."""
-    folder = RunFolder(path)
+    folder = StageFolder(path)
     folder.claim(recipe)
     ranks = _CPU_RANKS if device.type == "cpu" else 1
     with started(ranks, train_rank, recipe, path, device) as this_rank:
@@ -43,7 +43,7 @@ def produce(
 
 
 def _finish(
-    recipe: Recipe, folder: RunFolder, model: DemoModel, environment: Environment
+    recipe: Recipe, folder: StageFolder, model: DemoModel, environment: Environment
 ) -> Product:
     tokenizer = train_tokenizer(recipe.vocabulary)
     held_out = score(answer_held_out(model, tokenizer, recipe.held_out_questions))

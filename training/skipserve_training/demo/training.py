@@ -1,9 +1,7 @@
 """Runs the stages in order, each from where the run folder says it stands."""
 
 import shutil
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,8 +12,9 @@ from skipserve_training.demo.model import BlockFunction, DemoModel, ModelSizes, 
 from skipserve_training.demo.optimizer import make_optimizers, set_rates
 from skipserve_training.demo.ranks import Ranks
 from skipserve_training.demo.recipe import Recipe, StageRecipe
-from skipserve_training.demo.run_folder import Checkpoint, RunFolder, StageSummary
+from skipserve_training.demo.run_folder import Checkpoint, StageFolder, StageSummary
 from skipserve_training.demo.stages import LOSSES, Lesson, make_lesson, trained_parameters
+from skipserve_training.run_folder import Clock
 
 _LOG_EVERY = 20
 _CLIP_NORM = 1.0
@@ -24,29 +23,9 @@ _SCENES_PER_STAGE = 1 << 24  # no two stages see the same scene
 ProgressFunction = Callable[[StageRecipe, int, float], None]
 
 
-@dataclass
-class _Clock:
-    """Measures one stage, over interruptions."""
-
-    wall_before: float
-    cpu_before: float
-    wall_start: float
-    cpu_start: float
-
-    @classmethod
-    def resumed(cls, wall_before: float, cpu_before: float) -> "_Clock":
-        return cls(wall_before, cpu_before, time.monotonic(), time.process_time())
-
-    def wall(self) -> float:
-        return self.wall_before + time.monotonic() - self.wall_start
-
-    def cpu(self) -> float:
-        return self.cpu_before + time.process_time() - self.cpu_start
-
-
 def train(
     recipe: Recipe,
-    folder: RunFolder,
+    folder: StageFolder,
     ranks: Ranks,
     device: torch.device,
     progress: ProgressFunction = lambda stage, step, loss: None,
@@ -79,7 +58,7 @@ def train_rank(
     progress: ProgressFunction = lambda stage, step, loss: None,
 ) -> DemoModel:
     """Train as one of several processes; what it takes can be sent to another process."""
-    return train(recipe, RunFolder(path), ranks, device, progress, _block_function(device))
+    return train(recipe, StageFolder(path), ranks, device, progress, _block_function(device))
 
 
 def _block_function(device: torch.device) -> BlockFunction:
@@ -104,7 +83,7 @@ class _Stage:
         stage: StageRecipe,
         lesson: Lesson,
         model: DemoModel,
-        folder: RunFolder,
+        folder: StageFolder,
         ranks: Ranks,
         progress: ProgressFunction,
     ) -> None:
@@ -120,10 +99,10 @@ class _Stage:
 
     def run(self, start: Checkpoint | None) -> None:
         """Run the steps that are left."""
-        clock = _Clock.resumed(0.0, 0.0)
+        clock = Clock()
         first = 0
         if start is not None:
-            clock = _Clock.resumed(start.wall_seconds, start.cpu_seconds)
+            clock = Clock(start.wall_seconds, start.cpu_seconds)
             first = start.step
             for optimizer, state in zip(self.optimizers, start.optimizers, strict=True):
                 optimizer.load_state_dict(state)
@@ -164,7 +143,7 @@ class _Stage:
                 {"stage": self.stage.name, "step": done, "loss": loss, "shares": shares}
             )
 
-    def _save(self, done: int, clock: _Clock, loss: float, shares: dict[str, float]) -> None:
+    def _save(self, done: int, clock: Clock, loss: float, shares: dict[str, float]) -> None:
         cpu = torch.tensor([clock.cpu()])
         self.ranks.average([cpu])
         cpu_seconds = cpu.item() * self.ranks.count
