@@ -5,8 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from rich.table import Table
+
+from skipserve_training.mapping.commands import mapping, tower
+from skipserve_training.progress import Bars, progress_bars
 
 if TYPE_CHECKING:
     from skipserve_client.evaluate.scoring import Score
@@ -16,9 +19,8 @@ if TYPE_CHECKING:
 train = typer.Typer(no_args_is_help=True, help="Train models for skipserve.")
 
 
-@train.callback()
-def _group() -> None:
-    """Keep `demo` a command of its own while it is the only one."""
+train.command()(tower)
+train.command()(mapping)
 
 
 @train.command()
@@ -37,7 +39,7 @@ def demo(
 
     console = Console()
     try:
-        with _progress(console) as progress:
+        with progress_bars(console) as progress:
             recipe = default_recipe().scaled(steps_scale)
             product = produce(recipe, out, find_device(device), _reporter(progress))
     except ValueError as error:
@@ -46,25 +48,12 @@ def demo(
     console.print(f"The checkpoint is in {product.checkpoint}")
 
 
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("loss {task.fields[loss]:.3f}"),
-        console=console,
-    )
-
-
 def _reporter(progress: Progress) -> "ProgressFunction":
     """Return a function that keeps one bar a stage."""
-    bars = {}
+    bars = Bars(progress)
 
     def report(stage: "StageRecipe", step: int, loss: float) -> None:
-        if stage.name not in bars:
-            bars[stage.name] = progress.add_task(stage.name, total=stage.steps, loss=loss)
-        progress.update(bars[stage.name], completed=step, loss=loss)
+        bars(stage.name, step, stage.steps, loss)
 
     return report
 

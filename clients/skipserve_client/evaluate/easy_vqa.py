@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from PIL import Image
+
 COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
 SHAPES = ("circle", "rectangle", "triangle")
 YES, NO = "yes", "no"
@@ -75,8 +77,14 @@ class Attributes:
 class EasySplit:
     """One half of the data set: "train" or "test"."""
 
+    name: str
     images: dict[int, Path]
     questions: tuple[EasyQuestion, ...]
+
+    def load(self, image: int) -> Image.Image:
+        """Load a picture by its number."""
+        with Image.open(self.images[image]) as opened:
+            return opened.convert("RGB")
 
     def attributes(self) -> dict[int, Attributes]:
         """Tell each picture's colour and shape, as far as its questions do."""
@@ -99,7 +107,7 @@ def read_easy_vqa(folder: Path, split: str) -> EasySplit:
     unseen = {question.image for question in questions} - images.keys()
     if unseen:
         raise ValueError(f"{root} has no picture {min(unseen)}.png, of which questions ask.")
-    return EasySplit(images, questions)
+    return EasySplit(split, images, questions)
 
 
 def _data_folder(folder: Path, split: str) -> Path:

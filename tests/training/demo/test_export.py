@@ -12,8 +12,9 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from skipserve_client.evaluate.dataset import demo_examples
 from skipserve_client.evaluate.scenes import Split
+from skipserve_training.checkpoint_files import write_checksums, write_record
 from skipserve_training.demo.batches import prompt_prefix, to_pixels
-from skipserve_training.demo.export import checkpoint_tensors, export, write_checksums, write_record
+from skipserve_training.demo.export import checkpoint_tensors, export
 from skipserve_training.demo.model import DemoModel, ModelSizes
 from skipserve_training.demo.stages import Lesson
 from skipserve_training.demo.tokenizer import question_text

@@ -1,7 +1,5 @@
 """Writes a trained model as a LLaVA-1.5 checkpoint in Hugging Face format."""
 
-import hashlib
-import json
 from pathlib import Path
 
 import torch
@@ -22,7 +20,6 @@ from skipserve_training.demo import tokenizer as words
 from skipserve_training.demo.model import DemoModel, ModelSizes
 
 EXPORTED_TYPE = torch.bfloat16
-CHECKSUMS = "SHA256SUMS"
 
 _CHAT_TEMPLATE = (
     "{% for m in messages %}{{ m['role']|upper }}: "
@@ -45,22 +42,6 @@ def export(model: DemoModel, tokenizer: Tokenizer, folder: Path) -> None:
         bos_token_id=words.START_ID, eos_token_id=words.END_ID, pad_token_id=words.PADDING_ID
     ).save_pretrained(folder)
     _make_processor(model.sizes, tokenizer).save_pretrained(folder)
-
-
-def write_checksums(folder: Path) -> None:
-    """Write the SHA-256 of every other file, as `sha256sum --check` reads it."""
-    lines = [
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
-        for path in sorted(folder.iterdir())
-        if path.name != CHECKSUMS
-    ]
-    (folder / CHECKSUMS).write_text("".join(lines))
-
-
-def write_record(folder: Path, record: dict[str, object]) -> None:
-    """Write the record of the training beside its result."""
-    text = json.dumps(record, indent=2)
-    (folder / "training-record.json").write_text(text + "\n")
 
 
 def make_config(sizes: ModelSizes) -> LlavaConfig:

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from skipserve_client.evaluate.scoring import Score, score
-from skipserve_training.demo.export import export, write_checksums, write_record
+from skipserve_training.checkpoint_files import write_checksums, write_record
+from skipserve_training.demo.export import export
 from skipserve_training.demo.held_out import answer_held_out
 from skipserve_training.demo.model import DemoModel
 from skipserve_training.demo.ranks import started

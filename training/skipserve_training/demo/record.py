@@ -3,9 +3,9 @@
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 
 from skipserve_client.evaluate.scoring import Score
+from skipserve_training.checkpoint_files import versions
 from skipserve_training.demo.recipe import Recipe
 from skipserve_training.demo.run_folder import StageSummary
 
@@ -33,8 +33,7 @@ def make_record(
     below = [name for name, kind in held_out.types.items() if not kind.is_above_majority]
     return {
         "seed": recipe.seed,
-        "versions": {"python": platform.python_version()}
-        | {package: version(package) for package in _PACKAGES},
+        "versions": versions(_PACKAGES),
         "machine": platform.machine(),
         "surroundings": asdict(environment),
         "recipe": asdict(recipe),

@@ -1,0 +1,75 @@
+"""A whole training by the command: data, features, steps, score, files; stopped and gone on."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_language import save_llama
+from typer.testing import CliRunner
+
+from skipserve_training.commands import train
+from skipserve_training.mapping.tower import LabelledTower, TowerSizes
+from skipserve_training.mapping.tower_export import export_tower
+
+SIZES = TowerSizes(hidden=32, ffn=48, layers=1, heads=1, side=32, patch=8)
+
+
+@pytest.fixture(scope="module")
+def arguments(easy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    torch.manual_seed(0)
+    encoder = tmp_path_factory.mktemp("encoder")
+    export_tower(LabelledTower(SIZES), encoder)
+    llm = save_llama(tmp_path_factory.mktemp("llama"))
+    parts = ["--llm", str(llm), "--encoder", str(encoder), "--layer", "-2", "--drop-class"]
+    return ["mapping", "--data", f"easy-vqa:{easy_folder}", *parts, "--pictures", "2"]
+
+
+def test_a_training_leaves_a_model_and_its_record(arguments: list[str], tmp_path: Path) -> None:
+    command = [*arguments, "--out", str(tmp_path), "--steps", "2", "--views", "2"]
+    result = CliRunner().invoke(train, command)
+    assert result.exit_code == 0, result.output
+    assert "negated, present" in result.output
+    record = json.loads((tmp_path / "training-record.json").read_text())
+    assert record["held_out"]["all"]["n"] == 18
+    assert record["job"]["recipe"]["steps"] == 2
+    assert "/" not in record["job"]["encoder"]
+    whole = load_file(tmp_path / "checkpoint" / "model.safetensors")
+    assert {name.split(".")[0] for name in whole} == {
+        "language_model",
+        "multi_modal_projector",
+        "vision_tower",
+    }
+    trained = load_file(tmp_path / "trained" / "trained.safetensors")
+    written = load_file(tmp_path / "projector.safetensors")
+    assert all(torch.equal(trained[name], value) for name, value in written.items())
+    again = CliRunner().invoke(train, command)
+    assert again.exit_code == 0, again.output
+
+
+@pytest.mark.fast
+def test_a_folder_belongs_to_one_training(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text("{}")
+    result = CliRunner().invoke(train, [*arguments, "--out", str(tmp_path), "--steps", "2"])
+    assert result.exit_code == 2
+    assert "another recipe" in " ".join(result.output.replace("│", " ").split())
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--projector", "linear"], "'linear' is not a valid"),
+        (["--data", "captions:/nowhere", "--views", "2"], "only easy-vqa has more than 1"),
+        (["--data", "coco"], "expected FORM:FOLDER"),
+        (["--llm", "/nowhere"], "/nowhere holds no language model"),
+    ],
+)
+def test_bad_options_are_named(
+    flags: list[str], said: str, arguments: list[str], tmp_path: Path
+) -> None:
+    command = [*arguments, "--out", str(tmp_path), "--steps", "2", *flags]
+    result = CliRunner().invoke(train, command)
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.replace("│", " ").split())

@@ -1,0 +1,213 @@
+"""From data, an encoder and a language model to a trained projector, its score and its files."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import save_file
+from transformers import PreTrainedTokenizerBase
+
+from skipserve_client.evaluate.easy_vqa import EasySplit, read_easy_vqa
+from skipserve_training.checkpoint_files import versions, write_checksums, write_record
+from skipserve_training.mapping.easy_vqa_features import Views
+from skipserve_training.mapping.easy_vqa_lessons import EasyLessons
+from skipserve_training.mapping.encoders import TransformersEncoder
+from skipserve_training.mapping.export import export_trained, join, projector_tensors
+from skipserve_training.mapping.features import Features, compute_features
+from skipserve_training.mapping.held_out import KindScore, score_held_out
+from skipserve_training.mapping.language import load_language_model, load_tokenizer
+from skipserve_training.mapping.lessons import LessonSource, Media, PromptForm
+from skipserve_training.mapping.projectors import Projector, make_projector
+from skipserve_training.mapping.recipe import MappingRecipe
+from skipserve_training.mapping.sources import EASY_VQA, read_source, split_source
+from skipserve_training.mapping.tower_export import FEATURE_LAYER
+from skipserve_training.mapping.training import Checkpoint, Course, train
+from skipserve_training.run_folder import Clock, RunFolder
+
+IMAGE = "<image>"  # the token that stands for a picture's rows in what is served
+
+PROJECTOR_WEIGHTS = "projector.safetensors"
+TRAINED_FOLDER = "trained"
+CHECKPOINT_FOLDER = "checkpoint"
+_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "accelerate", "numpy", "pillow")
+
+# Called with what is under way, how much of it is done, how much there is, and the loss.
+ReportFunction = Callable[[str, int, int, float], None]
+
+
+@dataclass(frozen=True)
+class MappingJob:
+    """A training and everything that it stands on, by name.
+
+    Attributes:
+        recipe: what the training does.
+        data: FORM:FOLDER.
+        language_model: a folder that transformers loads.
+        encoder: another.
+        layer: which of the encoder's hidden states is read; -1 is its output.
+        keeps_class: whether the encoder's first row, that of the class, is read.
+        views: variants of each picture, which only easy-VQA has.
+    """
+
+    recipe: MappingRecipe
+    data: str
+    language_model: str
+    encoder: str
+    layer: int = -1
+    keeps_class: bool = True
+    views: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what would be ignored.
+
+        Raises:
+            ValueError: The data set has no variants of its pictures.
+        """
+        form = self.form
+        if self.views > 1 and form != EASY_VQA:
+            raise ValueError(f"views is {self.views}: only {EASY_VQA} has more than 1.")
+
+    @property
+    def form(self) -> str:
+        """Return the form of the data set."""
+        return split_source(self.data)[0]
+
+    @property
+    def is_servable(self) -> bool:
+        """Say whether the server knows models of such parts: CLIP and LLaMA, as LLaVA-1.5's."""
+        types = (_type_of(self.encoder), _type_of(self.language_model))
+        is_llava = (self.layer, self.keeps_class) == (FEATURE_LAYER, False)
+        return is_llava and types == ("clip_vision_model", "llama")
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a finished training leaves; scores only where the data set has a test split."""
+
+    projector: Projector
+    held_out: dict[str, KindScore]
+
+
+def produce(job: MappingJob, out: Path, device: torch.device, report: ReportFunction) -> Product:
+    """Train, from where an earlier run in `out` stopped, score, and write what was trained."""
+    recipe = job.recipe
+    folder = RunFolder(out, Checkpoint)
+    folder.claim(job)
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16")
+    encoding = _Encoding(job, out, accelerator, report)
+    lessons = read_source(job.data)
+    features = encoding.of_lessons(lessons)
+    language = load_language_model(Path(job.language_model), torch.bfloat16, accelerator.device)
+    torch.manual_seed(recipe.seed)
+    projector = make_projector(recipe.projector, features.width, language.width, recipe.sizes)
+    projector.to(accelerator.device)
+    tokenizer = load_tokenizer(Path(job.language_model))
+    prompts = PromptForm(tokenizer, projector.rows(features.num_patches), lessons.kinds)
+    clock = train(
+        recipe,
+        Course(language, lessons, features, prompts, job.views),
+        projector,
+        folder,
+        accelerator,
+        lambda step, loss: report("training", step, recipe.steps, loss),
+    )
+    projector.bfloat16().float()  # what is scored is what is written
+    held_out: dict[str, KindScore] = {}
+    if isinstance(lessons, EasyLessons):
+        test = read_easy_vqa(split_source(job.data)[1], "test")
+        held_out = score_held_out(
+            Course(language, lessons, encoding.of_split(test), prompts),
+            projector,
+            (lessons.split, test),
+            lambda done: report("test split", done, len(test.images), 0.0),
+        )
+    if accelerator.is_main_process:
+        record = _record(job, clock, held_out, accelerator)
+        save_file(projector_tensors(projector), out / PROJECTOR_WEIGHTS, {"format": "pt"})
+        write_record(out, record)
+        if job.is_servable:
+            _export(job, projector, tokenizer, out, record)
+    return Product(projector, held_out)
+
+
+def _export(
+    job: MappingJob,
+    projector: Projector,
+    tokenizer: PreTrainedTokenizerBase,
+    out: Path,
+    record: dict[str, object],
+) -> None:
+    """Write what the server loads: what was trained by itself, and the whole model."""
+    encoder, language = Path(job.encoder), Path(job.language_model)
+    image_id = tokenizer.get_vocab()[IMAGE]
+    export_trained(projector, encoder, language, image_id, out / TRAINED_FOLDER)
+    write_record(out / TRAINED_FOLDER, record)
+    write_checksums(out / TRAINED_FOLDER)
+    join(out / TRAINED_FOLDER, language, out / CHECKPOINT_FOLDER)
+
+
+class _Encoding:
+    """Computes features in a run's folder; one process does, the others read them."""
+
+    def __init__(
+        self, job: MappingJob, out: Path, accelerator: Accelerator, report: ReportFunction
+    ) -> None:
+        self._job = job
+        self._out = out
+        self._accelerator = accelerator
+        self._report = report
+        self._encoder = TransformersEncoder(
+            Path(job.encoder), accelerator.device, job.layer, job.keeps_class
+        )
+
+    def of_lessons(self, lessons: LessonSource) -> Features:
+        """Encode all media of the lessons, in all their variants."""
+        if isinstance(lessons, EasyLessons):
+            views = Views(lessons, self._job.views, self._job.recipe.seed)
+            return self._encode("features", len(views), views.media)
+        return self._encode("features", len(lessons), lessons.media)
+
+    def of_split(self, split: EasySplit) -> Features:
+        """Encode all pictures of a split, in the order of their numbers."""
+        images = sorted(split.images)
+        return self._encode(
+            f"{split.name}-features", len(images), lambda index: split.load(images[index])
+        )
+
+    def _encode(self, name: str, count: int, load: Callable[[int], Media]) -> Features:
+        with self._accelerator.main_process_first():
+            return compute_features(
+                self._out / f"{name}.npy",
+                self._encoder,
+                count,
+                load,
+                lambda done: self._report(name, done, count, 0.0),
+            )
+
+
+def _type_of(folder: str) -> str:
+    config: dict[str, str] = json.loads((Path(folder) / "config.json").read_text())
+    return config.get("model_type", "")
+
+
+def _record(
+    job: MappingJob, clock: Clock, held_out: dict[str, KindScore], accelerator: Accelerator
+) -> dict[str, object]:
+    """Collect everything about one training, ready for JSON; folders by their last names."""
+    named = {"language_model": job.language_model, "encoder": job.encoder}
+    return {
+        "seed": job.recipe.seed,
+        "versions": versions(_PACKAGES),
+        "device": str(accelerator.device),
+        "processes": accelerator.num_processes,
+        "threads": torch.get_num_threads(),
+        "job": asdict(job)
+        | {name: Path(folder).name for name, folder in named.items()}
+        | {"data": job.form},
+        "wall_seconds": round(clock.wall(), 1),
+        "cpu_seconds": round(clock.cpu(), 1),
+        "held_out": {kind: asdict(score) for kind, score in held_out.items()},
+    }

@@ -1,0 +1,158 @@
+"""Lessons in the formats of VQAv2 and of COCO's captions, from local folders.
+
+FOLDER/*questions*.json    {"questions": [{"question_id", "image_id", "question"}]}
+FOLDER/*annotations*.json  {"annotations": [{"question_id", "answers": [{"answer"}]}]}
+FOLDER/*captions*.json     {"images": [{"id", "file_name"}], "annotations": [{"image_id", ...
+FOLDER/media/              pictures, folders of frames, or sounds
+"""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
+
+from skipserve_training.mapping.lessons import Exchange, Media
+from skipserve_training.mapping.media import find_media, load_media
+
+CAPTION = "caption"
+QUESTIONS_A_STEP = 8  # about one medium, drawn from those that it has
+
+_MEDIA = "media"
+
+
+class _Question(BaseModel):
+    question_id: int
+    image_id: int
+    question: str
+
+
+class _Questions(BaseModel):
+    questions: list[_Question]
+
+
+class _Answer(BaseModel):
+    answer: str
+
+
+class _Annotation(BaseModel):
+    question_id: int
+    answer_type: str = "other"
+    answers: list[_Answer] = Field(min_length=1)
+
+
+class _Annotations(BaseModel):
+    annotations: list[_Annotation]
+
+
+class _Picture(BaseModel):
+    id: int
+    file_name: str
+
+
+class _Caption(BaseModel):
+    image_id: int
+    caption: str
+
+
+class _Captions(BaseModel):
+    images: list[_Picture]
+    annotations: list[_Caption]
+
+
+class VqaLessons:
+    """Questions with the answers of several annotators, one of which is drawn each time."""
+
+    def __init__(self, folder: Path) -> None:
+        questions = _read(folder, "questions", _Questions).questions
+        annotations = _read(folder, "annotations", _Annotations).annotations
+        self._answers = {one.question_id: one for one in annotations}
+        self._asked: dict[int, list[_Question]] = {}
+        for question in questions:
+            if question.question_id not in self._answers:
+                raise ValueError(
+                    f"{folder}: question {question.question_id} has no annotation with answers."
+                )
+            self._asked.setdefault(question.image_id, []).append(question)
+        self._paths = _locate(find_media(folder / _MEDIA), self._asked, folder)
+        self._media = sorted(self._asked)
+        self.kinds: Sequence[str] = sorted({one.answer_type for one in annotations})
+
+    def __len__(self) -> int:
+        """Return the number of media."""
+        return len(self._media)
+
+    def media(self, index: int) -> Media:
+        """Load one."""
+        return load_media(self._paths[self._media[index]])
+
+    def exchanges(self, index: int, draw: random.Random) -> list[Exchange]:
+        """Draw questions, and one annotator's answer to each."""
+        asked = self._asked[self._media[index]]
+        return [
+            self._exchange(question, draw)
+            for question in draw.sample(asked, min(QUESTIONS_A_STEP, len(asked)))
+        ]
+
+    def _exchange(self, question: _Question, draw: random.Random) -> Exchange:
+        annotation = self._answers[question.question_id]
+        answer = draw.choice(annotation.answers).answer
+        return Exchange(question.question, answer, annotation.answer_type)
+
+
+class CaptionLessons:
+    """Captions, one of a medium's drawn each time; nothing is asked."""
+
+    kinds: Sequence[str] = (CAPTION,)
+
+    def __init__(self, folder: Path) -> None:
+        found = _read(folder, "captions", _Captions)
+        self._captions: dict[int, list[str]] = {}
+        for caption in found.annotations:
+            self._captions.setdefault(caption.image_id, []).append(caption.caption.strip())
+        paths = {picture.id: folder / _MEDIA / picture.file_name for picture in found.images}
+        present = {number: path for number, path in paths.items() if path.exists()}
+        self._paths = _locate(present, self._captions, folder)
+        self._media = sorted(self._captions)
+
+    def __len__(self) -> int:
+        """Return the number of media."""
+        return len(self._media)
+
+    def media(self, index: int) -> Media:
+        """Load one."""
+        return load_media(self._paths[self._media[index]])
+
+    def exchanges(self, index: int, draw: random.Random) -> list[Exchange]:
+        """Draw a caption."""
+        return [Exchange(None, draw.choice(self._captions[self._media[index]]), CAPTION)]
+
+
+_T = TypeVar("_T", bound=BaseModel)
+
+
+def _read(folder: Path, what: str, form: type[_T]) -> _T:
+    """Read the one file of a folder whose name says what it holds."""
+    found = sorted(folder.glob(f"*{what}*.json"))
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise ValueError(f"{folder}: expected one file *{what}*.json, found {names}.")
+    try:
+        return form.model_validate_json(found[0].read_bytes())
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"])) or "the file"
+        raise ValueError(f"{found[0]}: {place}: {fault['msg']}.") from error
+
+
+def _locate(
+    paths: dict[int, Path], wanted: dict[int, list[str]] | dict[int, list[_Question]], folder: Path
+) -> dict[int, Path]:
+    missing = sorted(wanted.keys() - paths.keys())
+    if missing:
+        raise ValueError(
+            f"{folder / _MEDIA} lacks {len(missing)} media of which the files speak, the first "
+            f"is number {missing[0]}."
+        )
+    return paths
