@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from tiny_language import make_llama, make_tokenizer
 
 from skipserve_client.evaluate.easy_vqa import EasySplit
@@ -19,7 +18,7 @@ from skipserve_training.mapping.lessons import PromptForm
 from skipserve_training.mapping.packing import PICTURE, Example, pack
 from skipserve_training.mapping.projectors import MappingSizes, Projector, make_projector
 from skipserve_training.mapping.recipe import MappingRecipe
-from skipserve_training.mapping.training import Checkpoint, Course, answer, train
+from skipserve_training.mapping.training import Checkpoint, Course, answer, make_accelerator, train
 from skipserve_training.run_folder import RunFolder
 
 SIZES = MappingSizes(queries=3, hidden=16, layers=1, heads=2, ffn=16)
@@ -57,7 +56,7 @@ def _train(course: Course, path: Path, *, stop_at: int | None = None) -> Project
 
     projector = _projector()
     folder = RunFolder(path, Checkpoint)
-    train(RECIPE, course, projector, folder, Accelerator(cpu=True), watch)
+    train(RECIPE, course, projector, folder, make_accelerator(torch.device("cpu")), watch)
     return projector
 
 
@@ -66,7 +65,7 @@ def test_the_loss_falls(course: Course, tmp_path: Path) -> None:
     recipe = MappingRecipe(steps=30, sizes=SIZES, pictures=4, rate=1e-2, warmup=1, loss_scale=1.0)
     folder = RunFolder(tmp_path, Checkpoint)
     train(
-        recipe, course, _projector(), folder, Accelerator(cpu=True),
+        recipe, course, _projector(), folder, make_accelerator(torch.device("cpu")),
         lambda _, loss: losses.append(loss),
     )  # fmt: skip
     assert losses[-1] < losses[0] - 0.5

@@ -11,7 +11,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoConfig, CLIPImageProcessorPil, GenerationConfig, LlavaConfig
+from transformers import (
+    AutoConfig,
+    CLIPImageProcessorPil,
+    GenerationConfig,
+    LlavaConfig,
+    PretrainedConfig,
+)
 
 from skipserve_training.checkpoint_files import CHECKSUMS, write_checksums
 from skipserve_training.mapping.projectors import MappingModule, Projector
@@ -94,9 +100,9 @@ def make_config(
     text = AutoConfig.from_pretrained(language_model)
     vision = AutoConfig.from_pretrained(encoder)
     patches = (vision.image_size // vision.patch_size) ** 2
-    config: dict[str, Any] = LlavaConfig(
-        vision_config=vision,
-        text_config=text,
+    described = LlavaConfig(
+        vision_config=_plain(vision),
+        text_config=_plain(text),
         image_token_index=image_id,
         image_seq_length=projector.rows(patches),
         vision_feature_layer=FEATURE_LAYER,
@@ -105,7 +111,8 @@ def make_config(
         tie_word_embeddings=text.tie_word_embeddings,
         architectures=["LlavaForConditionalGeneration"],
         dtype="bfloat16",
-    ).to_dict()
+    )
+    config: dict[str, Any] = json.loads(described.to_json_string())
     if isinstance(projector, MappingModule):
         for unused in ("projector_hidden_act", "multimodal_projector_bias"):
             config.pop(unused, None)
@@ -120,6 +127,12 @@ def make_config(
             "projector_ffn_size": projector.sizes.ffn,
         }
     return config
+
+
+def _plain(config: PretrainedConfig) -> dict[str, Any]:
+    """Leave out where a part was found and what it was by itself."""
+    left_out = ("_name_or_path", "architectures", "transformers_version", "dtype")
+    return {name: value for name, value in config.to_diff_dict().items() if name not in left_out}
 
 
 def make_processor_config(encoder: Path, config: dict[str, Any]) -> dict[str, Any]:

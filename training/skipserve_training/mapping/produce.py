@@ -24,7 +24,7 @@ from skipserve_training.mapping.projectors import Projector, make_projector
 from skipserve_training.mapping.recipe import MappingRecipe
 from skipserve_training.mapping.sources import EASY_VQA, read_source, split_source
 from skipserve_training.mapping.tower_export import FEATURE_LAYER
-from skipserve_training.mapping.training import Checkpoint, Course, train
+from skipserve_training.mapping.training import Checkpoint, Course, make_accelerator, train
 from skipserve_training.run_folder import Clock, RunFolder
 
 IMAGE = "<image>"  # the token that stands for a picture's rows in what is served
@@ -96,7 +96,7 @@ def produce(job: MappingJob, out: Path, device: torch.device, report: ReportFunc
     recipe = job.recipe
     folder = RunFolder(out, Checkpoint)
     folder.claim(job)
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16")
+    accelerator = make_accelerator(device)
     encoding = _Encoding(job, out, accelerator, report)
     lessons = read_source(job.data)
     features = encoding.of_lessons(lessons)

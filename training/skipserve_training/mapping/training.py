@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -68,10 +68,16 @@ class Outcome:
     is_right: Tensor  # [M], boolean
     kinds: Tensor  # [M]
 
-    def shares(self, kinds: Sequence[str]) -> dict[str, float]:
-        """Return the share of right answers of each type that was asked."""
-        asked = {kind: self.is_right[self.kinds == index] for index, kind in enumerate(kinds)}
-        return {kind: right.float().mean().item() for kind, right in asked.items() if len(right)}
+
+def summarise(outcomes: Sequence[Outcome], kinds: Sequence[str]) -> dict[str, Any]:
+    """Return the mean loss of some steps, and the share of right answers of each type."""
+    is_right = torch.cat([outcome.is_right for outcome in outcomes])
+    asked = torch.cat([outcome.kinds for outcome in outcomes])
+    by_kind = {kind: is_right[asked == index] for index, kind in enumerate(kinds)}
+    return {
+        "loss": sum(outcome.loss.item() for outcome in outcomes) / len(outcomes),
+        "right": {kind: some.float().mean().item() for kind, some in by_kind.items() if len(some)},
+    }
 
 
 def answer(
@@ -92,6 +98,11 @@ def answer(
         0, batch.examples, (logits.argmax(-1) == batch.targets).float(), "amin"
     )
     return Outcome(F.cross_entropy(logits, batch.targets), is_right > 0, batch.kinds)
+
+
+def make_accelerator(device: torch.device) -> Accelerator:
+    """Make what holds the processes together, in bf16; a process has one kind of it."""
+    return Accelerator(cpu=device.type == "cpu", mixed_precision="bf16")
 
 
 def train(
@@ -116,16 +127,18 @@ def train(
         projector.load_state_dict(start.model)
         optimizer.load_state_dict(start.optimizer)
     run = _Run(recipe, course, accelerator, projector, optimizer)
+    outcomes: list[Outcome] = []  # since the last line of the log
     for step in range(start.step if start else 0, recipe.steps):
         outcome = run.step(step)
         done = step + 1
         is_last = done == recipe.steps
         if not accelerator.is_main_process:
             continue
+        outcomes.append(outcome)
         progress(done, outcome.loss.item())
         if done % _LOG_EVERY == 0 or is_last:
-            shares = outcome.shares(course.lessons.kinds)
-            folder.log({"step": done, "loss": outcome.loss.item(), "right": shares})
+            folder.log({"step": done} | summarise(outcomes, course.lessons.kinds))
+            outcomes.clear()
         if done % recipe.save_every == 0 or is_last:
             model, state = projector.state_dict(), optimizer.state_dict()
             folder.save(Checkpoint(done, clock.wall(), clock.cpu(), model, state))
@@ -163,7 +176,7 @@ class _Run:
         self._accelerator.backward(outcome.loss * self._recipe.loss_scale)
         self._accelerator.clip_grad_norm_(self._projector.parameters(), self._recipe.clip_norm)
         self._optimizer.step()
-        return outcome
+        return replace(outcome, loss=outcome.loss.detach())
 
     def _indexes(self, step: int) -> list[int]:
         """Walk over all media in a new order each epoch; each process takes its own share."""
