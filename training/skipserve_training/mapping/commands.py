@@ -58,7 +58,7 @@ def mapping(  # noqa: PLR0913, PLR0917 (an argument a flag)
 ) -> None:
     """Train a projector between a frozen encoder and a frozen language model.
 
-    On several GPUs: accelerate launch -m skipserve_client.cli train mapping ...
+    On several GPUs: accelerate launch $(which skipserve) train mapping ...
     """
     from skipserve_training.devices import find_device  # noqa: PLC0415
     from skipserve_training.mapping.produce import MappingJob, produce  # noqa: PLC0415
@@ -75,9 +75,12 @@ def mapping(  # noqa: PLR0913, PLR0917 (an argument a flag)
             product = produce(job, out, find_device(device), Bars(progress))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+    if not product.is_told:
+        return
     if product.held_out:
         console.print(_score_table(product.held_out))
-    console.print(f"What was trained is in {out}")
+    where = product.checkpoint or out
+    console.print(f"What was trained is in {where}")
 
 
 def _score_table(held_out: "dict[str, KindScore]") -> Table:

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from safetensors.torch import save_file
-from transformers import PreTrainedTokenizerBase
 
 from skipserve_client.evaluate.easy_vqa import EasySplit, read_easy_vqa
 from skipserve_training.checkpoint_files import versions, write_checksums, write_record
@@ -85,10 +84,19 @@ class MappingJob:
 
 @dataclass(frozen=True)
 class Product:
-    """What a finished training leaves; scores only where the data set has a test split."""
+    """What a finished training leaves.
+
+    Attributes:
+        projector: what was trained.
+        held_out: the scores, where the data set has a test split.
+        checkpoint: the whole model, where the server knows models of such parts.
+        is_told: whether this process is the one that speaks for all.
+    """
 
     projector: Projector
     held_out: dict[str, KindScore]
+    checkpoint: Path | None
+    is_told: bool
 
 
 def produce(job: MappingJob, out: Path, device: torch.device, report: ReportFunction) -> Product:
@@ -97,6 +105,8 @@ def produce(job: MappingJob, out: Path, device: torch.device, report: ReportFunc
     folder = RunFolder(out, Checkpoint)
     folder.claim(job)
     accelerator = make_accelerator(device)
+    if not accelerator.is_main_process:
+        report = _say_nothing
     encoding = _Encoding(job, out, accelerator, report)
     lessons = read_source(job.data)
     features = encoding.of_lessons(lessons)
@@ -124,25 +134,27 @@ def produce(job: MappingJob, out: Path, device: torch.device, report: ReportFunc
             (lessons.split, test),
             lambda done: report("test split", done, len(test.images), 0.0),
         )
+    checkpoint = None
+    if job.is_servable and IMAGE in tokenizer.get_vocab():
+        checkpoint = out / CHECKPOINT_FOLDER
     if accelerator.is_main_process:
         record = _record(job, clock, held_out, accelerator)
         save_file(projector_tensors(projector), out / PROJECTOR_WEIGHTS, {"format": "pt"})
         write_record(out, record)
-        if job.is_servable:
-            _export(job, projector, tokenizer, out, record)
-    return Product(projector, held_out)
+        if checkpoint is not None:
+            _export(job, projector, tokenizer.get_vocab()[IMAGE], out, record)
+    return Product(projector, held_out, checkpoint, accelerator.is_main_process)
 
 
 def _export(
     job: MappingJob,
     projector: Projector,
-    tokenizer: PreTrainedTokenizerBase,
+    image_id: int,
     out: Path,
     record: dict[str, object],
 ) -> None:
     """Write what the server loads: what was trained by itself, and the whole model."""
     encoder, language = Path(job.encoder), Path(job.language_model)
-    image_id = tokenizer.get_vocab()[IMAGE]
     export_trained(projector, encoder, language, image_id, out / TRAINED_FOLDER)
     write_record(out / TRAINED_FOLDER, record)
     write_checksums(out / TRAINED_FOLDER)
@@ -186,6 +198,11 @@ class _Encoding:
                 load,
                 lambda done: self._report(name, done, count, 0.0),
             )
+
+
+def _say_nothing(stage: str, done: int, total: int, loss: float) -> None:
+    """Leave reporting to the main process."""
+    del stage, done, total, loss
 
 
 def _type_of(folder: str) -> str:
