@@ -142,7 +142,7 @@ def head_flops(sizes: DecoderSizes, num_positions: int) -> int:
 
 def vision_flops(sizes: VisionSizes, num_layers: int) -> int:
     """Return what `num_layers` of the tower cost for one image, the patch embedding included."""
-    d, n = sizes.hidden_size, sizes.num_patches + 1
+    d, n = sizes.hidden_size, sizes.num_rows
     embedding = 2 * sizes.num_patches * sizes.num_channels * sizes.patch_size**2 * d
     layer = 8 * n * d**2 + 4 * n**2 * d + 4 * n * d * sizes.ffn_size
     return embedding + num_layers * layer

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-# What transformers fills in where a configuration is silent.
+# What transformers fills in where the configuration of a decoder is silent, by its type.
 _LLAMA_DEFAULTS = {
     "num_hidden_layers": 32,
     "hidden_size": 4096,
@@ -12,6 +12,19 @@ _LLAMA_DEFAULTS = {
     "intermediate_size": 11008,
     "vocab_size": 32000,
 }
+_DECODER_DEFAULTS = {
+    "llama": _LLAMA_DEFAULTS,
+    "mistral": {**_LLAMA_DEFAULTS, "intermediate_size": 14336, "num_key_value_heads": 8},
+    "qwen2": {
+        **_LLAMA_DEFAULTS,
+        "intermediate_size": 22016,
+        "num_key_value_heads": 32,
+        "vocab_size": 151936,
+    },
+}
+
+# The same of a tower.
+_CLIP, _SIGLIP = "clip_vision_model", "siglip_vision_model"
 _CLIP_DEFAULTS = {
     "num_hidden_layers": 12,
     "hidden_size": 768,
@@ -20,6 +33,7 @@ _CLIP_DEFAULTS = {
     "patch_size": 32,
     "num_channels": 3,
 }
+_TOWER_DEFAULTS = {_CLIP: _CLIP_DEFAULTS, _SIGLIP: {**_CLIP_DEFAULTS, "patch_size": 16}}
 
 # The tower that a LLaVA configuration means which says nothing of one: CLIP-L/14 at 336 pixels.
 CLIP_L_14_336 = {
@@ -30,6 +44,18 @@ CLIP_L_14_336 = {
     "patch_size": 14,
     "num_attention_heads": 16,
 }
+
+
+def _type_of(part: str, config: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+    """Return the type of a part of a model, the first of those that are known where none is named.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    kind = config.get("model_type", next(iter(known)))
+    if kind not in tuple(known):
+        raise ValueError(f"{part}.model_type is {kind!r}; supported: {', '.join(known)}")
+    return str(kind)
 
 
 def _fill_in(config: Mapping[str, Any], defaults: Mapping[str, int]) -> dict[str, Any]:
@@ -50,7 +76,11 @@ def _size(values: Mapping[str, Any], name: str) -> int:
 
 @dataclass(frozen=True)
 class DecoderSizes:
-    """A LLaMA-type decoder. `is_gated`: the FFN has a gate beside its up projection."""
+    """A LLaMA-type decoder, as Mistral's and Qwen2's are.
+
+    Attributes:
+        is_gated: whether the FFN has a gate beside its up projection.
+    """
 
     num_layers: int
     hidden_size: int
@@ -66,11 +96,14 @@ class DecoderSizes:
         """Read the `text_config` of a LLaVA configuration.
 
         Raises:
-            ValueError: a size is not a positive whole number.
+            ValueError: a size is not a positive whole number, or the type is not supported.
         """
-        values = _fill_in(config, _LLAMA_DEFAULTS)
+        defaults = _DECODER_DEFAULTS[_type_of("text_config", config, _DECODER_DEFAULTS)]
+        values = _fill_in(config, defaults)
         num_heads, hidden_size = _size(values, "num_attention_heads"), _size(values, "hidden_size")
-        values.setdefault("num_key_value_heads", num_heads)
+        # Left out, they are the type's; null, as many as there are query heads.
+        num_kv_heads = config.get("num_key_value_heads", defaults.get("num_key_value_heads"))
+        values["num_key_value_heads"] = num_heads if num_kv_heads is None else num_kv_heads
         values.setdefault("head_dim", hidden_size // num_heads)
         return cls(
             num_layers=_size(values, "num_hidden_layers"),
@@ -85,13 +118,14 @@ class DecoderSizes:
 
 @dataclass(frozen=True)
 class VisionSizes:
-    """A CLIP-type vision tower.
+    """A vision tower: CLIP's, or SigLIP's, which has no class token.
 
     Attributes:
         num_layers: the depth of the tower as published.
         num_layers_used: the depth at which the features are taken; the rest need not run.
         keeps_cls: whether the class token is among the features.
         num_feature_layers: how many layers' outputs are concatenated for the projector.
+        has_cls: whether the tower has a class token beside the patches.
     """
 
     num_layers: int
@@ -103,11 +137,17 @@ class VisionSizes:
     num_channels: int
     keeps_cls: bool
     num_feature_layers: int = 1
+    has_cls: bool = True
 
     @property
     def num_patches(self) -> int:
         """Patches of one image."""
         return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of one image inside the tower."""
+        return self.num_patches + self.has_cls
 
     @property
     def num_features(self) -> int:
@@ -124,12 +164,16 @@ class VisionSizes:
         """Read a LLaVA configuration (the whole of it: the feature layer stands outside).
 
         Raises:
-            ValueError: a size is not a positive whole number, or there is no such feature layer.
+            ValueError: a size is not a positive whole number, the type is not supported, there is
+                no such feature layer, or the class token is to be dropped of a tower without one.
         """
         tower = config.get("vision_config")
-        values = _fill_in(CLIP_L_14_336 if tower is None else tower, _CLIP_DEFAULTS)
+        tower = CLIP_L_14_336 if tower is None else tower
+        kind = _type_of("vision_config", tower, _TOWER_DEFAULTS)
+        values = _fill_in(tower, _TOWER_DEFAULTS[kind])
         num_layers = _size(values, "num_hidden_layers")
         feature_layer = config.get("vision_feature_layer", -2)
+        has_cls = kind == _CLIP
         return cls(
             num_layers=num_layers,
             num_layers_used=num_layers_used(feature_layer, num_layers),
@@ -138,9 +182,26 @@ class VisionSizes:
             image_size=_size(values, "image_size"),
             patch_size=_size(values, "patch_size"),
             num_channels=_size(values, "num_channels"),
-            keeps_cls=config.get("vision_feature_select_strategy", "default") == "full",
+            keeps_cls=_takes_all(config, has_cls=has_cls) and has_cls,
             num_feature_layers=len(feature_layer) if isinstance(feature_layer, list) else 1,
+            has_cls=has_cls,
         )
+
+
+def _takes_all(config: Mapping[str, Any], *, has_cls: bool) -> bool:
+    """Return whether all rows of the tower are features; else its first, the class token, is none.
+
+    Raises:
+        ValueError: the tower has no class token, so that the first would be a patch.
+    """
+    takes_all = bool(config.get("vision_feature_select_strategy", "default") == "full")
+    if not takes_all and not has_cls:
+        raise ValueError(
+            "vision_feature_select_strategy is 'default' (as where it is left out), which takes "
+            "away the class token; a SigLIP tower has none and would lose the first patch of each "
+            "picture; supported with it: 'full'"
+        )
+    return takes_all
 
 
 def num_layers_used(feature_layer: int | list[int], num_layers: int) -> int:

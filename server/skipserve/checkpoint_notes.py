@@ -36,6 +36,12 @@ def checkpoint_notes(folder: Path, config: ModelConfig) -> list[str]:
         notes.append("there is no chat template: that of LLaVA-1.5 stands in")
     if config.dtype == "float64":
         notes.append("config.json declares float64, which is run as float32")
+    if config.max_positions < config.declared_positions:
+        notes.append(
+            f"attention slides over {config.max_positions:,} positions (sliding_window in "
+            "config.json), which is not computed here: the context is cut to them, from "
+            f"{config.declared_positions:,}"
+        )
     return notes + _generation_notes(folder) + _image_processor_notes(folder, config)
 
 
@@ -49,10 +55,11 @@ def _generation_notes(folder: Path) -> list[str]:
 def _image_processor_notes(folder: Path, config: ModelConfig) -> list[str]:
     found = image_processor_fields(folder)
     if found is None:
-        side = config.sizes.vision.image_size
+        vision = config.sizes.vision
+        side, model = vision.image_size, "LLaVA-1.5" if vision.has_cls else "SigLIP"
         return [
             "there is no image processor, in processor_config.json or preprocessor_config.json: "
-            f"pictures are prepared as for LLaVA-1.5, at {side} x {side}"
+            f"pictures are prepared as for {model}, at {side} x {side}"
         ]
     notes = []
     file, fields = found

@@ -319,6 +319,10 @@ def test_the_tower_by_hand() -> None:
     attention = 4 * product(5, 3, 3) + product(5, 3, 5) + product(5, 5, 3)
     ffn = product(5, 3, 5) + product(5, 5, 3)
     assert vision_flops(tower, 2) == patches + 2 * (attention + ffn)
+    attention = 4 * product(4, 3, 3) + product(4, 3, 4) + product(4, 4, 3)
+    ffn = product(4, 3, 5) + product(4, 5, 3)
+    without_cls = replace(tower, has_cls=False)
+    assert vision_flops(without_cls, 2) == patches + 2 * (attention + ffn)
 
 
 def test_plans_of_another_depth_are_refused() -> None:

@@ -70,6 +70,50 @@ def test_a_tower_that_says_little_is_clips_default(tower_config: dict[str, Any])
     assert (tower.image_size, tower.patch_size, tower.num_channels) == (224, 32, 3)
 
 
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        ("mistral", DecoderSizes(32, 4096, 32, 8, 128, 14336, 32000)),
+        ("qwen2", DecoderSizes(32, 4096, 32, 32, 128, 22016, 151936)),
+    ],
+)
+def test_a_decoder_that_says_little_is_its_types_default(kind: str, sizes: DecoderSizes) -> None:
+    assert DecoderSizes.from_config({"model_type": kind}) == sizes
+    half = DecoderSizes.from_config({"model_type": kind, "num_attention_heads": 16})
+    assert (half.num_kv_heads, half.head_dim) == (sizes.num_kv_heads, 256)
+    null = DecoderSizes.from_config({"model_type": kind, "num_key_value_heads": None})
+    assert null.num_kv_heads == 32
+
+
+def test_a_tower_without_class_token_gives_all_its_patches() -> None:
+    """As JoyCaption's: 384 pixels in patches of 14."""
+    vision = {"model_type": "siglip_vision_model", "image_size": 384, "patch_size": 14}
+    config = {"vision_config": vision, "vision_feature_select_strategy": "full"}
+    tower = VisionSizes.from_config(config)
+    assert (tower.num_patches, tower.num_rows, tower.num_features) == (729, 729, 729)
+
+
+@pytest.mark.parametrize("strategy", [{}, {"vision_feature_select_strategy": "default"}], ids=str)
+def test_a_class_token_that_is_not_there_cannot_be_dropped(strategy: dict[str, Any]) -> None:
+    config = {"vision_config": {"model_type": "siglip_vision_model"}} | strategy
+    with pytest.raises(ValueError, match="would lose the first patch of each picture; supported"):
+        VisionSizes.from_config(config)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"text_config": {"model_type": "gemma"}}, "text_config.model_type is 'gemma'; supported"),
+        ({"vision_config": {"model_type": "vit"}}, "vision_config.model_type is 'vit'; supported"),
+        ({"text_config": {"model_type": {}}}, "text_config.model_type is {}; supported: llama"),
+    ],
+)
+def test_types_that_are_not_known(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as refused:  # noqa: PT011 (the message is compared below)
+        ModelSizes.from_config(config)
+    assert message in str(refused.value)
+
+
 def test_known_models_differ_in_the_decoder_alone() -> None:
     small, large = KNOWN_MODELS["llava-1.5-7b"], KNOWN_MODELS["llava-1.5-13b"]
     assert set(KNOWN_MODELS) == {"llava-1.5-7b", "llava-1.5-13b"}

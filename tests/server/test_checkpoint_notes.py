@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_llava import make_checkpoint
+from tiny_llava import DecoderType, TowerType, make_checkpoint
 
 from skipserve.checkpoint_notes import checkpoint_notes
 from skipserve.model.config import ModelConfig
@@ -98,6 +98,23 @@ def test_what_generation_would_do_besides_is_told(tmp_path: Path) -> None:
     assert notes_of(tmp_path) == [
         "generation_config.json sets repetition_penalty, suppress_tokens: not followed"
     ]
+
+
+def test_a_context_that_is_cut_to_a_window_is_told(tmp_path: Path) -> None:
+    """As bakLlava's: its configuration says nothing of the window, which is Mistral's default."""
+    text = (("max_position_embeddings", 32768),)
+    make_checkpoint(tmp_path, num_layers=1, decoder=DecoderType.MISTRAL, text_config=text)
+    assert notes_of(tmp_path) == [
+        "attention slides over 4,096 positions (sliding_window in config.json), which is not "
+        "computed here: the context is cut to them, from 32,768"
+    ]
+
+
+def test_pictures_are_prepared_for_the_tower_where_no_file_says_how(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path, tower=TowerType.SIGLIP, select_strategy="full")
+    (tmp_path / "processor_config.json").unlink()
+    (note,) = notes_of(tmp_path)
+    assert note.endswith("pictures are prepared as for SigLIP, at 28 x 28")
 
 
 def test_a_type_that_is_not_run_is_told(tmp_path: Path) -> None:

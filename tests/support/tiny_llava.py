@@ -26,6 +26,21 @@ CHAT_TEMPLATE = (
 )
 
 
+class DecoderType(StrEnum):
+    """The `model_type` of a decoder."""
+
+    LLAMA = "llama"
+    MISTRAL = "mistral"
+    QWEN2 = "qwen2"
+
+
+class TowerType(StrEnum):
+    """The `model_type` of a vision tower."""
+
+    CLIP = "clip_vision_model"
+    SIGLIP = "siglip_vision_model"
+
+
 class Naming(StrEnum):
     """How the tensors are called: as published, or as transformers 5 writes them."""
 
@@ -38,12 +53,15 @@ class Shape:
     """What a checkpoint looks like; the same fields as keywords of `make_checkpoint`.
 
     Attributes:
+        tower: SigLIP's has no class token, and so wants `select_strategy="full"`.
         mapping: the sizes of a mapping module in place of LLaVA's projector.
         tie: leave out the head: it is the embedding.
         num_shards: files that the weights are spread over, with an index if more than one.
-        text_config, top_config: entries that are set besides, or removed where None.
+        text_config, vision_config, top_config: entries that are set besides, or removed where None.
     """
 
+    decoder: DecoderType = DecoderType.LLAMA
+    tower: TowerType = TowerType.CLIP
     num_layers: int = 4
     num_heads: int = 4
     num_kv_heads: int = 4
@@ -68,12 +86,23 @@ class Shape:
     naming: Naming = Naming.PUBLISHED
     num_shards: int = 1
     text_config: tuple[tuple[str, Any], ...] = ()
+    vision_config: tuple[tuple[str, Any], ...] = ()
     top_config: tuple[tuple[str, Any], ...] = ()
 
     @property
     def head_size(self) -> int:
         """Size of one attention head."""
         return self.head_dim or self.hidden // self.num_heads
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of one image."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def has_cls(self) -> bool:
+        """Whether the tower has a class token."""
+        return self.tower is TowerType.CLIP
 
 
 def make_checkpoint(folder: Path, **shape: Any) -> Path:
@@ -117,7 +146,7 @@ def make_tokenizer() -> Tokenizer:
 
 def _config(shape: Shape) -> dict[str, Any]:
     text = {
-        "model_type": "llama",
+        "model_type": shape.decoder,
         "hidden_size": shape.hidden,
         "intermediate_size": shape.ffn,
         "num_hidden_layers": shape.num_layers,
@@ -131,7 +160,7 @@ def _config(shape: Shape) -> dict[str, Any]:
         "tie_word_embeddings": shape.tie,
     } | dict(shape.text_config)
     vision = {
-        "model_type": "clip_vision_model",
+        "model_type": shape.tower,
         "hidden_size": shape.vision_hidden,
         "image_size": shape.image_size,
         "intermediate_size": shape.vision_ffn,
@@ -139,19 +168,19 @@ def _config(shape: Shape) -> dict[str, Any]:
         "num_hidden_layers": shape.vision_layers,
         "patch_size": shape.patch_size,
         "projection_dim": shape.vision_hidden,
-    }
+    } | dict(shape.vision_config)
     layer = shape.feature_layer
     config = {
         "architectures": ["LlavaForConditionalGeneration"],
         "model_type": "llava",
         "dtype": str(shape.dtype).removeprefix("torch."),
         "image_token_index": SPECIAL_TOKENS.index("<image>"),
-        "image_seq_length": (shape.image_size // shape.patch_size) ** 2,
+        "image_seq_length": shape.num_patches,
         "multimodal_projector_bias": shape.projector_bias,
         "projector_hidden_act": "gelu",
         "tie_word_embeddings": shape.tie,
         "text_config": {key: value for key, value in text.items() if value is not None},
-        "vision_config": vision,
+        "vision_config": {key: value for key, value in vision.items() if value is not None},
         "vision_feature_layer": layer if isinstance(layer, int) else list(layer),
         "vision_feature_select_strategy": shape.select_strategy,
     }
@@ -203,7 +232,7 @@ def _tensor_sizes(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "language_model.model.norm.weight", (shape.hidden,)
     for layer in range(shape.num_layers):
         for name, size in _decoder_layer_sizes(shape):
-            yield f"language_model.model.layers.{layer}.{name}.weight", size
+            yield f"language_model.model.layers.{layer}.{name}", size
     for name, size in _vision_sizes(shape):
         yield f"vision_tower.vision_model.{name}", size
     for name, size in _projector_sizes(shape):
@@ -249,35 +278,60 @@ def mapping_tensor_sizes(
 
 def _decoder_layer_sizes(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
     hidden, ffn = shape.hidden, shape.ffn
-    yield "input_layernorm", (hidden,)
-    yield "post_attention_layernorm", (hidden,)
-    yield "self_attn.q_proj", (shape.num_heads * shape.head_size, hidden)
-    yield "self_attn.k_proj", (shape.num_kv_heads * shape.head_size, hidden)
-    yield "self_attn.v_proj", (shape.num_kv_heads * shape.head_size, hidden)
-    yield "self_attn.o_proj", (hidden, shape.num_heads * shape.head_size)
-    yield "mlp.gate_proj", (ffn, hidden)
-    yield "mlp.up_proj", (ffn, hidden)
-    yield "mlp.down_proj", (hidden, ffn)
+    d_q, d_kv = shape.num_heads * shape.head_size, shape.num_kv_heads * shape.head_size
+    yield "input_layernorm.weight", (hidden,)
+    yield "post_attention_layernorm.weight", (hidden,)
+    for name, num_outputs in (("q_proj", d_q), ("k_proj", d_kv), ("v_proj", d_kv)):
+        yield f"self_attn.{name}.weight", (num_outputs, hidden)
+        if shape.decoder is DecoderType.QWEN2:
+            yield f"self_attn.{name}.bias", (num_outputs,)
+    yield "self_attn.o_proj.weight", (hidden, d_q)
+    yield "mlp.gate_proj.weight", (ffn, hidden)
+    yield "mlp.up_proj.weight", (ffn, hidden)
+    yield "mlp.down_proj.weight", (hidden, ffn)
 
 
 def _vision_sizes(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
-    width, ffn, patch = shape.vision_hidden, shape.vision_ffn, shape.patch_size
-    num_positions = (shape.image_size // patch) ** 2 + 1
-    yield "embeddings.class_embedding", (width,)
+    width, patch = shape.vision_hidden, shape.patch_size
+    if shape.has_cls:
+        yield "embeddings.class_embedding", (width,)
+    else:
+        yield "embeddings.patch_embedding.bias", (width,)
+        yield from _pooling_head_sizes(shape)
     yield "embeddings.patch_embedding.weight", (width, 3, patch, patch)
-    yield "embeddings.position_embedding.weight", (num_positions, width)
-    for norm in ("pre_layrnorm", "post_layernorm"):
-        yield f"{norm}.weight", (width,)
-        yield f"{norm}.bias", (width,)
+    yield "embeddings.position_embedding.weight", (shape.num_patches + shape.has_cls, width)
+    for norm in ("pre_layrnorm", "post_layernorm") if shape.has_cls else ("post_layernorm",):
+        yield from _norm_sizes(norm, width)
     linears = {f"self_attn.{name}_proj": (width, width) for name in ("q", "k", "v", "out")}
-    linears |= {"mlp.fc1": (ffn, width), "mlp.fc2": (width, ffn)}
-    for layer in range(shape.vision_layers):
+    linears |= _mlp_sizes(shape)
+    for layer in (f"encoder.layers.{number}" for number in range(shape.vision_layers)):
         for norm in ("layer_norm1", "layer_norm2"):
-            yield f"encoder.layers.{layer}.{norm}.weight", (width,)
-            yield f"encoder.layers.{layer}.{norm}.bias", (width,)
+            yield from _norm_sizes(f"{layer}.{norm}", width)
         for name, size in linears.items():
-            yield f"encoder.layers.{layer}.{name}.weight", size
-            yield f"encoder.layers.{layer}.{name}.bias", size[:1]
+            yield f"{layer}.{name}.weight", size
+            yield f"{layer}.{name}.bias", size[:1]
+
+
+def _norm_sizes(name: str, width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield f"{name}.weight", (width,)
+    yield f"{name}.bias", (width,)
+
+
+def _mlp_sizes(shape: Shape) -> dict[str, tuple[int, int]]:
+    width, ffn = shape.vision_hidden, shape.vision_ffn
+    return {"mlp.fc1": (ffn, width), "mlp.fc2": (width, ffn)}
+
+
+def _pooling_head_sizes(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield the tensors of SigLIP's head, which LLaVA has no use for."""
+    width = shape.vision_hidden
+    yield "head.probe", (1, 1, width)
+    yield "head.attention.in_proj_weight", (3 * width, width)
+    yield "head.attention.in_proj_bias", (3 * width,)
+    yield from _norm_sizes("head.layernorm", width)
+    for name, size in ({"attention.out_proj": (width, width)} | _mlp_sizes(shape)).items():
+        yield f"head.{name}.weight", size
+        yield f"head.{name}.bias", size[:1]
 
 
 def _random(name: str, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -314,25 +368,35 @@ def _write_tokenizer(folder: Path, shape: Shape) -> None:
 
 
 def _write_processor(folder: Path, shape: Shape) -> None:
-    image_processor = {
+    side = {"height": shape.image_size, "width": shape.image_size}
+    of_clip = {
         "image_processor_type": "CLIPImageProcessor",
-        "crop_size": {"height": shape.image_size, "width": shape.image_size},
+        "crop_size": side,
         "size": {"shortest_edge": shape.image_size},
         "do_center_crop": True,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+    }
+    of_siglip = {
+        "image_processor_type": "SiglipImageProcessor",
+        "size": side,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    }
+    image_processor = {
         "do_convert_rgb": True,
         "do_normalize": True,
         "do_rescale": True,
         "do_resize": True,
-        "image_mean": [0.48145466, 0.4578275, 0.40821073],
-        "image_std": [0.26862954, 0.26130258, 0.27577711],
         "resample": 3,
         "rescale_factor": 1 / 255,
+        **(of_clip if shape.has_cls else of_siglip),
     }
     config = {
         "processor_class": "LlavaProcessor",
         "image_processor": image_processor,
         "image_token": "<image>",
-        "num_additional_image_tokens": 1,
+        "num_additional_image_tokens": int(shape.has_cls),
         "patch_size": shape.patch_size,
         "vision_feature_select_strategy": shape.select_strategy,
     }

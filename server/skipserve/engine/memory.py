@@ -228,14 +228,13 @@ def vision_bytes(model: Model, max_rows: int) -> int:
     """
     sizes, projector = model.config.sizes.vision, model.config.sizes.projector
     num_images = max_images_at_once(model, max_rows)
-    num_tokens = sizes.num_patches + 1
     states = (sizes.num_layers_used + 1) * sizes.hidden_size
     working = 6 * sizes.hidden_size + 2 * sizes.ffn_size
     pixels = 3 * sizes.num_channels * sizes.image_size**2
-    numbers = num_tokens * (states + working) + pixels
+    numbers = sizes.num_rows * (states + working) + pixels
     if isinstance(projector, MappingSizes):
         width = 8 * projector.hidden_size + 2 * projector.ffn_size
-        numbers += (num_tokens + projector.num_queries) * width
+        numbers += (sizes.num_rows + projector.num_queries) * width
     return 4 * num_images * numbers
 
 

@@ -39,14 +39,10 @@ class BlockWeights:
         hidden, ffn = sizes.hidden_size, sizes.ffn_size
         d_q, d_kv = sizes.num_heads * sizes.head_dim, sizes.num_kv_heads * sizes.head_dim
         name = f"decoder.layers.{layer}"
-        has_bias = {
-            "self_attn": bool(config.text.get("attention_bias")),
-            "mlp": bool(config.text.get("mlp_bias")),
-        }
 
         def read(part: str, num_outputs: int, num_inputs: int) -> Projection:
             weight = weights.take(f"{name}.{part}.weight", num_outputs, num_inputs)
-            if not has_bias[part.split(".", maxsplit=1)[0]]:
+            if part.rpartition(".")[2] not in config.biased_layers:
                 return Projection(weight, None)
             return Projection(weight, weights.take(f"{name}.{part}.bias", num_outputs))
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from skipserve.model import fields
+from skipserve.model.decoder_types import DECODER_TYPES, DecoderType
 from skipserve.model.image_processor import ImageProcessor
 from skipserve.model.quantisation import find_quantisation
 from skipserve_policies.sizes import CLIP_L_14_336, OWN_MODEL_TYPE, ModelSizes, VisionSizes
@@ -19,7 +20,6 @@ _ROPE_TYPES = ("default", "linear", "dynamic", "llama3", "yarn")
 
 # LLaVA-1.5's, where no file says otherwise.
 _IMAGE_TOKEN_ID = 32000
-_EOS_TOKEN_ID = 2
 
 # What to do with whatever is no checkpoint.
 WHERE_TO_GET_ONE = (
@@ -39,6 +39,8 @@ class ModelConfig:
     Attributes:
         sizes: what decides the cost of a request.
         max_positions: the longest context.
+        declared_positions: the context that the configuration declares, which may be longer: beyond
+            a sliding window, attention would no longer be that of the model.
         image_token_id: the token that stands for a visual row.
         eos_token_ids: tokens that end an answer.
         rms_norm_epsilon: of the decoder's normalisations.
@@ -48,6 +50,7 @@ class ModelConfig:
         projector_activation: as transformers names it.
         projector_bias: whether the two layers of LLaVA's projector have one.
         ties_head: whether the head is the embedding.
+        biased_layers: the linear layers of a block that have a bias, such as `q_proj`.
         image_processor: what is done to a picture before the vision tower.
         text: the `text_config` as it stands in the file, but for its dtype.
         vision: the `vision_config`, likewise, or the default of a silent one.
@@ -55,6 +58,7 @@ class ModelConfig:
 
     sizes: ModelSizes
     max_positions: int
+    declared_positions: int
     image_token_id: int
     eos_token_ids: tuple[int, ...]
     rms_norm_epsilon: float
@@ -63,6 +67,7 @@ class ModelConfig:
     projector_activation: str
     projector_bias: bool
     ties_head: bool
+    biased_layers: frozenset[str]
     image_processor: ImageProcessor
     text: Mapping[str, Any]
     vision: Mapping[str, Any]
@@ -90,14 +95,19 @@ class ModelConfig:
         try:
             text = fields.inner_object(config, "text_config")
             vision = fields.inner_object(config, "vision_config") or CLIP_L_14_336
-            _check_is_supported(folder, config, text, vision)
+            _check_is_llava(folder, config)
             sizes = ModelSizes.from_config({**config, "vision_config": vision})
+            _check_parts(config, text, vision)
+            kind = DECODER_TYPES[text.get("model_type", "llama")]
+            declared_positions = kind.declared_positions(text)
+            window = kind.window(text, sizes.decoder.num_layers) or declared_positions
             _check_processor_agrees(read_json(folder / "processor_config.json"), sizes.vision)
             return cls(
                 sizes=sizes,
-                max_positions=fields.whole_number(text, "max_position_embeddings", 2048),
+                max_positions=min(declared_positions, window),
+                declared_positions=declared_positions,
                 image_token_id=_image_token_id(config),
-                eos_token_ids=_eos_token_ids(folder, config, text),
+                eos_token_ids=_eos_token_ids(folder, config, text, kind),
                 rms_norm_epsilon=fields.number(text, "rms_norm_eps", 1e-6),
                 dtype=fields.declared_dtype(config) or fields.declared_dtype(text),
                 feature_layers=_feature_layers(config, sizes.vision),
@@ -107,6 +117,7 @@ class ModelConfig:
                     fields.flag(values, "tie_word_embeddings", default=False)
                     for values in (config, text)
                 ),
+                biased_layers=kind.biased_layers(text),
                 image_processor=_image_processor(folder, sizes.vision),
                 text=_structure(text),
                 vision=_structure(vision),
@@ -115,9 +126,7 @@ class ModelConfig:
             raise ModelFilesError(f"the configuration in {folder} is not valid: {error}") from error
 
 
-def _check_is_supported(
-    folder: Path, config: Mapping[str, Any], text: Mapping[str, Any], vision: Mapping[str, Any]
-) -> None:
+def _check_is_llava(folder: Path, config: Mapping[str, Any]) -> None:
     if config.get("model_type") not in _MODEL_TYPES:
         raise ModelFilesError(
             f"{folder} holds a model of another kind: its model_type is "
@@ -132,17 +141,18 @@ def _check_is_supported(
     quantisation = find_quantisation(folder, config)
     if quantisation is not None:
         raise ModelFilesError(f"the weights in {folder} are quantised: {quantisation}")
-    _check_value("text_config.model_type", text.get("model_type", "llama"), ("llama",))
+
+
+def _check_parts(
+    config: Mapping[str, Any], text: Mapping[str, Any], vision: Mapping[str, Any]
+) -> None:
     _check_value("text_config.hidden_act", text.get("hidden_act", "silu"), ("silu",))
-    _check_attention_is_full(text)
     rope = fields.inner_object(text, "rope_parameters") or fields.inner_object(text, "rope_scaling")
     for values in (rope, text):
         if values.get("rope_theta") is not None:
             fields.number(values, "rope_theta", 10000.0)
     rope_type = rope.get("rope_type", rope.get("type", "default"))
     _check_value("the type of rotary embedding", rope_type, _ROPE_TYPES)
-    vision_type = vision.get("model_type", "clip_vision_model")
-    _check_value("vision_config.model_type", vision_type, ("clip_vision_model",))
     fields.whole_number(vision, "num_attention_heads", 12)
     _check_value("vision_config.num_channels", vision.get("num_channels", 3), (3,))
     strategy = config.get("vision_feature_select_strategy", "default")
@@ -158,17 +168,6 @@ def _structure(values: Mapping[str, Any]) -> Mapping[str, Any]:
 def _check_value(name: str, value: object, supported: tuple[object, ...]) -> None:
     if value not in supported:
         raise ModelFilesError(f"{name} is {value!r}; supported: {', '.join(map(str, supported))}")
-
-
-def _check_attention_is_full(text: Mapping[str, Any]) -> None:
-    window = text.get("sliding_window")
-    max_positions = fields.whole_number(text, "max_position_embeddings", 2048)
-    if window is not None and fields.whole_number(text, "sliding_window", 1) < max_positions:
-        raise ModelFilesError(
-            f"text_config.sliding_window is {window}; windows of attention are not supported"
-        )
-    for kind in text.get("layer_types") or ():
-        _check_value("text_config.layer_types", kind, ("full_attention",))
 
 
 def _feature_layers(config: Mapping[str, Any], vision: VisionSizes) -> tuple[int, ...]:
@@ -189,9 +188,9 @@ def _image_token_id(config: Mapping[str, Any]) -> int:
 
 
 def _eos_token_ids(
-    folder: Path, config: Mapping[str, Any], text: Mapping[str, Any]
+    folder: Path, config: Mapping[str, Any], text: Mapping[str, Any], kind: DecoderType
 ) -> tuple[int, ...]:
-    """Return every token that a file says ends an answer; LLaMA's if none says anything.
+    """Return every token that a file says ends an answer; its type's if none says anything.
 
     The tokenizer may name one more, which only it can tell the id of.
     """
@@ -202,17 +201,18 @@ def _eos_token_ids(
         if not all(it is None or type(it) is int for it in values):
             raise ValueError(f"eos_token_id is {value!r}; it must be a token id or several")
         named |= {it for it in values if it is not None and it >= 0}
-    return tuple(sorted(named or {_EOS_TOKEN_ID}))
+    return tuple(sorted(named)) or kind.eos_token_ids
 
 
 def _check_processor_agrees(processor: Mapping[str, Any], vision: VisionSizes) -> None:
     """Make sure that the processor, where it counts an image's tokens, counts as the model does.
 
-    `num_additional_image_tokens` is younger than the others: without it, it is the class token.
+    `num_additional_image_tokens` is younger than the others: without it, it is the class token, if
+    the tower has one.
     """
     strategy = processor.get("vision_feature_select_strategy")
     num_additional = processor.get("num_additional_image_tokens")
-    num_additional = 1 if num_additional is None else num_additional
+    num_additional = int(vision.has_cls) if num_additional is None else num_additional
     if processor.get("patch_size") is None or strategy is None:
         return
     patch_size = fields.whole_number(processor, "patch_size", vision.patch_size)
@@ -232,7 +232,8 @@ def _check_processor_agrees(processor: Mapping[str, Any], vision: VisionSizes) -
 def _image_processor(folder: Path, vision: VisionSizes) -> ImageProcessor:
     found = image_processor_fields(folder)
     if found is None:
-        return ImageProcessor.of_square(vision.image_size)
+        make = ImageProcessor.of_square if vision.has_cls else ImageProcessor.of_siglip
+        return make(vision.image_size)
     file, given = found
     try:
         return ImageProcessor.from_fields(given)

@@ -28,6 +28,14 @@ def whole_number(values: Mapping[str, Any], name: str, default: int) -> int:
     return value
 
 
+def count(values: Mapping[str, Any], name: str, default: int) -> int:
+    """Return a field that is a whole number, 0 or larger."""
+    value = values.get(name, default)
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{name} is {value!r}; it must be a whole number, 0 or larger")
+    return value
+
+
 def number(values: Mapping[str, Any], name: str, default: float) -> float:
     """Return a field that is a number larger than 0."""
     value = values.get(name, default)

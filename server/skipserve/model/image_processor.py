@@ -13,8 +13,17 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
-# The one of LLaVA pads before it resizes; otherwise they are alike.
-_CLIP, _LLAVA = "CLIPImageProcessor", "LlavaImageProcessor"
+# The one of LLaVA pads before it resizes, and that of SigLIP has other defaults; otherwise they are
+# alike.
+_CLIP, _LLAVA, _SIGLIP = "CLIPImageProcessor", "LlavaImageProcessor", "SiglipImageProcessor"
+_KINDS = (_CLIP, _LLAVA, _SIGLIP)
+_SIGLIP_DEFAULTS: Mapping[str, Any] = {
+    "size": {"height": 224, "width": 224},
+    "do_center_crop": False,
+    "crop_size": None,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+}
 
 # The sets of keys by which transformers' Pillow processors resize.
 _SIZE_FORMS = (
@@ -100,7 +109,7 @@ class ImageProcessor:
         scale: what a pixel of 0 to 255 is multiplied by.
         mean: is then subtracted, by channel.
         std: what it is then divided by, by channel.
-        unread: names of fields that no image processor of transformers' for CLIP and LLaVA has.
+        unread: names of fields that no image processor of transformers' for these models has.
     """
 
     background: tuple[int, int, int] | None
@@ -137,6 +146,12 @@ class ImageProcessor:
         """Return the one that published LLaVA checkpoints have, for a tower of some size."""
         return cls.from_fields({"size": {"shortest_edge": side}, "crop_size": side})
 
+    @classmethod
+    def of_siglip(cls, side: int) -> Self:
+        """Return the one that published SigLIP towers have: a picture of any shape is stretched."""
+        size = {"height": side, "width": side}
+        return cls.from_fields({"image_processor_type": _SIGLIP, "size": size})
+
 
 def _checked(given: Mapping[str, Any]) -> _Fields:
     try:
@@ -145,6 +160,9 @@ def _checked(given: Mapping[str, Any]) -> _Fields:
         name = str(error.errors()[0]["loc"][0])
         right = _Fields.model_fields[name].description
         raise ValueError(f"{name} is {given[name]!r}; it must be {right}") from error
+    if _kind(fields) == _SIGLIP:
+        silent = _SIGLIP_DEFAULTS.keys() - given.keys()
+        fields = fields.model_copy(update={name: _SIGLIP_DEFAULTS[name] for name in silent})
     _check_needed(fields)
     if fields.use_square_size:
         raise ValueError("use_square_size is not supported; write the sides into size")
@@ -165,8 +183,8 @@ def _kind(fields: _Fields) -> str:
         older = fields.feature_extractor_type or _LLAVA
         name = older.replace("FeatureExtractor", "ImageProcessor")
     kind = name.removesuffix("Fast").removesuffix("Pil")
-    if kind not in {_CLIP, _LLAVA}:
-        raise ValueError(f"image_processor_type is {name!r}; supported: {_CLIP}, {_LLAVA}")
+    if kind not in _KINDS:
+        raise ValueError(f"image_processor_type is {name!r}; supported: {', '.join(_KINDS)}")
     return kind
 
 
@@ -225,8 +243,8 @@ def _background(fields: _Fields, crop: tuple[int, int] | None) -> tuple[int, int
     kind = _kind(fields)
     if not fields.do_pad:
         return None
-    if kind == _CLIP:
-        _check_padding_is_idle(fields, crop)
+    if kind != _LLAVA:
+        _check_padding_is_idle(fields, crop, kind)
         return None
     mean = fields.image_mean
     if mean is None:
@@ -240,7 +258,11 @@ def _background(fields: _Fields, crop: tuple[int, int] | None) -> tuple[int, int
     return red, green, blue
 
 
-def _check_padding_is_idle(fields: _Fields, crop: tuple[int, int] | None) -> None:
-    """Refuse padding that would change the picture: CLIP's comes last, after the crop."""
-    if fields.pad_size is not None and _sides("pad_size", fields.pad_size) != crop:
-        raise ValueError(f"pad_size is {fields.pad_size!r}, which is not supported with {_CLIP}")
+def _check_padding_is_idle(fields: _Fields, crop: tuple[int, int] | None, kind: str) -> None:
+    """Refuse padding that would change the picture: the backend's comes last, after the crop."""
+    if fields.pad_size is None:
+        return
+    size = _size(fields) or {}
+    sides = crop or (size.get("height"), size.get("width"))
+    if _sides("pad_size", fields.pad_size) != sides:
+        raise ValueError(f"pad_size is {fields.pad_size!r}, which is not supported with {kind}")

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import LlamaConfig
+from transformers import CONFIG_MAPPING
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from skipserve.model.batch import Segment
@@ -54,7 +54,8 @@ def rotary_tables(config: ModelConfig, dtype: torch.dtype) -> tuple[Tensor, Tens
         ModelFilesError: the configuration has parameters from which none can be made.
     """
     try:
-        module = LlamaRotaryEmbedding(LlamaConfig(**config.text))
+        kind: Any = CONFIG_MAPPING[config.text.get("model_type", "llama")]
+        module = LlamaRotaryEmbedding(kind(**config.text))
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ModelFilesError(f"the text_config in config.json is not valid: {error}") from error
     positions = torch.arange(config.max_positions).unsqueeze(0)

@@ -1,4 +1,4 @@
-"""Pictures to visual rows: transformers' CLIP tower, cut where its output is used, and a projector.
+"""Pictures to visual rows: a tower of transformers', cut where its output is used, and a projector.
 
 Knows nothing about token ids and positions.
 """
@@ -7,12 +7,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig, CLIPVisionModel
+from transformers import CONFIG_MAPPING, CLIPVisionModel, SiglipVisionModel
 
 from skipserve.model.config import ModelConfig, ModelFilesError
 from skipserve.model.projector import activation_function, load_projector
 from skipserve.model.weights import Weights
 from skipserve_kernels.plain.linear.op import linear, pack
+
+# By the `model_type` of their configurations.
+_TOWERS: dict[str, Any] = {
+    "clip_vision_model": CLIPVisionModel,
+    "siglip_vision_model": SiglipVisionModel,
+}
 
 
 class VisionEncoder:
@@ -44,23 +50,20 @@ class VisionEncoder:
         normalised = ((rescaled - self._mean) / self._std).to(self._dtype)
         states = self._tower(pixel_values=normalised, output_hidden_states=True).hidden_states
         features = torch.cat([states[layer] for layer in self._config.feature_layers], dim=-1)
-        if not self._config.sizes.vision.keeps_cls:
+        vision = self._config.sizes.vision
+        if vision.has_cls and not vision.keeps_cls:
             features = features[:, 1:]
         return self._projector(features)
 
 
 def _load_tower(config: ModelConfig, weights: Weights, device: torch.device) -> Any:
     sizes = config.sizes.vision
-    settings = {**config.vision, "num_hidden_layers": sizes.num_layers_used}
-    activation_function("vision_config.hidden_act", config.vision.get("hidden_act", "quick_gelu"))
-    try:
-        with torch.device("meta"):
-            tower: Any = CLIPVisionModel(CLIPVisionConfig(**settings))
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ModelFilesError(f"the vision_config in config.json is not valid: {error}") from error
+    tower = _empty_tower(config)
     # Its output goes to the pooled state alone, which nobody reads.
     tower.post_layernorm = nn.Identity()
     weights.leave(r"vision\.post_layernorm\..*")
+    if not sizes.has_cls:
+        weights.leave(r"vision\.head\..*")
     for layer in range(sizes.num_layers_used, sizes.num_layers):
         weights.leave(rf"vision\.encoder\.layers\.{layer}\..*")
     state = {
@@ -69,9 +72,26 @@ def _load_tower(config: ModelConfig, weights: Weights, device: torch.device) -> 
     }
     tower.load_state_dict(state, assign=True)
     _pack_linears(tower)
-    num_positions = sizes.num_patches + 1
-    tower.embeddings.position_ids = torch.arange(num_positions, device=device).unsqueeze(0)
+    tower.embeddings.position_ids = torch.arange(sizes.num_rows, device=device).unsqueeze(0)
     return tower.eval().requires_grad_(requires_grad=False)
+
+
+def _empty_tower(config: ModelConfig) -> Any:
+    """Return the tower as deep as it is used, without weights.
+
+    Raises:
+        ModelFilesError: transformers does not take its configuration.
+    """
+    kind = config.vision.get("model_type", "clip_vision_model")
+    # SigLIP's pools its output by a head of its own, which nobody reads.
+    changes = {"num_hidden_layers": config.sizes.vision.num_layers_used, "vision_use_head": False}
+    try:
+        settings: Any = CONFIG_MAPPING[kind](**{**config.vision, **changes})
+        activation_function("vision_config.hidden_act", settings.hidden_act)
+        with torch.device("meta"):
+            return _TOWERS[kind](settings)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ModelFilesError(f"the vision_config in config.json is not valid: {error}") from error
 
 
 class _Packed(nn.Module):

@@ -88,7 +88,7 @@ class PromptProcessor:
             vocab_size=config.sizes.decoder.vocab_size,
             end_token_ids=() if eos is None else (eos,),
         )
-        _try(processor, source, image_token, config.sizes.rows_per_image)
+        _try(processor, source, image_token, config)
         return processor
 
     def encode_chat(
@@ -258,7 +258,7 @@ def _written(words: Iterable[str], template: ChatTemplate) -> set[str]:
 
 
 def _try(
-    processor: PromptProcessor, source: TemplateSource, image_token: str, num_rows: int
+    processor: PromptProcessor, source: TemplateSource, image_token: str, config: ModelConfig
 ) -> None:
     """Make sure that a question about an image becomes rows, before the first client asks one.
 
@@ -288,11 +288,14 @@ def _try(
             f"{image_token!r}; the chat template ({source.file}) writes it {num_places} times for "
             f"an image: {text[:200]!r}"
         )
-    if len(ids) + num_rows > processor.max_positions:
+    num_rows = config.sizes.rows_per_image
+    if len(ids) + num_rows > config.max_positions:
+        is_cut = config.max_positions < config.declared_positions
+        field = "sliding_window" if is_cut else "max_position_embeddings"
         raise ModelFilesError(
             f"an image takes {num_rows} rows, a short question and an answer "
-            f"{len(ids)} more, and the context has {processor.max_positions} "
-            "(max_position_embeddings in config.json)"
+            f"{len(ids)} more, and the context has {config.max_positions} "
+            f"({field} in config.json)"
         )
 
 

@@ -25,7 +25,7 @@ SHAPES = [
     *((28, 28), (40, 30), (30, 40), (29, 28), (7, 5), (1, 1), (1, 3), (3, 1), (640, 480)),
     *((200, 1), (1, 200), (333, 111), (27, 29), (500, 499)),
 ]
-CLIP, LLAVA = "CLIPImageProcessor", "LlavaImageProcessor"
+CLIP, LLAVA, SIGLIP = "CLIPImageProcessor", "LlavaImageProcessor", "SiglipImageProcessor"
 CONFIGS: dict[str, dict[str, Any]] = {
     "as_llava": {},
     "size_as_number": {"size": SIDE, "crop_size": SIDE},
@@ -77,9 +77,34 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "other_numbers": {"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 2, 3]},
     "not_to_rgb": {"do_convert_rgb": False},
 }
+# As it is published for towers of other sizes; then what else its files may say.
+OF_SIGLIP: dict[str, dict[str, Any]] = {
+    "siglip": {"size": {"height": SIDE, "width": SIDE}, "resample": 3, "do_convert_rgb": None},
+    "siglip_slow": {
+        "image_processor_type": SIGLIP + "Pil",
+        "size": {"height": SIDE, "width": SIDE},
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+        "rescale_factor": 1 / 255,
+        "resample": 2,
+    },
+    "siglip_cropped": {
+        "size": {"shortest_edge": 40},
+        "do_center_crop": True,
+        "crop_size": SIDE,
+        "image_mean": [0.1, 0.2, 0.3],
+    },
+    "siglip_padded_to_its_size": {
+        "size": {"height": SIDE, "width": SIDE},
+        "do_pad": True,
+        "pad_size": SIDE,
+    },
+}
 
 
 def config_of(changes: dict[str, Any]) -> dict[str, Any]:
+    if changes in OF_SIGLIP.values():
+        return {"image_processor_type": SIGLIP} | changes
     return {
         "image_processor_type": CLIP,
         "size": {"shortest_edge": SIDE},
@@ -119,11 +144,11 @@ def normalised(preprocessor: Preprocessor, picture: PillowImage.Image) -> Any:
     return ((pixels * steps.scale - mean) / std).transpose(2, 0, 1)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [*CONFIGS, *OF_SIGLIP])
 def test_pictures_equal_those_of_transformers(tmp_path: Path, name: str) -> None:
     from transformers import AutoImageProcessor  # noqa: PLC0415 (slow to import)
 
-    write_folder(tmp_path, CONFIGS[name])
+    write_folder(tmp_path, (CONFIGS | OF_SIGLIP)[name])
     ours, theirs = read(tmp_path), AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
     for shape in SHAPES:
         picture = random_picture(*shape)

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_llava import make_checkpoint
-from transformers import LlamaConfig, LlavaConfig
+from tiny_llava import DecoderType, TowerType, make_checkpoint
+from transformers import CONFIG_MAPPING, LlamaConfig, LlavaConfig
 
 from skipserve.model.config import ModelConfig, ModelFilesError
 from skipserve.model.llava import Llava
-from skipserve_policies.sizes import ModelSizes
+from skipserve_policies.sizes import DecoderSizes, ModelSizes, VisionSizes
 
 pytestmark = pytest.mark.fast
 
@@ -49,6 +49,64 @@ def test_a_silent_configuration_means_what_it_means_to_transformers(tmp_path: Pa
     assert config.projector_activation == oracle.projector_hidden_act
     assert config.feature_layers == (23,)
     assert not config.ties_head
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2"])
+def test_a_silent_decoder_means_what_its_type_means_to_transformers(
+    tmp_path: Path, kind: str
+) -> None:
+    config = ModelConfig.from_folder(write_config(tmp_path, text_config={"model_type": kind}))
+    oracle = CONFIG_MAPPING[kind]()
+    assert config.declared_positions == oracle.max_position_embeddings
+    assert config.max_positions == (oracle.max_position_embeddings if kind != "mistral" else 4096)
+    assert config.rms_norm_epsilon == oracle.rms_norm_eps
+    assert config.eos_token_ids == (() if kind == "qwen2" else (oracle.eos_token_id,))
+    assert config.ties_head == oracle.tie_word_embeddings
+
+
+def test_a_silent_siglip_is_what_it_is_to_transformers(tmp_path: Path) -> None:
+    vision = {"model_type": "siglip_vision_model"}
+    write_config(tmp_path, vision_config=vision, vision_feature_select_strategy="full")
+    config = ModelConfig.from_folder(tmp_path)
+    assert not config.sizes.vision.has_cls
+    assert config.sizes.rows_per_image == 196
+    assert config.image_processor.mean == (0.5, 0.5, 0.5)
+    assert config.image_processor.size == {"height": 224, "width": 224}
+    assert config.image_processor.crop is None
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2"])
+@pytest.mark.parametrize("given", [{}, {"num_attention_heads": 64}, {"hidden_size": 2048}], ids=str)
+def test_a_silent_decoder_is_its_types_default(kind: str, given: dict[str, Any]) -> None:
+    oracle = CONFIG_MAPPING[kind](**given)
+    head_dim = oracle.hidden_size // oracle.num_attention_heads
+    assert DecoderSizes.from_config({"model_type": kind} | given) == DecoderSizes(
+        num_layers=oracle.num_hidden_layers,
+        hidden_size=oracle.hidden_size,
+        num_heads=oracle.num_attention_heads,
+        num_kv_heads=oracle.num_key_value_heads,
+        head_dim=head_dim,
+        ffn_size=oracle.intermediate_size,
+        vocab_size=oracle.vocab_size,
+    )
+
+
+@pytest.mark.parametrize("kind", ["clip_vision_model", "siglip_vision_model"])
+def test_a_silent_tower_is_its_types_default(kind: str) -> None:
+    oracle = CONFIG_MAPPING[kind]()
+    has_cls = kind == "clip_vision_model"
+    config = {"vision_config": {"model_type": kind}, "vision_feature_select_strategy": "full"}
+    assert VisionSizes.from_config(config) == VisionSizes(
+        num_layers=oracle.num_hidden_layers,
+        num_layers_used=oracle.num_hidden_layers - 1,
+        hidden_size=oracle.hidden_size,
+        ffn_size=oracle.intermediate_size,
+        image_size=oracle.image_size,
+        patch_size=oracle.patch_size,
+        num_channels=oracle.num_channels,
+        keeps_cls=has_cls,
+        has_cls=has_cls,
+    )
 
 
 def test_the_published_7b_is_read(tmp_path: Path) -> None:
@@ -200,9 +258,18 @@ def test_the_newer_file_of_the_image_processor_wins(tmp_path: Path) -> None:
     ("config", "message"),
     [
         ({"model_type": "llava_next"}, "model_type is 'llava_next'; supported: llava"),
-        ({"text_config": {"model_type": "mistral"}}, "text_config.model_type is 'mistral'"),
+        (
+            {"text_config": {"model_type": "gemma", "hidden_act": "gelu"}},
+            "text_config.model_type is 'gemma'; supported: llama, mistral, qwen2",
+        ),
+        ({"text_config": {"model_type": None}}, "text_config.model_type is None; supported: llama"),
+        ({"text_config": {"model_type": ["llama"]}}, "text_config.model_type is ['llama']"),
         ({"text_config": {"hidden_act": "gelu"}}, "hidden_act is 'gelu'; supported: silu"),
-        ({"vision_config": {"model_type": "siglip_vision_model"}}, "siglip_vision_model"),
+        (
+            {"vision_config": {"model_type": "siglip2_vision_model"}},
+            "is 'siglip2_vision_model'; supported: clip_vision_model, siglip_vision_model",
+        ),
+        ({"vision_config": {"model_type": "siglip_vision_model"}}, "would lose the first patch"),
         ({"vision_config": {"num_channels": 1}}, "num_channels is 1"),
         ({"vision_feature_select_strategy": "some"}, "'some'"),
         ({"vision_feature_layer": 0}, "no layer of the vision tower"),
@@ -217,8 +284,10 @@ def test_the_newer_file_of_the_image_processor_wins(tmp_path: Path) -> None:
         ({"text_config": {"max_position_embeddings": 0}}, "is 0; it must be a whole number larger"),
         ({"text_config": {"max_position_embeddings": 9.5}}, "is 9.5; it must be a whole number"),
         ({"text_config": {"rms_norm_eps": None}}, "rms_norm_eps is None; it must be a number"),
-        ({"text_config": {"sliding_window": 128}}, "sliding_window is 128; windows of attention"),
-        ({"text_config": {"layer_types": ["sliding_attention"]}}, "'sliding_attention'"),
+        ({"text_config": {"sliding_window": 0}}, "sliding_window is 0; it must be a whole number"),
+        ({"text_config": {"layer_types": ["sliding_attention"]}}, "and no window is set"),
+        ({"text_config": {"layer_types": ["linear_attention"]}}, "layer_types is ['linear_att"),
+        ({"text_config": {"attention_bias": "no"}}, "attention_bias is 'no'; it must be true or"),
         ({"model_type": "llama"}, "hf download llava-hf/llava-1.5-7b-hf"),
         ({"mm_vision_tower": "openai/clip"}, "the form of its authors' own program"),
         ({"tie_word_embeddings": "false"}, "tie_word_embeddings is 'false'"),
@@ -250,12 +319,40 @@ def with_value(values: dict[str, Any], path: tuple[str, ...], value: object) -> 
     return values | {first: inner}
 
 
-@pytest.mark.parametrize("file", ["config.json", "processor_config.json"])
-def test_whatever_a_field_holds_is_followed_or_refused(tmp_path: Path, file: str) -> None:
+KINDS: dict[str, dict[str, Any]] = {
+    "llama": {"text_config": (("attention_bias", False), ("mlp_bias", False))},
+    "qwen2 and siglip": {
+        "decoder": DecoderType.QWEN2,
+        "tower": TowerType.SIGLIP,
+        "select_strategy": "full",
+        "vision_config": (("vision_use_head", True),),
+        "text_config": (
+            ("use_sliding_window", True),
+            ("sliding_window", 600),
+            ("max_window_layers", 0),
+            ("layer_types", ["sliding_attention"]),
+        ),
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "file"),
+    [
+        ("llama", "config.json"),
+        ("llama", "processor_config.json"),
+        ("qwen2 and siglip", "config.json"),
+    ],
+)
+def test_whatever_a_field_holds_is_followed_or_refused(
+    tmp_path: Path, kind: str, file: str
+) -> None:
     """Any exception but the one of checkpoints' files would end the start in a traceback."""
-    text = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "rope_theta": None}
-    text["rope_parameters"] = {"rope_theta": 1e4, "rope_type": "linear", "factor": 2.0}
-    make_checkpoint(tmp_path, num_layers=1, text_config=tuple(text.items()))
+    rope = {"rope_theta": 1e4, "rope_type": "linear", "factor": 2.0}
+    text = (("hidden_act", "silu"), ("rope_theta", None), ("rope_parameters", rope))
+    more = KINDS[kind]
+    shape = more | {"text_config": more["text_config"] + text}
+    make_checkpoint(tmp_path, num_layers=1, **shape)
     content = json.loads((tmp_path / file).read_text())
     if file == "config.json":
         content["vision_config"] |= {"hidden_act": "gelu", "layer_norm_eps": 1e-5}
@@ -266,12 +363,6 @@ def test_whatever_a_field_holds_is_followed_or_refused(tmp_path: Path, file: str
             with contextlib.suppress(ModelFilesError):
                 model = Llava.load(tmp_path, torch.device("cpu"), torch.float32)
                 model.encode_images(torch.zeros(1, 28, 28, 3, dtype=torch.uint8))
-
-
-def test_windows_that_hold_the_whole_context_are_none(tmp_path: Path) -> None:
-    text = {"sliding_window": 4096, "max_position_embeddings": 4096}
-    config = ModelConfig.from_folder(write_config(tmp_path, text_config=text))
-    assert config.max_positions == 4096
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "", "[" * 100_000])

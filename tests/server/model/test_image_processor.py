@@ -10,6 +10,7 @@ pytestmark = pytest.mark.fast
 
 CLIP = {"image_processor_type": "CLIPImageProcessor"}
 LLAVA = {"image_processor_type": "LlavaImageProcessor"}
+SIGLIP = {"image_processor_type": "SiglipImageProcessor"}
 
 # As older and newer versions of transformers write it for LLaVA-1.5.
 PUBLISHED: dict[str, Any] = {
@@ -47,6 +48,10 @@ def test_a_silent_file_means_what_it_means_to_transformers() -> None:
     assert ImageProcessor.from_fields({}) == ImageProcessor.of_square(224)
 
 
+def test_a_silent_file_of_siglip_stretches_pictures() -> None:
+    assert ImageProcessor.from_fields(SIGLIP) == ImageProcessor.of_siglip(224)
+
+
 def test_unknown_fields_are_named() -> None:
     read = ImageProcessor.from_fields(PUBLISHED | {"image_maen": [1, 1, 1], "do_flip": True})
     assert read.unread == ("do_flip", "image_maen")
@@ -55,7 +60,13 @@ def test_unknown_fields_are_named() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"image_processor_type": "SiglipImageProcessor"}, "image_processor_type is 'Siglip"),
+        (
+            {"image_processor_type": "Siglip2ImageProcessor"},
+            "image_processor_type is 'Siglip2ImageProcessor'; supported: CLIPImageProcessor, "
+            "LlavaImageProcessor, SiglipImageProcessor",
+        ),
+        (SIGLIP | {"do_center_crop": True}, "crop_size is null, and do_center_crop needs it"),
+        (SIGLIP | {"do_pad": True, "pad_size": 400}, "pad_size is 400, which is not supported"),
         ({"feature_extractor_type": "ViTFeatureExtractor"}, "'ViTImageProcessor'"),
         ({"image_processor_type": 1}, "image_processor_type is 1; it must be a text"),
         ({"do_resize": "no"}, "do_resize is 'no'; it must be true or false"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from model_batches import Piece, Rows, forward, poisoned_cache, run_whole, scattered_pages
 from safetensors.torch import load_file, save_file
-from tiny_llava import Naming, make_checkpoint
+from tiny_llava import DecoderType, Naming, TowerType, make_checkpoint
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 from transformers.generation.utils import GenerateDecoderOnlyOutput
@@ -50,6 +50,45 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         "tit",
     ),
     "several vision layers": ({"feature_layer": (-2, 1), "select_strategy": "full"}, "tit"),
+    **{
+        f"{decoder} and {tower}": (
+            {
+                "decoder": decoder,
+                "tower": tower,
+                "select_strategy": "default" if tower is TowerType.CLIP else "full",
+                "num_kv_heads": 2,
+            },
+            "tit",
+        )
+        for decoder in DecoderType
+        for tower in TowerType
+        if (decoder, tower) != (DecoderType.LLAMA, TowerType.CLIP)
+    },
+    "siglip's last layer, names of transformers 5": (
+        {
+            "tower": TowerType.SIGLIP,
+            "select_strategy": "full",
+            "feature_layer": -1,
+            "naming": Naming.VERSION_5,
+        },
+        "itt",
+    ),
+    "several of siglip's layers": (
+        {"tower": TowerType.SIGLIP, "select_strategy": "full", "feature_layer": (1, -2)},
+        "tit",
+    ),
+    "siglip's patches do not fill the image": (
+        {"tower": TowerType.SIGLIP, "select_strategy": "full", "patch_size": 8},
+        "tiit",
+    ),
+    "siglip without a head": (
+        {
+            "tower": TowerType.SIGLIP,
+            "select_strategy": "full",
+            "vision_config": (("vision_use_head", False), ("hidden_act", "gelu")),
+        },
+        "tit",
+    ),
     "projector without bias": ({"projector_bias": False}, "tit"),
     "scaled rotary embedding": (
         {"text_config": (("rope_scaling", {"rope_type": "linear", "factor": 4.0}),)},
@@ -197,6 +236,36 @@ def test_the_full_model_equals_transformers(
 def test_one_small_model_equals_transformers(tmp_path: Path, device: torch.device) -> None:
     model, oracle = load_both(tmp_path, {}, device)
     check_logits(model, oracle, Pictured(model, "tit"))
+
+
+WINDOWS: dict[str, dict[str, Any]] = {
+    "mistral": {"decoder": DecoderType.MISTRAL},
+    "qwen2": {
+        "decoder": DecoderType.QWEN2,
+        "text_config": (("use_sliding_window", True), ("max_window_layers", 1)),
+    },
+}
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("kind", WINDOWS)
+def test_a_context_as_long_as_the_window_is_exact_and_a_longer_one_is_not(
+    tmp_path: Path, device: torch.device, kind: str
+) -> None:
+    shape = {"num_layers": 2, **WINDOWS[kind]}
+    whole, _ = load_both(tmp_path / "whole", shape, device)
+    pictured = Pictured(whole, "tit")
+    num_rows, plan = len(pictured.ids), trim(Plan.full(2))
+    ours = run_whole(whole, pictured.rows(whole), plan, [num_rows - 1])[0]
+    is_exact = []
+    for window in (num_rows, num_rows - 1):
+        text = (*shape.get("text_config", ()), ("sliding_window", window))
+        model, oracle = load_both(tmp_path / str(window), shape | {"text_config": text}, device)
+        assert (model.config.max_positions, model.config.declared_positions) == (window, 512)
+        with torch.inference_mode():
+            theirs = oracle(**pictured.inputs(model)).logits[0, -1]
+        is_exact.append(bool((ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()))
+    assert is_exact == [True, False]
 
 
 def test_biases_of_the_decoder_are_used(tmp_path: Path, device: torch.device) -> None:
