@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from model_batches import Rows
 from reference_llava import ReferenceDecoder, steps_of_plan
-from tiny_llava import make_checkpoint
+from tiny_llava import DecoderType, make_checkpoint
 from torch import Tensor
 
 from skipserve.model.llava import Llava
@@ -31,10 +31,22 @@ class Subject:
     """A tiny checkpoint, in the product and in the reference."""
 
     def __init__(
-        self, folder: Path, num_layers: int, device: torch.device, *, uses_triton: bool = False
+        self,
+        folder: Path,
+        num_layers: int,
+        device: torch.device,
+        *,
+        uses_triton: bool = False,
+        decoder: DecoderType = DecoderType.LLAMA,
     ) -> None:
         make_checkpoint(
-            folder, num_layers=num_layers, hidden=_HIDDEN, num_heads=4, num_kv_heads=2, ffn=48
+            folder,
+            num_layers=num_layers,
+            hidden=_HIDDEN,
+            num_heads=4,
+            num_kv_heads=2,
+            ffn=48,
+            decoder=decoder,
         )
         self.num_layers = num_layers
         self.uses_triton = uses_triton

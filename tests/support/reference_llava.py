@@ -184,7 +184,8 @@ class ReferenceDecoder:
         return (gate * gate.sigmoid() * up) @ self.weights[f"{name}.mlp.down_proj.weight"].T
 
     def _heads(self, name: str, x: Tensor, num_heads: int) -> Tensor:
-        return (x @ self.weights[f"{name}.weight"].T).view(len(x), num_heads, -1)
+        projected = x @ self.weights[f"{name}.weight"].T + self.weights.get(f"{name}.bias", 0)
+        return projected.view(len(x), num_heads, -1)
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
         scale = (x.square().mean(-1, keepdim=True) + 1e-5).sqrt()

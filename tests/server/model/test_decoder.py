@@ -29,7 +29,7 @@ from model_batches import (
 )
 from plan_strategies import plans
 from reference_llava import steps_of_policy
-from tiny_llava import make_checkpoint
+from tiny_llava import DecoderType, make_checkpoint
 from torch import Tensor
 
 from skipserve.model.config import ModelConfig
@@ -202,6 +202,37 @@ def test_sequences_of_several_plans_share_a_forward(subject: Subject) -> None:
                 assert_close(logits, wanted)
 
     check()
+
+
+def test_every_policy_follows_its_formula_with_biases_on_queries_keys_and_values(
+    tmp_path: Path, device: torch.device
+) -> None:
+    uses_triton = device.type == "cuda"
+    subject = Subject(tmp_path, 32, device, uses_triton=uses_triton, decoder=DecoderType.QWEN2)
+    rows = make_rows("tvvtt", num_generated=2)
+    embedded = subject.reference.embed(rows.ids, rows.is_visual, rows.features)
+    for name, policy in CATALOG.items():
+        plan = resolve(name, policy, num_layers=32).plan
+        steps = steps_of_policy(policy, num_layers=32)
+        expected = subject.reference.logits(embedded, rows.classes, steps)[answer_rows(rows)]
+        assert_close(run_in_pieces(subject.llava, rows, plan, [2, 5, 6])[1:], expected)
+        assert_close(run_whole(subject.llava, rows, plan, answer_rows(rows)), expected)
+
+
+@pytest.mark.kernels
+def test_the_kernels_add_biases_to_queries_keys_and_values(
+    tmp_path: Path, device: torch.device
+) -> None:
+    subject = Subject(tmp_path, 2, device, uses_triton=True, decoder=DecoderType.QWEN2)
+    rows = make_rows("vtv", num_generated=2)
+    embedded = subject.reference.embed(rows.ids, rows.is_visual, rows.features)
+    for action in ({}, ACTIONS[3], ACTIONS[5]):
+        rules = (Rule(**action, layers=[0], scope="visual"),) if action else ()
+        policy = SkipPolicy(rules=rules)
+        steps = steps_of_policy(policy, num_layers=2)
+        expected = subject.reference.logits(embedded, rows.classes, steps)[answer_rows(rows)]
+        plan = resolve("one rule", policy, num_layers=2).plan
+        assert_close(run_in_pieces(subject.llava, rows, plan, [3, 4]), expected)
 
 
 @pytest.mark.kernels

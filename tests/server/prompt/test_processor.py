@@ -229,13 +229,14 @@ def test_a_template_that_writes_another_token_for_images(checkpoint: Path, tmp_p
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("field", ["max_position_embeddings", "sliding_window"])
 def test_an_image_larger_than_the_context_is_found_out_at_the_start(
-    checkpoint: Path, tmp_path: Path
+    checkpoint: Path, tmp_path: Path, field: str
 ) -> None:
     config = json.loads((checkpoint / "config.json").read_text())
-    text = {"text_config": config["text_config"] | {"max_position_embeddings": 20}}
+    text = {"text_config": config["text_config"] | {field: 20}}
     folder = with_files(checkpoint, tmp_path / "model", config__json=text)
-    with pytest.raises(ModelFilesError, match=r"takes 16 rows.*context has 20"):
+    with pytest.raises(ModelFilesError, match=rf"takes 16 rows.*context has 20 \({field} in"):
         load(folder)
 
 

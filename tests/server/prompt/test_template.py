@@ -59,6 +59,23 @@ def test_images_come_first_in_one_text() -> None:
     assert template.render([turn]) == "<picture>\n<picture>\na\nb"
 
 
+def test_a_template_that_says_itself_where_the_picture_comes() -> None:
+    """As JoyCaption's: it takes the token away and writes it at the head of the user's turn."""
+    source = (
+        "{%- if messages[0]['role'] == 'system' %}{% set brief = messages[0]['content'] %}"
+        "{% set messages = messages[1:] %}{% else %}{% set brief = '' %}{% endif %}"
+        "{{- '<system>\n\n' + brief }}"
+        "{% for m in messages %}{{ '<' + m['role'] + '>\n\n(<picture>)' "
+        "+ m['content'].replace('<picture>', '').lstrip() }}{% endfor %}"
+    )
+    template = ChatTemplate(source, {}, "<picture>")
+    user = Message("user", (ImagePart(), TextPart("Describe it.")))
+    assert template.render([user]) == "<system>\n\n<user>\n\n(<picture>)Describe it."
+    system = Message("system", (TextPart("Be brief."),))
+    expected = "<system>\n\nBe brief.<user>\n\n(<picture>)Describe it."
+    assert template.render([system, user]) == expected
+
+
 def test_each_role_has_a_form_of_its_own() -> None:
     """Some templates take the user's content as parts, and an answer as one text."""
     source = (
