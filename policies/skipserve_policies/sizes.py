@@ -194,14 +194,14 @@ def _takes_all(config: Mapping[str, Any], *, has_cls: bool) -> bool:
     Raises:
         ValueError: the tower has no class token, so that the first would be a patch.
     """
-    takes_all = bool(config.get("vision_feature_select_strategy", "default") == "full")
-    if not takes_all and not has_cls:
+    strategy = config.get("vision_feature_select_strategy", "default")
+    if strategy == "default" and not has_cls:
         raise ValueError(
             "vision_feature_select_strategy is 'default' (as where it is left out), which takes "
             "away the class token; a SigLIP tower has none and would lose the first patch of each "
             "picture; supported with it: 'full'"
         )
-    return takes_all
+    return bool(strategy == "full")
 
 
 def num_layers_used(feature_layer: int | list[int], num_layers: int) -> int:

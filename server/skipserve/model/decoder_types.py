@@ -68,9 +68,9 @@ class DecoderType:
         """Return whether some layer has the window, where one is set."""
         if self.name == "mistral":
             return True
-        if kinds or self.name == "llama":
-            return not kinds or _SLIDING in kinds
-        return fields.count(text, "max_window_layers", 28) < num_layers
+        if self.name == "qwen2" and not kinds:
+            return fields.count(text, "max_window_layers", 28) < num_layers
+        return not kinds or _SLIDING in kinds
 
 
 def _layer_types(text: Mapping[str, Any]) -> list[str]:

@@ -270,6 +270,13 @@ def test_the_newer_file_of_the_image_processor_wins(tmp_path: Path) -> None:
             "is 'siglip2_vision_model'; supported: clip_vision_model, siglip_vision_model",
         ),
         ({"vision_config": {"model_type": "siglip_vision_model"}}, "would lose the first patch"),
+        (
+            {
+                "vision_config": {"model_type": "siglip_vision_model"},
+                "vision_feature_select_strategy": "some",
+            },
+            "vision_feature_select_strategy is 'some'; supported: default, full",
+        ),
         ({"vision_config": {"num_channels": 1}}, "num_channels is 1"),
         ({"vision_feature_select_strategy": "some"}, "'some'"),
         ({"vision_feature_layer": 0}, "no layer of the vision tower"),
