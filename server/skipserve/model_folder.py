@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from skipserve.model.config import WHERE_TO_GET_ONE, ModelFilesError, read_json
+from skipserve.pretrained.places import PRETRAINED, cache_folder
 
 DEMO = "demo"
 
@@ -26,13 +27,15 @@ class StartError(Exception):
 
 
 def model_folder(model: str) -> Path:
-    """Return the folder of a model: that of the demo, or the one that is named.
+    """Return the folder of a model: that of the demo, a pretrained one, or the one that is named.
 
     Raises:
         StartError: there is no such folder, or it is that of something else; says what to do.
     """
     if model == DEMO:
         return Path(str(files("skipserve") / DEMO)).resolve()
+    if model in PRETRAINED:
+        return _fetched_folder(model)
     try:
         place = Path(model).expanduser()
         if place.is_file():
@@ -46,6 +49,13 @@ def model_folder(model: str) -> Path:
     if fault is not None:
         raise StartError(fault)
     return folder
+
+
+def _fetched_folder(model: str) -> Path:
+    folder = cache_folder() / model
+    if not (folder / "config.json").is_file():
+        raise StartError(f"{model} is not here yet: `skipserve fetch {model}` gets it")
+    return folder.resolve()
 
 
 def _describe_file(file: Path) -> str:

@@ -89,7 +89,9 @@ class Settings(_FromFiles):
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid")
 
     model: str = Field(
-        "demo", min_length=1, description="The demo model that ships, or a checkpoint's folder."
+        "demo",
+        min_length=1,
+        description="demo, smolvqa, smolvqa-patches, or a folder.",
     )
     dtype: Dtype = Field(Dtype.AUTO, description="Number type; auto takes the checkpoint's.")
     device: Device = Field(Device.AUTO, description="Where the model runs; auto finds a GPU.")

@@ -28,6 +28,15 @@ def test_a_checkpoint_and_the_demo(tmp_path: Path) -> None:
     assert (model_folder(DEMO) / "model.safetensors").is_file()
 
 
+def test_a_pretrained_model_is_where_it_was_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert refusal("smolvqa") == "smolvqa is not here yet: `skipserve fetch smolvqa` gets it"
+    fetched = make_checkpoint(tmp_path / "skipserve" / "smolvqa")
+    assert model_folder("smolvqa") == fetched.resolve()
+
+
 @pytest.mark.parametrize(
     "name",
     [

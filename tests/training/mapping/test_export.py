@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 from tiny_language import IMAGE_ID, save_llama
 from transformers import AutoConfig, AutoProcessor, LlavaForConditionalGeneration
 
+from skipserve.pretrained.joining import TRAINED_WEIGHTS, join
 from skipserve_client.evaluate.easy_vqa import EasySplit
 from skipserve_training.mapping.encoders import TransformersEncoder
-from skipserve_training.mapping.export import CHAT_TEMPLATE, TRAINED_WEIGHTS, export_trained, join
+from skipserve_training.mapping.export import CHAT_TEMPLATE, export_trained
 from skipserve_training.mapping.language import load_language_model, load_tokenizer
 from skipserve_training.mapping.lessons import Exchange, PromptForm
 from skipserve_training.mapping.packing import pack

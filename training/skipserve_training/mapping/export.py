@@ -4,12 +4,11 @@ With the language model's own weights and tokenizer it makes a folder that the s
 """
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -19,11 +18,11 @@ from transformers import (
     PretrainedConfig,
 )
 
-from skipserve_training.checkpoint_files import CHECKSUMS, write_checksums
+from skipserve.pretrained.joining import TRAINED_WEIGHTS
+from skipserve_training.checkpoint_files import write_checksums
 from skipserve_training.mapping.projectors import MappingModule, Projector
 from skipserve_training.mapping.tower_export import FEATURE_LAYER, tower_tensors
 
-TRAINED_WEIGHTS = "trained.safetensors"
 MAPPING_TYPE = "skipserve_llava"  # transformers knows no such projector, and refuses the name
 
 # What `lessons.QUESTION_FORM` and `lessons.ANSWER_FORM` say, as a conversation.
@@ -67,22 +66,6 @@ def export_trained(
         **{f"{name}_token_id": token for name, token in ends.items()}
     ).save_pretrained(folder)
     write_checksums(folder)
-
-
-def join(trained: Path, language_model: Path, folder: Path) -> None:
-    """Make a whole model of what was trained and the language model's weights and tokenizer."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        f"language_model.{name}": value
-        for path in sorted(language_model.glob("*.safetensors"))
-        for name, value in load_file(path).items()
-    }
-    weights = folder / "model.safetensors"
-    save_file(tensors | load_file(trained / TRAINED_WEIGHTS), weights, {"format": "pt"})
-    weights.chmod(0o644)
-    for path in (*language_model.glob("tokenizer*"), *trained.iterdir()):
-        if path.is_file() and path.name not in (TRAINED_WEIGHTS, CHECKSUMS):
-            shutil.copyfile(path, folder / path.name)
 
 
 def projector_tensors(projector: Projector) -> dict[str, Tensor]:

@@ -9,12 +9,13 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import save_file
 
+from skipserve.pretrained.joining import join
 from skipserve_client.evaluate.easy_vqa import EasySplit, read_easy_vqa
 from skipserve_training.checkpoint_files import versions, write_checksums, write_record
 from skipserve_training.mapping.easy_vqa_features import Views
 from skipserve_training.mapping.easy_vqa_lessons import EasyLessons
 from skipserve_training.mapping.encoders import TransformersEncoder
-from skipserve_training.mapping.export import export_trained, join, projector_tensors
+from skipserve_training.mapping.export import export_trained, projector_tensors
 from skipserve_training.mapping.features import Features, compute_features
 from skipserve_training.mapping.held_out import KindScore, score_held_out
 from skipserve_training.mapping.language import load_language_model, load_tokenizer
