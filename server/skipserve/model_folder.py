@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from skipserve.model.config import WHERE_TO_GET_ONE, ModelFilesError, read_json
-from skipserve.pretrained.places import PRETRAINED, cache_folder
+from skipserve.pretrained.places import PRETRAINED, cache_folder, is_current
 
 DEMO = "demo"
 
@@ -55,6 +55,10 @@ def _fetched_folder(model: str) -> Path:
     folder = cache_folder() / model
     if not (folder / "config.json").is_file():
         raise StartError(f"{model} is not here yet: `skipserve fetch {model}` gets it")
+    if not is_current(folder, model):
+        raise StartError(
+            f"{folder} was made of another version: `skipserve fetch {model}` makes it anew"
+        )
     return folder.resolve()
 
 

