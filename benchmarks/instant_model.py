@@ -35,7 +35,7 @@ class InstantModel:
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Return zeros, [N, P, D]."""
         sizes = self.config.sizes
-        return torch.zeros(len(pixels), sizes.rows_per_image, sizes.decoder.hidden_size)
+        return torch.zeros(len(pixels), sizes.rows_per_image, sizes.decoder.embedding_size)
 
     def new_cache(self, num_pages: int, page_size: int) -> KVCache:
         """Return a cache of no layer."""

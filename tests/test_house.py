@@ -44,7 +44,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "skipserve.model": {
         "skipserve_kernels.key_values",
         "skipserve_kernels.plain.linear",
-        "skipserve_kernels.plain.rms_norm",
         "skipserve_kernels.projection",
         "skipserve_policies",
     },

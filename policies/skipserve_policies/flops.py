@@ -7,8 +7,9 @@ attended (query, key) pairs, one layer costs
     F = 2 nq d d_q  +  4 nk d d_kv  +  4 d_q P  +  2 nq d_q d  +  2 g nf d m
 
 with d hidden, d_q and d_kv all query and all key heads, m the FFN's size, g = 3 for a gated FFN and
-2 for a plain one. `exact` counts the causal pairs that are computed; `dense` counts all pairs of a
-forward pass, as published figures do.
+2 for a plain one. Where the embedding has a width e of its own, a row costs 2 e d more on its way
+in, and a position of the head on its way out. `exact` counts the causal pairs that are computed;
+`dense` counts all pairs of a forward pass, as published figures do.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -117,12 +118,18 @@ def count_rows(
 
 
 def decoder_flops(sizes: DecoderSizes, plan: Plan, rows: RowsByClass) -> int:
-    """Return what rows cost in all blocks under a plan, the head aside."""
+    """Return what rows cost under a plan, up to the last block: the head aside."""
     assert plan.num_layers == sizes.num_layers
-    return sum(
+    num_rows = sum(counted.count for counted in rows.values())
+    return _resizing_flops(sizes, num_rows) + sum(
         _work_flops(sizes, plan.sublayers[token_class], counted)
         for token_class, counted in rows.items()
     )
+
+
+def _resizing_flops(sizes: DecoderSizes, num_rows: int) -> int:
+    """Return what leads rows from the embedding's width to that of the blocks, or back."""
+    return 0 if sizes.word_size is None else 2 * sizes.word_size * sizes.hidden_size * num_rows
 
 
 def _work_flops(sizes: DecoderSizes, layers: Sublayers, rows: Rows) -> int:
@@ -137,7 +144,8 @@ def _work_flops(sizes: DecoderSizes, layers: Sublayers, rows: Rows) -> int:
 
 def head_flops(sizes: DecoderSizes, num_positions: int) -> int:
     """Return what the logits of some positions cost."""
-    return 2 * sizes.hidden_size * sizes.vocab_size * num_positions
+    head = 2 * sizes.embedding_size * sizes.vocab_size * num_positions
+    return head + _resizing_flops(sizes, num_positions)
 
 
 def vision_flops(sizes: VisionSizes, num_layers: int) -> int:
@@ -150,7 +158,7 @@ def vision_flops(sizes: VisionSizes, num_layers: int) -> int:
 
 def projector_flops(sizes: ModelSizes) -> int:
     """Return what the projector costs for one image."""
-    n, d_vis, d = sizes.vision.num_features, sizes.vision.feature_size, sizes.decoder.hidden_size
+    n, d_vis, d = sizes.vision.num_features, sizes.vision.feature_size, sizes.decoder.embedding_size
     if isinstance(sizes.projector, MappingSizes):
         return _mapping_flops(sizes.projector, n, d_vis, d)
     return 2 * n * d_vis * d + 2 * n * d**2

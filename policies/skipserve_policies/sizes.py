@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+# What a decoder of OPT's type calls itself.
+OPT_MODEL_TYPE = "opt"
+
 # What transformers fills in where the configuration of a decoder is silent, by its type.
 _LLAMA_DEFAULTS = {
     "num_hidden_layers": 32,
@@ -11,6 +14,13 @@ _LLAMA_DEFAULTS = {
     "num_attention_heads": 32,
     "intermediate_size": 11008,
     "vocab_size": 32000,
+}
+_OPT_DEFAULTS = {
+    "num_hidden_layers": 12,
+    "hidden_size": 768,
+    "num_attention_heads": 12,
+    "ffn_dim": 3072,
+    "vocab_size": 50272,
 }
 _DECODER_DEFAULTS = {
     "llama": _LLAMA_DEFAULTS,
@@ -21,6 +31,7 @@ _DECODER_DEFAULTS = {
         "num_key_value_heads": 32,
         "vocab_size": 151936,
     },
+    OPT_MODEL_TYPE: _OPT_DEFAULTS,
 }
 
 # The same of a tower.
@@ -76,10 +87,12 @@ def _size(values: Mapping[str, Any], name: str) -> int:
 
 @dataclass(frozen=True)
 class DecoderSizes:
-    """A LLaMA-type decoder, as Mistral's and Qwen2's are.
+    """A decoder of LLaMA's type, as Mistral's and Qwen2's are, or of OPT's.
 
     Attributes:
-        is_gated: whether the FFN has a gate beside its up projection.
+        is_gated: whether the FFN has a gate beside its up projection, as LLaMA's and not OPT's.
+        word_size: the width of embedding and head where it is not `hidden_size`: two matrices then
+            lead from it and back, as in OPT-350M.
     """
 
     num_layers: int
@@ -90,15 +103,25 @@ class DecoderSizes:
     ffn_size: int
     vocab_size: int
     is_gated: bool = True
+    word_size: int | None = None
+
+    @property
+    def embedding_size(self) -> int:
+        """The width of the embedding's rows, of a picture's, and of what the head reads."""
+        return self.hidden_size if self.word_size is None else self.word_size
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Read the `text_config` of a LLaVA configuration.
 
         Raises:
-            ValueError: a size is not a positive whole number, or the type is not supported.
+            ValueError: a size is not a positive whole number, one does not go with another, or the
+                type is not supported.
         """
-        defaults = _DECODER_DEFAULTS[_type_of("text_config", config, _DECODER_DEFAULTS)]
+        kind = _type_of("text_config", config, _DECODER_DEFAULTS)
+        if kind == OPT_MODEL_TYPE:
+            return cls._from_opt(config)
+        defaults = _DECODER_DEFAULTS[kind]
         values = _fill_in(config, defaults)
         num_heads, hidden_size = _size(values, "num_attention_heads"), _size(values, "hidden_size")
         # Left out, they are the type's; null, as many as there are query heads.
@@ -113,6 +136,28 @@ class DecoderSizes:
             head_dim=_size(values, "head_dim"),
             ffn_size=_size(values, "intermediate_size"),
             vocab_size=_size(values, "vocab_size"),
+        )
+
+    @classmethod
+    def _from_opt(cls, config: Mapping[str, Any]) -> Self:
+        values = _fill_in(config, _OPT_DEFAULTS)
+        num_heads, hidden_size = _size(values, "num_attention_heads"), _size(values, "hidden_size")
+        if hidden_size % num_heads:
+            raise ValueError(
+                f"num_attention_heads is {num_heads}, which does not divide hidden_size, "
+                f"{hidden_size}"
+            )
+        word_size = _size({"word_embed_proj_dim": hidden_size, **values}, "word_embed_proj_dim")
+        return cls(
+            num_layers=_size(values, "num_hidden_layers"),
+            hidden_size=hidden_size,
+            num_heads=num_heads,
+            num_kv_heads=num_heads,
+            head_dim=hidden_size // num_heads,
+            ffn_size=_size(values, "ffn_dim"),
+            vocab_size=_size(values, "vocab_size"),
+            is_gated=False,
+            word_size=None if word_size == hidden_size else word_size,
         )
 
 

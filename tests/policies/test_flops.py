@@ -161,6 +161,25 @@ def test_a_small_model_to_the_last_flop() -> None:
     assert (skipped.prefill, skipped.decode, skipped.head) == (6_561_792, 944_640, 65_536)
 
 
+def test_a_small_model_of_opts_type_to_the_last_flop() -> None:
+    """Four of the 16 rows of a prompt fewer in the FFN; 24 numbers a row before and behind."""
+    decoder = DecoderSizes(4, 64, 4, 4, 16, 176, 128, is_gated=False, word_size=24)
+    sizes = ModelSizes(decoder=decoder, vision=LLAVA_7B.vision)
+    request = Request(prompt_of(3, 8, 5), num_generated=4, num_images=1)
+    full = request_flops(sizes, Plan.full(4), request, trimmed=False)
+    attention, ffn = 4 * 2 * 64 * 64, 2 * 2 * 64 * 176
+    pairs = 4 * 64 * 16 * 17 // 2
+    assert full.prefill == 4 * (16 * (attention + ffn) + pairs) + 16 * 2 * 24 * 64
+    later = 4 * 64 * (17 + 18 + 19)
+    assert full.decode == 4 * (3 * (attention + ffn) + later) + 3 * 2 * 24 * 64
+    assert full.head == 4 * (2 * 64 * 24 + 2 * 24 * 128)
+    assert full.projector == 576 * (2 * 1024 * 24 + 2 * 24 * 24)
+    skip = policy("skip_block", [2], "generated", num_layers=4).untrimmed
+    skipped = request_flops(sizes, skip, request, trimmed=False)
+    assert full.decode - skipped.decode == 3 * (attention + ffn) + later
+    assert skipped.head == full.head
+
+
 # --- what trimming saves
 
 

@@ -129,6 +129,48 @@ def test_grouped_queries_and_a_head_size_of_its_own() -> None:
     assert DecoderSizes.from_config(config | {"head_dim": 64}).head_dim == 64
 
 
+# As facebook/opt-350m was published, and what opt-1.3b has in its place.
+OPT_350M: dict[str, Any] = {
+    "model_type": "opt",
+    "activation_function": "relu",
+    "do_layer_norm_before": False,
+    "ffn_dim": 4096,
+    "hidden_size": 1024,
+    "max_position_embeddings": 2048,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 24,
+    "vocab_size": 50272,
+    "word_embed_proj_dim": 512,
+}
+OPT_1_3B = {"hidden_size": 2048, "ffn_dim": 8192, "num_attention_heads": 32}
+
+
+def test_a_decoder_of_opts_type() -> None:
+    small = DecoderSizes.from_config(OPT_350M)
+    assert small == DecoderSizes(24, 1024, 16, 16, 64, 4096, 50272, is_gated=False, word_size=512)
+    assert small.embedding_size == 512
+    large = DecoderSizes.from_config(OPT_350M | OPT_1_3B | {"word_embed_proj_dim": 2048})
+    assert (large.hidden_size, large.head_dim, large.word_size) == (2048, 64, None)
+    assert large.embedding_size == 2048
+
+
+def test_a_silent_decoder_of_opts_type_is_opt_125m() -> None:
+    silent = DecoderSizes.from_config({"model_type": "opt", "ffn_dim": None})
+    assert silent == DecoderSizes(12, 768, 12, 12, 64, 3072, 50272, is_gated=False)
+
+
+@pytest.mark.parametrize("name", ["ffn_dim", "word_embed_proj_dim", "num_hidden_layers"])
+@pytest.mark.parametrize("value", [0, 2.0, "32", True])
+def test_sizes_of_opts_that_are_no_sizes(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be a positive whole number"):
+        DecoderSizes.from_config(OPT_350M | {name: value})
+
+
+def test_heads_that_do_not_share_out_the_width() -> None:
+    with pytest.raises(ValueError, match="num_attention_heads is 24, which does not divide"):
+        DecoderSizes.from_config(OPT_350M | {"num_attention_heads": 24})
+
+
 def test_none_means_the_default() -> None:
     config = {"num_attention_heads": 8, "num_key_value_heads": None, "head_dim": None}
     sizes = DecoderSizes.from_config(config)

@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from model_batches import Rows
 from reference_llava import ReferenceDecoder, steps_of_plan
+from reference_opt import ReferenceOpt
 from tiny_llava import DecoderType, make_checkpoint
+from tiny_opt import OptShape
 from torch import Tensor
 
 from skipserve.model.llava import Llava
@@ -23,12 +25,12 @@ ACTIONS: tuple[dict[str, Any], ...] = (
 )
 
 
-# The least that the kernels take: four heads of 16.
+# Of the rows that both are fed. The least that the kernels take: four heads of 16.
 _HIDDEN = 64
 
 
 class Subject:
-    """A tiny checkpoint, in the product and in the reference."""
+    """A tiny checkpoint, in the product and in the reference: of LLaMA's type, or of OPT's."""
 
     def __init__(
         self,
@@ -38,20 +40,27 @@ class Subject:
         *,
         uses_triton: bool = False,
         decoder: DecoderType = DecoderType.LLAMA,
+        opt: OptShape | None = None,
     ) -> None:
+        narrow = opt is not None and opt.word_size is not None
         make_checkpoint(
             folder,
             num_layers=num_layers,
-            hidden=_HIDDEN,
+            hidden=48 if narrow else _HIDDEN,
             num_heads=4,
             num_kv_heads=2,
             ffn=48,
+            opt=opt,
             decoder=decoder,
         )
         self.num_layers = num_layers
         self.uses_triton = uses_triton
         self.llava = Llava.load(folder, device, torch.float32, uses_triton=uses_triton)
-        self.reference = ReferenceDecoder(folder, num_heads=4, num_kv_heads=2)
+        self.reference = (
+            ReferenceDecoder(folder, num_heads=4, num_kv_heads=2)
+            if opt is None
+            else ReferenceOpt(folder, num_heads=4, opt=opt)
+        )
 
 
 def make_rows(prompt: str, num_generated: int, seed: int = 0) -> Rows:

@@ -44,6 +44,7 @@ CONFIG = ModelConfig(
     ties_head=False,
     biased_layers=frozenset(),
     image_processor=ImageProcessor.of_square(IMAGE_SIZE),
+    opt=None,
     text={},
     vision={},
 )

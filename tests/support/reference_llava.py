@@ -117,6 +117,8 @@ class ReferenceDecoder:
         num_kv_heads: key/value heads.
     """
 
+    layers_name = "model.layers"
+
     def __init__(self, folder: Path, num_heads: int, num_kv_heads: int) -> None:
         prefix = "language_model."
         tensors = load_file(folder / "model.safetensors")
@@ -127,8 +129,9 @@ class ReferenceDecoder:
         }
         self.num_heads = num_heads
         self.num_kv_heads = num_kv_heads
-        layers = {name.split(".")[2] for name in self.weights if name.startswith("model.layers.")}
-        self.num_layers = len(layers)
+        of_layers = f"{self.layers_name}."
+        names = [name for name in self.weights if name.startswith(of_layers)]
+        self.num_layers = len({name.removeprefix(of_layers).split(".")[0] for name in names})
 
     def embed(self, ids: Tensor, is_visual: Tensor, features: Tensor) -> Tensor:
         """Return [T, D]: embeddings, with the features at the visual rows."""
@@ -141,17 +144,20 @@ class ReferenceDecoder:
         pair_input = x
         for layer in range(self.num_layers):
             row_steps = [steps(layer, token_class) for token_class in classes]
-            is_second = _column([step.pair == "second" for step in row_steps])
+            is_second = column([step.pair == "second" for step in row_steps])
             block_input = torch.where(is_second, pair_input, x)
             output = self._block(layer, block_input, row_steps)
             pair_input = block_input
             x = torch.where(is_second, (x + output) / 2, output)
+        return self._head(x)
+
+    def _head(self, x: Tensor) -> Tensor:
         return self._norm(x, "model.norm") @ self.weights["lm_head.weight"].T
 
     def _block(self, layer: int, h: Tensor, steps: list[Step]) -> Tensor:
         name = f"model.layers.{layer}"
         normed = self._norm(h, f"{name}.input_layernorm")
-        attends = _column([step.attention for step in steps])
+        attends = column([step.attention for step in steps])
         attended = h + attends * self._attention(name, normed)
         feeds = {
             "serial": self._norm(attended, f"{name}.post_attention_layernorm"),
@@ -160,7 +166,7 @@ class ReferenceDecoder:
         }
         output = attended
         for kind, fed in feeds.items():
-            output = output + _column([step.ffn == kind for step in steps]) * self._ffn(name, fed)
+            output = output + column([step.ffn == kind for step in steps]) * self._ffn(name, fed)
         return output
 
     def _attention(self, name: str, normed: Tensor) -> Tensor:
@@ -202,5 +208,6 @@ def _turn(heads: Tensor) -> Tensor:
     return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
 
 
-def _column(flags: list[bool]) -> Tensor:
+def column(flags: list[bool]) -> Tensor:
+    """Return flags of rows beside what they have, [T, 1]."""
     return torch.tensor(flags)[:, None]

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from tiny_opt import OptShape, opt_config, opt_tensor_sizes
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import Tensor
 
@@ -55,6 +56,7 @@ class Shape:
     Attributes:
         tower: SigLIP's has no class token, and so wants `select_strategy="full"`.
         mapping: the sizes of a mapping module in place of LLaVA's projector.
+        opt: the form of a decoder of OPT's type in place of LLaMA's.
         tie: leave out the head: it is the embedding.
         num_shards: files that the weights are spread over, with an index if more than one.
         text_config, vision_config, top_config: entries that are set besides, or removed where None.
@@ -80,6 +82,7 @@ class Shape:
     select_strategy: str = "default"
     projector_bias: bool = True
     mapping: MappingSizes | None = None
+    opt: OptShape | None = None
     tie: bool = False
     seed: int = 0
     dtype: torch.dtype = torch.float32
@@ -93,6 +96,11 @@ class Shape:
     def head_size(self) -> int:
         """Size of one attention head."""
         return self.head_dim or self.hidden // self.num_heads
+
+    @property
+    def word_size(self) -> int:
+        """Width of the embedding."""
+        return (self.opt and self.opt.word_size) or self.hidden
 
     @property
     def num_patches(self) -> int:
@@ -144,8 +152,19 @@ def make_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def _config(shape: Shape) -> dict[str, Any]:
-    text = {
+def _text_config(shape: Shape) -> dict[str, Any]:
+    if shape.opt is not None:
+        return opt_config(
+            shape.opt,
+            num_layers=shape.num_layers,
+            num_heads=shape.num_heads,
+            hidden=shape.hidden,
+            ffn=shape.ffn,
+            vocab=shape.vocab,
+            max_positions=shape.max_positions,
+            tie=shape.tie,
+        )
+    return {
         "model_type": shape.decoder,
         "hidden_size": shape.hidden,
         "intermediate_size": shape.ffn,
@@ -158,7 +177,11 @@ def _config(shape: Shape) -> dict[str, Any]:
         "rope_theta": 10000.0,
         "vocab_size": shape.vocab,
         "tie_word_embeddings": shape.tie,
-    } | dict(shape.text_config)
+    }
+
+
+def _config(shape: Shape) -> dict[str, Any]:
+    text = _text_config(shape) | dict(shape.text_config)
     vision = {
         "model_type": shape.tower,
         "hidden_size": shape.vision_hidden,
@@ -227,12 +250,9 @@ def _write_weights(folder: Path, shape: Shape) -> None:
 def _tensor_sizes(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield the published names with their sizes."""
     if not shape.tie:
-        yield "language_model.lm_head.weight", (shape.vocab, shape.hidden)
-    yield "language_model.model.embed_tokens.weight", (shape.vocab, shape.hidden)
-    yield "language_model.model.norm.weight", (shape.hidden,)
-    for layer in range(shape.num_layers):
-        for name, size in _decoder_layer_sizes(shape):
-            yield f"language_model.model.layers.{layer}.{name}", size
+        yield "language_model.lm_head.weight", (shape.vocab, shape.word_size)
+    for name, size in _decoder_sizes(shape):
+        yield f"language_model.model.{name}", size
     for name, size in _vision_sizes(shape):
         yield f"vision_tower.vision_model.{name}", size
     for name, size in _projector_sizes(shape):
@@ -243,12 +263,12 @@ def _projector_sizes(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
     num_features = 1 if isinstance(shape.feature_layer, int) else len(shape.feature_layer)
     width = num_features * shape.vision_hidden
     if shape.mapping is not None:
-        yield from mapping_tensor_sizes(shape.mapping, width, shape.hidden)
+        yield from mapping_tensor_sizes(shape.mapping, width, shape.word_size)
         return
-    for name, num_inputs in (("linear_1", width), ("linear_2", shape.hidden)):
-        yield f"{name}.weight", (shape.hidden, num_inputs)
+    for name, num_inputs in (("linear_1", width), ("linear_2", shape.word_size)):
+        yield f"{name}.weight", (shape.word_size, num_inputs)
         if shape.projector_bias:
-            yield f"{name}.bias", (shape.hidden,)
+            yield f"{name}.bias", (shape.word_size,)
 
 
 def mapping_tensor_sizes(
@@ -274,6 +294,25 @@ def mapping_tensor_sizes(
     for name, size in linears.items():
         yield f"{name}.weight", size
         yield f"{name}.bias", size[:1]
+
+
+def _decoder_sizes(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
+    if shape.opt is not None:
+        tensors = opt_tensor_sizes(
+            shape.opt,
+            num_layers=shape.num_layers,
+            hidden=shape.hidden,
+            ffn=shape.ffn,
+            vocab=shape.vocab,
+            max_positions=shape.max_positions,
+        )
+        yield from ((f"decoder.{name}", size) for name, size in tensors)
+        return
+    yield "embed_tokens.weight", (shape.vocab, shape.hidden)
+    yield "norm.weight", (shape.hidden,)
+    for layer in range(shape.num_layers):
+        for name, size in _decoder_layer_sizes(shape):
+            yield f"layers.{layer}.{name}", size
 
 
 def _decoder_layer_sizes(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:

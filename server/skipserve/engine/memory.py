@@ -241,7 +241,8 @@ def vision_bytes(model: Model, max_rows: int) -> int:
 def _decoder_bytes(model: Model, max_rows: int) -> int:
     """Return what the rows of a forward may need at once, logits included; an upper estimate."""
     sizes = model.config.sizes.decoder
-    working = 8 * sizes.hidden_size + 3 * sizes.ffn_size + 2 * sizes.vocab_size
+    width = max(sizes.hidden_size, sizes.embedding_size)
+    working = 8 * width + 3 * sizes.ffn_size + 2 * sizes.vocab_size
     return 4 * max_rows * working
 
 

@@ -10,8 +10,15 @@ from typing import Any, Self
 from skipserve.model import fields
 from skipserve.model.decoder_types import DECODER_TYPES, DecoderType
 from skipserve.model.image_processor import ImageProcessor
+from skipserve.model.opt import OptForm
 from skipserve.model.quantisation import find_quantisation
-from skipserve_policies.sizes import CLIP_L_14_336, OWN_MODEL_TYPE, ModelSizes, VisionSizes
+from skipserve_policies.sizes import (
+    CLIP_L_14_336,
+    OPT_MODEL_TYPE,
+    OWN_MODEL_TYPE,
+    ModelSizes,
+    VisionSizes,
+)
 
 _MODEL_TYPES = ("llava", OWN_MODEL_TYPE)
 
@@ -52,6 +59,7 @@ class ModelConfig:
         ties_head: whether the head is the embedding.
         biased_layers: the linear layers of a block that have a bias, such as `q_proj`.
         image_processor: what is done to a picture before the vision tower.
+        opt: the form of a decoder of OPT's type; None for LLaMA's.
         text: the `text_config` as it stands in the file, but for its dtype.
         vision: the `vision_config`, likewise, or the default of a silent one.
     """
@@ -69,6 +77,7 @@ class ModelConfig:
     ties_head: bool
     biased_layers: frozenset[str]
     image_processor: ImageProcessor
+    opt: OptForm | None
     text: Mapping[str, Any]
     vision: Mapping[str, Any]
 
@@ -95,6 +104,7 @@ class ModelConfig:
         try:
             text = fields.inner_object(config, "text_config")
             vision = fields.inner_object(config, "vision_config") or CLIP_L_14_336
+            is_opt = text.get("model_type") == OPT_MODEL_TYPE
             _check_is_llava(folder, config)
             sizes = ModelSizes.from_config({**config, "vision_config": vision})
             _check_parts(config, text, vision)
@@ -113,12 +123,12 @@ class ModelConfig:
                 feature_layers=_feature_layers(config, sizes.vision),
                 projector_activation=config.get("projector_hidden_act", "gelu"),
                 projector_bias=fields.flag(config, "multimodal_projector_bias", default=True),
-                ties_head=any(
-                    fields.flag(values, "tie_word_embeddings", default=False)
-                    for values in (config, text)
-                ),
+                # OPT's are tied unless they say that they are not.
+                ties_head=fields.flag(text, "tie_word_embeddings", default=is_opt)
+                or fields.flag(config, "tie_word_embeddings", default=False),
                 biased_layers=kind.biased_layers(text),
                 image_processor=_image_processor(folder, sizes.vision),
+                opt=OptForm.from_config(text) if is_opt else None,
                 text=_structure(text),
                 vision=_structure(vision),
             )
@@ -146,6 +156,15 @@ def _check_is_llava(folder: Path, config: Mapping[str, Any]) -> None:
 def _check_parts(
     config: Mapping[str, Any], text: Mapping[str, Any], vision: Mapping[str, Any]
 ) -> None:
+    if text.get("model_type") != OPT_MODEL_TYPE:
+        _check_is_llama(text)
+    fields.whole_number(vision, "num_attention_heads", 12)
+    _check_value("vision_config.num_channels", vision.get("num_channels", 3), (3,))
+    strategy = config.get("vision_feature_select_strategy", "default")
+    _check_value("vision_feature_select_strategy", strategy, ("default", "full"))
+
+
+def _check_is_llama(text: Mapping[str, Any]) -> None:
     _check_value("text_config.hidden_act", text.get("hidden_act", "silu"), ("silu",))
     rope = fields.inner_object(text, "rope_parameters") or fields.inner_object(text, "rope_scaling")
     for values in (rope, text):
@@ -153,10 +172,6 @@ def _check_parts(
             fields.number(values, "rope_theta", 10000.0)
     rope_type = rope.get("rope_type", rope.get("type", "default"))
     _check_value("the type of rotary embedding", rope_type, _ROPE_TYPES)
-    fields.whole_number(vision, "num_attention_heads", 12)
-    _check_value("vision_config.num_channels", vision.get("num_channels", 3), (3,))
-    strategy = config.get("vision_feature_select_strategy", "default")
-    _check_value("vision_feature_select_strategy", strategy, ("default", "full"))
 
 
 def _structure(values: Mapping[str, Any]) -> Mapping[str, Any]:

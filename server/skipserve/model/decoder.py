@@ -1,4 +1,4 @@
-"""A LLaMA decoder that runs what the rows of a batch ask for. Knows no policy and no request.
+"""A decoder that runs what the rows of a batch ask for. Knows no policy and no request.
 
 Shapes: T rows, D hidden, C head size, V vocabulary, P positions, R wanted rows.
 """
@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from skipserve.model.batch import Batch, Segment
-from skipserve.model.config import ModelConfig, ModelFilesError
+from skipserve.model.config import ModelConfig
+from skipserve.model.embedding import Embedding, Head, load_ends
 from skipserve.model.layers import KVCache, Layers
 from skipserve.model.plain.layers import PlainLayers
-from skipserve.model.weights import Weights, take_linear
+from skipserve.model.weights import Weights
 from skipserve.model.work import put, take
-from skipserve_kernels.plain.linear.op import PackedLinear, linear, pack
 from skipserve_policies.sizes import DecoderSizes
 
 # Libraries have other products for few rows than for many.
@@ -25,23 +24,22 @@ _HEAD_ROWS = (1, 16, 128)
 
 @dataclass(frozen=True)
 class Decoder:
-    """Embedding, blocks, final normalisation and head.
+    """Embedding, blocks, last normalisation and head.
 
     Attributes:
-        embedding: [V, D].
         layers: the blocks, and the normalisation behind them.
         sizes: of the decoder.
     """
 
-    embedding: Tensor
+    embedding: Embedding
     layers: Layers
-    head: PackedLinear
+    head: Head
     sizes: DecoderSizes
 
     @classmethod
     def load(cls, config: ModelConfig, weights: Weights, *, uses_triton: bool) -> Self:
         """Read the decoder."""
-        embedding, head = _load_ends(config, weights)
+        embedding, head = load_ends(config, weights)
         layers = _load_layers(config, weights, uses_triton)
         return cls(embedding, layers, head, config.sizes.decoder)
 
@@ -52,9 +50,10 @@ class Decoder:
     def warm_up(self, cache: KVCache) -> None:
         """Run what is compiled or loaded when it first runs; the cache keeps what it holds."""
         self.layers.warm_up(cache)
-        if self.embedding.device.type != "cpu":
+        table = self.embedding.tokens
+        if table.device.type != "cpu":
             for num_rows in _HEAD_ROWS:
-                linear(self.embedding.new_zeros(num_rows, self.sizes.hidden_size), self.head)
+                self.head(table.new_zeros(num_rows, self.sizes.hidden_size))
 
     def cache_bytes_per_token(self) -> int:
         """Return what the keys and values of one position take in all layers."""
@@ -63,12 +62,12 @@ class Decoder:
 
     def __call__(self, batch: Batch, cache: KVCache) -> Tensor:
         """Return the logits of the wanted rows, [R, V] float32, and store keys and values."""
-        hidden = self._embed(batch)
+        hidden = self.embedding(batch)
         for segment in batch.segments:
             hidden = self._run(segment, hidden, cache)
         if not len(batch.logit_rows):
             return hidden.new_empty(0, self.sizes.vocab_size, dtype=torch.float32)
-        return linear(self.layers.normed(hidden, batch.logit_rows), self.head).float()
+        return self.head(self.layers.normed(hidden, batch.logit_rows)).float()
 
     def _run(self, segment: Segment, hidden: Tensor, cache: KVCache) -> Tensor:
         """Run the layers of a segment on the residual stream of its rows, [T, D]."""
@@ -89,33 +88,6 @@ class Decoder:
             first, second = take(before, rows.pair_second), take(hidden, rows.pair_second)
             hidden = put(hidden, rows.pair_second, first.lerp(second, 0.5))
         return hidden
-
-    def _embed(self, batch: Batch) -> Tensor:
-        if batch.visual_features is None:
-            return F.embedding(batch.token_ids, self.embedding)
-        ids = batch.token_ids.index_fill(0, batch.visual_rows, 0)
-        features = batch.visual_features.to(self.embedding.dtype)
-        return F.embedding(ids, self.embedding).index_copy(0, batch.visual_rows, features)
-
-
-def _load_ends(config: ModelConfig, weights: Weights) -> tuple[Tensor, PackedLinear]:
-    """Read embedding and head, tied as in transformers 5: two that differ stay two."""
-    names = ("decoder.embed_tokens.weight", "head.weight")
-    sizes = config.sizes.decoder
-    stored = [name for name in names if name in weights]
-    if config.ties_head and (len(stored) < len(names) or weights.are_equal(*names)):
-        shared = weights.take(
-            stored[0] if stored else names[0], sizes.vocab_size, sizes.hidden_size
-        )
-        weights.leave(r"head\.weight")
-        return shared, pack(shared)
-    if "head.weight" not in weights:
-        raise ModelFilesError(
-            "the checkpoint has no head (lm_head.weight), and its config.json does not say that "
-            "the head is the embedding (tie_word_embeddings)"
-        )
-    head = take_linear(weights, {"head": sizes.vocab_size}, sizes.hidden_size, has_bias=False)
-    return weights.take(names[0], sizes.vocab_size, sizes.hidden_size), head
 
 
 def _load_layers(config: ModelConfig, weights: Weights, uses_triton: bool) -> Layers:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from skipserve.model import fields
+from skipserve_policies.sizes import OPT_MODEL_TYPE
 
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 _QKV = frozenset({"q_proj", "k_proj", "v_proj"})
@@ -88,5 +89,6 @@ DECODER_TYPES = {
         DecoderType("llama", 2048, (2,), None),
         DecoderType("mistral", 131072, (2,), 4096),
         DecoderType("qwen2", 32768, (), 4096),
+        DecoderType(OPT_MODEL_TYPE, 2048, (2,), None),
     )
 }

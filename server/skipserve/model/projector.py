@@ -1,19 +1,19 @@
 """What makes rows of the decoder of a picture's features: a choice of the checkpoint.
 
-Shapes: N pictures, P features of a picture, E their width, R rows, D hidden, W width of a mapping
-module.
+Shapes: N pictures, P features of a picture, E their width, R rows, D the embedding's width, W width
+of a mapping module.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, Self, cast
+from typing import Protocol, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers.activations import ACT2FN
 
-from skipserve.model.config import ModelConfig, ModelFilesError
+from skipserve.model.activation import activation_function
+from skipserve.model.config import ModelConfig
 from skipserve.model.weights import Weights, take_linear
 from skipserve_kernels.plain.linear.op import PackedLinear, linear, pack
 from skipserve_policies.sizes import MappingSizes
@@ -51,7 +51,7 @@ class MlpProjector:
     @classmethod
     def load(cls, config: ModelConfig, weights: Weights) -> Self:
         """Read the layers."""
-        width, hidden = config.sizes.vision.feature_size, config.sizes.decoder.hidden_size
+        width, hidden = config.sizes.vision.feature_size, config.sizes.decoder.embedding_size
         has_bias = config.projector_bias
         return cls(
             take_linear(weights, {"projector.linear_1": hidden}, width, has_bias=has_bias),
@@ -147,7 +147,7 @@ class MappingModule:
     @classmethod
     def load(cls, config: ModelConfig, sizes: MappingSizes, weights: Weights) -> Self:
         """Read the module."""
-        width, hidden = config.sizes.vision.feature_size, config.sizes.decoder.hidden_size
+        width, hidden = config.sizes.vision.feature_size, config.sizes.decoder.embedding_size
 
         def read(name: str, num_outputs: int, num_inputs: int) -> PackedLinear:
             parts = {f"projector.{name}": num_outputs}
@@ -172,14 +172,3 @@ class MappingModule:
             x = layer(x, num_wanted=x.shape[1])
         x = self.layers[-1](x, num_wanted=len(self.queries))
         return linear(linear(x, self.output), self.to_rows)
-
-
-def activation_function(field: str, name: str) -> Callable[[Tensor], Tensor]:
-    """Return an activation by transformers' name for it.
-
-    Raises:
-        ModelFilesError: transformers does not know it.
-    """
-    if not isinstance(name, str) or name not in ACT2FN:
-        raise ModelFilesError(f"{field} is {name!r}, which transformers does not know")
-    return cast(Callable[[Tensor], Tensor], ACT2FN[name])

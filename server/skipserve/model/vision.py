@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, CLIPVisionModel, SiglipVisionModel
 
+from skipserve.model.activation import activation_function
 from skipserve.model.config import ModelConfig, ModelFilesError
-from skipserve.model.projector import activation_function, load_projector
+from skipserve.model.projector import load_projector
 from skipserve.model.weights import Weights
 from skipserve_kernels.plain.linear.op import linear, pack
 

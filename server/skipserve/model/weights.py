@@ -14,14 +14,14 @@ from torch import Tensor
 from skipserve.model.config import WHERE_TO_GET_ONE, ModelFilesError, read_json
 from skipserve.model.quantisation import WHAT_TO_DO
 from skipserve_kernels.plain.linear.op import PackedLinear, pack
-from skipserve_kernels.plain.rms_norm.op import Gain, pack_gain
 
 # Published checkpoints, those that transformers 5 writes, and older ones between: what each calls
 # a part, and what it is called here. The first that matches counts.
 _NAMES = (
     (re.compile(r"^(model\.)?language_model\.lm_head\."), "head."),
     (re.compile(r"^lm_head\."), "head."),
-    (re.compile(r"^(model\.)?language_model\.(model\.)?"), "decoder."),
+    # OPT's decoder stands inside a model that is nothing else.
+    (re.compile(r"^(model\.)?language_model\.(model\.)?(decoder\.)?"), "decoder."),
     (re.compile(r"^(model\.)?vision_tower\.(vision_model\.)?"), "vision."),
     (re.compile(r"^(model\.)?multi_modal_projector\."), "projector."),
 )
@@ -160,11 +160,6 @@ def take_linear(
     if not has_bias:
         return pack(weight)
     return pack(weight, torch.cat([weights.take(f"{n}.bias", size) for n, size in parts.items()]))
-
-
-def take_gain(weights: Weights, name: str, width: int, epsilon: float) -> Gain:
-    """Read the gain of a normalisation."""
-    return pack_gain(weights.take(f"{name}.weight", width), epsilon)
 
 
 def stored_dtype(folder: Path) -> str | None:

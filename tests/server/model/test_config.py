@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 from tiny_llava import DecoderType, TowerType, make_checkpoint
-from transformers import CONFIG_MAPPING, LlamaConfig, LlavaConfig
+from tiny_opt import OptShape
+from transformers import CONFIG_MAPPING, LlamaConfig, LlavaConfig, OPTConfig
 
 from skipserve.model.config import ModelConfig, ModelFilesError
 from skipserve.model.llava import Llava
+from skipserve.model.opt import OptForm
 from skipserve_policies.sizes import DecoderSizes, ModelSizes, VisionSizes
 
 pytestmark = pytest.mark.fast
@@ -21,6 +23,11 @@ pytestmark = pytest.mark.fast
 def write_config(folder: Path, **config: Any) -> Path:
     (folder / "config.json").write_text(json.dumps({"model_type": "llava"} | config))
     return folder
+
+
+def opt(**text: Any) -> dict[str, Any]:
+    """Return a configuration whose decoder is of OPT's type."""
+    return {"text_config": {"model_type": "opt"} | text}
 
 
 def test_a_complete_configuration_is_read(tmp_path: Path) -> None:
@@ -49,6 +56,39 @@ def test_a_silent_configuration_means_what_it_means_to_transformers(tmp_path: Pa
     assert config.projector_activation == oracle.projector_hidden_act
     assert config.feature_layers == (23,)
     assert not config.ties_head
+
+
+def test_a_silent_decoder_of_opts_type_is_transformers_default(tmp_path: Path) -> None:
+    config = ModelConfig.from_folder(write_config(tmp_path, **opt()))
+    oracle = LlavaConfig(text_config={"model_type": "opt"})
+    text = oracle.text_config
+    assert isinstance(text, OPTConfig)
+    assert config.sizes.decoder == DecoderSizes.from_config(text.to_dict())
+    assert (config.sizes.decoder.ffn_size, config.sizes.decoder.word_size) == (text.ffn_dim, None)
+    assert config.max_positions == text.max_position_embeddings
+    assert config.eos_token_ids == (text.eos_token_id,)
+    assert config.opt == OptForm(
+        is_post_norm=not text.do_layer_norm_before,
+        has_last_norm=not text._remove_final_layer_norm,
+        has_biases=text.enable_bias,
+        has_gains=text.layer_norm_elementwise_affine,
+        activation=text.activation_function,
+    )
+    assert oracle.tie_word_embeddings
+    assert config.ties_head
+
+
+@pytest.mark.parametrize("top", [True, False, None])
+@pytest.mark.parametrize("text", [True, False, None])
+def test_opts_head_is_tied_where_transformers_ties_it(
+    tmp_path: Path, top: bool | None, text: bool | None
+) -> None:
+    said = {} if text is None else {"tie_word_embeddings": text}
+    whole = opt(**said) | ({} if top is None else {"tie_word_embeddings": top})
+    oracle = LlavaConfig(**whole)
+    assert ModelConfig.from_folder(write_config(tmp_path, **whole)).ties_head is bool(
+        oracle.tie_word_embeddings
+    )
 
 
 @pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2"])
@@ -295,6 +335,20 @@ def test_the_newer_file_of_the_image_processor_wins(tmp_path: Path) -> None:
         ({"text_config": {"layer_types": ["sliding_attention"]}}, "and no window is set"),
         ({"text_config": {"layer_types": ["linear_attention"]}}, "layer_types is ['linear_att"),
         ({"text_config": {"attention_bias": "no"}}, "attention_bias is 'no'; it must be true or"),
+        (opt(num_attention_heads=5), "num_attention_heads is 5, which does not divide hidden_size"),
+        (opt(num_hidden_layers=0), "num_hidden_layers must be a positive whole number, not 0"),
+        (opt(ffn_dim="3072"), "ffn_dim must be a positive whole number, not '3072'"),
+        (opt(word_embed_proj_dim=0), "word_embed_proj_dim must be a positive whole number, not 0"),
+        (opt(max_position_embeddings=True), "max_position_embeddings is True; it must be a whole"),
+        (opt(do_layer_norm_before="no"), "do_layer_norm_before is 'no'; it must be true or false"),
+        (
+            opt(_remove_final_layer_norm=1),
+            "_remove_final_layer_norm is 1; it must be",
+        ),
+        (opt(enable_bias=0), "enable_bias is 0; it must be true or false"),
+        (opt(layer_norm_elementwise_affine=2), "layer_norm_elementwise_affine is 2; it must be"),
+        (opt(tie_word_embeddings="yes"), "tie_word_embeddings is 'yes'; it must be true or false"),
+        (opt(model_type="OPT"), "text_config.model_type is 'OPT'; supported: llama, mistral"),
         ({"model_type": "llama"}, "hf download llava-hf/llava-1.5-7b-hf"),
         ({"mm_vision_tower": "openai/clip"}, "the form of its authors' own program"),
         ({"tie_word_embeddings": "false"}, "tie_word_embeddings is 'false'"),
@@ -324,6 +378,21 @@ def with_value(values: dict[str, Any], path: tuple[str, ...], value: object) -> 
     first, *rest = path
     inner = with_value(values[first], tuple(rest), value) if rest else value
     return values | {first: inner}
+
+
+@pytest.mark.parametrize("opt", [OptShape(), OptShape(is_post_norm=True, word_size=48)])
+def test_whatever_a_field_of_opts_holds_is_followed_or_refused(
+    tmp_path: Path, opt: OptShape
+) -> None:
+    make_checkpoint(tmp_path, num_layers=1, opt=opt)
+    content = json.loads((tmp_path / "config.json").read_text())
+    values: tuple[object, ...] = (None, "x", -1, [], {"a": 1}, True)
+    for name in content["text_config"]:
+        for value in values:
+            changed = json.dumps(with_value(content, ("text_config", name), value))
+            (tmp_path / "config.json").write_text(changed)
+            with contextlib.suppress(ModelFilesError):
+                Llava.load(tmp_path, torch.device("cpu"), torch.float32)
 
 
 KINDS: dict[str, dict[str, Any]] = {

@@ -29,7 +29,9 @@ from model_batches import (
 )
 from plan_strategies import plans
 from reference_llava import steps_of_policy
+from reference_opt import ReferenceOpt
 from tiny_llava import DecoderType, make_checkpoint
+from tiny_opt import OptShape
 from torch import Tensor
 
 from skipserve.model.config import ModelConfig
@@ -68,6 +70,18 @@ def fused(tmp_path_factory: pytest.TempPathFactory, device: torch.device) -> Sub
     return Subject(folder, num_layers=2, device=device, uses_triton=True)
 
 
+@pytest.fixture(scope="module")
+def opt(tmp_path_factory: pytest.TempPathFactory, device: torch.device) -> Subject:
+    return Subject(tmp_path_factory.mktemp("models") / "opt", FEW_LAYERS, device, opt=OptShape())
+
+
+@pytest.fixture(scope="module")
+def opt_350m(tmp_path_factory: pytest.TempPathFactory, device: torch.device) -> Subject:
+    """Post-norm, with an embedding of a width of its own."""
+    form = OptShape(is_post_norm=True, word_size=64)
+    return Subject(tmp_path_factory.mktemp("models") / "350m", FEW_LAYERS, device, opt=form)
+
+
 @pytest.fixture
 def subject(request: pytest.FixtureRequest, device: torch.device) -> Subject:
     found = request.getfixturevalue(request.param)
@@ -76,7 +90,8 @@ def subject(request: pytest.FixtureRequest, device: torch.device) -> Subject:
 
 
 FUSED = pytest.param("fused", marks=pytest.mark.kernels)
-with_either_blocks = pytest.mark.parametrize("subject", ["shallow", FUSED], indirect=True)
+OPT = ("opt", "opt_350m")
+with_all_blocks = pytest.mark.parametrize("subject", ["shallow", FUSED, *OPT], indirect=True)
 
 
 @pytest.mark.parametrize("name", CATALOG)
@@ -91,7 +106,7 @@ def test_a_policy_of_the_catalog_follows_its_formula(deep: Subject, name: str) -
 
 
 @pytest.mark.fast
-@with_either_blocks
+@with_all_blocks
 def test_the_full_model_follows_its_formula(subject: Subject) -> None:
     rows = make_rows("tvvt", num_generated=2)
     plan = trim(Plan.full(subject.num_layers))
@@ -101,7 +116,7 @@ def test_the_full_model_follows_its_formula(subject: Subject) -> None:
 
 
 @pytest.mark.parametrize(
-    "subject", [pytest.param("shallow", marks=pytest.mark.fast), FUSED], indirect=True
+    "subject", [pytest.param("shallow", marks=pytest.mark.fast), FUSED, *OPT], indirect=True
 )
 @pytest.mark.parametrize("scope", Scope)
 @pytest.mark.parametrize("action", ACTIONS, ids=lambda action: "-".join(map(str, action.values())))
@@ -146,10 +161,11 @@ def prompts(subject: Subject) -> st.SearchStrategy[str]:
 
 
 def effort(subject: Subject, max_examples: int) -> settings:
-    return settings(max_examples=max_examples // 5 if subject.uses_triton else max_examples)
+    is_opt = isinstance(subject.reference, ReferenceOpt)
+    return settings(max_examples=max_examples // (5 if subject.uses_triton else 1 + 2 * is_opt))
 
 
-@with_either_blocks
+@with_all_blocks
 def test_any_plan_whole_and_in_pieces_equals_the_formulas(subject: Subject) -> None:
     @effort(subject, max_examples=60)
     @given(
@@ -171,7 +187,7 @@ def test_any_plan_whole_and_in_pieces_equals_the_formulas(subject: Subject) -> N
     check()
 
 
-@with_either_blocks
+@with_all_blocks
 def test_sequences_of_several_plans_share_a_forward(subject: Subject) -> None:
     """Those that are a step ahead answer, in the second of three, while the others read."""
 

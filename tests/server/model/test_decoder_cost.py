@@ -1,12 +1,14 @@
 """What a forward really launches: as many FLOPs as are counted, and nothing for an idle layer."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import pytest
 import torch
 from model_batches import Piece, Rows, build_batch, poisoned_cache, scattered_pages
 from tiny_llava import make_checkpoint
+from tiny_opt import OptShape
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -23,10 +25,27 @@ CATALOG = load_catalog()
 LINEAR_OPERATIONS = (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.linear)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Llava:
-    folder = tmp_path_factory.mktemp("models") / "grouped"
-    make_checkpoint(folder, num_layers=NUM_LAYERS, hidden=32, ffn=48, num_heads=4, num_kv_heads=2)
+WIDTH = 32
+SHAPES: dict[str, dict[str, Any]] = {
+    "llama": {"hidden": WIDTH, "num_kv_heads": 2},
+    "opt": {"hidden": WIDTH, "opt": OptShape()},
+    "opt-350m": {"hidden": 48, "opt": OptShape(is_post_norm=True, word_size=WIDTH)},
+}
+
+
+# OPT's type runs the same plans in other products: some policies show them all.
+COUNTED = [("llama", name) for name in CATALOG] + [
+    (shape, name)
+    for shape in ("opt", "opt-350m")
+    for name in ("opskip-7b-20", "parallel-ffn-attention-every-3-from-16-all", "exit-after-24")
+]
+
+
+@pytest.fixture(scope="module", params=["llama"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Llava:
+    folder = tmp_path_factory.mktemp("models") / request.param
+    shape = SHAPES[request.param]
+    make_checkpoint(folder, num_layers=NUM_LAYERS, ffn=48, num_heads=4, **shape)
     model = Llava.load(folder, torch.device("cpu"), torch.float32)
     # What a library can do is tried once, by products that no formula counts.
     executed_flops(model, make_rows(2, 1), trim(Plan.full(NUM_LAYERS)), 0, 3)
@@ -39,7 +58,7 @@ def make_rows(num_visual: int, num_generated: int) -> Rows:
     return Rows(
         ids=torch.arange(5, 5 + len(classes)),
         classes=tuple(classes),
-        features=torch.randn(num_visual, 32),
+        features=torch.randn(num_visual, WIDTH),
         is_visual=torch.tensor([c is TokenClass.VISUAL for c in classes]),
     )
 
@@ -103,7 +122,7 @@ def executed_flops(model: Llava, rows: Rows, plan: Plan, start: int, stop: int) 
     return products + 4 * sizes.num_heads * sizes.head_dim * pairs.num_pairs
 
 
-@pytest.mark.parametrize("name", CATALOG)
+@pytest.mark.parametrize(("model", "name"), COUNTED, indirect=["model"])
 def test_a_forward_executes_what_is_counted(model: Llava, name: str) -> None:
     sizes = model.config.sizes.decoder
     resolved = resolve(name, CATALOG[name], NUM_LAYERS)
@@ -120,6 +139,7 @@ def test_a_forward_executes_what_is_counted(model: Llava, name: str) -> None:
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("model", SHAPES, indirect=True)
 def test_the_full_model_executes_what_is_counted(model: Llava) -> None:
     sizes = model.config.sizes.decoder
     rows = make_rows(num_visual=4, num_generated=0)
@@ -156,11 +176,16 @@ def _tensors(values: Any) -> list[torch.Tensor]:
 def addresses_of_block(model: Llava, layer: int) -> set[int]:
     layers = model._decoder.layers
     assert isinstance(layers, PlainLayers)
-    block = layers.blocks[layer]
-    packed = (block.query, block.key_value, block.output, block.gate_up, block.down)
-    tensors = [linear.weight for linear in packed]
-    tensors += [block.attention_norm.scaled, block.ffn_norm.scaled]
-    return {tensor.untyped_storage().data_ptr() for tensor in tensors}
+    return {tensor.untyped_storage().data_ptr() for tensor in _tensors_of(layers.blocks[layer])}
+
+
+def _tensors_of(part: Any) -> list[torch.Tensor]:
+    """Return the weights of a part of a block, and of the parts inside it."""
+    if isinstance(part, torch.Tensor):
+        return [part]
+    if not is_dataclass(part):
+        return []
+    return [t for field in fields(part) for t in _tensors_of(getattr(part, field.name))]
 
 
 @pytest.mark.fast

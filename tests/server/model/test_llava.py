@@ -10,6 +10,7 @@ import torch
 from model_batches import Piece, Rows, forward, poisoned_cache, run_whole, scattered_pages
 from safetensors.torch import load_file, save_file
 from tiny_llava import DecoderType, Naming, TowerType, make_checkpoint
+from tiny_opt import OptShape
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 from transformers.generation.utils import GenerateDecoderOnlyOutput
@@ -122,6 +123,16 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         },
         "tit",
     ),
+    "OPT": ({"opt": OptShape()}, "titi"),
+    "OPT, names of transformers 5": ({"opt": OptShape(), "naming": Naming.VERSION_5}, "tit"),
+    "OPT, post-norm": ({"opt": OptShape(is_post_norm=True)}, "tit"),
+    "OPT, no last normalisation": ({"opt": OptShape(removes_last_norm=True)}, "tit"),
+    "OPT, no weights but matrices": ({"opt": OptShape(has_biases=False, has_gains=False)}, "tit"),
+    "OPT, another activation": ({"opt": OptShape(activation="gelu_new")}, "tit"),
+    "OPT, wide enough for reordered weights": (
+        {"opt": OptShape(), "num_layers": 2, "hidden": 512, "num_heads": 8, "ffn": 2048},
+        "tit",
+    ),
 }
 
 
@@ -146,7 +157,7 @@ class Pictured:
         classes = [TokenClass.VISUAL if v else TokenClass.TEXT for v in self.is_visual]
         classes[-1] = TokenClass.LAST
         ids = torch.cat((self.ids, torch.tensor(generated, dtype=torch.int64)))
-        features = torch.zeros(0, model.config.sizes.decoder.hidden_size)
+        features = torch.zeros(0, model.config.sizes.decoder.embedding_size)
         if len(self.pixels):
             features = model.encode_images(self.pixels.to(model.device)).flatten(0, 1).cpu()
         is_visual = torch.zeros(len(ids), dtype=torch.bool)

@@ -10,10 +10,12 @@ from typing import Any
 import httpx
 import pytest
 import torch
+from live_server import LiveServer
 from pictures import data_uri, encode, image_part, question, random_picture
 from PIL.Image import Image, new
 from safetensors.torch import load_file, save_file
 from tiny_llava import make_checkpoint
+from tiny_opt import OptShape
 
 from skipserve import Answer, LLaVA, Question, SkipserveError
 from skipserve.engine.limits import EngineLimits
@@ -28,6 +30,7 @@ from skipserve.errors import (
 from skipserve.model.llava import Llava
 from skipserve.model_folder import StartError
 from skipserve.offline.questions import AnyQuestion
+from skipserve.settings import Settings
 from skipserve_client.evaluate.dataset import demo_examples
 from skipserve_client.evaluate.scenes import Split
 from skipserve_policies.schema import Action, Rule, SkipPolicy
@@ -36,6 +39,7 @@ from skipserve_policies.sizes import MappingSizes
 COUNT = "How many red squares are there?"
 DESCRIBE = "Describe the picture."
 POLICIES = ("full", "skip-block-every-3-from-16", "skip-block-every-3-from-0-all", "exit-after-24")
+OPT_350M = OptShape(is_post_norm=True, word_size=24)
 PICTURE = Path(__file__).parents[3] / "docs" / "picture.png"
 
 
@@ -110,6 +114,39 @@ def test_answers_are_the_servers(checkpoint: Path, client: httpx.Client) -> None
             assert len(ours.top_logprobs) == 2
 
 
+def test_a_decoder_of_opts_type_answers_as_its_server(tmp_path: Path, settings: Settings) -> None:
+    """Nine requests at once, under three policies, and one by one."""
+    make_checkpoint(tmp_path, num_layers=10, opt=OPT_350M, tie=True)
+    picture = random_picture(40, 30)
+    policies = ("full", "skip-ffn-every-3-from-16-all", "parallel-blocks-every-3-from-16-all")
+    asked = [(policy, text) for policy in policies for text in ("What is it?", "No.", "Which one?")]
+    options: dict[str, Any] = {"max_tokens": 5, "logprobs": True}
+    llava = LLaVA(tmp_path, num_threads=1)
+    answers = [
+        llava.generate([(picture, text)], skip_policy=policy, **options)[0]
+        for policy, text in asked
+    ]
+    opt_settings = settings.model_copy(update={"model": str(tmp_path)})
+    with (
+        LiveServer(opt_settings) as server,
+        server.client() as client,
+        ThreadPoolExecutor() as pool,
+    ):
+
+        def ask(policy: str, text: str) -> Any:
+            fields = {"temperature": 0, "skip_policy": policy, **options}
+            body = question(text, data_uri(encode(picture)), **fields)
+            return client.post("/v1/chat/completions", json=body).json()["choices"][0]
+
+        replies = list(pool.map(lambda it: ask(*it), asked))
+    logprobs = [[it.logprob for it in answer.logprobs or ()] for answer in answers]
+    for reply, answer, expected in zip(replies, answers, logprobs, strict=True):
+        assert reply["message"]["content"] == answer.text
+        found = [it["logprob"] for it in reply["logprobs"]["content"]]
+        assert found == pytest.approx(expected, abs=1e-3)
+    assert len({expected[1] for expected in logprobs}) == len(asked)
+
+
 def test_a_mixed_batch_answers_as_one_by_one(llava: LLaVA) -> None:
     """Short and long answers, all policies in one call: each comes back in its place."""
     asked: list[Question] = []
@@ -133,10 +170,12 @@ def test_several_images_and_none(llava: LLaVA, picture: Image) -> None:
     assert one.num_prompt_tokens - none.num_prompt_tokens >= num_rows
 
 
-def test_a_model_with_a_mapping_module(tmp_path: Path) -> None:
+@pytest.mark.parametrize("opt", [None, OptShape(), OPT_350M], ids=["llama", "opt", "opt-350m"])
+def test_a_model_with_a_mapping_module(tmp_path: Path, opt: OptShape | None) -> None:
     """A picture takes as many rows as the module has queries, under any policy and in any batch."""
     sizes = MappingSizes(num_queries=3, hidden_size=16, num_layers=2, num_heads=2, ffn_size=24)
-    llava = LLaVA(make_checkpoint(tmp_path, mapping=sizes, num_layers=6), num_threads=1)
+    make_checkpoint(tmp_path, mapping=sizes, num_layers=6, opt=opt)
+    llava = LLaVA(tmp_path, num_threads=1)
     pictures = [random_picture(40, 30), new("RGB", (30, 40), "red")]
     asked = [(picture, text) for picture in pictures for text in ("What is it?", "No.")]
     rule = Rule(action=Action.SKIP_BLOCK, layers=(2, 3), scope="visual")

@@ -46,6 +46,7 @@ class FusedLayers:
     @classmethod
     def load(cls, config: ModelConfig, weights: Weights) -> Self:
         """Read and pack the blocks."""
+        assert config.opt is None, "the kernels take blocks of LLaMA's type alone"
         sizes = config.sizes.decoder
         cosine, sine = rotary_tables(config, torch.float32)
         return cls(

@@ -1,4 +1,4 @@
-"""Where the fused kernels run, and which models; needs no Triton itself."""
+"""Where the fused kernels run, and which decoders; needs no Triton itself."""
 
 import os
 import shutil
@@ -20,7 +20,11 @@ def runs_triton(device: torch.device) -> bool:
 
 
 def fits_triton(sizes: DecoderSizes) -> bool:
-    """Return whether the kernels take a decoder's sizes: all of published LLaVA models do."""
+    """Return whether the kernels take a decoder: those of all published LLaVA models.
+
+    Its blocks must be of LLaMA's type, whose FFN has a gate: the kernels norm, turn and gate as it
+    does. Any other decoder runs in torch's own operations.
+    """
     sides = (
         sizes.hidden_size,
         sizes.num_heads * sizes.head_dim,
@@ -28,7 +32,8 @@ def fits_triton(sizes: DecoderSizes) -> bool:
         sizes.ffn_size,
     )
     return (
-        sizes.head_dim in _HEAD_SIZES
+        sizes.is_gated
+        and sizes.head_dim in _HEAD_SIZES
         and sizes.num_heads // sizes.num_kv_heads <= _MAX_QUERY_GROUP
         and all(side % _LEAST_SIDE == 0 for side in sides)
     )

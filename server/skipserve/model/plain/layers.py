@@ -7,17 +7,16 @@ import torch
 from torch import Tensor
 
 from skipserve.model.batch import Segment
-from skipserve.model.block_weights import BlockWeights
 from skipserve.model.config import ModelConfig
-from skipserve.model.layers import BlockFunction, KVCache, rotary_tables
+from skipserve.model.layers import BlockFunction, KVCache
+from skipserve.model.plain import llama, opt
 from skipserve.model.plain.block import DecoderBlock
+from skipserve.model.plain.norm import Norm
 from skipserve.model.plain.rows import prepare_rows
-from skipserve.model.weights import Weights, take_gain
+from skipserve.model.weights import Weights
 from skipserve.model.work import RowWork
 from skipserve_kernels.key_values import KeyValues
 from skipserve_kernels.plain.attention.op import cache_dtype, new_cache
-from skipserve_kernels.plain.rms_norm.op import Gain, rms_norm
-from skipserve_kernels.plain.rotary.op import rotary_table
 from skipserve_policies.sizes import DecoderSizes
 
 
@@ -27,40 +26,49 @@ class PlainLayers:
 
     Attributes:
         norm: the last normalisation.
-        factors: rotary factors of all positions, [P, 2, 1, C], in the type of the cache.
+        factors: rotary factors of all positions, [P, 2, 1, C], in the type of the cache; None
+            where heads are not turned.
+        cache_dtype: the type in which keys and values are kept.
+        device: where they are.
         sizes: of the decoder.
     """
 
     blocks: tuple[DecoderBlock, ...]
-    norm: Gain
-    factors: Tensor
+    norm: Norm
+    factors: Tensor | None
+    cache_dtype: torch.dtype
+    device: torch.device
     sizes: DecoderSizes
 
     @classmethod
     def load(cls, config: ModelConfig, weights: Weights) -> Self:
         """Read and pack the blocks."""
-        sizes = config.sizes.decoder
+        sizes, form = config.sizes.decoder, config.opt
         kept = cache_dtype(weights.dtype, weights.device)
+        layers = range(sizes.num_layers)
+        if form is None:
+            return cls(
+                blocks=tuple(llama.load_block(config, weights, layer) for layer in layers),
+                norm=llama.load_last_norm(config, weights),
+                factors=llama.rotary_factors(config, kept).to(weights.device),
+                cache_dtype=kept,
+                device=weights.device,
+                sizes=sizes,
+            )
         return cls(
-            blocks=tuple(
-                DecoderBlock.pack(BlockWeights.read(config, weights, layer))
-                for layer in range(sizes.num_layers)
-            ),
-            norm=take_gain(weights, "decoder.norm", sizes.hidden_size, config.rms_norm_epsilon),
-            factors=rotary_table(*rotary_tables(config, kept)).to(weights.device),
+            blocks=tuple(opt.load_block(form, sizes, weights, layer) for layer in layers),
+            norm=opt.load_last_norm(form, sizes, weights),
+            factors=None,
+            cache_dtype=kept,
+            device=weights.device,
             sizes=sizes,
         )
-
-    @property
-    def cache_dtype(self) -> torch.dtype:
-        """The type in which keys and values are kept: that of the factors that turn them."""
-        return self.factors.dtype
 
     def new_cache(self, num_slots: int) -> tuple[KeyValues, ...]:
         """Return room for the keys and values of so many positions, by layer; not cleared."""
         num_heads, head_size = self.sizes.num_kv_heads, self.sizes.head_dim
         return tuple(
-            new_cache(num_slots, num_heads, head_size, self.cache_dtype, self.factors.device)
+            new_cache(num_slots, num_heads, head_size, self.cache_dtype, self.device)
             for _ in self.blocks
         )
 
@@ -79,4 +87,4 @@ class PlainLayers:
 
     def normed(self, hidden: Tensor, rows: Tensor) -> Tensor:
         """Return some rows of the last layer's output [T, D], normalised: [R, D]."""
-        return rms_norm(hidden.index_select(0, rows), self.norm)
+        return self.norm(hidden.index_select(0, rows))

@@ -17,8 +17,9 @@ class BlockRows:
 
     Attributes:
         rows: which rows do what.
-        query_factors: rotary factors of the rows that run attention.
-        key_factors: rotary factors of the rows that project keys.
+        query_factors: rotary factors of the rows that run attention; none where heads are not
+            turned.
+        key_factors: rotary factors of the rows that project keys, likewise.
         slots: where keys and values go.
         layout: what the rows that run attention read; None if there are none.
     """
@@ -30,18 +31,19 @@ class BlockRows:
     layout: Layout | None
 
 
-def prepare_rows(segment: Segment, factors: Tensor, page_size: int) -> dict[int, BlockRows]:
+def prepare_rows(segment: Segment, factors: Tensor | None, page_size: int) -> dict[int, BlockRows]:
     """Derive what blocks need of their rows, once for all layers that agree.
 
     Args:
         segment: the rows.
-        factors: rotary factors of all positions, [P, 2, 1, C].
+        factors: rotary factors of all positions, [P, 2, 1, C]; None where heads are not turned.
         page_size: positions in a page.
 
     Returns:
         By layer; idle layers are left out.
     """
-    row_factors = factors.index_select(0, segment.positions)
+    device = segment.positions.device
+    row_factors = None if factors is None else factors.index_select(0, segment.positions)
     counts = np.diff(segment.row_starts)
     # Where the positions of all sequences lie, those of this forward too.
     runs = {
@@ -52,13 +54,16 @@ def prepare_rows(segment: Segment, factors: Tensor, page_size: int) -> dict[int,
     def layout(rows: LayerRows, group: KvGroup) -> Layout:
         query_rows, key_rows = (_indexes(it, segment) for it in (rows.attention, rows.kv))
         queries = find_queries(query_rows, key_rows, segment.row_starts, group.num_cached)
-        return prepare(queries, runs[group], factors.device)
+        return prepare(queries, runs[group], device)
+
+    def factors_of(rows: RowSet) -> tuple[Tensor, ...]:
+        return () if row_factors is None else take(row_factors, rows).unbind(1)
 
     def block(rows: LayerRows, group: KvGroup) -> BlockRows:
         return BlockRows(
             rows=rows,
-            query_factors=take(row_factors, rows.attention).unbind(1),
-            key_factors=take(row_factors, rows.kv).unbind(1),
+            query_factors=factors_of(rows.attention),
+            key_factors=factors_of(rows.kv),
             slots=take(group.slots, rows.kv),
             layout=None if rows.attention is Every.NONE else layout(rows, group),
         )

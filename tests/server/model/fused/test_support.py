@@ -25,6 +25,7 @@ LLAVA_7B = KNOWN_MODELS["llava-1.5-7b"].decoder
         ({"head_dim": 8}, False),
         ({"ffn_size": 11000}, False),
         ({"hidden_size": 4088}, False),
+        ({"is_gated": False}, False),
     ],
 )
 def test_sizes(changes: dict[str, Any], fits: bool) -> None:
