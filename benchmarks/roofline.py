@@ -100,7 +100,7 @@ class Roofline:
     def head_seconds(self, num_rows: int) -> float:
         """Return what the logits of some rows take."""
         decoder = self.sizes.decoder
-        return self._product(num_rows, decoder.hidden_size, decoder.vocab_size)
+        return self._product(num_rows, decoder.embedding_size, decoder.vocab_size)
 
     def blocks_seconds(self, chunks: Sequence[Chunk]) -> float:
         """Return what all blocks take: a layer's weights are read once, whoever needs them."""
@@ -122,7 +122,7 @@ class Roofline:
             self._product(num_queries, hidden, d_q),
             self._product(sum(work.num_kv for work in works), hidden, 2 * d_kv),
             self._product(num_queries, d_q, hidden),
-            self._product(num_ffn, hidden, 2 * ffn),
+            self._product(num_ffn, hidden, (1 + decoder.is_gated) * ffn),
             self._product(num_ffn, ffn, hidden),
             self.ceilings.seconds(4 * d_q * sum(work.num_pairs for work in works), key_bytes),
         )

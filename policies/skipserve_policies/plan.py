@@ -36,7 +36,8 @@ class Ffn(StrEnum):
     """Whether a row runs the FFN, and what it is fed.
 
     SERIAL: the sum of the block's input and the attention. PARALLEL: the block's input through the
-    FFN's own norm. PARALLEL_SHARED: the block's input through the attention's norm.
+    FFN's own norm. PARALLEL_SHARED: the block's input through the attention's norm, in OPT's blocks
+    through both.
     """
 
     NONE = "none"

@@ -213,7 +213,8 @@ class Rule(_Form):
         default=None,
         strict=True,
         description=(
-            "Feed the FFN through the attention's norm, as the paper's LLaMA code does. "
+            "Feed the FFN through the attention's norm, as the paper's LLaMA code does; in a "
+            "decoder of OPT's type through both norms, as its OPT code does. "
             "For parallel_ffn_attention (default true) and skip_attention (default false)."
         ),
     )

@@ -23,7 +23,8 @@ class Work(IntFlag):
     """What a row does in a block.
 
     PARALLEL: its FFN reads the block's input through its own norm; PARALLEL_SHARED: through the
-    attention's norm; SERIAL, which follows from the others: an FFN that reads what attention left.
+    attention's norm, in OPT's blocks through both; SERIAL, which follows from the others: an FFN
+    that reads what attention left.
     PAIR_FIRST: it remembers the block's input for the next block; PAIR_SECOND: it runs on what was
     remembered and takes the mean of both blocks.
     """
