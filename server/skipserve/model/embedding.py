@@ -38,7 +38,7 @@ class Embedding:
         """Read what stands beside the tokens' table."""
         sizes, positions = config.sizes.decoder, None
         if config.opt is not None:
-            num_positions = config.max_positions + _OPT_OFFSET
+            num_positions = config.declared_positions + _OPT_OFFSET
             name = "decoder.embed_positions.weight"
             positions = weights.take(name, num_positions, sizes.hidden_size)[_OPT_OFFSET:]
         return cls(tokens, _load_resizing(sizes, weights, "project_in"), positions)

@@ -392,11 +392,15 @@ def test_a_tied_head_of_another_size_is_refused(tmp_path: Path, device: torch.de
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("hidden", [64, 320])
+@pytest.mark.parametrize(
+    "shape",
+    [{"hidden": 64}, {"hidden": 320}, {"hidden": 320, "opt": OptShape(is_post_norm=True)}],
+    ids=str,
+)
 def test_16_bit_models_are_near_the_float32_one(
-    tmp_path: Path, dtype: torch.dtype, hidden: int, device: torch.device
+    tmp_path: Path, dtype: torch.dtype, shape: dict[str, Any], device: torch.device
 ) -> None:
-    make_checkpoint(tmp_path, hidden=hidden, num_heads=4, dtype=dtype)
+    make_checkpoint(tmp_path, num_heads=4, dtype=dtype, **shape)
     exact, rounded = (Llava.load(tmp_path, device, d) for d in (torch.float32, dtype))
     assert rounded.dtype is dtype
     plan = trim(Plan.full(4))
@@ -464,3 +468,9 @@ def test_loading_notes_the_device_and_a_digest(tmp_path: Path, device: torch.dev
     model = Llava.load(tmp_path, device, torch.float32)
     assert len(model.weights_digest) == 64
     assert model.device == device
+
+
+def test_learned_positions_are_read_whole_where_a_window_cuts_the_context(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path, opt=OptShape(), text_config=(("sliding_window", 64),))
+    model = Llava.load(tmp_path, torch.device("cpu"), torch.float32)
+    assert model.config.max_positions == 64
