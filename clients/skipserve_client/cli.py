@@ -14,6 +14,7 @@ from skipserve_client.calls import DEFAULT_URL, ChatOptions
 from skipserve_client.client import SkipserveClient
 from skipserve_client.command_group import CommandError, CommandGroup, PlainCommand
 from skipserve_client.offline import (
+    MODELS,
     PolicyListing,
     listed_policies,
     model_sizes,
@@ -133,7 +134,7 @@ def policies(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="Ask no server: llava-1.5-7b, llava-1.5-13b, demo, or a folder.",
+            help=f"Ask no server: {MODELS}.",
         ),
     ] = None,
     policies_file: PoliciesFile = None,
@@ -191,7 +192,7 @@ def flops(
     ],
     model: Annotated[
         str,
-        typer.Option(metavar="MODEL", help="llava-1.5-7b, llava-1.5-13b, demo, or a folder."),
+        typer.Option(metavar="MODEL", help=f"{MODELS}."),
     ] = "llava-1.5-7b",
     prompt: Annotated[
         str | None,

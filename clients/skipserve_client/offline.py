@@ -26,37 +26,43 @@ from skipserve_policies.resolve import PolicyError, ResolvedPolicy, resolve
 from skipserve_policies.schema import Quality, SkipPolicy
 from skipserve_policies.sizes import KNOWN_MODELS, ModelSizes
 
-DEMO = "demo"
+# Models that ship with the server, and where in its package what is known of them lies.
+SHIPPED = {
+    "demo": "demo",
+    "smolvqa": "pretrained/smolvqa",
+    "smolvqa-patches": "pretrained/smolvqa-patches",
+}
+# What names a model whose files are at hand, for people.
+MODELS = f"{', '.join([*KNOWN_MODELS, *SHIPPED])}, or a folder"
 
 
 def model_sizes(model: str) -> ModelSizes:
-    """Return the sizes of a published model, of the demo model, or of a folder with a config.json.
+    """Return the sizes of a published model, of one that ships, or of a folder with a config.json.
 
     Raises:
         CommandError: there is no such model.
     """
     if model in KNOWN_MODELS:
         return KNOWN_MODELS[model]
-    file = _demo_folder() if model == DEMO else Path(model)
+    file = _folder(model)
     if file.is_dir():
         file /= "config.json"
     try:
         return ModelSizes.from_config(json.loads(file.read_text()))
     except OSError as error:
-        known = ", ".join([*KNOWN_MODELS, DEMO])
-        raise CommandError(
-            f"no model {model!r}: give {known}, or a folder that holds a config.json"
-        ) from error
+        raise CommandError(f"no model {model!r}: give {MODELS} that holds a config.json") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CommandError(f"{file} is not the configuration of a LLaVA model: {error}") from error
 
 
-def _demo_folder() -> Path:
-    """Find the demo model's folder in the server's package, without importing that."""
+def _folder(model: str) -> Path:
+    """Find a model's folder: of one that ships, in the server's package, without importing that."""
+    if model not in SHIPPED:
+        return Path(model)
     spec = find_spec("skipserve")
     if spec is None or spec.origin is None:
-        raise CommandError("the demo model comes with the server: pip install 'skipserve[server]'")
-    return Path(spec.origin).parent / DEMO
+        raise CommandError(f"{model} comes with the server: pip install 'skipserve[server]'")
+    return Path(spec.origin).parent / SHIPPED[model]
 
 
 @dataclass(frozen=True)
@@ -165,7 +171,7 @@ def _measured(model: str) -> dict[str, tuple[Quality, ...]]:
     """Return what was measured on a model whose files are at hand."""
     if model in KNOWN_MODELS:
         return {}
-    folder = _demo_folder() if model == DEMO else Path(model).resolve()
+    folder = _folder(model).resolve()
     return load_measured(folder, folder.name)
 
 

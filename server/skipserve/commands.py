@@ -56,7 +56,7 @@ _HOST_ADVICE = "--host takes an address of this machine: 127.0.0.1, or 0.0.0.0 f
 _USAGE_ERROR: Any = typer.BadParameter.__base__
 
 _METAVARS = {
-    "model": "demo|PATH",
+    "model": "demo|smolvqa|smolvqa-patches|PATH",
     "config": "FILE",
     "secrets_folder": "FOLDER",
     "policies": "FILE",

@@ -359,7 +359,18 @@ def test_version() -> None:
         assert re.fullmatch(r"\d+\.\d+.*\n", run(argument).stdout)
 
 
-COMMANDS = ("ask", "policies", "flops", "version", "evaluate", "serve", "train demo")
+COMMANDS = (
+    "ask",
+    "policies",
+    "flops",
+    "version",
+    "evaluate",
+    "fetch",
+    "serve",
+    "train demo",
+    "train mapping",
+    "train tower",
+)
 
 
 @pytest.mark.parametrize("width", [60, 80])
@@ -389,12 +400,12 @@ def test_help_lists_every_command() -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("skipserve ", {"ask", "policies", "flops", "version", "evaluate", "serve", "train"}),
+        ("skipserve ", {*(it.split()[0] for it in COMMANDS)}),
         ("skipserve eva", {"evaluate"}),
         ("skipserve serve --max-r", {"--max-running-requests", "--max-request-pixels"}),
         ("skipserve evaluate --policies-", {"--policies-file"}),
         ("skipserve flops --policy shor", {"shortv-7b"}),
-        ("skipserve train ", {"demo"}),
+        ("skipserve train ", {"demo", "mapping", "tower"}),
     ],
 )
 def test_the_shell_completes(

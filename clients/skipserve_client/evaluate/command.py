@@ -68,7 +68,10 @@ def evaluate(  # noqa: PLR0913, PLR0917 (an argument a flag)
     ] = None,
     api_key: ApiKey = None,
     model: Annotated[
-        str, typer.Option(metavar="demo|PATH", help="Without --url: the model to serve.")
+        str,
+        typer.Option(
+            metavar="demo|smolvqa|smolvqa-patches|PATH", help="Without --url: the model to serve."
+        ),
     ] = "demo",
     dtype: Annotated[
         str, typer.Option(metavar="TYPE", help="Without --url: as serve takes it.")

@@ -73,7 +73,8 @@ class LLaVA:
     Calls from several threads wait for each other: one of them computes at a time.
 
     Args:
-        model: "demo", or the folder of a LLaVA-1.5 checkpoint in Hugging Face format.
+        model: "demo", a pretrained model that has been fetched, or the folder of a LLaVA-1.5
+            checkpoint in Hugging Face format.
         device: "auto", or a device as torch names it.
         dtype: "auto" for the checkpoint's, "float32", "bfloat16" or "float16".
         num_threads: CPU threads, for all of torch in this process; None leaves them as they are.
