@@ -1,7 +1,5 @@
 """The checkpoint loads where it should, and renders prompts as LLaVA-1.5 does."""
 
-import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,6 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from skipserve_client.evaluate.dataset import demo_examples
 from skipserve_client.evaluate.scenes import Split
-from skipserve_training.checkpoint_files import write_checksums, write_record
 from skipserve_training.demo.batches import prompt_prefix, to_pixels
 from skipserve_training.demo.export import checkpoint_tensors, export
 from skipserve_training.demo.model import DemoModel, ModelSizes
@@ -93,15 +90,3 @@ def test_the_processor_makes_training_pixels_and_ids(processor: Any, lesson: Les
 )
 def test_the_chat_template(processor: Any, messages: list[Any], expected: str) -> None:
     assert processor.apply_chat_template(messages, add_generation_prompt=True) == expected
-
-
-def test_checksums_check(checkpoint: Path) -> None:
-    write_record(checkpoint, {"seed": 1})
-    write_checksums(checkpoint)
-    assert json.loads((checkpoint / "training-record.json").read_text()) == {"seed": 1}
-    names = {line.split()[1] for line in (checkpoint / "SHA256SUMS").read_text().splitlines()}
-    assert names == {path.name for path in checkpoint.iterdir()} - {"SHA256SUMS"}
-    checked = subprocess.run(
-        ["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=checkpoint, check=False
-    )
-    assert checked.returncode == 0

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
-from tiny_language import save_llama
+from tiny_language import make_opt, make_tokenizer, save_llama
+from transformers import ViTConfig, ViTImageProcessorPil, ViTModel
 from typer.testing import CliRunner
 
 from skipserve_training.commands import train
@@ -73,3 +75,32 @@ def test_bad_options_are_named(
     result = CliRunner().invoke(train, command)
     assert result.exit_code == 2
     assert said in " ".join(result.output.replace("│", " ").split())
+    assert not (tmp_path / "recipe.json").exists()  # the folder is free for the right options
+
+
+def test_captions_for_an_opt_and_a_vit(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    encoder, llm, data = tmp_path / "vit", tmp_path / "opt", tmp_path / "data"
+    config = ViTConfig(
+        image_size=16, patch_size=8, hidden_size=32, intermediate_size=48, num_hidden_layers=1,
+        num_attention_heads=2,
+    )  # fmt: skip
+    ViTModel(config).save_pretrained(encoder)
+    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(encoder)
+    make_opt().save_pretrained(llm)
+    make_tokenizer().save_pretrained(llm)
+    (data / "media").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(data / "media" / "1.png")
+    captions = {
+        "images": [{"id": 1, "file_name": "1.png"}],
+        "annotations": [{"image_id": 1, "caption": "a dark square"}],
+    }
+    (data / "captions.json").write_text(json.dumps(captions))
+    parts = ["--llm", str(llm), "--encoder", str(encoder), "--data", f"captions:{data}"]
+    command = ["mapping", *parts, "--out", str(tmp_path / "run"), "--steps", "2", "--pictures", "1"]
+    result = CliRunner().invoke(train, command)
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "run" / "training-record.json").read_text())["held_out"] == {}
+    names = set(load_file(tmp_path / "run" / "projector.safetensors"))
+    assert "multi_modal_projector.to_llm.weight" in names
+    assert not (tmp_path / "run" / "checkpoint").exists()

@@ -6,6 +6,7 @@ Knows nothing about encoders and language models; a source of lessons is a data 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -28,6 +29,8 @@ Media = Image.Image | list[Image.Image] | Sound  # a list holds a video's frames
 
 QUESTION_FORM = "Question: {question} Answer:"
 ANSWER_FORM = " {answer}"
+
+_KNOWN = 1 << 16  # exchanges whose ids are kept
 
 
 @dataclass(frozen=True)
@@ -67,17 +70,15 @@ class PromptForm:
         self._tokenizer = tokenizer
         self._picture = (PICTURE,) * rows
         self._kinds = {kind: index for index, kind in enumerate(kinds)}
-        self._known: dict[Exchange, Example] = {}
+        self._example = lru_cache(_KNOWN)(self._encode)
 
     def example(self, exchange: Exchange) -> Example:
-        """Encode an exchange, once.
+        """Encode an exchange; those that come up often are known.
 
         Raises:
             ValueError: The tokenizer joins the end of the question to the answer.
         """
-        if exchange not in self._known:
-            self._known[exchange] = self._encode(exchange)
-        return self._known[exchange]
+        return self._example(exchange)
 
     def _encode(self, exchange: Exchange) -> Example:
         question, answer = "", exchange.answer

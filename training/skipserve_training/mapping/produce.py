@@ -103,15 +103,15 @@ class Product:
 def produce(job: MappingJob, out: Path, device: torch.device, report: ReportFunction) -> Product:
     """Train, from where an earlier run in `out` stopped, score, and write what was trained."""
     recipe = job.recipe
-    folder = RunFolder(out, Checkpoint)
-    folder.claim(job)
     accelerator = make_accelerator(device)
     if not accelerator.is_main_process:
         report = _say_nothing
-    encoding = _Encoding(job, out, accelerator, report)
     lessons = read_source(job.data)
-    features = encoding.of_lessons(lessons)
     language = load_language_model(Path(job.language_model), torch.bfloat16, accelerator.device)
+    encoding = _Encoding(job, out, accelerator, report)
+    folder = RunFolder(out, Checkpoint)
+    folder.claim(job)  # not before all is there that the job names: a mistake can be mended
+    features = encoding.of_lessons(lessons)
     torch.manual_seed(recipe.seed)
     projector = make_projector(recipe.projector, features.width, language.width, recipe.sizes)
     projector.to(accelerator.device)
