@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from skipserve.pretrained.joining import join
 from skipserve_client.evaluate.easy_vqa import EasySplit, read_easy_vqa
-from skipserve_training.checkpoint_files import versions, write_checksums, write_record
+from skipserve_training.checkpoint_files import RECORD, versions, write_checksums, write_record
 from skipserve_training.mapping.easy_vqa_features import Views
 from skipserve_training.mapping.easy_vqa_lessons import EasyLessons
 from skipserve_training.mapping.encoders import TransformersEncoder
@@ -228,4 +228,11 @@ def _record(
         "wall_seconds": round(clock.wall(), 1),
         "cpu_seconds": round(clock.cpu(), 1),
         "held_out": {kind: asdict(score) for kind, score in held_out.items()},
+        "encoder": _own_record(Path(job.encoder)),
     }
+
+
+def _own_record(folder: Path) -> object:
+    """Return what a folder says of its own training, if it does."""
+    path = folder / RECORD
+    return json.loads(path.read_text()) if path.is_file() else None
