@@ -17,11 +17,14 @@ from pydantic import (
     model_validator,
 )
 from pydantic.config import JsonDict
+from pydantic_core import PydanticCustomError
 
 MAX_LAYERS = 1024
 MAX_INTERVALS = 64
 MAX_RULES = 64
 MAX_QUALITIES = 64
+# No form has so many.
+MAX_FIELDS = 64
 
 _POSITION_FORMS = (
     'this must be a whole number such as 16, or a share of the depth such as "50%" or "12.5%"'
@@ -117,8 +120,21 @@ class Scope(StrEnum):
     ALL = "all"
 
 
+def check_number_of_fields(value: object) -> object:
+    """Refuse a mapping of so many fields that to tell each unknown one would cost too much."""
+    if isinstance(value, Mapping) and len(value) > MAX_FIELDS:
+        raise PydanticCustomError(
+            "too_many_fields",
+            "this has {number} fields, more than any form: send at most {most}",
+            {"number": len(value), "most": MAX_FIELDS},
+        )
+    return value
+
+
 class _Form(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    _check_number_of_fields = model_validator(mode="before")(check_number_of_fields)
 
 
 class LayerRange(_Form):
@@ -266,9 +282,9 @@ class SkipPolicy(_Form):
 
     description: str = Field(default="", max_length=1000)
     source: str = Field(default="", max_length=1000)
-    quality: Annotated[tuple[Quality, ...], Field(max_length=MAX_QUALITIES)] = ()
+    quality: Annotated[tuple[Quality, ...], Field(max_length=MAX_QUALITIES, fail_fast=True)] = ()
     num_layers: Annotated[int, Field(ge=1, le=MAX_LAYERS, strict=True)] | None = Field(
         default=None,
         description="The depth of the only models that this policy is meant for. Default: any.",
     )
-    rules: Annotated[tuple[Rule, ...], Field(max_length=MAX_RULES)] = ()
+    rules: Annotated[tuple[Rule, ...], Field(max_length=MAX_RULES, fail_fast=True)] = ()

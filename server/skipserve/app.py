@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from skipserve.api.admission import Admission
 from skipserve.api.auth import RequireKey
-from skipserve.api.body import ReadBody
+from skipserve.api.body import BodyLimits, ReadBody
 from skipserve.api.errors import handle_error
 from skipserve.api.exchange import CHAT_PATH
 from skipserve.api.guard import Guard, Tracer
@@ -219,8 +219,7 @@ def _build_app(settings: Settings, serving: Serving, tracer: Tracer | None) -> F
     app.add_middleware(
         ReadBody,
         paths={CHAT_PATH},
-        max_bytes=settings.max_body_bytes,
-        timeout_seconds=settings.body_seconds,
+        limits=BodyLimits(settings.max_body_bytes, settings.max_text_bytes, settings.body_seconds),
     )
     app.add_middleware(
         RequireKey,

@@ -78,7 +78,7 @@ _PANELS = {
         "allow_inline_policies", "allow_misfit_policies",
     ),
     "Limits": (
-        "max_body_bytes", "max_images", "max_image_bytes", "max_image_pixels",
+        "max_body_bytes", "max_text_bytes", "max_images", "max_image_bytes", "max_image_pixels",
         "max_request_pixels", "max_queued_requests", "max_queued_tokens",
         "body_seconds", "queue_seconds", "request_seconds",
     ),

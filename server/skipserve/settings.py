@@ -155,6 +155,9 @@ class Settings(_FromFiles):
         "not have; nobody can ask for those.",
     )
     max_body_bytes: int = Field(32 * _MIB, ge=1024, description="Bytes of a request's body.")
+    max_text_bytes: int = Field(
+        _MIB, ge=1024, description="Bytes of a request's body besides its pictures."
+    )
     max_images: int = Field(8, ge=0, le=256, description="Images of a request.")
     max_image_bytes: int = Field(20 * _MIB, ge=1, description="Bytes of one image file.")
     max_image_pixels: int = Field(

@@ -66,6 +66,11 @@ class ServerProcess:
         raise AssertionError(f"the server ended before it was ready: {self.output}")
 
     @property
+    def process_id(self) -> int:
+        """The process id of the server, which is not the engine's."""
+        return self._process.pid
+
+    @property
     def engine_id(self) -> int:
         """The process id of the engine."""
         listing = subprocess.run(

@@ -1,41 +1,62 @@
 """Reads a request's body under a ceiling, and gives up the request when its client goes away."""
 
 import asyncio
-from collections.abc import Container
+from collections.abc import Awaitable, Callable, Container
+from dataclasses import dataclass
+from typing import Any
 
+from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from skipserve.errors import BodyTooLargeError, InvalidRequestError, UnsupportedBodyError
+from skipserve.api.json_body import JsonBody, JsonScanner
+from skipserve.errors import BodyTooLargeError, RequestTimeoutError, UnsupportedBodyError
+
+_STATE_NAME = "json_body"
+
+
+@dataclass(frozen=True)
+class BodyLimits:
+    """What a body may cost.
+
+    Attributes:
+        max_bytes: the ceiling, whatever the client declares.
+        max_text_bytes: the ceiling for what is no picture.
+        seconds: how long a client may take to send it.
+    """
+
+    max_bytes: int
+    max_text_bytes: int
+    seconds: float
 
 
 class ReadBody:
     """Reads the whole body first, then runs the app and listens for the client meanwhile.
 
-    Nothing else may read from the client: the app is handed the body in one message.
+    Nothing else may read from the client: the app is handed the body's text in one message, and a
+    `JsonRoute` the value.
 
     Args:
         app: what comes next.
         paths: the paths that take a JSON body.
-        max_bytes: the ceiling, whatever the client declares.
-        timeout_seconds: how long a client may take to send a body.
+        limits: what a body may cost.
     """
 
-    def __init__(
-        self, app: ASGIApp, paths: Container[str], max_bytes: int, timeout_seconds: float
-    ) -> None:
+    def __init__(self, app: ASGIApp, paths: Container[str], limits: BodyLimits) -> None:
         self._app = app
         self._paths = paths
-        self._max_bytes = max_bytes
-        self._timeout_seconds = timeout_seconds
+        self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app.
 
         Raises:
-            BodyTooLargeError: the body is over the ceiling.
+            BodyTooLargeError: the body is over a ceiling.
+            InvalidRequestError: it holds too many values.
             UnsupportedBodyError: it is not declared as JSON.
-            InvalidRequestError: it did not arrive in time.
+            RequestTimeoutError: it did not arrive in time.
         """
         is_ours = scope["type"] == "http" and scope["method"] == "POST"
         if not is_ours or scope["path"] not in self._paths:
@@ -43,36 +64,39 @@ class ReadBody:
             return
         self._check_headers(Headers(scope=scope))
         try:
-            async with asyncio.timeout(self._timeout_seconds):
+            async with asyncio.timeout(self._limits.seconds):
                 body = await self._read(receive)
         except TimeoutError as error:
-            raise InvalidRequestError("the body did not arrive in time") from error
+            raise RequestTimeoutError("the body did not arrive in time") from error
         if body is not None:
-            await self._run(body, scope, receive, send)
+            scope.setdefault("state", {})[_STATE_NAME] = body
+            await self._run(body.text, scope, receive, send)
 
     def _check_headers(self, headers: Headers) -> None:
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type != "application/json":
             raise UnsupportedBodyError("the body must be JSON: send Content-Type: application/json")
         length = headers.get("content-length", "0")
-        if length.isdecimal() and int(length[:20]) > self._max_bytes:
+        if length.isdecimal() and int(length[:20]) > self._limits.max_bytes:
             raise self._too_large()
 
-    async def _read(self, receive: Receive) -> bytes | None:
+    async def _read(self, receive: Receive) -> JsonBody | None:
         """Return the body; None if the client went away."""
-        body = bytearray()
+        scanner, num_bytes = JsonScanner(self._limits.max_text_bytes), 0
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
-            body += message.get("body", b"")
-            if len(body) > self._max_bytes:
+            piece = message.get("body", b"")
+            num_bytes += len(piece)
+            if num_bytes > self._limits.max_bytes:
                 raise self._too_large()
+            scanner.feed(piece)
             if not message.get("more_body", False):
-                return bytes(body)
+                return scanner.finish()
 
     def _too_large(self) -> BodyTooLargeError:
-        return BodyTooLargeError(f"the body may hold at most {self._max_bytes} bytes")
+        return BodyTooLargeError(f"the body may hold at most {self._limits.max_bytes} bytes")
 
     async def _run(self, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app until it is done or the client is gone, whichever is first."""
@@ -103,3 +127,25 @@ async def _disconnect(receive: Receive) -> Message:
         message = await receive()
         if message["type"] == "http.disconnect":
             return message
+
+
+class _JsonRequest(Request):
+    """A request whose body was read before."""
+
+    async def json(self) -> Any:
+        """Return the body's value."""
+        body: JsonBody = getattr(self.state, _STATE_NAME)
+        return body.parse()
+
+
+class JsonRoute(APIRoute):
+    """A route that takes the value of a body from whoever has read it."""
+
+    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
+        """Return what answers a request."""
+        answer = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            return await answer(_JsonRequest(request.scope, request.receive))
+
+        return handle

@@ -25,6 +25,8 @@ ERROR_STATUSES = frozenset(
     {SkipserveError.status, *(kind.status for kind in SkipserveError.__subclasses__())}
 )
 _MAX_FAULTS = 10
+# What is told of the others is how many they are.
+_MAX_READ = 128
 # What is less alike is no slip of the pen.
 _ALIKE = 0.75
 _MAX_FAULT_LENGTH = 300
@@ -89,6 +91,9 @@ def _no_route(request: Request) -> NotFoundError:
 
 
 def _from_http(error: HTTPException) -> SkipserveError:
+    # FastAPI takes all that fails while a body is read for its own.
+    if isinstance(error.__cause__, SkipserveError):
+        return error.__cause__
     if error.status_code == 404:
         return NotFoundError("there is no such route")
     if error.status_code == 405:
@@ -102,18 +107,21 @@ def _from_faults(found: Sequence[Any], body: object) -> InvalidRequestError:
     if first["type"] == "json_invalid":
         reason, place = first["ctx"]["error"], first["loc"][-1]
         return InvalidRequestError(f"the body is not JSON: {reason} at character {place}")
-    inside = [fault | {"loc": fault["loc"][1:]} for fault in found]
+    if not isinstance(body, dict):
+        return InvalidRequestError("the body must be a JSON object")
+    inside = [fault | {"loc": fault["loc"][1:]} for fault in found[:_MAX_READ]]
     faults = plain_faults(inside, ChatForm, body)
     told = list(dict.fromkeys(map(_describe, faults)))
     if len(told) > _MAX_FAULTS:
-        told[_MAX_FAULTS:] = [f"and {len(told) - _MAX_FAULTS} more"]
+        num_left = len(told) - _MAX_FAULTS + len(found) - len(inside)
+        told[_MAX_FAULTS:] = [f"and {num_left} more"]
     return InvalidRequestError("; ".join(told), _param(faults[0].place))
 
 
 def _describe(fault: Fault) -> str:
     if not fault.place:
-        return "the body must be a JSON object"
-    place = json.dumps(".".join(map(str, fault.place)))[1:-1]
+        return f"the body: {fault.message}"
+    place = json.dumps(".".join(str(part)[:_MAX_FAULT_LENGTH] for part in fault.place))[1:-1]
     message = _REFUSED.get(str(fault.place[-1]), fault.message)
     return f"{place[:_MAX_FAULT_LENGTH]}: {message}"[: 2 * _MAX_FAULT_LENGTH]
 

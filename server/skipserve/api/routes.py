@@ -9,6 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from skipserve.api.admission import Permit
 from skipserve.api.auth import get_key_digest
+from skipserve.api.body import JsonRoute
 from skipserve.api.chat import ChatWriter, read_chat
 from skipserve.api.exchange import CHAT_PATH, Exchange, get_exchange
 from skipserve.api.serving import Serving, get_serving
@@ -33,7 +34,7 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, object]]:
     return {status: {"model": ErrorReply} for status in statuses}
 
 
-router = APIRouter(responses=_errors(401, 403, 405))
+router = APIRouter(responses=_errors(401, 403, 405), route_class=JsonRoute)
 
 
 async def _permit(serving: TheServing) -> AsyncIterator[Permit]:

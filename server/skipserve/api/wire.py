@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -15,6 +16,7 @@ from pydantic import (
     Tag,
     model_serializer,
 )
+from pydantic_core import PydanticCustomError
 
 from skipserve.asking.answer import TokenLogprobs
 from skipserve.asking.messages import Form, Messages, Role, one_or_several
@@ -39,6 +41,15 @@ def _check_salt(value: str) -> str:
     return value
 
 
+def _check_number_of_biases(value: object) -> object:
+    # Pydantic would tell the faults of all of them first.
+    if isinstance(value, Mapping) and len(value) > MAX_BIASES:
+        raise PydanticCustomError(
+            "too_many_biases", "this may have at most {most} items", {"most": MAX_BIASES}
+        )
+    return value
+
+
 def _check_token_id(value: str) -> str:
     if not re.fullmatch(_TOKEN_ID, value):
         raise ValueError("the names must be token ids, such as 13")
@@ -56,7 +67,7 @@ Salt = Annotated[
     Field(min_length=1, max_length=128, json_schema_extra={"pattern": _SALT}),
     AfterValidator(_check_salt),
 ]
-Stops = Annotated[tuple[Stop, ...], Field(max_length=MAX_STOPS)]
+Stops = Annotated[tuple[Stop, ...], Field(max_length=MAX_STOPS, fail_fast=True)]
 
 
 class _Reply(BaseModel):
@@ -146,7 +157,9 @@ class ChatForm(Form):
         ]
         | None
     ) = None
-    stop_token_ids: Annotated[tuple[TokenId, ...], Field(max_length=MAX_STOP_TOKENS)] | None = None
+    stop_token_ids: (
+        Annotated[tuple[TokenId, ...], Field(max_length=MAX_STOP_TOKENS, fail_fast=True)] | None
+    ) = None
     logprobs: Flag | None = None
     top_logprobs: Annotated[int, Field(strict=True, ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     stream: Flag | None = None
@@ -161,6 +174,7 @@ class ChatForm(Form):
         Annotated[
             dict[Annotated[str, AfterValidator(_check_token_id)], Number],
             Field(max_length=MAX_BIASES),
+            BeforeValidator(_check_number_of_biases),
         ]
         | None
     ) = None

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 
 from skipserve.asking.question import ImageUri
 from skipserve.prompt.template import ImagePart, Message, TextPart
-from skipserve_policies.schema import MIN_ITEMS, NotEmpty
+from skipserve_policies.schema import MIN_ITEMS, NotEmpty, check_number_of_fields
 
 MAX_MESSAGES = 256
 MAX_PARTS = 256
@@ -21,6 +21,8 @@ class Form(BaseModel):
     """What a client sends: a field that is not known is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    _check_number_of_fields = model_validator(mode="before")(check_number_of_fields)
 
 
 def one_or_several(value: object) -> str:
@@ -81,7 +83,9 @@ Content = Annotated[
     ),
 ]
 Parts = Annotated[
-    tuple[Content, ...], Field(max_length=MAX_PARTS, json_schema_extra=MIN_ITEMS), NotEmpty
+    tuple[Content, ...],
+    Field(max_length=MAX_PARTS, fail_fast=True, json_schema_extra=MIN_ITEMS),
+    NotEmpty,
 ]
 
 
@@ -104,7 +108,7 @@ class ChatMessage(Form):
 
 Messages = Annotated[
     tuple[ChatMessage, ...],
-    Field(max_length=MAX_MESSAGES, json_schema_extra=MIN_ITEMS),
+    Field(max_length=MAX_MESSAGES, fail_fast=True, json_schema_extra=MIN_ITEMS),
     NotEmpty,
 ]
 

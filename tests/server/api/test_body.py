@@ -6,10 +6,10 @@ from collections.abc import Iterable
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from skipserve.api.body import ReadBody
+from skipserve.api.body import BodyLimits, ReadBody
 from skipserve.errors import (
     BodyTooLargeError,
-    InvalidRequestError,
+    RequestTimeoutError,
     SkipserveError,
     UnsupportedBodyError,
 )
@@ -68,7 +68,7 @@ def run(app: App, client: Client, scope: Scope, max_bytes: int = 100, seconds: f
     async def send(message: Message) -> None:
         raise NotImplementedError
 
-    layer = ReadBody(app, {"/chat"}, max_bytes, seconds)
+    layer = ReadBody(app, {"/chat"}, BodyLimits(max_bytes, max_bytes, seconds))
     asyncio.run(layer(scope, client.receive, send))
 
 
@@ -117,7 +117,7 @@ def test_s25_a_declared_length_is_believed_at_once() -> None:
 
 
 def test_s07_a_slow_body_is_given_up() -> None:
-    refused(InvalidRequestError, Client([b"x"], is_whole=False), scope_of(JSON), seconds=0.02)
+    refused(RequestTimeoutError, Client([b"x"], is_whole=False), scope_of(JSON), seconds=0.02)
 
 
 def test_a_client_that_leaves_before_its_body_is_whole() -> None:

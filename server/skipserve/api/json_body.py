@@ -1,0 +1,256 @@
+"""Reads JSON as it arrives: counts what it holds before it is parsed, and sets pictures aside.
+
+A picture is one long string of few kinds of characters: it costs a copy. All else may become many
+objects, so that there is a ceiling for it, and for how many values it may hold.
+"""
+
+import json
+import re
+import secrets
+import string
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from skipserve.errors import BodyTooLargeError, InvalidRequestError
+
+MAX_VALUES = 16_384
+_PICTURE_HEAD = b"data:image"
+# What a picture's data URI is made of; none of it needs an escape in JSON.
+_PLAIN = (string.ascii_letters + string.digits + "+/=,:;._-").encode()
+# The longest escape, such as \u002b, but for its last byte.
+_OPEN_ESCAPE = 5
+# The last string may have no end.
+_TOKENS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}:]', re.DOTALL)
+_FREE_ESCAPES = 1024
+_BOM = b"\xef\xbb\xbf"
+_MAX_NAME = 200
+# A value and its name are at most so many.
+_MAX_TOKENS = 4 * MAX_VALUES
+
+
+@dataclass
+class JsonBody:
+    """A body that has arrived, within its limits.
+
+    Attributes:
+        text: the JSON, with a name in the place of each picture.
+        pictures: the data URIs by those names, which no client can guess.
+    """
+
+    text: bytes
+    pictures: dict[str, str]
+
+    def parse(self) -> Any:
+        """Return the value, and let go of what it was read from.
+
+        Raises:
+            JSONDecodeError: it is not JSON.
+            InvalidRequestError: it is not UTF-8, or is nested too deeply.
+        """
+        text, pictures = self.text, self.pictures
+        self.text, self.pictures = b"", {}
+        try:
+            value = json.loads(text.decode())
+        except UnicodeDecodeError as error:
+            raise InvalidRequestError("the body cannot be read as UTF-8 JSON") from error
+        except RecursionError as error:
+            raise InvalidRequestError("the body is nested too deeply") from error
+        return _with_pictures(value, pictures) if pictures else value
+
+
+def _with_pictures(value: Any, pictures: dict[str, str]) -> Any:
+    """Put pictures into their places; not by recursion, which has an end."""
+    whole = [value]
+    open_values: list[Any] = [whole]
+    while open_values:
+        outer = open_values.pop()
+        if not isinstance(outer, dict | list):
+            continue
+        if isinstance(outer, dict):
+            for name in outer.keys() & pictures.keys():
+                outer[pictures[name]] = outer.pop(name)
+        for place, inner in tuple(outer.items() if isinstance(outer, dict) else enumerate(outer)):
+            if isinstance(inner, str):
+                outer[place] = pictures.get(inner, inner)
+            else:
+                open_values.append(inner)
+    return whole[0]
+
+
+class _Picture:
+    """A string that is a picture so far."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._num_escapes = 0
+        self._num_bytes = 0
+
+    @property
+    def content(self) -> bytes:
+        """What has come of it, without escapes."""
+        return b"".join(self._parts)
+
+    def take(self, part: bytes) -> bool:
+        """Take the next part, in which escapes are whole; False if it is none of a picture."""
+        self._num_bytes += len(part)
+        if b"\\" in part:
+            self._num_escapes += part.count(b"\\")
+            # Encoders escape / or +: two characters of 64. More would cost too much.
+            if self._num_escapes * 8 > self._num_bytes + _FREE_ESCAPES:
+                return False
+            part = _unescape(part)
+        if not part or part.translate(None, _PLAIN):
+            return not part
+        self._parts.append(part)
+        return True
+
+
+def _unescape(part: bytes) -> bytes:
+    """Return what a part of a string stands for; itself where that is none of a picture."""
+    try:
+        return str(json.loads(b'"%b"' % part)).encode("ascii")
+    except ValueError:
+        return part
+
+
+class JsonScanner:
+    """Takes a body in pieces; each costs a few passes at the speed of C, whatever it holds.
+
+    Args:
+        max_text_bytes: what the body may hold besides pictures.
+        max_values: how many values; names of fields count too.
+    """
+
+    def __init__(self, max_text_bytes: int, max_values: int = MAX_VALUES) -> None:
+        self._max_text_bytes = max_text_bytes
+        self._max_values = max_values
+        self._nonce = secrets.token_hex(8)
+        self._held = b""
+        self._text = bytearray()
+        self._num_values = 0
+        self._is_in_string = False
+        self._picture: _Picture | None = None
+        self._pictures: dict[str, str] = {}
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next piece.
+
+        Raises:
+            BodyTooLargeError: there is too much text.
+            InvalidRequestError: there are too many values.
+        """
+        self._scan(self._held + piece, is_last=False)
+
+    def finish(self) -> JsonBody:
+        """Return the whole.
+
+        Raises:
+            BodyTooLargeError: there is too much text.
+            InvalidRequestError: there are too many values.
+        """
+        self._scan(self._held, is_last=True)
+        if self._picture is not None:  # a string without an end
+            self._become_text(b"")
+        return JsonBody(bytes(self._text).removeprefix(_BOM), self._pictures)
+
+    def _scan(self, data: bytes, *, is_last: bool) -> None:
+        # Of the same length, and in it each quote is the beginning or the end of a string.
+        mask = data.replace(rb"\\", b"__").replace(rb"\"", b"__")
+        end = len(data)
+        if not is_last and (escape := mask.rfind(b"\\", max(end - _OPEN_ESCAPE, 0))) >= 0:
+            end = escape
+        at = 0
+        while (quote := mask.find(b'"', at, end)) >= 0:
+            self._take(data[at:quote])
+            at = quote + 1
+            if self._is_in_string:
+                self._close_string()
+            elif is_last or self._can_tell(mask, at, end):
+                self._open_string(data[at : at + len(_PICTURE_HEAD)])
+            else:
+                at = quote
+                break
+        else:
+            self._take(data[at:end])
+            at = end
+        self._held = data[at:]
+
+    @staticmethod
+    def _can_tell(mask: bytes, at: int, end: int) -> bool:
+        """Whether enough of a string is there to say what it is."""
+        return end - at >= len(_PICTURE_HEAD) or mask.find(b'"', at, end) >= 0
+
+    def _open_string(self, head: bytes) -> None:
+        self._is_in_string = True
+        self._count(1, b"")
+        self._add(b'"')
+        if head.lower() == _PICTURE_HEAD:
+            self._picture = _Picture()
+
+    def _close_string(self) -> None:
+        self._is_in_string = False
+        if self._picture is not None:
+            name = f"{self._nonce}-{len(self._pictures)}"
+            self._pictures[name] = self._picture.content.decode("ascii")
+            self._picture = None
+            self._add(name.encode())
+        self._add(b'"')
+
+    def _take(self, part: bytes) -> None:
+        """Take a part of a string, or what stands between two."""
+        if self._picture is not None:
+            if not self._picture.take(part):
+                self._become_text(part)
+            return
+        if not self._is_in_string:
+            self._count(part.count(b",") + part.count(b"[") + part.count(b"{"), part)
+        self._add(part)
+
+    def _become_text(self, part: bytes) -> None:
+        """Go on with a string that began like a picture and is none."""
+        assert self._picture is not None
+        begun, self._picture = self._picture, None
+        self._add(begun.content)
+        self._add(part)
+
+    def _add(self, part: bytes) -> None:
+        self._text += part
+        if len(self._text) > self._max_text_bytes:
+            raise BodyTooLargeError(
+                f"the body may hold at most {self._max_text_bytes} bytes besides its pictures",
+                _field_at_end(self._text),
+            )
+
+    def _count(self, number: int, part: bytes) -> None:
+        self._num_values += number
+        if self._num_values > self._max_values:
+            raise InvalidRequestError(
+                f"the body may hold at most {self._max_values} values and names of fields",
+                _field_at_end(self._text + part[:_MAX_NAME]),
+            )
+
+
+def _field_at_end(text: bytes | bytearray) -> str | None:
+    """Return the field of the request at which its text ends; None where there is none."""
+    depth, last, name = 0, None, None
+    for found in islice(_TOKENS.finditer(text), _MAX_TOKENS):
+        token = found[0]
+        if token in b"[{":
+            depth += 1
+        elif token in b"]}":
+            depth -= 1
+        elif token != b":":
+            last = token
+        elif depth == 1:
+            name = last
+    return None if name is None else _readable(name)
+
+
+def _readable(name: bytes) -> str | None:
+    try:
+        text: str = json.loads(name)
+        text.encode()
+    except ValueError:
+        return None
+    return text[:_MAX_NAME]
