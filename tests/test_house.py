@@ -158,6 +158,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "skipserve_policies",
     },
     "skipserve.commands": {
+        "skipserve.api.protocol",
         "skipserve.app",
         "skipserve.model_folder",
         "skipserve.errors",

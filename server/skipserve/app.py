@@ -16,11 +16,12 @@ from starlette.exceptions import HTTPException
 from skipserve.api.admission import Admission
 from skipserve.api.auth import RequireKey
 from skipserve.api.body import BodyLimits, ReadBody
+from skipserve.api.connections import ConnectionLimits, Connections, room_for_connections
 from skipserve.api.errors import handle_error
 from skipserve.api.exchange import CHAT_PATH
 from skipserve.api.guard import Guard, Tracer
 from skipserve.api.routes import POLICIES_PATH, router
-from skipserve.api.serving import Serving
+from skipserve.api.serving import Serving, arrive
 from skipserve.asking.policies import PolicyRegistry
 from skipserve.asking.processor import QuestionProcessor
 from skipserve.asking.terms import ImageLimits, Terms, TimeLimits
@@ -49,11 +50,13 @@ class Built:
     Attributes:
         app: the application; its lifespan starts and closes the engine.
         serving: what its routes work with.
+        connections: those of its clients.
         warnings: what the operator should know.
     """
 
     app: FastAPI
     serving: Serving
+    connections: Connections
     warnings: tuple[str, ...]
 
 
@@ -75,7 +78,9 @@ def build(settings: Settings, connect: Connect = EngineService) -> Built:
     serving = _build_serving(settings, folder, _read_model(settings, folder), connect)
     processor = serving.processor
     app = _build_app(settings, serving, _build_tracer(settings, processor.model_name))
-    return Built(app, serving, (*processor.notes, *_warnings(settings, processor.policies)))
+    connections = _build_connections(settings, serving.metrics)
+    notes = (*processor.notes, *_warnings(settings, processor.policies))
+    return Built(app, serving, connections, (*notes, *_descriptor_warning(settings, connections)))
 
 
 def _read_model(settings: Settings, folder: Path) -> QuestionProcessor:
@@ -123,7 +128,11 @@ def _build_serving(
         service=service,
         processor=processor,
         admission=Admission(
-            service, metrics, settings.max_queued_requests, settings.max_queued_tokens
+            service,
+            metrics,
+            settings.max_queued_requests,
+            settings.max_queued_tokens,
+            settings.max_buffered_bytes,
         ),
         metrics=metrics,
         registry=registry,
@@ -220,6 +229,7 @@ def _build_app(settings: Settings, serving: Serving, tracer: Tracer | None) -> F
         ReadBody,
         paths={CHAT_PATH},
         limits=BodyLimits(settings.max_body_bytes, settings.max_text_bytes, settings.body_seconds),
+        arrive=arrive,
     )
     app.add_middleware(
         RequireKey,
@@ -228,6 +238,25 @@ def _build_app(settings: Settings, serving: Serving, tracer: Tracer | None) -> F
     )
     app.add_middleware(Guard, metrics=serving.metrics, admission=serving.admission, tracer=tracer)
     return app
+
+
+def _build_connections(settings: Settings, metrics: ServerMetrics) -> Connections:
+    limits = ConnectionLimits(
+        num_connections=room_for_connections(settings.max_connections),
+        num_per_address=settings.max_address_connections,
+        header_seconds=settings.header_seconds,
+        write_seconds=settings.write_seconds,
+    )
+    return Connections(limits, lambda error: metrics.record_error(error.status))
+
+
+def _descriptor_warning(settings: Settings, connections: Connections) -> Iterator[str]:
+    num_connections = connections.limits.num_connections
+    if num_connections < settings.max_connections:
+        yield (
+            f"this process may open so few files that there can be {num_connections} connections, "
+            f"not {settings.max_connections}: raise its limit (ulimit -n)"
+        )
 
 
 def _warnings(settings: Settings, policies: PolicyRegistry) -> list[str]:

@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsError
 from rich.console import Console
 
+from skipserve.api.protocol import web_server_config
 from skipserve.app import Built, build
 from skipserve.errors import EngineError
 from skipserve.hints import Hints
@@ -35,7 +36,7 @@ from skipserve.settings import (
 from skipserve_policies.faults import Fault, faults_of, plain_cause
 
 logger = logging.getLogger("skipserve")
-_MAX_HEADER_BYTES = 32 * 1024
+_SEND_BUFFER_BYTES = 64 * 1024
 # After the engine has died: the time for open streams to say so, and for probes to see it.
 _LAST_WORDS_SECONDS = 2.0
 # After the grace time: what cut-off requests get to end.
@@ -78,9 +79,11 @@ _PANELS = {
         "allow_inline_policies", "allow_misfit_policies",
     ),
     "Limits": (
-        "max_body_bytes", "max_text_bytes", "max_images", "max_image_bytes", "max_image_pixels",
+        "max_body_bytes", "max_text_bytes", "max_buffered_bytes",
+        "max_connections", "max_address_connections",
+        "max_images", "max_image_bytes", "max_image_pixels",
         "max_request_pixels", "max_queued_requests", "max_queued_tokens",
-        "body_seconds", "queue_seconds", "request_seconds",
+        "header_seconds", "body_seconds", "write_seconds", "queue_seconds", "request_seconds",
     ),
 }  # fmt: skip
 
@@ -218,6 +221,8 @@ def listen(host: str, port: int) -> socket.socket:
     # Connections inherit it. asyncio sets it only on sockets that it makes; without it the second
     # write of a reply waits 40 ms for the client's acknowledgement of the first.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # So much the kernel takes of what a client does not read; left alone, that is megabytes.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
     return listener
 
 
@@ -260,15 +265,8 @@ class _Process:
         self._listener = listener
         self._asked, self._insisted = asyncio.Event(), asyncio.Event()
         self._http = _Server(
-            uvicorn.Config(
-                built.app,
-                http="h11",
-                ws="none",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
-                timeout_graceful_shutdown=_CUT_OFF_SECONDS,
+            web_server_config(
+                built.app, built.connections, timeout_graceful_shutdown=_CUT_OFF_SECONDS
             )
         )
 

@@ -12,6 +12,7 @@ SkipserveError                  500  server_error
  +- BodyTooLargeError           413  invalid_request_error
  +- UnsupportedBodyError        415  invalid_request_error
  +- UnusableImageError          422  invalid_request_error
+ +- HeadersTooLargeError        431  invalid_request_error
  +- UnavailableError            503  overloaded_error   (Retry-After)
  +- EngineError                 500  server_error
 """
@@ -111,6 +112,13 @@ class UnusableImageError(SkipserveError):
     """An image cannot be decoded or is over a limit."""
 
     status = 422
+    type = "invalid_request_error"
+
+
+class HeadersTooLargeError(SkipserveError):
+    """The head of the request is over the limit."""
+
+    status = 431
     type = "invalid_request_error"
 
 

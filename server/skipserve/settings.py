@@ -158,6 +158,15 @@ class Settings(_FromFiles):
     max_text_bytes: int = Field(
         _MIB, ge=1024, description="Bytes of a request's body besides its pictures."
     )
+    max_buffered_bytes: int = Field(
+        256 * _MIB, ge=1024, description="Bytes of the bodies of all requests under way."
+    )
+    max_connections: int = Field(
+        1024, ge=1, le=65536, description="Connections; past it, idle ones give way to new ones."
+    )
+    max_address_connections: int = Field(
+        512, ge=1, le=65536, description="Connections of one address; a proxy is one too."
+    )
     max_images: int = Field(8, ge=0, le=256, description="Images of a request.")
     max_image_bytes: int = Field(20 * _MIB, ge=1, description="Bytes of one image file.")
     max_image_pixels: int = Field(
@@ -179,6 +188,12 @@ class Settings(_FromFiles):
         600.0, gt=0, description="Time that a request may take in the engine, its wait included."
     )
     body_seconds: float = Field(60.0, gt=0, description="Time that a client has to send a body.")
+    header_seconds: float = Field(
+        10.0, gt=0, description="Time that a client has to send the head of a request."
+    )
+    write_seconds: float = Field(
+        30.0, gt=0, description="Time that a client may leave what it is sent unread."
+    )
     grace_seconds: float = Field(
         30.0, ge=0, description="Time that running requests have to finish on SIGTERM."
     )

@@ -9,6 +9,7 @@ from collections.abc import Generator
 import httpx
 import uvicorn
 
+from skipserve.api.protocol import web_server_config
 from skipserve.app import build
 from skipserve.errors import EngineError
 from skipserve.settings import Settings
@@ -32,13 +33,7 @@ class LiveServer:
         self.built = build(settings)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        config = uvicorn.Config(
-            self.built.app,
-            http="h11",
-            ws="none",
-            log_config=None,
-            h11_max_incomplete_event_size=32768,
-        )
+        config = web_server_config(self.built.app, self.built.connections)
         self._server = _QuietServer(config)
         self._has_started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))

@@ -1,6 +1,7 @@
 """Who may come in: turns requests away while the server cannot or should not take them."""
 
 import asyncio
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,10 +23,16 @@ class Admission:
         metrics: counts those turned away.
         max_requests: how many requests may wait for the engine.
         max_tokens: how many prompt tokens may wait for the first token of their answer.
+        max_bytes: how many bytes of bodies there may be.
     """
 
     def __init__(
-        self, service: Service, metrics: ServerMetrics, max_requests: int, max_tokens: int
+        self,
+        service: Service,
+        metrics: ServerMetrics,
+        max_requests: int,
+        max_tokens: int,
+        max_bytes: int = sys.maxsize,
     ) -> None:
         self.is_draining = False
         self._service = service
@@ -33,7 +40,11 @@ class Admission:
         self._max_requests = max_requests
         self._tokens = TokenQueue(max_tokens)
         metrics.watch_queue(lambda: self._tokens.num_tokens)
+        self._max_bytes = max_bytes
+        self._num_bytes = 0
         self._num_inside = 0
+        # Those among them that the engine has not been handed.
+        self._num_preparing = 0
         self._is_idle = asyncio.Event()
         self._is_idle.set()
 
@@ -41,6 +52,20 @@ class Admission:
     def why_not_ready(self) -> str | None:
         """Why a request that came now would not be taken, the queue aside; None where it would."""
         return "the server is shutting down" if self.is_draining else self._service.why_not_ready
+
+    @contextmanager
+    def arrive(self) -> Iterator["Arrival"]:
+        """Hold what the body of a request takes; to read it is no use where there is no place.
+
+        Raises:
+            UnavailableError: there is no place now, or the server is not ready, or it is stopping.
+        """
+        self._check()
+        arrival = Arrival(self)
+        try:
+            yield arrival
+        finally:
+            arrival.release()
 
     @contextmanager
     def admit(self) -> Iterator["Permit"]:
@@ -51,12 +76,14 @@ class Admission:
         """
         self._check()
         self._num_inside += 1
+        self._num_preparing += 1
         self._is_idle.clear()
         permit = Permit(self)
         try:
             yield permit
         finally:
             permit.leave_queue(is_served=False)
+            permit.hand_over()
             self._num_inside -= 1
             if self._num_inside == 0:
                 self._is_idle.set()
@@ -83,13 +110,28 @@ class Admission:
         """Let them go, answered or given up."""
         self._tokens.remove(num_tokens, is_served=is_served)
 
+    def hand_over(self) -> None:
+        """Count a request less: from now on the engine counts it."""
+        self._num_preparing -= 1
+
+    def hold(self, num_bytes: int) -> None:
+        """Take bytes of a body in; give them back with a negative number.
+
+        Raises:
+            UnavailableError: there are too many.
+        """
+        if num_bytes > 0 and self._num_bytes + num_bytes > self._max_bytes:
+            raise self._rejected(Rejection.BODY_BYTES, "too many large requests are under way")
+        self._num_bytes += num_bytes
+
     def _check(self) -> None:
         if (why := self.why_not_ready) is not None:
             raise self._rejected(
                 Rejection.DRAINING if self.is_draining else Rejection.NOT_READY, why
             )
-        # Counted here and not in the engine, which hears of a burst too late.
-        if self._num_inside - self._service.num_running >= self._max_requests:
+        # The engine counts those that it was handed, until it has no work with them: whether their
+        # clients read the answers is nothing to those who wait.
+        if self._num_preparing + self._service.num_waiting >= self._max_requests:
             raise self._full(Rejection.QUEUE_FULL, "too many requests are waiting")
 
     def _full(self, reason: Rejection, message: str) -> UnavailableError:
@@ -102,6 +144,32 @@ class Admission:
         return UnavailableError(f"{message}; try again later", retry_seconds, reason=reason)
 
 
+class Arrival:
+    """What the body of one request takes.
+
+    Args:
+        admission: where it is counted.
+    """
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self._num_bytes = 0
+
+    def take(self, num_bytes: int) -> None:
+        """Take more bytes in.
+
+        Raises:
+            UnavailableError: there are too many of all requests.
+        """
+        self._admission.hold(num_bytes)
+        self._num_bytes += num_bytes
+
+    def release(self) -> None:
+        """Let them go; called again, it does nothing."""
+        self._admission.hold(-self._num_bytes)
+        self._num_bytes = 0
+
+
 class Permit:
     """The permit of one request, and what it adds to the queue.
 
@@ -112,6 +180,13 @@ class Permit:
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
         self._num_queued = 0
+        self._is_preparing = True
+
+    def hand_over(self) -> None:
+        """Count as the engine's from now on; called again, it does nothing."""
+        if self._is_preparing:
+            self._admission.hand_over()
+        self._is_preparing = False
 
     def join_queue(self, num_tokens: int) -> None:
         """Wait for the engine with a prompt of so many tokens.

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Container
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from skipserve.api.admission import Arrival
 from skipserve.api.json_body import JsonBody, JsonScanner
 from skipserve.errors import BodyTooLargeError, RequestTimeoutError, UnsupportedBodyError
 
@@ -42,12 +44,20 @@ class ReadBody:
         app: what comes next.
         paths: the paths that take a JSON body.
         limits: what a body may cost.
+        arrive: lets a request in, or raises, before its body is read; counts its bytes.
     """
 
-    def __init__(self, app: ASGIApp, paths: Container[str], limits: BodyLimits) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        paths: Container[str],
+        limits: BodyLimits,
+        arrive: Callable[[Scope], AbstractContextManager[Arrival]],
+    ) -> None:
         self._app = app
         self._paths = paths
         self._limits = limits
+        self._arrive = arrive
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app.
@@ -57,20 +67,18 @@ class ReadBody:
             InvalidRequestError: it holds too many values.
             UnsupportedBodyError: it is not declared as JSON.
             RequestTimeoutError: it did not arrive in time.
+            UnavailableError: there is no place for the request, or none for its bytes.
         """
         is_ours = scope["type"] == "http" and scope["method"] == "POST"
         if not is_ours or scope["path"] not in self._paths:
             await self._app(scope, receive, send)
             return
         self._check_headers(Headers(scope=scope))
-        try:
-            async with asyncio.timeout(self._limits.seconds):
-                body = await self._read(receive)
-        except TimeoutError as error:
-            raise RequestTimeoutError("the body did not arrive in time") from error
-        if body is not None:
-            scope.setdefault("state", {})[_STATE_NAME] = body
-            await self._run(body.text, scope, receive, send)
+        with self._arrive(scope) as arrival:
+            body = await self._read_in_time(receive, arrival)
+            if body is not None:
+                scope.setdefault("state", {})[_STATE_NAME] = body
+                await self._run(body.text, scope, receive, _releasing(arrival, send))
 
     def _check_headers(self, headers: Headers) -> None:
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -80,7 +88,14 @@ class ReadBody:
         if length.isdecimal() and int(length[:20]) > self._limits.max_bytes:
             raise self._too_large()
 
-    async def _read(self, receive: Receive) -> JsonBody | None:
+    async def _read_in_time(self, receive: Receive, arrival: Arrival) -> JsonBody | None:
+        try:
+            async with asyncio.timeout(self._limits.seconds):
+                return await self._read(receive, arrival)
+        except TimeoutError as error:
+            raise RequestTimeoutError("the body did not arrive in time") from error
+
+    async def _read(self, receive: Receive, arrival: Arrival) -> JsonBody | None:
         """Return the body; None if the client went away."""
         scanner, num_bytes = JsonScanner(self._limits.max_text_bytes), 0
         while True:
@@ -91,6 +106,7 @@ class ReadBody:
             num_bytes += len(piece)
             if num_bytes > self._limits.max_bytes:
                 raise self._too_large()
+            arrival.take(len(piece))
             scanner.feed(piece)
             if not message.get("more_body", False):
                 return scanner.finish()
@@ -116,6 +132,16 @@ class ReadBody:
             await asyncio.gather(answer, gone, return_exceptions=True)
         if has_answered:
             answer.result()
+
+
+def _releasing(arrival: Arrival, send: Send) -> Send:
+    """Return a `send` that lets the bytes of the body go: whatever replies has read them."""
+
+    async def releasing(message: Message) -> None:
+        arrival.release()
+        await send(message)
+
+    return releasing
 
 
 async def _call(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:

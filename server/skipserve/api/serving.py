@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,8 +12,9 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
+from starlette.types import Scope
 
-from skipserve.api.admission import Admission, Permit
+from skipserve.api.admission import Admission, Arrival, Permit
 from skipserve.api.exchange import Exchange
 from skipserve.api.streaming import EventStream, StreamWriter
 from skipserve.asking.account import Account
@@ -97,6 +99,7 @@ class Serving:
         prepared = account.prepared
         text = self.processor.answer_text(prepared)
         self._record_start(prepared)
+        permit.hand_over()
         try:
             async with contextlib.aclosing(self.service.stream(prepared.request)) as outputs:
                 async for output in outputs:
@@ -140,6 +143,12 @@ class Serving:
         name = account.prepared.policy.name
         self.metrics.record_stage(Stage.DETOKENIZE, account.stage_seconds[Stage.DETOKENIZE])
         self.metrics.record_request(name, account.finish_reason, account.elapsed_seconds)
+
+
+def arrive(scope: Scope) -> AbstractContextManager[Arrival]:
+    """Return what the body of a request is counted in; it is let in with it."""
+    serving: Serving = scope["app"].state.serving
+    return serving.admission.arrive()
 
 
 def get_serving(request: HttpRequest) -> Serving:

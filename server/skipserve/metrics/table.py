@@ -36,6 +36,7 @@ class Rejection(StrEnum):
 
     QUEUE_FULL = "queue_full"
     QUEUED_TOKENS = "queued_tokens"
+    BODY_BYTES = "body_bytes"
     DRAINING = "draining"
     NOT_READY = "not_ready"
 

@@ -20,18 +20,20 @@ class Engine:
     """As much of the engine as admission looks at."""
 
     why_not_ready: str | None = None
-    num_running: int = 0
+    num_waiting: int = 0
 
 
 class Door:
     """An admission, its engine and the counts of those turned away."""
 
-    def __init__(self, max_requests: int = 2, max_tokens: int = 1000) -> None:
+    def __init__(
+        self, max_requests: int = 2, max_tokens: int = 1000, max_bytes: int = 1000
+    ) -> None:
         self.engine = Engine()
         self._registry = CollectorRegistry()
         metrics = ServerMetrics(self._registry, "m", [])
         service: Any = self.engine
-        self.admission = Admission(service, metrics, max_requests, max_tokens)
+        self.admission = Admission(service, metrics, max_requests, max_tokens, max_bytes)
 
     def refusal(self, reason: str) -> str:
         with pytest.raises(UnavailableError) as caught, self.admission.admit():
@@ -47,14 +49,19 @@ class Door:
 
 def test_the_queue_has_an_end() -> None:
     door = Door(max_requests=2)
-    with door.admission.admit(), door.admission.admit():
+    with door.admission.admit() as first, door.admission.admit():
         assert "too many" in door.refusal("queue_full")
-        door.engine.num_running = 1
+        first.hand_over()
+        first.hand_over()
+        door.engine.num_waiting = 1
+        assert "too many" in door.refusal("queue_full")
+        # It runs, or has ended: nobody waits for a client that does not read.
+        door.engine.num_waiting = 0
         with door.admission.admit():
             assert "too many" in door.refusal("queue_full")
     with door.admission.admit():
         pass
-    assert door.rejections("queue_full") == 2
+    assert door.rejections("queue_full") == 3
 
 
 def test_an_engine_that_is_not_there() -> None:
@@ -147,3 +154,28 @@ def test_requests_that_come_at_once_do_not_pass_the_limits_together() -> None:
     assert door.rejections("queued_tokens") == 20
     with door.admission.admit() as permit:
         permit.join_queue(100)
+
+
+def test_a_body_is_not_read_where_there_is_no_place() -> None:
+    door = Door(max_requests=1)
+    with door.admission.admit(), pytest.raises(UnavailableError), door.admission.arrive():
+        raise NotImplementedError
+    with door.admission.arrive(), door.admission.arrive():
+        pass
+    assert door.rejections("queue_full") == 1
+
+
+def test_bytes_of_all_bodies_have_a_limit() -> None:
+    door = Door(max_bytes=100)
+    with door.admission.arrive() as first, door.admission.arrive() as second:
+        first.take(60)
+        with pytest.raises(UnavailableError) as caught:
+            second.take(41)
+        assert caught.value.reason == "body_bytes"
+        second.take(40)
+        first.release()
+        first.release()
+        second.take(60)
+    with door.admission.arrive() as third:
+        third.take(100)
+    assert door.rejections("body_bytes") == 1

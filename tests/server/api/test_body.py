@@ -1,11 +1,13 @@
 """Tests of the layer that reads bodies and watches for clients that leave."""
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from skipserve.api.admission import Arrival
 from skipserve.api.body import BodyLimits, ReadBody
 from skipserve.errors import (
     BodyTooLargeError,
@@ -64,11 +66,25 @@ class App:
             raise
 
 
+class Counted(Arrival):
+    """Counts bytes for nobody."""
+
+    def __init__(self) -> None:
+        self.num_bytes = 0
+
+    def take(self, num_bytes: int) -> None:
+        self.num_bytes += num_bytes
+
+
+def arrive(scope: Scope) -> contextlib.AbstractContextManager[Arrival]:
+    return contextlib.nullcontext(Counted())
+
+
 def run(app: App, client: Client, scope: Scope, max_bytes: int = 100, seconds: float = 5) -> None:
     async def send(message: Message) -> None:
         raise NotImplementedError
 
-    layer = ReadBody(app, {"/chat"}, BodyLimits(max_bytes, max_bytes, seconds))
+    layer = ReadBody(app, {"/chat"}, BodyLimits(max_bytes, max_bytes, seconds), arrive)
     asyncio.run(layer(scope, client.receive, send))
 
 

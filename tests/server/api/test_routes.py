@@ -38,7 +38,7 @@ class PlayedService:
     def __init__(self, num_cache_tokens: int = 4096, error: Exception | None = None) -> None:
         self.ready = Ready("cpu", "float32", "ab", num_cache_tokens)
         self.why_not_ready = None
-        self.num_running = 0
+        self.num_running = self.num_waiting = 0
         self.requests: list[Request] = []
         self.may_begin, self.may_end = asyncio.Event(), asyncio.Event()
         self._error = error
