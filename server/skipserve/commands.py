@@ -8,7 +8,7 @@ import inspect
 import logging
 import signal
 import socket
-from collections.abc import Awaitable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Generator, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from itertools import pairwise
 from typing import Annotated, Any
@@ -104,12 +104,21 @@ def serve(**flags: Any) -> None:
         listener = listen(settings.host, settings.port)
     except (StartError, OSError) as error:
         raise _refusal(str(error), log_format) from error
-    for warning in built.warnings:
+    for warning in (*built.warnings, *_key_warning(given)):
         logger.warning(warning)
     # What exists now stays: no collection need look at it again, which would hold up all streams.
     gc.collect()
     gc.freeze()
     raise typer.Exit(asyncio.run(_Process(built, settings, listener).run()))
+
+
+def _key_warning(flags: Mapping[str, Any]) -> Iterator[str]:
+    if named := sorted(flags.keys() & {"api_key", "metrics_api_key"}):
+        flag = "--" + named[0].replace("_", "-")
+        yield (
+            f"whoever can list the processes of this machine reads the key in {flag}: set "
+            f"SKIPSERVE_{named[0].upper()}, or --secrets-folder, instead"
+        )
 
 
 def _is_given(value: Any) -> bool:

@@ -266,6 +266,13 @@ def test_a_model_without_weights_is_one_line(checkpoint: Path, tmp_path: Path) -
     assert "Traceback" not in str(caught.value)
 
 
+def test_a_key_in_a_flag_is_warned_of_without_it() -> None:
+    (warning,) = commands._key_warning({"api_key": ["my-secret"], "port": 1})
+    assert "SKIPSERVE_API_KEY" in warning
+    assert "my-secret" not in warning
+    assert not list(commands._key_warning({"port": 1}))
+
+
 def test_help_lists_every_setting() -> None:
     app = typer.Typer()
     app.command()(serve)

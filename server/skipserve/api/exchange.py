@@ -14,6 +14,7 @@ from skipserve.errors import SkipserveError
 CHAT_PATH = "/v1/chat/completions"
 _CLIENT_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _MAX_PATH_LENGTH = 200
+_MAX_METHOD_LENGTH = 20
 _STATE_NAME = "exchange"
 
 
@@ -44,7 +45,7 @@ class Exchange(Account):
         self.headers = Headers(scope=scope)
         given = self.headers.get("x-request-id", "")
         self.request_id = given if _CLIENT_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"
-        self.method: str = scope["method"]
+        self.method: str = scope["method"][:_MAX_METHOD_LENGTH]
         self.path = ascii(scope["path"])[1:-1][:_MAX_PATH_LENGTH]
         self.status: int | None = None
         self.error: type[SkipserveError] | None = None

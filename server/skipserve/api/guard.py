@@ -7,7 +7,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from skipserve.api.admission import Admission
-from skipserve.api.errors import ERROR_STATUSES, error_response, to_skipserve_error
+from skipserve.api.errors import ERROR_STATUSES, SAFE_HEADERS, error_response, to_skipserve_error
 from skipserve.api.exchange import Exchange
 from skipserve.errors import AuthenticationError
 from skipserve.logging_setup import request_id
@@ -59,6 +59,9 @@ class Guard:
             await self._app(scope, receive, send)
             return
         exchange = Exchange(scope)
+        if scope["method"] == "HEAD":
+            # Answered like GET; uvicorn, which knows better, leaves the body out.
+            scope = {**scope, "method": "GET"}
         send = self._watched(send, exchange)
         token = request_id.set(exchange.request_id)
         try:
@@ -106,6 +109,7 @@ class Guard:
                 exchange.status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = exchange.request_id
+                headers.update(SAFE_HEADERS)
                 if self._admission.is_draining:
                     headers["Connection"] = "close"
             await send(message)

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from skipserve.api.connections import Connections
-from skipserve.api.errors import error_response
+from skipserve.api.errors import SAFE_HEADERS, error_response
 from skipserve.errors import (
     HeadersTooLargeError,
     InvalidRequestError,
@@ -221,6 +221,7 @@ class LimitedProtocol(H11Protocol):
 
     def _write(self, error: SkipserveError, request_id: str) -> None:
         response = error_response(error)
+        response.headers.update(SAFE_HEADERS)
         headers = [
             *response.raw_headers,
             (b"x-request-id", request_id.encode()),

@@ -59,7 +59,7 @@ class EventStream(Response):
         self._is_over = False
         self._keep_alive_seconds = keep_alive_seconds
         self._on_error = on_error
-        self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **headers})
+        self.init_headers({"X-Accel-Buffering": "no", **headers})
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -46,7 +46,7 @@ def stream(client: httpx.Client, body: dict[str, Any]) -> list[dict[str, Any]]:
     with client.stream("POST", CHAT, json=alone(body) | {"stream": True}) as reply:
         assert reply.status_code == 200
         assert reply.headers["content-type"].startswith("text/event-stream")
-        assert reply.headers["cache-control"] == "no-cache"
+        assert reply.headers["cache-control"] == "no-store"
         assert reply.headers["x-accel-buffering"] == "no"
         events = reply.read().decode().split("\n\n")
     assert events[-2:] == ["data: [DONE]", ""]

@@ -115,3 +115,8 @@ def test_a_trace_that_fails_costs_no_request(caplog: pytest.LogCaptureFixture) -
     messages = [record.getMessage() for record in caplog.records]
     assert messages[0] == "no trace"
     assert messages[1].startswith("GET /v1/models 200 ")
+
+
+def test_long_methods_are_cut() -> None:
+    scope = {"type": "http", "method": "M" * 5000, "path": "/", "headers": []}
+    assert Exchange(scope).describe()["method"] == "M" * 20

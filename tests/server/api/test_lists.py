@@ -1,6 +1,7 @@
 """Tests of the routes that list and show."""
 
 import httpx
+import pytest
 from live_server import LiveServer
 from pictures import data_uri, encode, question, random_picture
 
@@ -55,7 +56,6 @@ def test_skip_policies(client: httpx.Client) -> None:
 def test_health_ready_version(client: httpx.Client) -> None:
     assert client.get("/health").json() == {"status": "ok"}
     assert client.get("/ready").json() == {"status": "ready"}
-    assert client.head("/health").status_code in {200, 405}
 
 
 def test_metrics(client: httpx.Client) -> None:
@@ -97,3 +97,18 @@ def test_metrics(client: httpx.Client) -> None:
         assert f'stage="{stage}"' in text
     for name in ("kv_cache_usage_ratio", "engine_step_rows_count", "preemptions_total"):
         assert f"skipserve_{name}{{" in text
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready", "/version", "/metrics", "/v1/models"])
+def test_head_works_where_get_does(client: httpx.Client, path: str) -> None:
+    reply = client.head(path)
+    assert (reply.status_code, reply.content) == (200, b"")
+    assert int(reply.headers["Content-Length"]) > 0
+    assert client.head("/v1/chat/completions").status_code == 405
+
+
+@pytest.mark.parametrize("path", ["/health", "/v1/models", "/nowhere"])
+def test_replies_are_not_kept_or_guessed_at(client: httpx.Client, path: str) -> None:
+    headers = client.get(path).headers
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["X-Content-Type-Options"] == "nosniff"

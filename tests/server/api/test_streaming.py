@@ -92,7 +92,6 @@ def test_events_and_their_end() -> None:
     assert text_of(sent) == 'data: {"a": 1}\n\ndata: {"b": 2}\n\ndata: [DONE]\n\n'
     headers = dict(sent[0]["headers"])
     assert headers[b"content-type"].startswith(b"text/event-stream")
-    assert headers[b"cache-control"] == b"no-cache"
     assert headers[b"x-accel-buffering"] == b"no"
     assert headers[b"x-skip-policy"] == b"full"
     assert b"content-length" not in headers
