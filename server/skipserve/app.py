@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -14,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 
 from skipserve.api.admission import Admission
-from skipserve.api.auth import RequireKey
+from skipserve.api.auth import PUBLIC_PATHS, RequireKey
 from skipserve.api.body import BodyLimits, ReadBody
 from skipserve.api.connections import ConnectionLimits, Connections, room_for_connections
 from skipserve.api.errors import handle_error
@@ -41,6 +42,7 @@ from skipserve_policies.quality import load_measured
 from skipserve_policies.resolve import PolicyError, PolicyMisfitError, ResolvedPolicy
 
 _MIB, _GIB = 2**20, 2**30
+_KEY_SCHEME = "ApiKey"
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,23 @@ def _build_tracer(settings: Settings, model: str) -> Tracer | None:
     return SpanTracer(settings.otlp_endpoint, model)
 
 
+class _App(FastAPI):
+    """FastAPI's, whose schema also says that a key is wanted, where one is."""
+
+    wants_key = False
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the schema."""
+        schema = super().openapi()
+        if self.wants_key:
+            schemes = {_KEY_SCHEME: {"type": "http", "scheme": "bearer"}}
+            schema["components"]["securitySchemes"] = schemes
+            for path, operations in schema["paths"].items():
+                for operation in operations.values():
+                    operation["security"] = [] if path in PUBLIC_PATHS else [{_KEY_SCHEME: []}]
+        return schema
+
+
 def _build_app(settings: Settings, serving: Serving, tracer: Tracer | None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
@@ -212,7 +231,7 @@ def _build_app(settings: Settings, serving: Serving, tracer: Tracer | None) -> F
             if tracer is not None:
                 await asyncio.to_thread(tracer.close)
 
-    app = FastAPI(
+    app = _App(
         title="skipserve",
         summary="A server for multimodal LLMs in which each request chooses what is computed.",
         version=version("skipserve"),
@@ -222,6 +241,7 @@ def _build_app(settings: Settings, serving: Serving, tracer: Tracer | None) -> F
         redirect_slashes=False,
         exception_handlers={HTTPException: handle_error, RequestValidationError: handle_error},
     )
+    app.wants_key = bool(settings.api_key)
     app.state.serving = serving
     app.include_router(router)
     # The last one added is the first to see a request.

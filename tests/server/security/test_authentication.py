@@ -51,6 +51,15 @@ def test_s32_every_route_is_public_or_locked(locked: FastAPI) -> None:
         assert (status != 401) == (path in PUBLIC_PATHS), (method, path, status)
 
 
+def test_the_schema_says_where_a_key_is_wanted(locked: FastAPI, idle: Built) -> None:
+    schema = locked.openapi()
+    (scheme,) = schema["components"]["securitySchemes"]
+    for path, operations in schema["paths"].items():
+        wanted: list[object] = [] if path in PUBLIC_PATHS else [{scheme: []}]
+        assert all(operation["security"] == wanted for operation in operations.values()), path
+    assert "securitySchemes" not in idle.app.openapi()["components"]
+
+
 @pytest.mark.parametrize("path", ["/invocations", "/v1", "/docs", "/openapi.json", "/", "/pause"])
 def test_s32_what_is_no_route_is_locked_too(locked: FastAPI, path: str) -> None:
     reply = send(locked, "GET", path)
