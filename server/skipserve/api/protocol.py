@@ -107,7 +107,9 @@ class LimitedProtocol(H11Protocol):
         if self._connections.enter(self):
             self._look()
         else:
-            self._refuse(UnavailableError("there are too many connections; try again later"))
+            error = UnavailableError("there are too many connections; try again later")
+            # One line each is what a flood is after; the metrics count them.
+            self._refuse(error, logging.DEBUG)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
@@ -209,11 +211,11 @@ class LimitedProtocol(H11Protocol):
         logger.info("%s does not read what it is sent: cut off", self.address)
         self.give_way()
 
-    def _refuse(self, error: SkipserveError) -> None:
+    def _refuse(self, error: SkipserveError, level: int = logging.INFO) -> None:
         """Tell an error in the one form, where nothing else was begun, and end the connection."""
         self._connections.record_refusal(error)
         request_id = f"req-{uuid.uuid4().hex}"
-        logger.info("%s from %s: %s", request_id, self.address, error.message)
+        logger.log(level, "%s from %s: %s", request_id, self.address, error.message)
         if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
             self._write(error, request_id)
         self.transport.close()
