@@ -97,7 +97,7 @@ format: install  ## Format the code and mend what the linter can mend.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-BENCH ?= end_to_end throughput host_cost reuse mixed policies
+BENCH ?= end_to_end throughput host_cost reuse mixed policies small_pictures
 
 bench: install  ## Run all benchmarks, half an hour; make bench BENCH=reuse ARGS="--models demo" runs one.
 	for name in $(BENCH); do $(BIN)/python benchmarks/$$name.py $(ARGS) || exit 1; done

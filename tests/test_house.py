@@ -93,6 +93,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "skipserve.service.loop",
     },
     "skipserve.metrics": {
+        "skipserve.media.kill",
         "skipserve.engine.reports",
         "skipserve.service.observer",
         "skipserve_policies",
@@ -101,6 +102,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "skipserve.engine.request",
         "skipserve.errors",
         "skipserve.digests",
+        "skipserve.logging_setup",
         "skipserve.model.config",
         "skipserve.model.image_processor",
     },

@@ -24,10 +24,14 @@ from skipserve.api.guard import Guard, Tracer
 from skipserve.api.routes import POLICIES_PATH, router
 from skipserve.api.serving import Serving, arrive
 from skipserve.asking.policies import PolicyRegistry
+from skipserve.asking.preparation import Preparation
 from skipserve.asking.processor import QuestionProcessor
 from skipserve.asking.terms import ImageLimits, Terms, TimeLimits
 from skipserve.engine.limits import EngineLimits, EngineSpec
 from skipserve.media.decode import PixelLimits
+from skipserve.media.fitting import Fitting
+from skipserve.media.messages import WorkerSpec
+from skipserve.media.pool import PicturePool, PoolSpec
 from skipserve.metrics.registry import ServerMetrics
 from skipserve.model.config import ModelFilesError
 from skipserve.model_folder import DEMO, StartError, model_folder
@@ -35,7 +39,7 @@ from skipserve.prompt.tokenizer_files import TokenizerFilesError
 from skipserve.service.local import EngineService
 from skipserve.service.observer import Observer
 from skipserve.service.service import Service
-from skipserve.settings import LogFormat, Settings, misspelt_variables
+from skipserve.settings import IMAGE_BYTES_PER_PIXEL, LogFormat, Settings, misspelt_variables
 from skipserve_policies.catalog import nearest_names
 from skipserve_policies.plan import Plan
 from skipserve_policies.quality import load_measured
@@ -43,6 +47,11 @@ from skipserve_policies.resolve import PolicyError, PolicyMisfitError, ResolvedP
 
 _MIB, _GIB = 2**20, 2**30
 _KEY_SCHEME = "ApiKey"
+
+# What a picture of 1.6 million pixels takes: only larger ones ask for memory.
+_GRANTED_BYTES = 32 * _MIB
+# What a picture's file may cost before its size is known, and any picture however small.
+_IMAGE_CPU_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -126,9 +135,13 @@ def _build_serving(
         saved_ratio = processor.reporter.saved_ratio(policy)
         metrics.show_policy(policy.name, saved_ratio, policies.measured(policy))
     service = connect(engine_spec(settings, folder, hot_plans), metrics.engine)
+    pictures = PicturePool(
+        pool_spec(settings, processor.preprocessor.fitting), metrics.record_image_kill
+    )
+    metrics.watch_images(lambda: pictures.num_waiting)
     return Serving(
         service=service,
-        processor=processor,
+        preparation=Preparation(processor, pictures),
         admission=Admission(
             service,
             metrics,
@@ -139,6 +152,23 @@ def _build_serving(
         metrics=metrics,
         registry=registry,
         keep_alive_seconds=settings.keep_alive_seconds,
+    )
+
+
+def pool_spec(settings: Settings, fitting: Fitting) -> PoolSpec:
+    """Return how pictures are decoded and fitted."""
+    return PoolSpec(
+        worker=WorkerSpec(
+            fitting=fitting,
+            bytes_per_pixel=IMAGE_BYTES_PER_PIXEL,
+            granted_bytes=_GRANTED_BYTES,
+            cpu_seconds=_IMAGE_CPU_SECONDS,
+            cpu_seconds_per_pixel=settings.image_cpu_seconds / settings.max_image_pixels,
+            logs_json=settings.log_format is LogFormat.JSON,
+        ),
+        limits=PixelLimits(settings.max_image_pixels, settings.max_request_pixels),
+        num_workers=settings.num_image_workers,
+        memory_bytes=settings.image_memory_bytes,
     )
 
 
@@ -224,9 +254,11 @@ def _build_app(settings: Settings, serving: Serving, tracer: Tracer | None) -> F
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
         await serving.service.start()
+        await serving.preparation.pictures.start()
         try:
             yield
         finally:
+            await serving.preparation.pictures.close()
             await serving.service.close(grace_seconds=0)
             if tracer is not None:
                 await asyncio.to_thread(tracer.close)

@@ -82,7 +82,8 @@ _PANELS = {
         "max_body_bytes", "max_text_bytes", "max_buffered_bytes",
         "max_connections", "max_address_connections",
         "max_images", "max_image_bytes", "max_image_pixels",
-        "max_request_pixels", "max_queued_requests", "max_queued_tokens",
+        "max_request_pixels", "image_workers", "image_memory_mib", "image_cpu_seconds",
+        "max_queued_requests", "max_queued_tokens",
         "header_seconds", "body_seconds", "write_seconds", "queue_seconds", "request_seconds",
     ),
 }  # fmt: skip
@@ -290,6 +291,7 @@ class _Process:
         self._http.should_exit = True
         self._http.force_exit = self._insisted.is_set()
         await http
+        await self._serving.preparation.pictures.close()
         await self._serving.service.close(grace_seconds=0)
         return 1 if not self._asked.is_set() or self._insisted.is_set() else 0
 

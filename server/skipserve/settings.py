@@ -34,6 +34,10 @@ _OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _CLIENT_VARIABLES = {_PREFIX + "URL"}
 # More than any machine has; libraries end the process where they cannot have so many.
 MAX_THREADS = 1024
+# What decoding takes at most, as measured: 18 for WebP, whose decoder has canvases of its own, 12
+# for JPEG in four colours, 10 for other progressive JPEGs and for 16 bits, 9 with transparency.
+IMAGE_BYTES_PER_PIXEL = 20
+_MOST_IMAGE_WORKERS = 4
 _MIB = 2**20
 _EMPTY_KEY = "the key is empty: give one, or leave the setting out"
 _LOOPBACK = {"localhost", "::1"}
@@ -175,6 +179,27 @@ class Settings(_FromFiles):
     max_request_pixels: int = Field(
         80_000_000, ge=1, description="The same, over all images of a request."
     )
+    image_workers: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="Processes that decode images. If not set, one more than there are CPU cores, "
+        "and 4 at most.",
+    )
+    image_memory_mib: int | None = Field(
+        None,
+        ge=1,
+        le=2**20,
+        description="Memory for the large images that are decoded at a time. If not set, what one "
+        "of max_image_pixels takes: 20 bytes a pixel.",
+    )
+    image_cpu_seconds: float = Field(
+        10.0,
+        gt=0,
+        le=3600,
+        description="CPU time for decoding an image of max_image_pixels; smaller ones get their "
+        "share, and a second.",
+    )
     max_queued_requests: int = Field(
         256, ge=1, description="Requests that may wait; more are turned away."
     )
@@ -274,6 +299,33 @@ class Settings(_FromFiles):
         if self.max_request_pixels < self.max_image_pixels:
             raise ValueError("max_request_pixels must be at least max_image_pixels")
         return self
+
+    @model_validator(mode="after")
+    def _check_image_memory(self) -> Self:
+        """Take no limits under which the largest image is never decoded."""
+        least = -(-self._largest_image_bytes // _MIB)
+        if self.image_memory_mib is not None and self.image_memory_mib < least:
+            raise ValueError(
+                f"image_memory_mib must be at least {least}: {IMAGE_BYTES_PER_PIXEL} bytes for "
+                "each of max_image_pixels"
+            )
+        return self
+
+    @property
+    def _largest_image_bytes(self) -> int:
+        return IMAGE_BYTES_PER_PIXEL * self.max_image_pixels
+
+    @property
+    def image_memory_bytes(self) -> int:
+        """Memory for the large images that are decoded at a time."""
+        if self.image_memory_mib is None:
+            return self._largest_image_bytes
+        return self.image_memory_mib * _MIB
+
+    @property
+    def num_image_workers(self) -> int:
+        """Processes that decode images, at most."""
+        return self.image_workers or min(len(os.sched_getaffinity(0)), _MOST_IMAGE_WORKERS - 1) + 1
 
     @property
     def is_loopback(self) -> bool:

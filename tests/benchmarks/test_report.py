@@ -77,7 +77,8 @@ def test_only_the_run_for_the_record_goes_into_the_readme(
 
 
 @pytest.mark.parametrize(
-    "name", ["end_to_end", "throughput", "host_cost", "reuse", "policies", "mixed"]
+    "name",
+    ["end_to_end", "throughput", "host_cost", "reuse", "policies", "mixed", "small_pictures"],
 )
 def test_the_readme_has_a_place_for_the_results(name: str) -> None:
     report.with_section(report.README.read_text(), name, "")

@@ -11,7 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from skipserve.logging_setup import JsonFormatter, TextFormatter, relay_lines, request_id
+from skipserve.logging_setup import (
+    JsonFormatter,
+    OncePerKind,
+    TextFormatter,
+    relay_lines,
+    request_id,
+)
 
 pytestmark = pytest.mark.fast
 
@@ -117,3 +123,52 @@ def test_lines_of_another_process_are_passed_on_as_json(caplog: pytest.LogCaptur
     messages = [line["message"] for line in others]
     assert messages == ["Traceback:", '{"cut":', deep, "[1]", "caf\u00e9 \ufffd"]
     assert {line["level"] for line in others} == {"WARNING"}
+
+
+def _of_library(line: int, message: str, **extra: object) -> logging.LogRecord:
+    return logging.getLogger("PIL").makeRecord(
+        "PIL", logging.WARNING, "plugin.py", line, message, (), None, extra=extra
+    )
+
+
+def test_what_libraries_write_passes_once_a_kind_and_minute() -> None:
+    now = 1000.0
+    once = OncePerKind(lambda: now)
+    assert once.filter(_of_library(1, "tag 1 is broken"))
+    assert not any(once.filter(_of_library(1, f"tag {tag} is broken")) for tag in range(2, 9))
+    assert once.filter(_of_library(2, "another"))
+    assert once.filter(_of_library(1, "a warning's", kind=("exif.py", 7, UserWarning)))
+    assert not once.filter(_of_library(5, "a warning's", kind=("exif.py", 7, UserWarning)))
+    now += 60
+    again = _of_library(1, "tag 9 is broken")
+    assert once.filter(again)
+    assert again.getMessage() == "tag 9 is broken (and 7 more of this kind before)"
+    now += 60
+    assert once.filter(again)
+
+
+def test_our_own_lines_always_pass() -> None:
+    once = OncePerKind(lambda: 0.0)
+    assert all(once.filter(_record()) for _ in range(3))
+
+
+def test_errors_of_other_types_are_other_kinds() -> None:
+    once = OncePerKind(lambda: 0.0)
+    for error in (ValueError("a"), KeyError("b")):
+        record = _of_library(1, "failed")
+        record.exc_info = (type(error), error, None)
+        assert once.filter(record)
+
+
+def test_warnings_are_lines_of_the_log() -> None:
+    code = """
+import warnings
+from skipserve.logging_setup import set_up_logging
+set_up_logging(as_json=True)
+warnings.simplefilter("always")
+for index in range(9):
+    warnings.warn(f"number {index}")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    [line] = done.stderr.splitlines()
+    assert json.loads(line)["message"] == "<string>:7: UserWarning: number 0"

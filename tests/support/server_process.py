@@ -73,13 +73,23 @@ class ServerProcess:
     @property
     def engine_id(self) -> int:
         """The process id of the engine."""
+        [process_id] = self.child_ids("skipserve.service.process")
+        return process_id
+
+    @property
+    def decoder_ids(self) -> list[int]:
+        """The process ids of those that decode pictures."""
+        return self.child_ids("skipserve.media.worker")
+
+    def child_ids(self, module: str) -> list[int]:
+        """Return the process ids of the server's children that run a module."""
         listing = subprocess.run(
-            ["ps", "-o", "pid=", "--ppid", str(self._process.pid)],
+            ["ps", "-o", "pid=,args=", "--ppid", str(self._process.pid)],
             capture_output=True,
             text=True,
-            check=True,
+            check=False,  # ps fails where there is none
         )
-        return int(listing.stdout.split()[0])
+        return [int(line.split()[0]) for line in listing.stdout.splitlines() if module in line]
 
     def client(self) -> httpx.Client:
         """Return a client of this server."""

@@ -27,6 +27,7 @@ class Exchange(Account):
         request_id: told to the client, and in every line of the log about it.
         headers: those of the request.
         method, path: what is asked for; harmless to print.
+        address: where it comes from.
         arrived: when, on the clock of `perf_counter`.
         arrived_at: the same in nanoseconds since 1970.
         status: of the reply; None until it begins.
@@ -46,6 +47,7 @@ class Exchange(Account):
         given = self.headers.get("x-request-id", "")
         self.request_id = given if _CLIENT_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"
         self.method: str = scope["method"][:_MAX_METHOD_LENGTH]
+        self.address: str = (scope.get("client") or ("",))[0]
         self.path = ascii(scope["path"])[1:-1][:_MAX_PATH_LENGTH]
         self.status: int | None = None
         self.error: type[SkipserveError] | None = None

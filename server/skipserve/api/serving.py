@@ -19,6 +19,7 @@ from skipserve.api.exchange import Exchange
 from skipserve.api.streaming import EventStream, StreamWriter
 from skipserve.asking.account import Account
 from skipserve.asking.answer import Piece, WholeAnswer
+from skipserve.asking.preparation import Asker, Preparation
 from skipserve.asking.processor import QuestionProcessor
 from skipserve.asking.question import Prepared, Question
 from skipserve.asking.report import num_visual
@@ -40,7 +41,7 @@ class Serving:
 
     Attributes:
         service: the engine.
-        processor: questions to requests.
+        preparation: questions to requests.
         admission: who may come in.
         metrics: where requests are counted.
         registry: what `/metrics` shows.
@@ -49,12 +50,17 @@ class Serving:
     """
 
     service: Service
-    processor: QuestionProcessor
+    preparation: Preparation
     admission: Admission
     metrics: ServerMetrics
     registry: CollectorRegistry
     keep_alive_seconds: float
     created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def processor(self) -> QuestionProcessor:
+        """What questions are prepared with, and answers put together."""
+        return self.preparation.processor
 
     async def prepare(self, question: Question, exchange: Exchange, permit: Permit) -> None:
         """Make a question ready for the engine, and let it wait there.
@@ -64,9 +70,9 @@ class Serving:
         """
         ready = self.service.ready
         num_cache_tokens = ready.num_cache_tokens if ready else None
-        prepared = await asyncio.to_thread(
-            self.processor.prepare, question, exchange.key_digest, num_cache_tokens
-        )
+        key_digest = exchange.key_digest
+        asker = Asker(key_digest or exchange.address, key_digest, exchange.asked)
+        prepared = await self.preparation.prepare(question, asker, num_cache_tokens)
         exchange.start(prepared)
         permit.join_queue(prepared.request.num_prompt)
 

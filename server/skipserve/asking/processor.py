@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +11,15 @@ from typing import Self
 from skipserve.asking.answer import AnswerText
 from skipserve.asking.length import answer_length
 from skipserve.asking.policies import PolicyRegistry
-from skipserve.asking.question import Generation, ImageUri, PolicyChoice, Prepared, Question
+from skipserve.asking.question import Generation, PolicyChoice, Prepared, Question
 from skipserve.asking.report import Reporter
 from skipserve.asking.terms import Terms
 from skipserve.checkpoint_notes import checkpoint_notes
 from skipserve.digests import digest_of
 from skipserve.engine.reports import Stage
-from skipserve.engine.request import Image, Request, SamplingParams
+from skipserve.engine.request import Request, SamplingParams
 from skipserve.errors import FeatureOffError, InvalidRequestError, NotFoundError
-from skipserve.media.data_uri import decode_data_uri
-from skipserve.media.decode import decode_images
+from skipserve.media.data_uri import EncodedImage, decode_data_uri
 from skipserve.media.preprocess import Preprocessor
 from skipserve.model.config import ModelConfig
 from skipserve.prompt.processor import EncodedPrompt, PromptProcessor
@@ -98,10 +97,10 @@ class QuestionProcessor:
         key_digest: bytes | None = None,
         num_cache_tokens: int | None = None,
     ) -> Prepared:
-        """Return the request that a question becomes. Takes a while: decodes images.
+        """Return the request that a question becomes.
 
         Args:
-            question: what is asked.
+            question: what is asked, with its images fitted.
             key_digest: of the API key of whoever asks, where there is one.
             num_cache_tokens: positions that the engine's cache holds; None for no limit.
 
@@ -110,7 +109,7 @@ class QuestionProcessor:
         """
         policy = self._choose_policy(question.policy, question.model)
         seconds: dict[Stage, float] = {}
-        images = question.images or self._read_images(question.image_uris, seconds)
+        images = question.images
         with _timed(seconds, Stage.TOKENIZE):
             num_rows = [image.num_rows for image in images]
             prompt = self.prompts.encode_chat(question.messages, num_rows)
@@ -130,6 +129,22 @@ class QuestionProcessor:
         )
         model = question.model or self.model_name
         return Prepared(request, policy, model, question.generation, seconds)
+
+    def read_images(self, question: Question) -> list[EncodedImage]:
+        """Return the files of a question's images, unless what is cheap to find is wrong with it.
+
+        Raises:
+            SkipserveError: its policy or an image's URI is at fault, or it has too many images.
+        """
+        self._choose_policy(question.policy, question.model)
+        uris, limits = question.image_uris, self.terms.images
+        if len(uris) > limits.num_images:
+            raise InvalidRequestError(
+                f"the messages hold {len(uris)} images; at most {limits.num_images} are "
+                "taken in a request",
+                param="messages",
+            )
+        return [decode_data_uri(uri.url, uri.param, limits.image_bytes) for uri in uris]
 
     def answer_text(self, prepared: Prepared) -> AnswerText:
         """Return what puts the text of an answer together."""
@@ -174,25 +189,6 @@ class QuestionProcessor:
                 param="skip_policy",
             )
         return self.policies.resolve_inline(policy)
-
-    def _read_images(
-        self, uris: Sequence[ImageUri], seconds: dict[Stage, float]
-    ) -> tuple[Image, ...]:
-        limits = self.terms.images
-        if len(uris) > limits.num_images:
-            raise InvalidRequestError(
-                f"the messages hold {len(uris)} images; at most {limits.num_images} are "
-                "taken in a request",
-                param="messages",
-            )
-        encoded = [decode_data_uri(uri.url, uri.param, limits.image_bytes) for uri in uris]
-        with _timed(seconds, Stage.DECODE_IMAGE):
-            pictures = decode_images(encoded, limits.pixels)
-        with _timed(seconds, Stage.PREPROCESS):
-            return tuple(
-                self.preprocessor.fit(picture, image.param)
-                for picture, image in zip(pictures, encoded, strict=True)
-            )
 
     def _sampling(
         self, wanted: Generation, prompt: EncodedPrompt, num_cache_tokens: int | None

@@ -65,8 +65,8 @@ class Question:
     Attributes:
         id: of the request that it becomes; its reply may show it.
         messages: what is said, with the places of the images.
-        image_uris: its images, in the order of their places.
-        images: the same, where they were fitted before; a question has one of the two.
+        image_uris: its images, in the order of their places; none once they are fitted.
+        images: the same, fitted to the model.
         generation: how the answer is to be generated.
         policy: what it is to run under; None for what `model` says, or the default.
         model: the name by which the model is asked, alone or as NAME@POLICY; None for its own.

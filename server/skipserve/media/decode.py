@@ -1,15 +1,36 @@
-"""Hostile image bytes to an RGB picture, under limits that are checked before decoding."""
+"""Hostile image bytes to an RGB picture, under limits that are checked before decoding.
+
+Runs in the processes of `worker` and, for an operator's own files, offline: imports nothing heavy.
+"""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+# Each plugin is imported by its name: `Image.init` would import all forty. The one of TIFF reads
+# EXIF.
+from PIL import (
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
 from skipserve.errors import UnusableImageError
 from skipserve.media.data_uri import FORMAT_OF_MEDIA_TYPE, EncodedImage
 
+PLUGINS = (
+    *(BmpImagePlugin, GifImagePlugin, JpegImagePlugin),
+    *(PngImagePlugin, TiffImagePlugin, WebPImagePlugin),
+)
 _FORMATS = tuple(dict.fromkeys(FORMAT_OF_MEDIA_TYPE.values()))
 
 # So much of a file's beginning tells its format, as in Pillow.
@@ -17,6 +38,16 @@ _MAGIC_LENGTH = 16
 
 # What shows through transparent pixels.
 BACKGROUND = (255, 255, 255)
+
+# Rows that are made opaque at a time, so that a large picture is not held four times.
+_BAND_ROWS = 256
+
+# A scan goes over the whole picture, whatever it weighs. Encoders write ten to a few dozen.
+_MAX_SCANS = 100
+_START_OF_SCAN = b"\xff\xda"
+
+# Hears a picture's width and height before it is decoded, and raises where that should not be.
+BeforeLoad = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -32,38 +63,67 @@ class PixelLimits:
     request_pixels: int
 
 
-def decode_images(images: list[EncodedImage], limits: PixelLimits) -> list[Image.Image]:
-    """Return images as RGB, upright, opaque; of an animation the first frame.
+def decode_image(
+    image: EncodedImage, max_pixels: int, before_load: BeforeLoad | None = None
+) -> Image.Image:
+    """Return an image as RGB, upright, opaque; of an animation the first frame.
+
+    Args:
+        image: the file.
+        max_pixels: width times height that it may have.
+        before_load: is told them before anything is decoded, of some files twice.
 
     Raises:
-        UnusableImageError: one is broken, of another format, or over a limit.
+        UnusableImageError: it is broken, of another format, or over a limit.
     """
-    budget = limits.request_pixels
-    decoded = []
-    for image in images:
-        allowed = min(limits.image_pixels, budget)
-        picture = _decode(image, allowed)
-        budget -= picture.width * picture.height
-        decoded.append(picture)
-    return decoded
+    with _refuses_broken(image.param, image.content):
+        _check_scans(image)
+        if (size := _webp_size(image.content)) is not None:
+            # Its decoder takes memory for two canvases as soon as the file is opened.
+            _check_size(size, max_pixels, image.param, before_load)
+        with _open(image) as picture:
+            _check_size(picture.size, max_pixels, image.param, before_load)
+            return _as_shown(picture)
 
 
-def _decode(image: EncodedImage, max_pixels: int) -> Image.Image:
-    with _refuses_broken(image.param, image.content), _open(image.content) as picture:
-        return as_shown(picture, max_pixels, image.param)
-
-
-def _open(content: bytes) -> ImageFile.ImageFile:
-    """Open a file as `Image.open` does, but for Pillow's own limit: it does not tell the size.
-
-    Nothing is decoded before `_check_size` has seen the size.
-    """
-    Image.init()
+def _open(image: EncodedImage) -> ImageFile.ImageFile:
+    """Open a file as `Image.open` does, but for Pillow's own limit: it does not tell the size."""
     for name in _FORMATS:
         factory, accepts = Image.OPEN[name]
-        if accepts is None or accepts(content[:_MAGIC_LENGTH]) is True:
-            return factory(io.BytesIO(content), "")
+        if accepts is None or accepts(image.content[:_MAGIC_LENGTH]) is True:
+            return factory(io.BytesIO(image.content), "")
     raise UnidentifiedImageError
+
+
+def _check_scans(image: EncodedImage) -> None:
+    content = image.content
+    if content[:2] == b"\xff\xd8" and (num_scans := content.count(_START_OF_SCAN)) > _MAX_SCANS:
+        raise UnusableImageError(
+            f"the image is a JPEG of {num_scans} scans; it may have at most {_MAX_SCANS}",
+            image.param,
+        )
+
+
+def _webp_size(content: bytes) -> tuple[int, int] | None:
+    """Return the width and height that a WebP file claims; None where it is of another form.
+
+    Source: RFC 9649, sections 2.7 and 3.4, and RFC 6386, section 9.1.
+    """
+    if content[:4] != b"RIFF" or content[8:12] != b"WEBP":
+        return None
+    match content[12:16]:
+        case b"VP8X":
+            return _little(content[24:27]) + 1, _little(content[27:30]) + 1
+        case b"VP8L":
+            sides = _little(content[21:25])
+            return (sides & 0x3FFF) + 1, (sides >> 14 & 0x3FFF) + 1
+        case b"VP8 ":
+            return _little(content[26:28]) & 0x3FFF, _little(content[28:30]) & 0x3FFF
+    return None
+
+
+def _little(content: bytes) -> int:
+    return int.from_bytes(content, "little")
 
 
 def as_shown(picture: Image.Image, max_pixels: int, param: str) -> Image.Image:
@@ -73,9 +133,13 @@ def as_shown(picture: Image.Image, max_pixels: int, param: str) -> Image.Image:
         UnusableImageError: it is broken or has more than `max_pixels`.
     """
     with _refuses_broken(param):
-        _check_size(picture, max_pixels, param)
-        picture.load()
-        return _flatten(ImageOps.exif_transpose(picture))
+        _check_size(picture.size, max_pixels, param)
+        return _as_shown(picture)
+
+
+def _as_shown(picture: Image.Image) -> Image.Image:
+    picture.load()
+    return _flatten(_upright(picture))
 
 
 @contextmanager
@@ -90,6 +154,8 @@ def _refuses_broken(param: str, content: bytes | None = None) -> Iterator[None]:
 
 
 def _tell_fault(error: Exception, content: bytes | None) -> str:
+    if isinstance(error, MemoryError):
+        return "the image takes more memory to decode than one of its size may"
     if content == b"":
         return "the image file is empty"
     if "truncated" in str(error).lower() or _is_cut_webp(content or b""):
@@ -102,8 +168,11 @@ def _is_cut_webp(content: bytes) -> bool:
     return content[:4] == b"RIFF" and int.from_bytes(content[4:8], "little") + 8 > len(content)
 
 
-def _check_size(picture: Image.Image, max_pixels: int, param: str) -> None:
-    size, num_pixels = f"{picture.width} x {picture.height}", picture.width * picture.height
+def _check_size(
+    given: tuple[int, int], max_pixels: int, param: str, before_load: BeforeLoad | None = None
+) -> None:
+    width, height = given
+    size, num_pixels = f"{width} x {height}", width * height
     if num_pixels == 0:
         raise UnusableImageError(f"the image is empty: it is {size} pixels", param)
     if num_pixels > max_pixels:
@@ -112,6 +181,14 @@ def _check_size(picture: Image.Image, max_pixels: int, param: str) -> None:
             "left for it",
             param,
         )
+    if before_load is not None:
+        before_load(width, height)
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Return a picture turned as its EXIF says; itself, and no copy, where that says nothing."""
+    orientation = picture.getexif().get(ExifTags.Base.Orientation)
+    return ImageOps.exif_transpose(picture) if orientation in range(2, 9) else picture
 
 
 def _flatten(picture: Image.Image) -> Image.Image:
@@ -119,10 +196,20 @@ def _flatten(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I") or picture.mode == "F":
         picture = _to_eight_bits(picture)
     if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        canvas = Image.new("RGBA", picture.size, (*BACKGROUND, 255))
-        picture = Image.alpha_composite(canvas, picture)
-    return picture.convert("RGB")
+        return _opaque(picture)
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _opaque(picture: Image.Image) -> Image.Image:
+    """Return a picture on the background, made a band at a time."""
+    width, height = picture.size
+    shown = Image.new("RGB", picture.size)
+    for top in range(0, height, _BAND_ROWS):
+        bottom = min(top + _BAND_ROWS, height)
+        band = picture.crop((0, top, width, bottom)).convert("RGBA")
+        canvas = Image.new("RGBA", band.size, (*BACKGROUND, 255))
+        shown.paste(Image.alpha_composite(canvas, band).convert("RGB"), (0, top))
+    return shown
 
 
 def _to_eight_bits(picture: Image.Image) -> Image.Image:

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from skipserve.engine.reports import FinishReason, Stage
+from skipserve.media.kill import Kill
 from skipserve.metrics.engine import EngineMetrics
 from skipserve.metrics.families import Families
 from skipserve.metrics.table import Metrics, Rejection
@@ -55,6 +56,14 @@ class ServerMetrics:
     def watch_queue(self, num_tokens: Callable[[], int]) -> None:
         """Ask for the prompt tokens that wait whenever the metrics are read."""
         self._of(Metrics.prompt_tokens_waiting).set_function(num_tokens)
+
+    def watch_images(self, num_waiting: Callable[[], int]) -> None:
+        """Ask for the images that wait to be decoded whenever the metrics are read."""
+        self._of(Metrics.images_waiting).set_function(num_waiting)
+
+    def record_image_kill(self, reason: Kill) -> None:
+        """Count a process that was lost over an image."""
+        self._of(Metrics.image_decoders_killed, Kill(reason)).inc()
 
     def record_request(
         self, policy_name: str, finish_reason: FinishReason | None, duration_seconds: float

@@ -6,6 +6,7 @@ from functools import partial
 from prometheus_client import Counter, Gauge, Histogram
 
 from skipserve.engine.reports import FailureKind, FinishReason, Stage, StepMode
+from skipserve.media.kill import Kill
 from skipserve.metrics.metric import Label, Metric, Table
 
 counter = partial(Metric, Counter)
@@ -258,6 +259,20 @@ class Metrics(Table):
         "Requests given up by clients.",
         "Rises with latency: clients run out of patience.",
         unit="requests",
+    )
+    image_decoders_killed = counter(
+        "Processes that were lost over an image that they decoded: it took too much CPU time, its "
+        "request was given up, or the decoder crashed.",
+        "cpu_time: images made to be costly, or `--image-cpu-seconds` is too small for this CPU. "
+        "crashed: the log has the exit status; -9 is the system, short of memory.",
+        (Label("reason", Kill),),
+        "processes",
+    )
+    images_waiting = gauge(
+        "Images that wait for a process to decode them.",
+        "Stays above 0: more images come than are decoded; add replicas, or `--image-workers` "
+        "where there are CPUs.",
+        unit="images",
     )
     prompt_tokens_waiting = gauge(
         "Prompt tokens that wait for the first token of their answer.",

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from skipserve.asking.messages import Form, Messages, image_uris, template_messages
 from skipserve.errors import InvalidRequestError, SkipserveError, UnusableImageError
 from skipserve.media.data_uri import EncodedImage, decode_data_uri
-from skipserve.media.decode import PixelLimits, as_shown, decode_images
+from skipserve.media.decode import as_shown, decode_image
 from skipserve.prompt.template import ImagePart, Message, TextPart
 from skipserve_policies.faults import faults_of
 
@@ -186,8 +186,7 @@ def read_image(source: ImageSource, max_pixels: int) -> Picture:
     """
     if isinstance(source, Picture):
         return as_shown(source, max_pixels, "")
-    encoded = EncodedImage(_content(source), "")
-    return decode_images([encoded], PixelLimits(max_pixels, max_pixels))[0]
+    return decode_image(EncodedImage(_content(source), ""), max_pixels)
 
 
 def _content(source: str | os.PathLike[str] | bytes) -> bytes:

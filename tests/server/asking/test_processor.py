@@ -23,6 +23,7 @@ from skipserve.errors import (
     SkipserveError,
     UnusableImageError,
 )
+from skipserve.media.decode import decode_image
 from skipserve_policies.plan import TokenClass
 
 pytestmark = pytest.mark.fast
@@ -134,14 +135,21 @@ def test_inline_policies_can_be_switched_off(processor: QuestionProcessor) -> No
     assert policy_of(strict, skip_policy=FIRST) == FIRST
 
 
+def with_images(processor: QuestionProcessor, question: Question) -> Question:
+    fit = processor.preprocessor.fit
+    files = processor.read_images(question)
+    images = tuple(fit(decode_image(it, 10**6), it.param) for it in files)
+    return replace(question, images=images, image_uris=())
+
+
 def test_images_become_rows(processor: QuestionProcessor) -> None:
     urls = [data_uri(encode(random_picture(30, 20, seed=seed))) for seed in (0, 1)]
-    prepared = processor.prepare(asked("Which?", *urls))
+    prepared = processor.prepare(with_images(processor, asked("Which?", *urls)))
     request = prepared.request
     assert request.token_classes.count(TokenClass.VISUAL) == 32
     assert len({image.digest for image in request.images}) == 2
     assert {len(image.pixels) for image in request.images} == {28 * 28 * 3}
-    assert prepared.stage_seconds.keys() == {Stage.DECODE_IMAGE, Stage.PREPROCESS, Stage.TOKENIZE}
+    assert prepared.stage_seconds.keys() == {Stage.TOKENIZE}
 
 
 def test_sampling(processor: QuestionProcessor) -> None:
@@ -207,14 +215,19 @@ def test_salts(processor: QuestionProcessor) -> None:
     assert len({*salts, "", "s"}) == 6
 
 
-def test_too_many_images_are_refused_before_any_is_decoded(processor: QuestionProcessor) -> None:
+def test_too_many_images_are_refused_before_any_is_read(processor: QuestionProcessor) -> None:
     with pytest.raises(InvalidRequestError, match="5 images; at most 4"):
-        processor.prepare(asked("?", *["data:image/png;base64,AAAA"] * 5))
+        processor.read_images(asked("?", *["data:image/png;base64,AAA"] * 5))
+
+
+def test_the_policy_is_looked_up_before_any_image_is_read(processor: QuestionProcessor) -> None:
+    with pytest.raises(NotFoundError):
+        processor.read_images(asked("?", "data:image/png;base64,AAA", skip_policy="nope"))
 
 
 def test_an_image_names_its_place(processor: QuestionProcessor) -> None:
     with pytest.raises(UnusableImageError) as caught:
-        processor.prepare(asked("?", "data:image/png;base64,AAAA"))
+        processor.read_images(asked("?", "data:image/png;base64,AAA"))
     assert caught.value.param == "messages[0].content[0].image_url"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hostile_pictures import repeated_scans
 from hypothesis import given
 from hypothesis import strategies as st
 from pictures import encode, random_picture
@@ -16,11 +17,11 @@ from PIL import Image, ImageOps, PngImagePlugin
 
 from skipserve.errors import UnusableImageError
 from skipserve.media.data_uri import EncodedImage
-from skipserve.media.decode import PixelLimits, as_shown, decode_images
+from skipserve.media.decode import as_shown, decode_image
 
 pytestmark = pytest.mark.fast
 
-LIMITS = PixelLimits(image_pixels=1_000_000, request_pixels=2_000_000)
+MOST = 1_000_000
 FORMATS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95},
     "PNG": {},
@@ -31,14 +32,13 @@ FORMATS: dict[str, dict[str, Any]] = {
 LOSSLESS = ["PNG", "WEBP", "BMP"]
 
 
-def decode(content: bytes, limits: PixelLimits = LIMITS) -> Image.Image:
-    [picture] = decode_images([EncodedImage(content, "messages[0]")], limits)
-    return picture
+def decode(content: bytes) -> Image.Image:
+    return decode_image(EncodedImage(content, "messages[0]"), MOST)
 
 
-def refused(content: bytes, limits: PixelLimits = LIMITS) -> UnusableImageError:
+def refused(content: bytes) -> UnusableImageError:
     with pytest.raises(UnusableImageError) as caught:
-        decode(content, limits)
+        decode(content)
     assert caught.value.param == "messages[0]"
     return caught.value
 
@@ -211,11 +211,70 @@ def test_an_empty_file_is_told() -> None:
     assert refused(b"").message == "the image file is empty"
 
 
-def test_s08_all_images_of_a_request_share_a_budget() -> None:
-    image = EncodedImage(encode(Image.new("L", (1000, 800))), "messages[0]")
-    assert len(decode_images([image] * 2, LIMITS)) == 2
-    with pytest.raises(UnusableImageError, match="400000 pixels are left"):
-        decode_images([image] * 3, LIMITS)
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_s20_the_size_is_told_before_anything_is_decoded(file_format: str) -> None:
+    sizes: list[tuple[int, int]] = []
+
+    def refuse(*size: int) -> None:
+        sizes.append((size[0], size[1]))
+        raise UnusableImageError("not today")
+
+    content = encode(random_picture(60, 40), file_format, **FORMATS[file_format])
+    with pytest.raises(UnusableImageError, match="not today"):
+        decode_image(EncodedImage(content[: len(content) // 2], ""), MOST, refuse)
+    assert sizes == [(60, 40)]
+
+
+@pytest.mark.parametrize("kind", ["VP8 ", "VP8L", "VP8X"])
+def test_s20_the_canvas_of_a_webp_is_read_from_its_header(kind: str) -> None:
+    picture = random_picture(8, 8, "RGBA" if kind == "VP8X" else "RGB")
+    content = bytearray(encode(picture, "WEBP", lossless=kind == "VP8L"))
+    assert content[12:16].decode() == kind
+    side = 16_383
+    if kind == "VP8X":
+        content[24:30] = (side - 1).to_bytes(3, "little") * 2
+    elif kind == "VP8L":
+        content[21:25] = ((side - 1) | (side - 1) << 14).to_bytes(4, "little")
+    else:
+        content[26:30] = side.to_bytes(2, "little") * 2
+    assert f"it is {side} x {side} pixels" in refused(bytes(content)).message
+
+
+@pytest.mark.parametrize("orientation", range(9))
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "I;16"])
+def test_large_pictures_are_decoded_in_bands_to_the_same_pixels(
+    orientation: int, mode: str
+) -> None:
+    """As Pillow would show them, step by step and whole."""
+    picture = random_picture(30, 600, "RGBA" if mode in {"P", "I;16"} else mode)
+    picture = picture.convert("RGB").quantize(64) if mode == "P" else picture
+    picture = picture.convert("L").convert("I").convert("I;16") if mode == "I;16" else picture
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options: dict[str, Any] = {"transparency": 3} if mode == "P" else {}
+    content = encode(picture, exif=exif, **options)
+    with Image.open(io.BytesIO(content)) as stored:
+        shown = ImageOps.exif_transpose(stored)
+    if mode == "I;16":
+        shown = shown.convert("I").point(lambda value: value / 256).convert("L")
+    elif mode != "RGB":
+        shown = shown.convert("RGBA")
+        shown = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)
+    assert decode(content).tobytes() == shown.convert("RGB").tobytes()
+
+
+def test_s20_a_jpeg_has_so_many_scans_and_no_more() -> None:
+    assert decode(repeated_scans(64, 90)).size == (64, 64)
+    error = refused(repeated_scans(64, 200))
+    assert "at most 100" in error.message
+
+
+def test_a_picture_that_is_given_stays_as_it_is() -> None:
+    picture = random_picture(9, 5)
+    picture.getexif()[0x0112] = 6
+    before = picture.tobytes()
+    assert as_shown(picture, MOST, "").size == (5, 9)
+    assert (picture.size, picture.tobytes()) == ((9, 5), before)
 
 
 def test_s20_compressed_text_does_not_unfold() -> None:

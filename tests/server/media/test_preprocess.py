@@ -17,6 +17,7 @@ from PIL import Image as PillowImage
 from skipserve.errors import UnusableImageError
 from skipserve.media.preprocess import Preprocessor, digest_pixels
 from skipserve.model.config import ModelConfig, ModelFilesError
+from skipserve.model.image_processor import ImageProcessor
 
 SIDE = 28
 MOST = 1_000_000
@@ -135,9 +136,13 @@ def preprocessor(tmp_path: Path) -> Callable[..., Preprocessor]:
     return make
 
 
-def normalised(preprocessor: Preprocessor, picture: PillowImage.Image) -> Any:
+def steps_of(folder: Path) -> ImageProcessor:
+    return ModelConfig.from_folder(folder).image_processor
+
+
+def normalised(folder: Path, picture: PillowImage.Image) -> Any:
     """Return what the vision tower sees of a picture, [C, S, S]."""
-    steps = preprocessor.steps
+    preprocessor, steps = read(folder), steps_of(folder)
     content = preprocessor.fit(picture, "p").pixels
     pixels = np.frombuffer(content, np.uint8).reshape(SIDE, SIDE, 3)
     mean, std = np.array(steps.mean), np.array(steps.std)
@@ -161,7 +166,7 @@ def test_pictures_equal_those_of_transformers(tmp_path: Path, name: str) -> None
                 ours.fit(picture, "p")
             continue
         np.testing.assert_allclose(
-            normalised(ours, picture), expected, rtol=1e-5, atol=1e-5, err_msg=str(shape)
+            normalised(tmp_path, picture), expected, rtol=1e-5, atol=1e-5, err_msg=str(shape)
         )
 
 
@@ -169,14 +174,14 @@ def test_pictures_equal_those_of_transformers(tmp_path: Path, name: str) -> None
 def test_the_newer_file_wins(tmp_path: Path) -> None:
     write_folder(tmp_path, {"resample": 0})
     (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": config_of({})}))
-    assert read(tmp_path).steps.resample == 3
+    assert read(tmp_path).fitting.resample == 3
 
 
 @pytest.mark.fast
 def test_a_newer_file_without_an_image_processor_leaves_it_to_the_older(tmp_path: Path) -> None:
     write_folder(tmp_path, {"resample": 0})
     (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": None}))
-    assert read(tmp_path).steps.resample == 0
+    assert read(tmp_path).fitting.resample == 0
 
 
 @pytest.mark.fast
@@ -214,7 +219,7 @@ def test_s15_pictures_too_thin_to_pad(
 ) -> None:
     ours = preprocessor(do_pad=True, image_processor_type=LLAVA)
     with pytest.raises(UnusableImageError, match=r"too thin.* 900 x 900"):
-        replace(ours, max_resized_pixels=800_000).fit(PillowImage.new("RGB", shape), "p")
+        replace(ours.fitting, max_resized_pixels=800_000).fit(PillowImage.new("RGB", shape), "p")
 
 
 @pytest.mark.fast

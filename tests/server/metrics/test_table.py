@@ -13,9 +13,9 @@ pytestmark = pytest.mark.fast
 OURS = declared(Metrics)
 each = pytest.mark.parametrize("metric", OURS, ids=[metric.name for metric in OURS])
 UNITS = ("seconds", "bytes", "ratio", "rows", "requests", "policies", "pages", "faults")
-STATES = {"skipserve_engine_up", "skipserve_prompt_tokens_waiting"} | {
-    f"skipserve_requests_{state}" for state in ("running", "waiting")
-}
+STATES = {
+    f"skipserve_{name}" for name in ("engine_up", "prompt_tokens_waiting", "images_waiting")
+} | {f"skipserve_requests_{state}" for state in ("running", "waiting")}
 
 
 @pytest.mark.parametrize("metric", [*OURS, *declared(ProcessMetrics)])

@@ -11,7 +11,7 @@ from PIL import Image
 
 from skipserve.errors import InvalidRequestError, SkipserveError, UnusableImageError
 from skipserve.media.data_uri import EncodedImage
-from skipserve.media.decode import PixelLimits, decode_images
+from skipserve.media.decode import decode_image
 from skipserve.offline.questions import (
     AnyQuestion,
     Conversation,
@@ -195,8 +195,7 @@ def test_a_pil_image_is_read_as_its_file_is(mode: str) -> None:
     if mode == "CMYK":
         assert read_image(opened, LIMIT).tobytes() == opened.convert("RGB").tobytes()
     else:
-        pixels = PixelLimits(LIMIT, LIMIT)
-        decoded = decode_images([EncodedImage(content, "")], pixels)[0]
+        decoded = decode_image(EncodedImage(content, ""), LIMIT)
         assert read_image(opened, LIMIT).tobytes() == decoded.tobytes()
 
 

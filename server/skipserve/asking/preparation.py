@@ -1,0 +1,107 @@
+"""All that is done for a question before the engine, in the time that the question has."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from skipserve.asking.processor import QuestionProcessor
+from skipserve.asking.question import Prepared, Question
+from skipserve.engine.reports import FailureKind, Stage
+from skipserve.errors import RequestTimeoutError
+from skipserve.media.messages import Fitted
+from skipserve.media.places import Owner
+from skipserve.media.pool import PicturePool
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Who asks.
+
+    Attributes:
+        owner: whose pictures take turns with those of others.
+        key_digest: of the API key, where there is one.
+        asked: when, on the clock of `perf_counter`.
+    """
+
+    owner: Owner
+    key_digest: bytes | None
+    asked: float
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Makes questions ready for the engine. A question without pictures waits for none.
+
+    Attributes:
+        processor: what questions are prepared with.
+        pictures: where pictures are decoded.
+    """
+
+    processor: QuestionProcessor
+    pictures: PicturePool
+
+    async def prepare(
+        self, question: Question, asker: Asker, num_cache_tokens: int | None
+    ) -> Prepared:
+        """Return the request that a question becomes. Cancelling it ends what is done for it.
+
+        Args:
+            question: what is asked.
+            asker: who asks.
+            num_cache_tokens: positions that the engine's cache holds; None for no limit.
+
+        Raises:
+            RequestTimeoutError: its time is over before its pictures are ready.
+            SkipserveError: any of those that a client can be told of, but for the engine's.
+        """
+        if not question.image_uris:
+            return await asyncio.to_thread(
+                self.processor.prepare, question, asker.key_digest, num_cache_tokens
+            )
+        seconds_left = self._seconds_left(question, asker)
+        try:
+            async with asyncio.timeout(seconds_left):
+                return await self._prepare_with_pictures(question, asker, num_cache_tokens)
+        except TimeoutError as error:
+            raise RequestTimeoutError(
+                "the request took longer than it may while its images were decoded; ask for more "
+                "time with timeout_seconds, or send smaller images",
+                reason=FailureKind.DEADLINE,
+            ) from error
+
+    async def _prepare_with_pictures(
+        self, question: Question, asker: Asker, num_cache_tokens: int | None
+    ) -> Prepared:
+        begun = time.perf_counter()
+        files = await asyncio.to_thread(self.processor.read_images, question)
+        fitted = await self.pictures.fit(files, asker.owner)
+        seconds = time.perf_counter() - begun
+        prepared = await asyncio.to_thread(self._finish, question, fitted, asker, num_cache_tokens)
+        fit_seconds = sum(it.fit_seconds for it in fitted)
+        prepared.stage_seconds.update(
+            {Stage.DECODE_IMAGE: max(seconds - fit_seconds, 0.0), Stage.PREPROCESS: fit_seconds}
+        )
+        return prepared
+
+    def _finish(
+        self,
+        question: Question,
+        fitted: Sequence[Fitted],
+        asker: Asker,
+        num_cache_tokens: int | None,
+    ) -> Prepared:
+        # The digests are made here: a process that a picture has taken over would tell others.
+        images = tuple(self.processor.preprocessor.image(it.pixels) for it in fitted)
+        # What its pictures took is not the engine's to give again.
+        question = replace(
+            question,
+            images=images,
+            image_uris=(),
+            timeout_seconds=self._seconds_left(question, asker),
+        )
+        return self.processor.prepare(question, asker.key_digest, num_cache_tokens)
+
+    def _seconds_left(self, question: Question, asker: Asker) -> float | None:
+        seconds = self.processor.terms.times.deadline(question.timeout_seconds)
+        return None if seconds is None else max(seconds + asker.asked - time.perf_counter(), 0.0)

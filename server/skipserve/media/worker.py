@@ -1,0 +1,186 @@
+"""The process in which pictures are decoded: it may be killed at any time. Imports nothing heavy.
+
+Started by `skipserve.media.pool` as `python -m skipserve.media.worker FD SPEC`, FD an inherited
+socket and SPEC a WorkerSpec as JSON. It lives as long as its parent holds the socket.
+"""
+
+import ctypes
+import resource
+import signal
+import socket
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from skipserve.errors import UnusableImageError
+from skipserve.logging_setup import set_up_logging
+from skipserve.media.data_uri import EncodedImage
+from skipserve.media.decode import decode_image
+from skipserve.media.messages import (
+    HEADER,
+    Decode,
+    Fitted,
+    FromWorker,
+    Grant,
+    Refused,
+    ToWorker,
+    Want,
+    WorkerSpec,
+    pack,
+    spec_from_json,
+    to_worker,
+)
+
+_PR_SET_PDEATHSIG = 1
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+_MIB = 2**20
+
+# What a picture may take besides: the files' own buffers, and the stack of a decoder's thread.
+_SPARE_BYTES = 24 * _MIB
+
+
+def main() -> int:
+    """Run the process; return its exit status."""
+    _live_and_die_with_parent()
+    _return_freed_memory()
+    # A picture that breaks it leaves no file.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    spec = spec_from_json(sys.argv[2])
+    set_up_logging(as_json=spec.logs_json)
+    # Python would remember each that differs, and pictures make any number of them.
+    warnings.simplefilter("always", UserWarning)
+    with socket.socket(fileno=int(sys.argv[1])) as connection:
+        # A picture leaves in one piece: each further one would wait for its turn on the CPU.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MIB)
+        Worker(spec, connection).run()
+    return 0
+
+
+class Worker:
+    """Decodes one picture after the other.
+
+    Args:
+        spec: how.
+        connection: to the parent.
+    """
+
+    def __init__(self, spec: WorkerSpec, connection: socket.socket) -> None:
+        self._spec = spec
+        self._connection = connection
+        self._stream: BinaryIO = connection.makefile("rb")
+        self._granted_bytes = spec.granted_bytes
+
+    def run(self) -> None:
+        """Answer until the parent closes the socket."""
+        while self._answer_next():
+            pass
+
+    def _answer_next(self) -> bool:
+        """Answer a message; False once there is none. What it held is gone before the next."""
+        message = self._read()
+        if isinstance(message, Decode):
+            self._send(self._answer(message))
+        return message is not None
+
+    def _answer(self, task: Decode) -> FromWorker:
+        image = EncodedImage(task.content, "")
+        self._granted_bytes = self._spec.granted_bytes
+        try:
+            with _limited(self._spec.cpu_seconds, self._granted_bytes):
+                picture = decode_image(image, task.max_pixels, self._before_load)
+                num_decoded = picture.width * picture.height
+                begun = time.perf_counter()
+                pixels = self._spec.fitting.fit(picture, "")
+                return Fitted(pixels, num_decoded, time.perf_counter() - begun)
+        except UnusableImageError as error:
+            return Refused(error.message)
+        except MemoryError:
+            return Refused("the image takes more memory to fit than one of its size may")
+
+    def _before_load(self, width: int, height: int) -> None:
+        """Take what a picture needs, now that its size is known.
+
+        Raises:
+            UnusableImageError: it is too thin, or the file said another size before.
+        """
+        num_pixels = self._spec.fitting.num_pixels(width, height, "")
+        num_bytes = num_pixels * self._spec.bytes_per_pixel
+        if num_bytes > self._granted_bytes:
+            if self._granted_bytes > self._spec.granted_bytes:
+                raise UnusableImageError("the image says two sizes of itself")
+            self._ask_for(num_bytes)
+        _limit_cpu(self._spec.cpu_seconds + width * height * self._spec.cpu_seconds_per_pixel)
+
+    def _ask_for(self, num_bytes: int) -> None:
+        """Wait until there is so much memory, and no longer than anybody waits for the picture."""
+        self._send(Want(num_bytes))
+        if not isinstance(self._read(), Grant):
+            sys.exit(0)
+        self._granted_bytes = num_bytes
+        _limit_memory(num_bytes)
+
+    def _send(self, message: FromWorker) -> None:
+        self._connection.sendall(pack(message))
+
+    def _read(self) -> ToWorker | None:
+        """Return the next message; None once the parent has closed the socket."""
+        header = self._stream.read(HEADER.size)
+        if len(header) < HEADER.size:
+            return None
+        (size,) = HEADER.unpack(header)
+        body = self._stream.read(size)
+        return to_worker(body) if len(body) == size else None
+
+
+@contextmanager
+def _limited(cpu_seconds: float, num_bytes: int) -> Iterator[None]:
+    """Be killed after so much time on the CPU, and get no more than so much more memory."""
+    _limit_cpu(cpu_seconds)
+    _limit_memory(num_bytes)
+    try:
+        yield
+    finally:
+        _limit_cpu(0)
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def _limit_cpu(seconds: float) -> None:
+    """Be killed by SIGPROF after so much time on the CPU from now on; 0 is never.
+
+    RLIMIT_CPU counts from the process's start, and in whole seconds.
+    """
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def _limit_memory(num_bytes: int) -> None:
+    """Get so much more memory at most; what is mapped now is not counted."""
+    with open("/proc/self/statm") as file:
+        mapped = int(file.read().split()[0]) * resource.getpagesize()
+    most = mapped + num_bytes + _SPARE_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
+
+
+def _live_and_die_with_parent() -> None:
+    """Leave it to the parent when to stop, and be killed with it, whatever runs."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _return_freed_memory() -> None:
+    """Give large blocks back to the system as soon as they are freed, and map no spare arenas."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 4 * _MIB)
+        # What small pictures free is kept for the next: their pages would come back one by one.
+        mallopt(_M_TRIM_THRESHOLD, 16 * _MIB)
+        mallopt(_M_ARENA_MAX, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""Tests of the time that a question has, and of its pictures on their way."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import pytest
+from pictures import data_uri, encode, question, random_picture
+
+from skipserve.api.chat import read_chat
+from skipserve.api.wire import ChatForm
+from skipserve.app import Built, pool_spec
+from skipserve.asking.preparation import Asker, Preparation
+from skipserve.asking.question import Prepared
+from skipserve.asking.terms import TimeLimits
+from skipserve.engine.reports import Stage
+from skipserve.errors import NotFoundError, RequestTimeoutError
+from skipserve.media.data_uri import EncodedImage
+from skipserve.media.decode import decode_image
+from skipserve.media.messages import Fitted
+from skipserve.media.places import Owner
+from skipserve.media.pool import PicturePool
+from skipserve.settings import Settings
+
+URLS = [data_uri(encode(random_picture(30, 20, seed=seed))) for seed in (0, 1)]
+
+
+@dataclass
+class FakePool:
+    """Decodes here, or never."""
+
+    fit_here: Callable[[EncodedImage], bytes]
+    is_stuck: bool = False
+    owners: list[Owner] = field(default_factory=list)
+    is_cancelled: bool = False
+
+    async def fit(self, images: Sequence[EncodedImage], owner: Owner) -> list[Fitted]:
+        self.owners.append(owner)
+        try:
+            if self.is_stuck:
+                await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.is_cancelled = True
+            raise
+        return [Fitted(self.fit_here(image), 600, 0.0) for image in images]
+
+
+@pytest.fixture
+def pool(idle: Built) -> FakePool:
+    fitting = idle.serving.processor.preprocessor.fitting
+    return FakePool(lambda image: fitting.fit(decode_image(image, 10**6), ""))
+
+
+def prepare(
+    built: Built, pool: Any, *urls: str, waited: float = 0.0, times: TimeLimits | None = None,
+    **fields: Any,
+) -> Prepared:  # fmt: skip
+    processor = built.serving.processor
+    if times is not None:
+        processor = replace(processor, terms=replace(processor.terms, times=times))
+    asked = read_chat(ChatForm.model_validate(question("Hi", *urls, **fields)))
+    asker = Asker("somebody", None, time.perf_counter() - waited)
+    preparation = Preparation(processor, cast(PicturePool, pool))
+    return asyncio.run(preparation.prepare(asked, asker, None))
+
+
+@pytest.mark.fast
+def test_pictures_are_fitted_in_their_order(idle: Built, pool: FakePool) -> None:
+    prepared = prepare(idle, pool, *URLS)
+    files = idle.serving.processor.read_images(
+        read_chat(ChatForm.model_validate(question("Hi", *URLS)))
+    )
+    assert [it.pixels for it in prepared.request.images] == [pool.fit_here(it) for it in files]
+    assert pool.owners == ["somebody"]
+    stages = {Stage.DECODE_IMAGE, Stage.PREPROCESS, Stage.TOKENIZE}
+    assert prepared.stage_seconds.keys() == stages
+
+
+@pytest.mark.fast
+def test_text_waits_for_no_picture(idle: Built, pool: FakePool) -> None:
+    pool.is_stuck = True
+    assert prepare(idle, pool).request.images == ()
+    assert pool.owners == []
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("times", "fields"),
+    [
+        (TimeLimits(), {"timeout_seconds": 0.01}),
+        (TimeLimits(request_seconds=0.01), {}),
+        (TimeLimits(request_seconds=0.01), {"timeout_seconds": 100}),
+    ],
+)
+def test_a_question_s_time_ends_its_wait_for_pictures(
+    idle: Built, pool: FakePool, times: TimeLimits, fields: dict[str, Any]
+) -> None:
+    pool.is_stuck = True
+    with pytest.raises(RequestTimeoutError, match="timeout_seconds"):
+        prepare(idle, pool, *URLS, times=times, **fields)
+    assert pool.is_cancelled
+
+
+@pytest.mark.fast
+def test_the_engine_gets_the_time_that_is_left(idle: Built, pool: FakePool) -> None:
+    times = TimeLimits(request_seconds=1000)
+    seconds = prepare(idle, pool, *URLS, waited=600, times=times).request.deadline_seconds
+    assert seconds is not None
+    assert seconds < 400
+    assert prepare(idle, pool, waited=600, times=times).request.deadline_seconds == 1000
+    assert prepare(idle, pool, *URLS, times=TimeLimits()).request.deadline_seconds is None
+
+
+@pytest.mark.fast
+def test_what_is_cheap_to_find_is_found_before_pictures(idle: Built, pool: FakePool) -> None:
+    with pytest.raises(NotFoundError):
+        prepare(idle, pool, *URLS, skip_policy="nope")
+    assert pool.owners == []
+
+
+def test_a_pool_of_processes_gives_the_same(
+    idle: Built, pool: FakePool, settings: Settings
+) -> None:
+    async def run() -> tuple[bytes, ...]:
+        processor = idle.serving.processor
+        processes = PicturePool(pool_spec(settings, processor.preprocessor.fitting))
+        asked = read_chat(ChatForm.model_validate(question("Hi", *URLS)))
+        try:
+            prepared = await Preparation(processor, processes).prepare(
+                asked, Asker("a", None, time.perf_counter()), None
+            )
+        finally:
+            await processes.close()
+        return tuple(image.digest for image in prepared.request.images)
+
+    expected = tuple(it.digest for it in prepare(idle, pool, *URLS).request.images)
+    assert asyncio.run(run()) == expected
