@@ -108,12 +108,17 @@ SERVICE = Row(
         Panel(
             "Failed and turned away",
             "Requests that the engine gave up, and those that were turned away before it. "
-            "`invalid` and `deadline` are the client's; `draining` belongs to a rollout.",
+            "`invalid` and `deadline` are the client's; `draining` belongs to a rollout. "
+            "Decoders are lost over images that cost too much or that nobody waits for any more.",
             units.RequestsPerSecond,
             (
                 Query(rate("skipserve_request_failures_total", REPLICAS, "reason"), "{{reason}}"),
                 Query(rate("skipserve_rejections_total", REPLICAS, "reason"), "{{reason}}"),
                 Query(rate("skipserve_cancellations_total", REPLICAS), "given up by clients"),
+                Query(
+                    rate("skipserve_image_decoders_killed_total", REPLICAS, "reason"),
+                    "decoder: {{reason}}",
+                ),
             ),
             alerts=("HighErrorRatio", "RequestsRejected", "OutOfMemory"),
         ),
@@ -153,11 +158,13 @@ SERVICE = Row(
         ),
         Panel(
             "Running and waiting",
-            "Requests in the engine. Waiting that grows means more arrives than is served.",
+            "Requests in the engine, and images that wait to be decoded. Waiting that grows means "
+            "more arrives than is served.",
             COUNT,
             (
                 Query(total("skipserve_requests_running", REPLICAS), "running"),
                 Query(total("skipserve_requests_waiting", REPLICAS), "waiting"),
+                Query(total("skipserve_images_waiting", REPLICAS), "images waiting"),
             ),
             alerts=("QueueGrowing",),
         ),
