@@ -230,6 +230,19 @@ def test_large_pictures_wait_for_memory_and_small_ones_do_not() -> None:
     run(act, replace(SPEC, num_workers=3))
 
 
+def test_a_process_is_replaced_after_so_many_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("skipserve.media.pool._PICTURES_EACH", 2)
+
+    async def act(pool: PicturePool) -> None:
+        num_left = []
+        for _ in range(4):
+            await pool.fit([SMALL], "a")
+            num_left.append(len(pool.process_ids))
+        assert num_left == [1, 0, 1, 0]
+
+    assert run(act) == []
+
+
 def test_a_closed_pool_ends_what_it_decodes_and_begins_nothing() -> None:
     async def act(pool: PicturePool) -> None:
         tasks = [asyncio.create_task(pool.fit([ENDLESS], "a")) for _ in range(3)]
