@@ -51,12 +51,6 @@ class Indexes:
     host: Index
     device: Tensor
 
-    @classmethod
-    def of(cls, numbers: Index | list[int]) -> Self:
-        """Return numbers for a forward on the CPU."""
-        host = np.asarray(numbers, dtype=np.int64)
-        return cls(host, torch.from_numpy(host))
-
 
 class Every(Enum):
     """A row set that needs no index."""
@@ -81,6 +75,13 @@ def put(x: Tensor, rows: RowSet, values: Tensor) -> Tensor:
     if rows is Every.ALL:
         return values
     return x if rows is Every.NONE else x.index_copy(0, rows.device, values)
+
+
+def host_indexes(rows: RowSet, num_rows: int) -> Index:
+    """Return the rows of a set on the host, ascending, of a forward of so many."""
+    if isinstance(rows, Indexes):
+        return rows.host
+    return np.arange(num_rows if rows is Every.ALL else 0)
 
 
 class LayerRows(NamedTuple):

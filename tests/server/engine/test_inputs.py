@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from model_batches import row_does
 from plan_strategies import plans
+from row_sets import members
 
 from skipserve.engine.inputs import StepRows, build_batch
 from skipserve.engine.request import Request
@@ -64,14 +65,6 @@ def _token(sequence: Sequence, position: int) -> int:
     return [*sequence.request.prompt_ids, *sequence.generated_ids][position]
 
 
-def _members(rows: RowSet, num_rows: int) -> list[int]:
-    if isinstance(rows, Every):
-        return list(range(num_rows)) if rows is Every.ALL else []
-    assert rows.device.tolist() == rows.host.tolist()
-    assert 0 < len(rows.host) < num_rows, "a set that needs no index has one"
-    return [int(row) for row in rows.host]
-
-
 @st.composite
 def _requests(draw: st.DrawFn) -> Request:
     plan = draw(plans(NUM_LAYERS))
@@ -103,9 +96,9 @@ def test_each_row_does_what_its_plan_says(built: Built) -> None:
     assert built.segment.layers == range(NUM_LAYERS)
     for layer in built.segment.layers:
         wanted = [row_does(plan, layer, token_class) for plan, token_class in rows]
-        for bit, members in zip(Work, built.segment.rows(layer), strict=True):
+        for bit, doing in zip(Work, built.segment.rows(layer), strict=True):
             expected = [row for row, work in enumerate(wanted) if bit in work]
-            assert _members(members, len(rows)) == expected
+            assert members(doing, len(rows)) == expected
 
 
 @given(_built())

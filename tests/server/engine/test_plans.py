@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from plan_strategies import plans, without_generated_ffn
+from row_sets import indexes_of
 
 from skipserve.engine.plans import (
     NUM_CLASSES,
@@ -61,7 +62,7 @@ def _layers(table: PlanTable, *entries: PlanEntry) -> list[LayerRows]:
     """Return what generated rows of some plans do at each layer."""
     columns = _generated(*entries)
     pattern = table.pattern(columns)
-    work = RowWork.select(pattern, [Indexes.of(it) for it in pattern.indexes(columns)])
+    work = RowWork.select(pattern, [indexes_of(it) for it in pattern.indexes(columns)])
     return [work.kinds[kind] for kind in work.kind_of]
 
 

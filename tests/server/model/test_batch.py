@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from row_sets import indexes_of
 
 from skipserve.model.batch import KvGroup, Segment
-from skipserve.model.work import Indexes, LayerRows, RowWork
+from skipserve.model.work import LayerRows, RowWork
 
 pytestmark = pytest.mark.fast
 
@@ -15,7 +16,7 @@ WORK = RowWork.of(np.array([[7, 7], [7, 3], [0, 0], [7, 7]], dtype=np.uint8))
 
 def _group() -> KvGroup:
     slots = torch.arange(NUM_ROWS)
-    return KvGroup(Indexes.of(np.zeros((1, 1), np.int64)), slots, num_cached=np.array([0]))
+    return KvGroup(indexes_of(np.zeros((1, 1), np.int64)), slots, num_cached=np.array([0]))
 
 
 def _prepared(segment: Segment) -> tuple[dict[int, int], list[tuple[LayerRows, KvGroup]]]:

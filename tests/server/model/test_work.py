@@ -6,11 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from row_sets import indexes_of, members
 
 from skipserve.model.work import (
     Every,
     GatedWork,
-    Indexes,
     LayerRows,
     Pattern,
     RowSet,
@@ -23,7 +23,7 @@ from skipserve.model.work import (
 pytestmark = pytest.mark.fast
 
 X = torch.arange(8.0).view(4, 2)
-SOME = Indexes.of([1, 3])
+SOME = indexes_of([1, 3])
 NUM_LAYERS = 3
 
 
@@ -68,25 +68,17 @@ def works(num_rows: st.SearchStrategy[int]) -> st.SearchStrategy[NDArray[np.uint
     )
 
 
-def _members(rows: RowSet, num_rows: int) -> list[int]:
-    if isinstance(rows, Every):
-        return list(range(num_rows)) if rows is Every.ALL else []
-    assert rows.device.tolist() == rows.host.tolist()
-    assert 0 < len(rows.host) < num_rows, "a set that needs no index has one"
-    return [int(row) for row in rows.host]
-
-
 @given(works(st.integers(1, 6)), st.data())
 def test_rows_do_what_their_columns_say(columns: NDArray[np.uint8], data: st.DataObject) -> None:
     place = st.integers(0, len(columns) - 1)
     of_rows = np.array(data.draw(st.lists(place, min_size=1, max_size=9)))
     occurs = np.isin(np.arange(len(columns)), of_rows)
     pattern = Pattern.find(columns, occurs)
-    work = RowWork.select(pattern, [Indexes.of(it) for it in pattern.indexes(of_rows)])
+    work = RowWork.select(pattern, [indexes_of(it) for it in pattern.indexes(of_rows)])
     for layer, kind in enumerate(work.kind_of):
         for bit, rows in zip(Work, work.kinds[kind], strict=True):
             expected = np.flatnonzero(columns[of_rows, layer] & bit.value).tolist()
-            assert _members(rows, len(of_rows)) == expected
+            assert members(rows, len(of_rows)) == expected
 
 
 @given(works(st.integers(1, 6)))
@@ -95,7 +87,7 @@ def test_what_is_the_same_is_one_object(rows: NDArray[np.uint8]) -> None:
     assert len(work.kinds) == len({layer.tobytes() for layer in rows.T})
     by_content: dict[tuple[int, ...], RowSet] = {}
     for row_set in (row_set for kind in work.kinds for row_set in kind):
-        content = tuple(_members(row_set, len(rows)))
+        content = tuple(members(row_set, len(rows)))
         assert by_content.setdefault(content, row_set) is row_set
     assert set(by_content.values()) <= set(work.sets)
 

@@ -16,6 +16,7 @@ from skipserve.model.work import (
     RowSet,
     RowWork,
     Work,
+    host_indexes,
 )
 from skipserve_kernels.fused.launch import Selection
 from skipserve_kernels.fused.paged_prefill.spans import find_spans
@@ -207,6 +208,4 @@ class _RowsBuilder:
         }
 
     def _indexes(self, rows: RowSet) -> Index:
-        if isinstance(rows, Indexes):
-            return rows.host
-        return np.arange(len(self._positions) if rows is Every.ALL else 0)
+        return host_indexes(rows, len(self._positions))

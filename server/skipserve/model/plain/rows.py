@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from skipserve.model.batch import KvGroup, Segment
-from skipserve.model.work import Every, Index, Indexes, LayerRows, RowSet, take
+from skipserve.model.work import Every, LayerRows, RowSet, host_indexes, take
 from skipserve_kernels.plain.attention.layout import find_queries, find_runs
 from skipserve_kernels.plain.attention.op import Layout, prepare
 
@@ -52,7 +52,9 @@ def prepare_rows(segment: Segment, factors: Tensor | None, page_size: int) -> di
     }
 
     def layout(rows: LayerRows, group: KvGroup) -> Layout:
-        query_rows, key_rows = (_indexes(it, segment) for it in (rows.attention, rows.kv))
+        query_rows, key_rows = (
+            host_indexes(it, len(segment.positions)) for it in (rows.attention, rows.kv)
+        )
         queries = find_queries(query_rows, key_rows, segment.row_starts, group.num_cached)
         return prepare(queries, runs[group], device)
 
@@ -69,9 +71,3 @@ def prepare_rows(segment: Segment, factors: Tensor | None, page_size: int) -> di
         )
 
     return segment.prepare(block)
-
-
-def _indexes(rows: RowSet, segment: Segment) -> Index:
-    if isinstance(rows, Indexes):
-        return rows.host
-    return np.arange(segment.row_starts[-1] if rows is Every.ALL else 0)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from row_sets import indexes_of
 from torch import Tensor
 from triton_interpreter import traffic
 
@@ -14,7 +15,7 @@ from skipserve.model.block_weights import BlockWeights
 from skipserve.model.fused import block as block_module
 from skipserve.model.fused.block import BlockContext, FusedBlock
 from skipserve.model.fused.rows import prepare_rows
-from skipserve.model.work import GatedWork, Indexes, RowWork, Work
+from skipserve.model.work import GatedWork, RowWork, Work
 from skipserve_kernels.fused.launch import Scratch
 from skipserve_kernels.key_values import KeyValues
 from skipserve_kernels.projection import Projection
@@ -90,7 +91,7 @@ class Rig:
 
     def _run(self, work: RowWork | GatedWork) -> None:
         numbers = np.arange(NUM_ROWS + 1)
-        tables = Indexes.of(np.arange(NUM_ROWS).reshape(-1, 1))
+        tables = indexes_of(np.arange(NUM_ROWS).reshape(-1, 1))
         group = KvGroup(tables, torch.tensor([0, 5, 10]), num_cached=numbers[:NUM_ROWS])
         self._segment = Segment.whole(work, torch.tensor([0, 1, 2]), numbers, group)
         rows = prepare_rows(self._segment, span_rows=16)

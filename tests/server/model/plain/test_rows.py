@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from row_sets import indexes_of
 
 from skipserve.model.batch import KvGroup, Segment
 from skipserve.model.plain.rows import BlockRows, prepare_rows
-from skipserve.model.work import Indexes, RowWork, Work
+from skipserve.model.work import RowWork, Work
 from skipserve_kernels.plain.attention.cpu_layout import Block, Layout, Reads
 
 pytestmark = pytest.mark.fast
@@ -23,7 +24,7 @@ ROW_STARTS, NUM_CACHED = (0, 3, 4), (2, 7)
 
 
 def make_group(tables: list[list[int]], slots: list[int], num_cached: Sequence[int]) -> KvGroup:
-    return KvGroup(Indexes.of(np.array(tables)), torch.tensor(slots), np.array(num_cached))
+    return KvGroup(indexes_of(np.array(tables)), torch.tensor(slots), np.array(num_cached))
 
 
 def make_work(attention: Sequence[int], kv: Sequence[int] = ALL) -> list[Work]:
