@@ -29,7 +29,11 @@ MAY_IMPORT: dict[str, set[str]] = {
         "skipserve_kernels.plain.swiglu.reference",
     },
     "skipserve_client": {"skipserve_policies"},
-    "skipserve_training": {"skipserve_client.evaluate", "skipserve.pretrained"},
+    "skipserve_training": {
+        "skipserve_client.evaluate",
+        "skipserve.pretrained",
+        "skipserve_policies",
+    },
     "skipserve_client.evaluate": {"skipserve_client", "skipserve_policies"},
     "skipserve": set(),
     "skipserve.errors": set(),

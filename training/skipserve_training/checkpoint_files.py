@@ -6,7 +6,8 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-CHECKSUMS = "SHA256SUMS"
+from skipserve.pretrained.places import CHECKSUMS
+
 RECORD = "training-record.json"
 
 

@@ -13,12 +13,13 @@ from transformers import AutoConfig, AutoProcessor, LlavaForConditionalGeneratio
 
 from skipserve.pretrained.joining import TRAINED_WEIGHTS, join
 from skipserve_client.evaluate.easy_vqa import EasySplit
+from skipserve_policies.sizes import MappingSizes
 from skipserve_training.mapping.encoders import TransformersEncoder
 from skipserve_training.mapping.export import CHAT_TEMPLATE, export_trained
 from skipserve_training.mapping.language import load_language_model, load_tokenizer
 from skipserve_training.mapping.lessons import Exchange, PromptForm
 from skipserve_training.mapping.packing import pack
-from skipserve_training.mapping.projectors import MappingSizes, ProjectorType, make_projector
+from skipserve_training.mapping.projectors import ProjectorType, make_projector
 from skipserve_training.mapping.tower import LabelledTower, TowerSizes
 from skipserve_training.mapping.tower_export import FEATURE_LAYER, export_tower
 from skipserve_training.mapping.training import answer
@@ -38,7 +39,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def _export(kind: ProjectorType, parts: tuple[Path, Path], folder: Path) -> Any:
     torch.manual_seed(1)
-    sizes = MappingSizes(queries=3, hidden=16, layers=1, heads=2, ffn=16)
+    sizes = MappingSizes(num_queries=3, hidden_size=16, num_layers=1, num_heads=2, ffn_size=16)
     projector = make_projector(kind, 32, 32, sizes).bfloat16().float()
     export_trained(projector, *parts, IMAGE_ID, folder)
     return projector

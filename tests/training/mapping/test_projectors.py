@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from skipserve_policies.sizes import MappingSizes
 from skipserve_training.mapping.projectors import (
     MappingModule,
-    MappingSizes,
     PatchProjector,
     ProjectorType,
     make_projector,
@@ -14,7 +14,7 @@ from skipserve_training.mapping.projectors import (
 
 pytestmark = pytest.mark.fast
 
-TINY = MappingSizes(queries=3, hidden=16, layers=2, heads=4, ffn=24)
+TINY = MappingSizes(num_queries=3, hidden_size=16, num_layers=2, num_heads=4, ffn_size=24)
 
 
 def test_the_module_has_the_papers_size() -> None:

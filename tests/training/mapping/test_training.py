@@ -11,17 +11,18 @@ import torch
 from tiny_language import make_llama, make_tokenizer
 
 from skipserve_client.evaluate.easy_vqa import EasySplit
+from skipserve_policies.sizes import MappingSizes
 from skipserve_training.mapping.easy_vqa_lessons import EasyLessons
 from skipserve_training.mapping.features import Features
 from skipserve_training.mapping.language import FrozenLanguageModel
 from skipserve_training.mapping.lessons import PromptForm
 from skipserve_training.mapping.packing import PICTURE, Example, pack
-from skipserve_training.mapping.projectors import MappingSizes, Projector, make_projector
+from skipserve_training.mapping.projectors import Projector, make_projector
 from skipserve_training.mapping.recipe import MappingRecipe
 from skipserve_training.mapping.training import Checkpoint, Course, answer, make_accelerator, train
 from skipserve_training.run_folder import RunFolder
 
-SIZES = MappingSizes(queries=3, hidden=16, layers=1, heads=2, ffn=16)
+SIZES = MappingSizes(num_queries=3, hidden_size=16, num_layers=1, num_heads=2, ffn_size=16)
 RECIPE = MappingRecipe(
     steps=5, sizes=SIZES, pictures=2, rate=1e-2, warmup=1, save_every=2, loss_scale=1.0
 )
@@ -39,7 +40,7 @@ def course(easy_split: EasySplit) -> Course:
         FrozenLanguageModel(make_llama()),
         lessons,
         Features(noise.bfloat16().view(torch.int16).numpy()),
-        PromptForm(make_tokenizer(), SIZES.queries, lessons.kinds),
+        PromptForm(make_tokenizer(), SIZES.num_queries, lessons.kinds),
         views=2,
     )
 

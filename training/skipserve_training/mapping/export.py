@@ -19,11 +19,10 @@ from transformers import (
 )
 
 from skipserve.pretrained.joining import TRAINED_WEIGHTS
+from skipserve_policies.sizes import OWN_MODEL_TYPE
 from skipserve_training.checkpoint_files import write_checksums
 from skipserve_training.mapping.projectors import MappingModule, Projector
 from skipserve_training.mapping.tower_export import FEATURE_LAYER, tower_tensors
-
-MAPPING_TYPE = "skipserve_llava"  # transformers knows no such projector, and refuses the name
 
 # What `lessons.QUESTION_FORM` and `lessons.ANSWER_FORM` say, as a conversation.
 CHAT_TEMPLATE = (
@@ -100,14 +99,14 @@ def make_config(
         for unused in ("projector_hidden_act", "multimodal_projector_bias"):
             config.pop(unused, None)
         config |= {
-            "model_type": MAPPING_TYPE,
+            "model_type": OWN_MODEL_TYPE,
             "architectures": ["SkipserveLlavaForConditionalGeneration"],
             "projector_type": "mapping",
-            "num_query_tokens": projector.sizes.queries,
-            "projector_hidden_size": projector.sizes.hidden,
-            "projector_layers": projector.sizes.layers,
-            "projector_heads": projector.sizes.heads,
-            "projector_ffn_size": projector.sizes.ffn,
+            "num_query_tokens": projector.sizes.num_queries,
+            "projector_hidden_size": projector.sizes.hidden_size,
+            "projector_layers": projector.sizes.num_layers,
+            "projector_heads": projector.sizes.num_heads,
+            "projector_ffn_size": projector.sizes.ffn_size,
         }
     return config
 

@@ -3,12 +3,13 @@
 Shapes: B pictures, P encoder rows, d_vis the encoder's width, d_llm that of the embeddings.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from skipserve_policies.sizes import MappingSizes
 
 
 class ProjectorType(StrEnum):
@@ -18,24 +19,13 @@ class ProjectorType(StrEnum):
     MLP = "mlp"
 
 
-@dataclass(frozen=True)
-class MappingSizes:
-    """The sizes of the mapping module; the defaults are the paper's."""
-
-    queries: int = 10
-    hidden: int = 256
-    layers: int = 5
-    heads: int = 8
-    ffn: int = 512
-
-
 class FeedForward(nn.Module):
     """Two matrices with a ReLU between them."""
 
     def __init__(self, sizes: MappingSizes) -> None:
         super().__init__()
-        self.up = nn.Linear(sizes.hidden, sizes.ffn)
-        self.down = nn.Linear(sizes.ffn, sizes.hidden)
+        self.up = nn.Linear(sizes.hidden_size, sizes.ffn_size)
+        self.down = nn.Linear(sizes.ffn_size, sizes.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
         """Run on each row."""
@@ -48,9 +38,9 @@ class MappingLayer(nn.Module):
 
     def __init__(self, sizes: MappingSizes) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(sizes.hidden)
-        self.attention = nn.MultiheadAttention(sizes.hidden, sizes.heads, batch_first=True)
-        self.norm2 = nn.LayerNorm(sizes.hidden)
+        self.norm1 = nn.LayerNorm(sizes.hidden_size)
+        self.attention = nn.MultiheadAttention(sizes.hidden_size, sizes.num_heads, batch_first=True)
+        self.norm2 = nn.LayerNorm(sizes.hidden_size)
         self.ffn = FeedForward(sizes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,16 +61,16 @@ class MappingModule(nn.Module):
     def __init__(self, d_vis: int, d_llm: int, sizes: MappingSizes) -> None:
         super().__init__()
         self.sizes = sizes
-        self.input = nn.Linear(d_vis, sizes.hidden)
-        self.queries = nn.Parameter(torch.randn(sizes.queries, sizes.hidden) * 0.02)
-        self.layers = nn.ModuleList(MappingLayer(sizes) for _ in range(sizes.layers))
-        self.output = nn.Linear(sizes.hidden, d_vis)
+        self.input = nn.Linear(d_vis, sizes.hidden_size)
+        self.queries = nn.Parameter(torch.randn(sizes.num_queries, sizes.hidden_size) * 0.02)
+        self.layers = nn.ModuleList(MappingLayer(sizes) for _ in range(sizes.num_layers))
+        self.output = nn.Linear(sizes.hidden_size, d_vis)
         self.to_llm = nn.Linear(d_vis, d_llm)
 
     def rows(self, num_patches: int) -> int:
         """Return the rows that a picture of so many encoder rows becomes."""
         del num_patches
-        return self.sizes.queries
+        return self.sizes.num_queries
 
     def forward(self, features: Tensor) -> Tensor:
         """Turn `[B, P, d_vis]` into `[B, queries, d_llm]`."""
@@ -88,7 +78,7 @@ class MappingModule(nn.Module):
         x = torch.cat((self.input(features), queries), dim=1)
         for layer in self.layers:
             x = layer(x)
-        rows: Tensor = self.to_llm(self.output(x[:, -self.sizes.queries :]))
+        rows: Tensor = self.to_llm(self.output(x[:, -self.sizes.num_queries :]))
         return rows
 
 

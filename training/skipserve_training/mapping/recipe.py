@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass, field
 
-from skipserve_training.mapping.projectors import MappingSizes, ProjectorType
+from skipserve_policies.sizes import MappingSizes
+from skipserve_training.mapping.projectors import ProjectorType
 
 
 @dataclass(frozen=True)

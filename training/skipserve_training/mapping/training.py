@@ -159,6 +159,8 @@ class _Run:
         self._recipe = recipe
         self._course = course
         self._accelerator = accelerator
+        # Of the epoch that is under way.
+        self._orders: dict[int, list[int]] = {}
         self._projector, self._optimizer = accelerator.prepare(projector, optimizer)
 
     def step(self, step: int) -> Outcome:
@@ -188,6 +190,8 @@ class _Run:
         return [self._order(place // count)[place % count] for place in places]
 
     def _order(self, epoch: int) -> list[int]:
-        order = list(range(len(self._course.lessons)))
-        random.Random(f"{self._recipe.seed}/order/{epoch}").shuffle(order)
-        return order
+        if epoch not in self._orders:
+            order = list(range(len(self._course.lessons)))
+            random.Random(f"{self._recipe.seed}/order/{epoch}").shuffle(order)
+            self._orders = {epoch: order}
+        return self._orders[epoch]
