@@ -167,6 +167,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "skipserve.api.protocol",
         "skipserve.app",
         "skipserve.model_folder",
+        "skipserve.pretrained.places",
         "skipserve.errors",
         "skipserve.hints",
         "skipserve.logging_setup",

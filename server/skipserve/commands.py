@@ -26,6 +26,7 @@ from skipserve.errors import EngineError
 from skipserve.hints import Hints
 from skipserve.logging_setup import set_up_logging
 from skipserve.model_folder import DEMO, StartError
+from skipserve.pretrained.places import PRETRAINED
 from skipserve.settings import (
     LogFormat,
     Settings,
@@ -57,7 +58,7 @@ _HOST_ADVICE = "--host takes an address of this machine: 127.0.0.1, or 0.0.0.0 f
 _USAGE_ERROR: Any = typer.BadParameter.__base__
 
 _METAVARS = {
-    "model": "demo|smolvqa|smolvqa-patches|PATH",
+    "model": "|".join((DEMO, *PRETRAINED, "PATH")),
     "config": "FILE",
     "secrets_folder": "FOLDER",
     "policies": "FILE",

@@ -1,6 +1,7 @@
 """Names of models, and whatever else they may lead to."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from tiny_llava import make_checkpoint
 
 from skipserve.model_folder import DEMO, StartError, model_folder
 from skipserve.pretrained import places
+from skipserve.settings import Settings
+from skipserve_client.offline import SHIPPED
 
 pytestmark = pytest.mark.fast
 
@@ -155,3 +158,11 @@ def test_files_may_be_links_as_in_the_hub_s_cache(tmp_path: Path) -> None:
     assert model_folder(str(tmp_path / "snapshot")) == (tmp_path / "snapshot").resolve()
     shutil.rmtree(tmp_path / "blobs")
     assert "has links that lead nowhere (chat_template.jinja, " in refusal(tmp_path / "snapshot")
+
+
+def test_all_speak_of_the_same_models_that_ship() -> None:
+    names = {DEMO, *places.PRETRAINED}
+    assert set(SHIPPED) == names
+    assert names <= set(re.split(r"[ ,]+", str(Settings.model_fields["model"].description)))
+    for name in places.PRETRAINED:
+        assert places.trained_folder(name).parts[-2:] == tuple(SHIPPED[name].split("/"))

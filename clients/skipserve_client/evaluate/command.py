@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from skipserve_client.command_group import CommandError
+from skipserve_client.offline import SHIPPED
 from skipserve_client.options import ApiKey, AsJson, given_flags
 from skipserve_client.policy_choice import policy_names, read_policies
 from skipserve_policies.quality import QUALITY_FILE
@@ -70,7 +71,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 (an argument a flag)
     model: Annotated[
         str,
         typer.Option(
-            metavar="demo|smolvqa|smolvqa-patches|PATH", help="Without --url: the model to serve."
+            metavar="|".join((*SHIPPED, "PATH")), help="Without --url: the model to serve."
         ),
     ] = "demo",
     dtype: Annotated[
