@@ -1,5 +1,6 @@
 """A model without arithmetic: what is left of a step is the host's work."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from skipserve.model.batch import Batch
 from skipserve.model.config import ModelConfig
 from skipserve.model.layers import KVCache
+from skipserve_policies.reduction import Reduction
 
 
 class InstantModel:
@@ -36,6 +38,13 @@ class InstantModel:
         """Return zeros, [N, P, D]."""
         sizes = self.config.sizes
         return torch.zeros(len(pixels), sizes.rows_per_image, sizes.decoder.embedding_size)
+
+    def encode_reduced(
+        self, pixels: Tensor, reductions: Sequence[Reduction | None]
+    ) -> list[Tensor]:
+        """Return zeros, [R, D] each."""
+        counts = [it.num_rows if it else self.config.sizes.rows_per_image for it in reductions]
+        return [torch.zeros(count, self.config.sizes.decoder.embedding_size) for count in counts]
 
     def new_cache(self, num_pages: int, page_size: int) -> KVCache:
         """Return a cache of no layer."""

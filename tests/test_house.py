@@ -71,7 +71,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "skipserve_policies",
     },
     "skipserve.engine.limits": {"skipserve_policies"},
-    "skipserve.engine.request": {"skipserve_policies"},
+    "skipserve.engine.request": {"skipserve.digests", "skipserve_policies"},
     "skipserve.engine.reports": set(),
     "skipserve.service": {
         *_ENGINE_DATA,

@@ -22,7 +22,7 @@ from skipserve_policies.cost import (
     standard_request,
 )
 from skipserve_policies.quality import load_measured
-from skipserve_policies.resolve import PolicyError, ResolvedPolicy, resolve
+from skipserve_policies.resolve import PolicyError, ResolvedPolicy, resolve_for
 from skipserve_policies.schema import Quality, SkipPolicy
 from skipserve_policies.sizes import KNOWN_MODELS, ModelSizes
 
@@ -118,11 +118,11 @@ def offline_policies(
     misfits: dict[str, str] = {}
     for name, policy in wanted.items():
         try:
-            resolved = resolve(name, policy, sizes.decoder.num_layers)
+            resolved = resolve_for(name, policy, sizes)
         except PolicyError as error:
             misfits[name] = str(error)
             continue
-        saved = saving(sizes, resolved.plan, request)
+        saved = saving(sizes, resolved.plan, request, resolved.reduction)
         quality = measured.get(resolved.digest, ())
         fitting.append(_policy_info(resolved, saved, saved_for, quality))
     return PolicyListing(
@@ -211,7 +211,7 @@ def request_cost(
     """
     name, policy = _policy(choice, load_catalog(policies_file))
     try:
-        resolved = resolve(name, policy, sizes.decoder.num_layers)
+        resolved = resolve_for(name, policy, sizes)
     except PolicyError as error:
         raise CommandError(_misfit(name, sizes, error)) from error
     try:

@@ -9,7 +9,9 @@ from typing import Any
 
 from skipserve_policies.flops import Request, RequestFlops, Segments, prompt_classes, request_flops
 from skipserve_policies.plan import Plan, TokenClass, trim
+from skipserve_policies.reduction import Reduction
 from skipserve_policies.resolve import ResolvedPolicy
+from skipserve_policies.shapes import reduced_request
 from skipserve_policies.sizes import ModelSizes
 
 # Far over any context; a prompt is spelt out row by row.
@@ -69,12 +71,21 @@ def _runs(request: Request, image_rows: int) -> Iterator[int]:
             is_image_due = not is_visual
 
 
-def saving(sizes: ModelSizes, plan: Plan, request: Request) -> Saving:
-    """Return what a request costs under a trimmed plan and under the trimmed full one."""
-    full = _trimmed_full(plan.num_layers)
+def saving(
+    sizes: ModelSizes, plan: Plan, request: Request, reduction: Reduction | None = None
+) -> Saving:
+    """Return what a request costs under a trimmed plan and under the trimmed full one.
+
+    Args:
+        sizes: the model.
+        plan: what is computed, trimmed.
+        request: the shape of the request, with all rows of its images.
+        reduction: what its images are reduced by, if anything.
+    """
+    reduced = reduced_request(sizes, request, reduction)
     return Saving(
-        planned_flops=request_flops(sizes, plan, request).total,
-        full_flops=request_flops(sizes, full, request).total,
+        planned_flops=request_flops(sizes, plan, reduced, reduction).total,
+        full_flops=request_flops(sizes, _trimmed_full(plan.num_layers), request).total,
     )
 
 
@@ -139,16 +150,27 @@ def compare(sizes: ModelSizes, resolved: ResolvedPolicy, request: Request) -> Po
     """Count a request's cost under a policy and under the full model, in all ways."""
     full = Plan.full(sizes.decoder.num_layers)
     return PolicyCost(
-        policy=_count(sizes, resolved.untrimmed, resolved.plan, request),
+        policy=_count(sizes, resolved.untrimmed, resolved.plan, request, resolved.reduction),
         full=_count(sizes, full, trim(full), request),
     )
 
 
-def _count(sizes: ModelSizes, untrimmed: Plan, trimmed: Plan, request: Request) -> Counting:
+def _count(
+    sizes: ModelSizes,
+    untrimmed: Plan,
+    trimmed: Plan,
+    request: Request,
+    reduction: Reduction | None = None,
+) -> Counting:
+    reduced = reduced_request(sizes, request, reduction)
+
+    def count(plan: Plan, *, is_trimmed: bool, is_dense: bool) -> RequestFlops:
+        return request_flops(sizes, plan, reduced, reduction, dense=is_dense, trimmed=is_trimmed)
+
     exact, dense = (
         Trimming(
-            untrimmed=request_flops(sizes, untrimmed, request, dense=is_dense, trimmed=False),
-            trimmed=request_flops(sizes, trimmed, request, dense=is_dense),
+            untrimmed=count(untrimmed, is_trimmed=False, is_dense=is_dense),
+            trimmed=count(trimmed, is_trimmed=True, is_dense=is_dense),
         )
         for is_dense in (False, True)
     )

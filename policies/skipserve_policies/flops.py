@@ -18,6 +18,8 @@ from itertools import groupby
 from typing import Self
 
 from skipserve_policies.plan import Plan, Sublayers, TokenClass
+from skipserve_policies.reduction import Reduction, reduces_features
+from skipserve_policies.schema import Reducer
 from skipserve_policies.sizes import DecoderSizes, MappingSizes, ModelSizes, VisionSizes
 
 # A prompt as runs of rows of one class, in order.
@@ -45,7 +47,7 @@ RowsByClass = Mapping[TokenClass, Rows]
 
 @dataclass(frozen=True)
 class RequestFlops:
-    """The cost of one request, by part."""
+    """The cost of one request, by part; choosing among an image's rows is the projector's."""
 
     vision: int
     projector: int
@@ -156,12 +158,40 @@ def vision_flops(sizes: VisionSizes, num_layers: int) -> int:
     return embedding + num_layers * layer
 
 
-def projector_flops(sizes: ModelSizes) -> int:
-    """Return what the projector costs for one image."""
+def projector_flops(sizes: ModelSizes, reduction: Reduction | None = None) -> int:
+    """Return what it costs to make rows of one image's features, and to choose among either."""
+    choosing = _choosing_flops(sizes, reduction)
     n, d_vis, d = sizes.vision.num_features, sizes.vision.feature_size, sizes.decoder.embedding_size
+    if reduction is not None and reduces_features(reduction, sizes):
+        n = reduction.num_rows
     if isinstance(sizes.projector, MappingSizes):
-        return _mapping_flops(sizes.projector, n, d_vis, d)
-    return 2 * n * d_vis * d + 2 * n * d**2
+        return choosing + _mapping_flops(sizes.projector, n, d_vis, d)
+    return choosing + 2 * n * d_vis * d + 2 * n * d**2
+
+
+def _choosing_flops(sizes: ModelSizes, reduction: Reduction | None) -> int:
+    """Return what it costs to choose among the rows of one image.
+
+    Visionzip and vispruner look at the attention of the tower's class token to its rows, and at the
+    likeness of the others' keys to those they are merged into, or of all patches' features to each
+    other; divprune, at the likeness of all rows to each other.
+    """
+    if reduction is None:
+        return 0
+    vision, n = sizes.vision, sizes.rows_per_image
+    attention = 2 * vision.num_rows * vision.hidden_size
+    match reduction.method:
+        case Reducer.VISIONZIP:
+            # One of the rows that are left is the class token's, beside the patches.
+            num_joining = n + 1 - reduction.num_rows
+            key_size = vision.hidden_size // vision.num_heads
+            return attention + 2 * num_joining * reduction.num_merged * key_size
+        case Reducer.VISPRUNER:
+            return attention + 2 * n * n * vision.feature_size
+        case Reducer.DIVPRUNE:
+            return 2 * n * n * sizes.decoder.embedding_size
+        case _:
+            return 0
 
 
 def _mapping_flops(sizes: MappingSizes, num_features: int, d_vis: int, d: int) -> int:
@@ -178,14 +208,21 @@ def _mapping_flops(sizes: MappingSizes, num_features: int, d_vis: int, d: int) -
 
 
 def request_flops(
-    sizes: ModelSizes, plan: Plan, request: Request, *, dense: bool = False, trimmed: bool = True
+    sizes: ModelSizes,
+    plan: Plan,
+    request: Request,
+    reduction: Reduction | None = None,
+    *,
+    dense: bool = False,
+    trimmed: bool = True,
 ) -> RequestFlops:
     """Return what a request costs under a plan.
 
     Args:
         sizes: the model.
         plan: the table as it runs; trim it first, or not, as `trimmed` says.
-        request: the shape of the request.
+        request: the shape of the request, reduced where images are.
+        reduction: what its images are reduced by, if anything.
         dense: count all pairs of a forward pass, not the causal ones alone.
         trimmed: whether the vision tower stops at the layer whose output is used.
     """
@@ -200,7 +237,7 @@ def request_flops(
     vision_layers = sizes.vision.num_layers_used if trimmed else sizes.vision.num_layers
     return RequestFlops(
         vision=request.num_images * vision_flops(sizes.vision, vision_layers),
-        projector=request.num_images * projector_flops(sizes),
+        projector=request.num_images * projector_flops(sizes, reduction),
         prefill=decoder_flops(sizes.decoder, plan, prompt),
         decode=decoder_flops(sizes.decoder, plan, generated),
         head=head_flops(sizes.decoder, request.num_generated),

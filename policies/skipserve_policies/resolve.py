@@ -1,23 +1,27 @@
 """Turns a policy's rules into a plan for a model of a given depth."""
 
+import hashlib
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import NamedTuple
 
 from skipserve_policies.plan import IDLE, Cell, Ffn, Pair, Plan, TokenClass, trim
+from skipserve_policies.reduction import Reduction, ReductionMisfitError, make_reduction
 from skipserve_policies.schema import (
     Action,
     LayerInterval,
     LayerRange,
     Layers,
+    ReduceVisual,
     Rule,
     Scope,
     SkipPolicy,
     share_of,
 )
+from skipserve_policies.sizes import ModelSizes
 
 CLASSES_OF_SCOPE: dict[Scope, tuple[TokenClass, ...]] = {
     Scope.GENERATED: (TokenClass.GENERATED,),
@@ -33,7 +37,7 @@ class PolicyError(ValueError):
 
 
 class PolicyMisfitError(PolicyError):
-    """A policy that is not for a model of this depth, or names layers that it does not have."""
+    """A policy that is for another model: names layers, or looks at what this one does not have."""
 
 
 class PolicyContradictionError(PolicyError):
@@ -42,7 +46,7 @@ class PolicyContradictionError(PolicyError):
 
 @dataclass(frozen=True)
 class ResolvedPolicy:
-    """A policy made concrete for one depth.
+    """A policy made concrete for one model, or one depth.
 
     Attributes:
         name: what replies and metrics call it.
@@ -50,6 +54,7 @@ class ResolvedPolicy:
         untrimmed: the table as the rules say it.
         plan: the table that runs: trimmed, with the same logits.
         layers: for each action, the layers that it touches, ascending.
+        reduction: what is left of each image before the decoder; None for all.
     """
 
     name: str
@@ -57,36 +62,78 @@ class ResolvedPolicy:
     untrimmed: Plan
     plan: Plan
     layers: dict[str, tuple[int, ...]]
+    reduction: Reduction | None = None
 
     @cached_property
     def scope(self) -> str | None:
-        """The scopes of the rules, joined with "+"; None where there is no rule."""
-        return "+".join(dict.fromkeys(rule.scope.value for rule in self.policy.rules)) or None
+        """The scopes of the rules, joined with "+"; None where no rule has one."""
+        scopes = dict.fromkeys(rule.scope.value for _, rule in _static_rules(self.policy))
+        return "+".join(scopes) or None
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The digest of what runs: equal for policies that compute the same."""
-        return self.plan.digest
+        if self.reduction is None:
+            return self.plan.digest
+        return hashlib.sha256(self.plan.key + self.reduction.key).hexdigest()[:16]
+
+
+def resolve_for(name: str, policy: SkipPolicy, sizes: ModelSizes) -> ResolvedPolicy:
+    """Resolve a policy for a model.
+
+    Raises:
+        PolicyMisfitError: as `resolve` does, or the model lacks what is looked at.
+        PolicyContradictionError: as `resolve` does, or two rules reduce images.
+    """
+    resolved = _resolve_static(name, policy, sizes.decoder.num_layers)
+    rules = enumerate(policy.rules)
+    reducing = [(index, rule) for index, rule in rules if isinstance(rule, ReduceVisual)]
+    if not reducing:
+        return resolved
+    (index, rule), *others = reducing
+    if others:
+        raise PolicyContradictionError(
+            f"{_describe(policy, index)} and {_describe(policy, others[0][0])} both reduce images: "
+            "one of them can"
+        )
+    try:
+        return replace(resolved, reduction=make_reduction(rule, sizes))
+    except ReductionMisfitError as error:
+        raise PolicyMisfitError(f"{_describe(policy, index)}: {error}") from None
 
 
 def resolve(name: str, policy: SkipPolicy, num_layers: int) -> ResolvedPolicy:
-    """Resolve a policy for a model of `num_layers` blocks.
+    """Resolve a policy that skips, and reduces no images, for models of `num_layers` blocks.
 
     Raises:
         PolicyMisfitError: the policy is for another depth, or a rule touches a layer outside the
-            model, or none in it.
+            model, or none in it, or reduces images.
         PolicyContradictionError: two rules want different things of the same cell.
     """
+    for index, rule in enumerate(policy.rules):
+        if isinstance(rule, ReduceVisual):
+            raise PolicyMisfitError(
+                f"{_describe(policy, index)}: what it does depends on more than the model's depth"
+            )
+    return _resolve_static(name, policy, num_layers)
+
+
+def _static_rules(policy: SkipPolicy) -> Iterator[tuple[int, Rule]]:
+    return ((index, it) for index, it in enumerate(policy.rules) if isinstance(it, Rule))
+
+
+def _resolve_static(name: str, policy: SkipPolicy, num_layers: int) -> ResolvedPolicy:
     if policy.num_layers not in (None, num_layers):
         raise PolicyMisfitError(
             f"it is for models with {policy.num_layers} layers alone: this model has layers 0 to "
             f"{num_layers - 1}"
         )
+    rules = dict(_static_rules(policy))
     claims = tuple(_claims(policy, num_layers))
     untrimmed = _build_plan(policy, claims, num_layers)
     layers: dict[str, set[int]] = {}
     for claim in claims:
-        layers.setdefault(policy.rules[claim.rule].action.value, set()).add(claim.layer)
+        layers.setdefault(rules[claim.rule].action.value, set()).add(claim.layer)
     return ResolvedPolicy(
         name=name,
         policy=policy,
@@ -173,7 +220,7 @@ class _Claim(NamedTuple):
 
 
 def _claims(policy: SkipPolicy, num_layers: int) -> Iterator[_Claim]:
-    for index, rule in enumerate(policy.rules):
+    for index, rule in _static_rules(policy):
         try:
             for layer, cell in _cells(rule, num_layers):
                 yield _Claim(index, layer, cell)
@@ -213,8 +260,9 @@ def _build_plan(policy: SkipPolicy, claims: Iterable[_Claim], num_layers: int) -
     """Lay the rules' cells over the full table."""
     columns = [[Cell()] * num_layers for _ in TokenClass]
     claimed_by: dict[tuple[TokenClass, int], int] = {}
+    rules = dict(_static_rules(policy))
     for rule, layer, cell in claims:
-        for token_class in CLASSES_OF_SCOPE[policy.rules[rule].scope]:
+        for token_class in CLASSES_OF_SCOPE[rules[rule].scope]:
             other = claimed_by.setdefault((token_class, layer), rule)
             composed = _compose(columns[token_class][layer], cell)
             if composed is None:
@@ -258,4 +306,6 @@ def _contradiction(
 
 def _describe(policy: SkipPolicy, index: int) -> str:
     rule = policy.rules[index]
+    if isinstance(rule, ReduceVisual):
+        return f"rule {index} ({rule.action}, {rule.method.value})"
     return f"rule {index} ({rule.action.value}, scope {rule.scope.value})"

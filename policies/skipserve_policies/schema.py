@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 from fractions import Fraction
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -17,11 +17,12 @@ from pydantic import (
     model_validator,
 )
 from pydantic.config import JsonDict
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 MAX_LAYERS = 1024
 MAX_INTERVALS = 64
 MAX_RULES = 64
+MAX_ROWS = 1_000_000
 MAX_QUALITIES = 64
 # No form has so many.
 MAX_FIELDS = 64
@@ -42,6 +43,26 @@ def _check_share(text: str) -> str:
         raise ValueError(_POSITION_FORMS)
     if text.startswith("-") or share_of(text) > 1:
         raise ValueError("a share of the depth lies between 0% and 100%")
+    return text
+
+
+_AMOUNT_FORMS = (
+    'this must be a number of rows such as 192, or a share of them such as "1/3" or "33.3%"'
+)
+_FRACTION = r"[0-9]{1,4}/[0-9]{1,4}"
+
+
+def amount_of(text: str) -> Fraction:
+    """Return the share of rows that a text such as "1/3" or "12.5%" says, exactly."""
+    return Fraction(text) if "/" in text else share_of(text)
+
+
+def _check_amount(text: str) -> str:
+    is_fraction = re.fullmatch(_FRACTION, text) and int(text.partition("/")[2])
+    if not is_fraction and not re.fullmatch(_SHARE, text):
+        raise ValueError(_AMOUNT_FORMS)
+    if not 0 < amount_of(text) <= 1:
+        raise ValueError("a share of rows lies above 0 and at most at the whole")
     return text
 
 
@@ -77,6 +98,19 @@ LayerPosition = Annotated[
     ),
 ]
 Interval = Annotated[int, Field(ge=1, lt=MAX_LAYERS, strict=True)]
+Share = Annotated[
+    str,
+    AfterValidator(_check_amount),
+    Field(json_schema_extra={"pattern": f"^({_SHARE}|{_FRACTION})$"}),
+]
+# Rows by their number, or by their share of an image's.
+Amount = Annotated[
+    Annotated[int, Field(ge=1, le=MAX_ROWS, strict=True), Tag("a number")]
+    | Annotated[Share, Tag("a share")],
+    Discriminator(
+        _form_of_position, custom_error_type="amount", custom_error_message=_AMOUNT_FORMS
+    ),
+]
 
 
 def _check_not_empty(items: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -108,6 +142,35 @@ class Action(StrEnum):
     SKIP_ATTENTION = "skip_attention"
     PARALLEL_FFN_ATTENTION = "parallel_ffn_attention"
     PARALLEL_BLOCKS = "parallel_blocks"
+
+
+# What stands in the same place and does something to an image's rows instead.
+REDUCE_VISUAL = "reduce_visual"
+_ACTIONS = (*(action.value for action in Action), REDUCE_VISUAL)
+
+
+def _check_action(value: object) -> object:
+    """Refuse what is no action, with the names of all that are."""
+    if value not in _ACTIONS:
+        named = [f"'{name}'" for name in _ACTIONS]
+        expected = f"{', '.join(named[:-1])} or {named[-1]}"
+        raise PydanticKnownError("enum", {"expected": expected})
+    return value
+
+
+class Reducer(StrEnum):
+    """How an image's rows are reduced before the decoder sees them.
+
+    Sources: visionzip, arXiv 2412.04467; vispruner, arXiv 2412.01818; divprune, arXiv 2503.02175.
+    The other two are controls: rows taken at random, and the grid of patches averaged to a coarser
+    one.
+    """
+
+    VISIONZIP = "visionzip"
+    VISPRUNER = "vispruner"
+    DIVPRUNE = "divprune"
+    RANDOM = "random"
+    DOWNSAMPLE = "downsample"
 
 
 class Scope(StrEnum):
@@ -222,7 +285,7 @@ _DEFAULT_SHARED_NORM = {Action.PARALLEL_FFN_ATTENTION: True, Action.SKIP_ATTENTI
 class Rule(_Form):
     """One action on some layers, for the tokens of one scope."""
 
-    action: Action
+    action: Annotated[Action, BeforeValidator(_check_action, json_schema_input_type=Action)]
     layers: Layers
     scope: Scope = Scope.GENERATED
     shared_norm: bool | None = Field(
@@ -247,6 +310,58 @@ class Rule(_Form):
         if self.shared_norm is None:
             return _DEFAULT_SHARED_NORM.get(self.action, False)
         return self.shared_norm
+
+
+# The parameters of one reducer alone.
+_OWN_PARAMETERS = {
+    "contextual": Reducer.VISIONZIP,
+    "important": Reducer.VISPRUNER,
+    "seed": Reducer.RANDOM,
+}
+
+
+class ReduceVisual(_Form):
+    """Fewer rows of each image go on to the decoder: its prompt is shorter, nothing else changes.
+
+    Attributes:
+        keep: how many rows of an image are left.
+    """
+
+    action: Literal["reduce_visual"]
+    method: Reducer
+    keep: Amount
+    contextual: Amount | None = Field(
+        default=None,
+        description="Of visionzip: how many of the rows that are kept are means of others, or the "
+        'share of them that is. Default "5/32", the 10 of 64 of its paper.',
+    )
+    important: Share | None = Field(
+        default=None,
+        description="Of vispruner: the share of the rows that are kept for the attention that they "
+        'get; the others are kept for being unlike. Default "50%".',
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] | None = Field(
+        default=None, description="Of random: with the image, keys the choice. Default 0."
+    )
+
+    @model_validator(mode="after")
+    def _check_parameters(self) -> Self:
+        for name, method in _OWN_PARAMETERS.items():
+            if getattr(self, name) is not None and self.method is not method:
+                raise ValueError(f"{name} has no meaning for the method {self.method.value}")
+        return self
+
+
+def _form_of_rule(value: object) -> str:
+    """Tell which form a rule is written in; what names no action is told of the usual form's."""
+    action = value.get("action") if isinstance(value, Mapping) else getattr(value, "action", None)
+    return "a reduction" if action == REDUCE_VISUAL else "a rule"
+
+
+AnyRule = Annotated[
+    Annotated[Rule, Tag("a rule")] | Annotated[ReduceVisual, Tag("a reduction")],
+    Discriminator(_form_of_rule),
+]
 
 
 class Quality(_Form):
@@ -287,4 +402,9 @@ class SkipPolicy(_Form):
         default=None,
         description="The depth of the only models that this policy is meant for. Default: any.",
     )
-    rules: Annotated[tuple[Rule, ...], Field(max_length=MAX_RULES, fail_fast=True)] = ()
+    rules: Annotated[tuple[AnyRule, ...], Field(max_length=MAX_RULES, fail_fast=True)] = ()
+
+    @property
+    def reduces_images(self) -> bool:
+        """Whether a rule takes rows of images away: more than the depth then decides what runs."""
+        return any(isinstance(rule, ReduceVisual) for rule in self.rules)

@@ -40,6 +40,7 @@ _CLIP_DEFAULTS = {
     "num_hidden_layers": 12,
     "hidden_size": 768,
     "intermediate_size": 3072,
+    "num_attention_heads": 12,
     "image_size": 224,
     "patch_size": 32,
     "num_channels": 3,
@@ -171,6 +172,7 @@ class VisionSizes:
         keeps_cls: whether the class token is among the features.
         num_feature_layers: how many layers' outputs are concatenated for the projector.
         has_cls: whether the tower has a class token beside the patches.
+        num_heads: heads of its attention.
     """
 
     num_layers: int
@@ -183,6 +185,7 @@ class VisionSizes:
     keeps_cls: bool
     num_feature_layers: int = 1
     has_cls: bool = True
+    num_heads: int = 12
 
     @property
     def num_patches(self) -> int:
@@ -230,6 +233,7 @@ class VisionSizes:
             keeps_cls=_takes_all(config, has_cls=has_cls) and has_cls,
             num_feature_layers=len(feature_layer) if isinstance(feature_layer, list) else 1,
             has_cls=has_cls,
+            num_heads=_size(values, "num_attention_heads"),
         )
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from skipserve_policies.catalog import load_catalog, nearest_names
 from skipserve_policies.plan import Cell, Ffn, Plan, TokenClass
-from skipserve_policies.resolve import PolicyError, PolicyMisfitError, resolve
+from skipserve_policies.resolve import PolicyError, PolicyMisfitError, resolve, resolve_for
 from skipserve_policies.schema import SkipPolicy
+from skipserve_policies.sizes import KNOWN_MODELS
 
 pytestmark = pytest.mark.fast
 
@@ -64,6 +65,18 @@ EXPECTED: dict[str, tuple[str | None, dict[str, tuple[int, ...]]]] = {
     "skip-attention-from-16-all": ("all", {"skip_attention": LATE_HALF}),
 }
 
+
+# Those that take rows of images away: how many are left of 576.
+REDUCING = {
+    **{
+        f"{method}-{count}": count
+        for method in ("visionzip", "vispruner", "divprune", "random")
+        for count in (192, 128, 64)
+    },
+    "downsample-half": 288,
+    "downsample-192": 192,
+    "downsample-64": 64,
+}
 
 RULES = tuple(name for name in EXPECTED if name not in (*MEASURED, "full"))
 
@@ -122,7 +135,7 @@ def refusal(folder: Path, text: str) -> str:
 
 
 def test_the_catalog_holds_exactly_these(catalog: dict[str, SkipPolicy]) -> None:
-    assert set(catalog) == set(EXPECTED)
+    assert set(catalog) == {*EXPECTED, *REDUCING}
     assert next(iter(catalog)) == "full"
 
 
@@ -132,15 +145,24 @@ def test_scope_and_layers_of_a_shipped_policy(name: str, catalog: dict[str, Skip
     assert (policy.scope, policy.layers) == EXPECTED[name]
 
 
+@pytest.mark.parametrize("name", REDUCING)
+def test_rows_that_a_shipped_policy_leaves(name: str, catalog: dict[str, SkipPolicy]) -> None:
+    policy = resolve_for(name, catalog[name], KNOWN_MODELS["llava-1.5-7b"])
+    assert policy.reduction is not None
+    assert policy.reduction.num_rows == REDUCING[name]
+    assert (policy.scope, policy.layers) == (None, {})
+
+
 def test_all_shipped_policies_differ(catalog: dict[str, SkipPolicy]) -> None:
-    digests = {name: resolve(name, policy, 32).digest for name, policy in catalog.items()}
+    sizes = KNOWN_MODELS["llava-1.5-7b"]
+    digests = {name: resolve_for(name, policy, sizes).digest for name, policy in catalog.items()}
     assert len(set(digests.values())) == len(digests)
 
 
 def test_every_shipped_policy_says_what_it_does(catalog: dict[str, SkipPolicy]) -> None:
     for name, policy in catalog.items():
         assert policy.description.endswith("."), name
-        assert policy.source or name == "full"
+        assert policy.source or name == "full" or name.startswith("random-")
         assert all(quality.source for quality in policy.quality)
 
 
@@ -148,7 +170,11 @@ def test_published_quality(catalog: dict[str, SkipPolicy]) -> None:
     measured = {q.dataset: (q.value, q.full) for q in catalog["shortv-7b"].quality}
     assert measured["mean of 9 benchmarks"] == (97.73, 100)
     assert measured["GQA"] == (60.9, 61.9)
-    assert [name for name, policy in catalog.items() if policy.quality] == ["shortv-7b"]
+    pruned = {q.dataset: (q.value, q.full) for q in catalog["vispruner-192"].quality}
+    assert pruned["POPE"] == (86.0, 85.9)
+    published = [name for name, policy in catalog.items() if policy.quality]
+    controls = ("random", "downsample")
+    assert published == ["shortv-7b", *(it for it in REDUCING if not it.startswith(controls))]
 
 
 def test_the_norm_of_the_parallel_form_is_the_papers(catalog: dict[str, SkipPolicy]) -> None:
@@ -290,7 +316,7 @@ def test_inline_is_reserved(tmp_path: Path) -> None:
         (
             "a: {rules: [{action: skip_blok, layers: [1]}]}",
             "policy 'a': rules.0.action: this must be one of skip_block, skip_ffn, skip_attention, "
-            "parallel_ffn_attention, parallel_blocks; is it skip_block?",
+            "parallel_ffn_attention, parallel_blocks, reduce_visual; is it skip_block?",
         ),
         (
             "a: {rules: [{action: skip_ffn, layers: {from: 150%, to: 100%}}]}",

@@ -21,7 +21,7 @@ from skipserve_policies.flops import (
 )
 from skipserve_policies.plan import Ffn, Plan, TokenClass, trim
 from skipserve_policies.resolve import ResolvedPolicy, resolve
-from skipserve_policies.schema import SkipPolicy
+from skipserve_policies.schema import Rule, SkipPolicy
 from skipserve_policies.sizes import KNOWN_MODELS, DecoderSizes, ModelSizes
 
 pytestmark = pytest.mark.fast
@@ -106,6 +106,7 @@ def test_what_a_shipped_policy_saves(name: str, saved: float) -> None:
 def shortv_layers(action: str) -> Plan:
     """Return what an action saves where ShortV freezes visual tokens."""
     (rule,) = load_catalog()["shortv-7b"].rules
+    assert isinstance(rule, Rule)
     return policy(action, rule.layers, "visual").untrimmed
 
 

@@ -94,7 +94,7 @@ def test_shared_norm_defaults_to_the_papers_form(changes: dict[str, Any], uses: 
 @pytest.mark.parametrize("shared_norm", [True, False])
 def test_shared_norm_where_it_has_no_meaning(action: str, shared_norm: bool) -> None:
     ((field, message),) = rule_errors(action=action, shared_norm=shared_norm)
-    assert field == "rules.0"
+    assert field == "rules.0.a rule"
     assert f"shared_norm has no meaning for the action {action}" in message
 
 
@@ -102,12 +102,15 @@ def test_shared_norm_where_it_has_no_meaning(action: str, shared_norm: bool) -> 
     ("form", "field"),
     [
         ({"rule": []}, "rule"),
-        ({"rules": [RULE | {"scop": "all"}]}, "rules.0.scop"),
+        ({"rules": [RULE | {"scop": "all"}]}, "rules.0.a rule.scop"),
         ({"rules": [RULE | {"layers": {"start": 1, "intervall": 3}}]}, "intervall"),
-        ({"rules": [RULE | {"layers": {"from": 1, "too": 3}}]}, "rules.0.layers.a range.too"),
+        (
+            {"rules": [RULE | {"layers": {"from": 1, "too": 3}}]},
+            "rules.0.a rule.layers.a range.too",
+        ),
         (
             {"rules": [RULE | {"layers": {"first": 1, "last": 3}}]},
-            "rules.0.layers.an interval.first",
+            "rules.0.a rule.layers.an interval.first",
         ),
         ({"quality": [{"dataset": "GQA"}]}, "quality.0.model"),
     ],
@@ -191,7 +194,9 @@ def test_a_bad_place_of_a_layer_is_one_fault_at_its_field(
 def test_shares_are_kept_as_they_were_written() -> None:
     stanza = {"rules": [RULE | {"layers": {"from": "12.50%", "to": "100%", "except_every": 4}}]}
     policy = SkipPolicy.model_validate(stanza)
-    chosen = policy.rules[0].layers
+    (rule,) = policy.rules
+    assert isinstance(rule, Rule)
+    chosen = rule.layers
     assert isinstance(chosen, LayerRange)
     assert (chosen.first, chosen.last, chosen.except_every) == ("12.50%", "100%", 4)
     assert SkipPolicy.model_validate_json(policy.model_dump_json(by_alias=True)) == policy

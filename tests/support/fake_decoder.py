@@ -1,6 +1,7 @@
 """A small random decoder with the interface of a model, whose answers show which rows ran what."""
 
 import hashlib
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +17,7 @@ from skipserve.model.work import Every, RowSet
 from skipserve_kernels.key_values import KeyValues
 from skipserve_policies.flops import prompt_classes
 from skipserve_policies.plan import Plan, TokenClass, trim
+from skipserve_policies.reduction import Reduction
 from skipserve_policies.sizes import DecoderSizes, ModelSizes, VisionSizes
 
 IMAGE_ID = 3
@@ -71,6 +73,14 @@ class FakeDecoder:
         brightness = pixels.float().mean(dim=(1, 2, 3)) / 255
         features = torch.arange(TOKENS_PER_IMAGE * HIDDEN).view(TOKENS_PER_IMAGE, HIDDEN).sin()
         return brightness[:, None, None] * features
+
+    def encode_reduced(
+        self, pixels: Tensor, reductions: Sequence[Reduction | None]
+    ) -> list[Tensor]:
+        """Return the first rows of each picture."""
+        rows = self.encode_images(pixels)
+        counts = [it.num_rows if it else TOKENS_PER_IMAGE for it in reductions]
+        return [each[:count] for each, count in zip(rows, counts, strict=True)]
 
     def new_cache(self, num_pages: int, page_size: int) -> KVCache:
         """Return room for the rows themselves, [num_slots, HIDDEN] in each layer."""

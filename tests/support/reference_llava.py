@@ -61,6 +61,7 @@ def steps_of_policy(policy: SkipPolicy, num_layers: int) -> Steps:
     def step(layer: int, token_class: TokenClass) -> Step:
         followed = Step()
         for rule in policy.rules:
+            assert isinstance(rule, Rule)  # it knows no images
             if token_class in _CLASSES[rule.scope]:
                 followed = _follow(rule, layer, _layers(rule, num_layers), followed)
         return followed

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from skipserve.errors import NotFoundError, PolicyFitError
 from skipserve_policies.catalog import INLINE_NAME, load_added, load_catalog, nearest_names
-from skipserve_policies.resolve import PolicyError, PolicyMisfitError, ResolvedPolicy, resolve
+from skipserve_policies.resolve import PolicyError, PolicyMisfitError, ResolvedPolicy, resolve_for
 from skipserve_policies.schema import Quality, SkipPolicy
+from skipserve_policies.sizes import ModelSizes
 
 _MAX_INLINE = 256
 _MAX_ECHO = 100
@@ -18,7 +19,7 @@ class PolicyRegistry:
 
     Args:
         catalog: what is named; a policy that does not fit is kept with the reason.
-        num_layers: the depth of the loaded model.
+        sizes: the loaded model.
         listing: where whoever asks finds all names.
         measured: quality that was measured on the loaded model, by the digest of what ran.
     """
@@ -26,7 +27,7 @@ class PolicyRegistry:
     def __init__(
         self,
         catalog: Mapping[str, SkipPolicy],
-        num_layers: int,
+        sizes: ModelSizes,
         listing: str,
         measured: Mapping[str, tuple[Quality, ...]] | None = None,
     ) -> None:
@@ -34,13 +35,13 @@ class PolicyRegistry:
         self._listing = listing
         # Safe in the threads that convert requests, unlike a dictionary with an order of its own.
         self._resolve_inline = lru_cache(_MAX_INLINE)(
-            partial(resolve, INLINE_NAME, num_layers=num_layers)
+            partial(resolve_for, INLINE_NAME, sizes=sizes)
         )
         self.resolved: dict[str, ResolvedPolicy] = {}
         self.misfits: dict[str, PolicyError] = {}
         for name, policy in catalog.items():
             try:
-                self.resolved[name] = resolve(name, policy, num_layers)
+                self.resolved[name] = resolve_for(name, policy, sizes)
             except PolicyError as error:
                 self.misfits[name] = error
 
@@ -48,7 +49,7 @@ class PolicyRegistry:
     def from_file(
         cls,
         path: Path | None,
-        num_layers: int,
+        sizes: ModelSizes,
         listing: str,
         measured: Mapping[str, tuple[Quality, ...]] | None = None,
         *,
@@ -58,7 +59,7 @@ class PolicyRegistry:
 
         Args:
             path: the file, where there is one.
-            num_layers: the depth of the loaded model.
+            sizes: the loaded model.
             listing: as above.
             measured: as above.
             keeps_misfits: whether a policy of the file may name layers that the model lacks.
@@ -69,7 +70,7 @@ class PolicyRegistry:
         """
         shipped = load_catalog()
         added = {} if path is None else load_added(path, shipped)
-        registry = cls(shipped | added, num_layers, listing, measured)
+        registry = cls(shipped | added, sizes, listing, measured)
         misfits = {name: registry.misfits[name] for name in added if name in registry.misfits}
         are_misfits = all(isinstance(error, PolicyMisfitError) for error in misfits.values())
         if misfits and not (are_misfits and keeps_misfits):

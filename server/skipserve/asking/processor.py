@@ -76,7 +76,7 @@ class QuestionProcessor:
         config = ModelConfig.from_folder(folder)
         policies = PolicyRegistry.from_file(
             terms.policies,
-            config.sizes.decoder.num_layers,
+            config.sizes,
             terms.listing,
             measured,
             keeps_misfits=terms.keeps_misfits,
@@ -109,7 +109,7 @@ class QuestionProcessor:
         """
         policy = self._choose_policy(question.policy, question.model)
         seconds: dict[Stage, float] = {}
-        images = question.images
+        images = tuple(image.reduced(policy.reduction) for image in question.images)
         with _timed(seconds, Stage.TOKENIZE):
             num_rows = [image.num_rows for image in images]
             prompt = self.prompts.encode_chat(question.messages, num_rows)

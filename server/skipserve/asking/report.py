@@ -9,6 +9,7 @@ from skipserve_policies import flops
 from skipserve_policies.cost import request_shape, saving, standard_request
 from skipserve_policies.plan import TokenClass
 from skipserve_policies.resolve import ResolvedPolicy
+from skipserve_policies.shapes import whole_request
 from skipserve_policies.sizes import ModelSizes
 
 
@@ -54,7 +55,9 @@ class Reporter:
 
     def saved_ratio(self, policy: ResolvedPolicy) -> float:
         """Return what a policy saves on the standard request: one image, 10 tokens of answer."""
-        return saving(self.sizes, policy.plan, standard_request(self.sizes)).saved_ratio
+        return saving(
+            self.sizes, policy.plan, standard_request(self.sizes), policy.reduction
+        ).saved_ratio
 
     def saved_for(self, shape: flops.Request | None = None) -> SavedFor:
         """Return what names a request's shape; without one, the standard request's."""
@@ -72,13 +75,14 @@ class Reporter:
             num_generated: tokens of its answer, the end token among them.
             num_cached: leading prompt rows that were not computed.
         """
-        shape = flops.Request(
+        run = flops.Request(
             prompt=request.token_classes,
             num_generated=num_generated,
             num_cached=num_cached,
             num_images=_num_needed(request, num_cached),
         )
-        saved = saving(self.sizes, policy.plan, shape)
+        shape = whole_request(self.sizes, run, policy.reduction)
+        saved = saving(self.sizes, policy.plan, shape, policy.reduction)
         return SkipReport(
             policy=policy.name,
             digest=policy.digest,

@@ -109,10 +109,11 @@ def _check_images(request: Request, config: ModelConfig) -> None:
     )
     num_bytes = vision.image_size**2 * vision.num_channels
     for image in request.images:
+        whole = config.sizes.rows_per_image
+        wanted = whole if image.reduction is None else image.reduction.num_rows
         _require(
-            image.num_rows == config.sizes.rows_per_image,
-            f"an image is to take {image.num_rows} rows, the model gives "
-            f"{config.sizes.rows_per_image}",
+            image.num_rows == wanted <= whole,
+            f"an image is to take {image.num_rows} rows, the model gives {min(wanted, whole)}",
         )
         _require(
             image.size == vision.image_size and len(image.pixels) == num_bytes,

@@ -8,7 +8,12 @@ from skipserve.engine.scheduler import Step
 from skipserve.engine.sequence import Sequence
 from skipserve_policies import flops
 from skipserve_policies.plan import Plan, TokenClass, trim
+from skipserve_policies.reduction import Reduction
+from skipserve_policies.shapes import resize
 from skipserve_policies.sizes import ModelSizes
+
+RowCounts = dict[TokenClass, flops.Rows]
+Classes = tuple[TokenClass, ...]
 
 
 @dataclass
@@ -17,34 +22,59 @@ class _Tally:
 
     Attributes:
         plan: what they run.
+        reduction: what their images are reduced by, if anything.
         num_generated, num_pairs: decode rows, and the (query, key) pairs that they attend to.
+        num_absent: such pairs as there would be besides, with all rows of the images.
         prompt: the other rows.
+        whole: what these stand for, with all rows of the images.
         num_logits: rows whose logits were computed.
         num_images: images that were encoded.
     """
 
     plan: Plan
+    reduction: Reduction | None = None
     num_generated: int = 0
     num_pairs: int = 0
-    prompt: dict[TokenClass, flops.Rows] = field(default_factory=dict)
+    num_absent: int = 0
+    prompt: RowCounts = field(default_factory=dict)
+    whole: RowCounts = field(default_factory=dict)
     num_logits: int = 0
     num_images: int = 0
 
-    def add_chunk(self, sequence: Sequence, start: int, stop: int) -> None:
-        """Count rows of any class."""
-        classes = sequence.request.token_classes[start:stop]
-        num_generated = stop - start - len(classes)
-        rows = flops.count_rows((*classes, *(TokenClass.GENERATED,) * num_generated), start)
-        for token_class, counted in rows.items():
-            self.prompt[token_class] = self.prompt.get(token_class, flops.Rows()) + counted
+    def add_chunk(self, sequence: Sequence, start: int, stop: int, image_rows: int) -> None:
+        """Count rows of any class; the model takes `image_rows` of an image that is not reduced."""
+        prompt = sequence.request.token_classes
+        _add(self.prompt, prompt, start, stop)
+        if self.reduction is not None:
+            resized = resize(prompt, self.reduction.num_rows, image_rows)
+            _add(self.whole, resized.prompt, resized.place(start), resized.place(stop))
 
     @property
-    def rows(self) -> dict[TokenClass, flops.Rows]:
+    def rows(self) -> RowCounts:
         """All rows by class."""
-        rows = dict(self.prompt)
-        decoded = flops.Rows(self.num_generated, self.num_pairs)
-        rows[TokenClass.GENERATED] = rows.get(TokenClass.GENERATED, flops.Rows()) + decoded
-        return rows
+        return _with_decoded(self.prompt, flops.Rows(self.num_generated, self.num_pairs))
+
+    @property
+    def whole_rows(self) -> RowCounts:
+        """All that they stand for, by class."""
+        if self.reduction is None:
+            return self.rows
+        num_pairs = self.num_pairs + self.num_absent
+        return _with_decoded(self.whole, flops.Rows(self.num_generated, num_pairs))
+
+
+def _add(counts: RowCounts, prompt: Classes, start: int, stop: int) -> None:
+    """Count rows of a prompt, and of the answer behind it."""
+    classes = prompt[start:stop]
+    num_generated = stop - start - len(classes)
+    rows = flops.count_rows((*classes, *(TokenClass.GENERATED,) * num_generated), start)
+    for token_class, counted in rows.items():
+        counts[token_class] = counts.get(token_class, flops.Rows()) + counted
+
+
+def _with_decoded(counts: RowCounts, decoded: flops.Rows) -> RowCounts:
+    generated = counts.get(TokenClass.GENERATED, flops.Rows()) + decoded
+    return {**counts, TokenClass.GENERATED: generated}
 
 
 class WorkCounter:
@@ -53,9 +83,7 @@ class WorkCounter:
     def __init__(self, sizes: ModelSizes) -> None:
         self._sizes = sizes
         self._full = trim(Plan.full(sizes.decoder.num_layers))
-        self._image_flops = flops.projector_flops(sizes) + flops.vision_flops(
-            sizes.vision, sizes.vision.num_layers_used
-        )
+        self._tower_flops = flops.vision_flops(sizes.vision, sizes.vision.num_layers_used)
 
     def executed(self, step: Step, num_encoded: Mapping[Sequence, int]) -> dict[str, Executed]:
         """Return what a step computed, by policy name.
@@ -64,39 +92,54 @@ class WorkCounter:
             step: its rows, all of which were launched.
             num_encoded: images that were encoded, by the sequence they were encoded for.
         """
-        tallies: dict[tuple[str, int], _Tally] = {}
+        tallies: dict[tuple[str, int, Reduction | None], _Tally] = {}
         for chunk in step.chunks:
             sequence, start, stop = chunk.sequence, chunk.start, chunk.stop
-            key = (sequence.request.policy_name, sequence.plan.index)
+            reduction = sequence.request.reduction
+            key = (sequence.request.policy_name, sequence.plan.index, reduction)
             tally = tallies.get(key)
             if tally is None:
-                tally = tallies[key] = _Tally(sequence.plan.plan)
+                tally = tallies[key] = _Tally(sequence.plan.plan, reduction)
             tally.num_logits += chunk.samples
             if start >= sequence.num_prompt and stop - start == 1:
                 tally.num_generated += 1
                 tally.num_pairs += stop
+                if reduction is not None:
+                    tally.num_absent += self._num_absent(sequence, reduction)
             else:
-                tally.add_chunk(sequence, start, stop)
+                tally.add_chunk(sequence, start, stop, self._sizes.rows_per_image)
                 tally.num_images += num_encoded.get(sequence, 0)
         executed: dict[str, Executed] = {}
-        for (policy_name, _), tally in tallies.items():
+        for (policy_name, _, _), tally in tallies.items():
             executed[policy_name] = executed.get(policy_name, Executed()) + self._executed(tally)
         return executed
 
+    def _num_absent(self, sequence: Sequence, reduction: Reduction) -> int:
+        """Return how many rows of a prompt were taken away."""
+        return len(sequence.request.images) * (self._sizes.rows_per_image - reduction.num_rows)
+
     def _executed(self, tally: _Tally) -> Executed:
-        sizes, rows = self._sizes.decoder, tally.rows
-        shared = flops.head_flops(sizes, tally.num_logits) + tally.num_images * self._image_flops
+        sizes, rows, whole = self._sizes.decoder, tally.rows, tally.whole_rows
+        head = flops.head_flops(sizes, tally.num_logits)
         attention, ffn = _sublayers(tally.plan, rows)
-        full_attention, full_ffn = _sublayers(self._full, rows)
+        full_attention, full_ffn = _sublayers(self._full, whole)
         return Executed(
-            flops=shared + flops.decoder_flops(sizes, tally.plan, rows),
-            full_flops=shared + flops.decoder_flops(sizes, self._full, rows),
+            flops=head
+            + tally.num_images * self._image_flops(tally.reduction)
+            + flops.decoder_flops(sizes, tally.plan, rows),
+            full_flops=head
+            + tally.num_images * self._image_flops(None)
+            + flops.decoder_flops(sizes, self._full, whole),
             attention=attention,
             ffn=ffn,
             skipped_attention=full_attention - attention,
             skipped_ffn=full_ffn - ffn,
             images=tally.num_images,
         )
+
+    def _image_flops(self, reduction: Reduction | None) -> int:
+        """Return what one image costs before the decoder."""
+        return self._tower_flops + flops.projector_flops(self._sizes, reduction)
 
 
 def _sublayers(plan: Plan, rows: flops.RowsByClass) -> tuple[int, int]:

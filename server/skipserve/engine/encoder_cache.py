@@ -10,7 +10,7 @@ from skipserve.engine.request import Image
 
 def image_key(image: Image, salt: str) -> bytes:
     """Return what the features of an image are kept under, 32 bytes."""
-    return digest_of(b"image", salt.encode(), image.digest)
+    return digest_of(b"image", salt.encode(), image.shown_digest)
 
 
 class EncoderCache:

@@ -90,5 +90,5 @@ class PageKeys:
             place = int(self._image_starts.searchsorted(first, side="right")) - 1
             image, offset = self._images[place], first - int(self._image_starts[place])
             count = min(image.num_rows - offset, end - first)
-            yield frame(image.digest, pack("<QQ", offset, count))
+            yield frame(image.shown_digest, pack("<QQ", offset, count))
             first += count

@@ -1,13 +1,16 @@
 """What an engine is asked: plain data, encoded by msgspec as msgpack where it crosses a socket."""
 
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from struct import pack
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skipserve.digests import digest_of
 from skipserve_policies.plan import Plan, TokenClass
+from skipserve_policies.reduction import Reduction
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,31 @@ class Image:
         size: S, the tower's image size.
         digest: sha256 over size, mode and pixels, 32 bytes.
         num_rows: rows of the prompt that show it.
+        reduction: how these are chosen of all; None where they are all.
     """
 
     pixels: bytes
     size: int
     digest: bytes
     num_rows: int
+    reduction: Reduction | None = None
+
+    def reduced(self, reduction: Reduction | None) -> "Image":
+        """Return the image of which as many rows are shown as a reduction leaves."""
+        if reduction is None:
+            return self
+        if reduction.seed is not None:
+            # Rows that are chosen at random are others in each image.
+            mixed = digest_of(pack("<Q", reduction.seed), self.digest)
+            reduction = replace(reduction, seed=int.from_bytes(mixed[:7], "big"))
+        return replace(self, num_rows=reduction.num_rows, reduction=reduction)
+
+    @cached_property
+    def shown_digest(self) -> bytes:
+        """What is equal iff the same rows of the same picture are shown, 32 bytes."""
+        if self.reduction is None:
+            return self.digest
+        return digest_of(b"reduced", self.digest, self.reduction.key)
 
 
 @dataclass(frozen=True)
@@ -92,6 +114,12 @@ class Request:
     def prompt_array(self) -> NDArray[np.int64]:
         """The token ids as an array, [num_prompt], read-only."""
         return np.frombuffer(array("q", self.prompt_ids), dtype=np.int64)
+
+    @cached_property
+    def reduction(self) -> Reduction | None:
+        """How rows of its images are chosen, but for the seeds; None where all are shown."""
+        reduction = self.images[0].reduction if self.images else None
+        return reduction and replace(reduction, seed=None)
 
     @cached_property
     def image_starts(self) -> NDArray[np.int64]:

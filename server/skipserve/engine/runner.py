@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -226,15 +226,21 @@ class Runner:
                     stop=min(last - begin, image.num_rows),
                 )
 
+    def _encode_batch(self, pixels: Tensor, images: list[Image]) -> Iterable[Tensor]:
+        reductions = [image.reduction for image in images]
+        if any(reductions):
+            return self._model.encode_reduced(pixels, reductions)
+        return self._model.encode_images(pixels).unbind(0)
+
     def _encode(self, missing: dict[bytes, _Wanted], encoding: Stopwatch) -> dict[bytes, Tensor]:
         """Encode images, in one batch unless there is no room for so many, and keep them."""
         encoded: dict[bytes, Tensor] = {}
         waiting = iter(missing.items())
         encoding.start()
         while group := dict(islice(waiting, self._max_images)):
-            pixels = _pixels([each.image for each in group.values()], self._model.device)
-            features = self._model.encode_images(pixels)
-            encoded |= zip(group, features.unbind(0), strict=True)
+            images = [each.image for each in group.values()]
+            pixels = _pixels(images, self._model.device)
+            encoded |= zip(group, self._encode_batch(pixels, images), strict=True)
         encoding.stop()
         for key, rows in encoded.items():
             self.encoder_cache.put(key, rows)

@@ -1,5 +1,6 @@
 """A LLaVA model: pictures and rows in, logits out. Ties the parts together, knows no request."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -16,6 +17,7 @@ from skipserve.model.fused.support import fits_triton, runs_triton
 from skipserve.model.layers import KVCache
 from skipserve.model.vision import VisionEncoder
 from skipserve.model.weights import Weights, weights_digest
+from skipserve_policies.reduction import Reduction
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,13 @@ class Llava:
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Turn pictures, uint8 [N, S, S, 3] on the device, into visual rows [N, P, D]."""
         return self._vision(pixels)
+
+    @torch.inference_mode()
+    def encode_reduced(
+        self, pixels: Tensor, reductions: Sequence[Reduction | None]
+    ) -> list[Tensor]:
+        """Turn pictures as above into what is left of their rows, [R, D] each; None leaves all."""
+        return self._vision.reduced(pixels, reductions)
 
     def new_cache(self, num_pages: int, page_size: int) -> KVCache:
         """Return room for the keys and values of so many pages, of any sequences; not cleared."""

@@ -1,5 +1,6 @@
 """What the engine asks of a model, of whatever family. Knows no request."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from skipserve.model.batch import Batch
 from skipserve.model.config import ModelConfig
 from skipserve.model.layers import KVCache
+from skipserve_policies.reduction import Reduction
 
 
 class Model(Protocol):
@@ -31,6 +33,11 @@ class Model(Protocol):
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Turn pictures, uint8 [N, S, S, 3] on the device, into visual rows [N, P, D]."""
+
+    def encode_reduced(
+        self, pixels: Tensor, reductions: Sequence[Reduction | None]
+    ) -> list[Tensor]:
+        """Turn pictures as above into what is left of their rows, [R, D] each; None leaves all."""
 
     def new_cache(self, num_pages: int, page_size: int) -> KVCache:
         """Return room for the keys and values of so many pages, of any sequences; not cleared."""

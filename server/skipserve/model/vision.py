@@ -3,6 +3,8 @@
 Knows nothing about token ids and positions.
 """
 
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,8 +14,11 @@ from transformers import CONFIG_MAPPING, CLIPVisionModel, SiglipVisionModel
 from skipserve.model.activation import activation_function
 from skipserve.model.config import ModelConfig, ModelFilesError
 from skipserve.model.projector import load_projector
+from skipserve.model.reduction.choose import reduce_features, reduce_rows
+from skipserve.model.reduction.seen import Seen, watched
 from skipserve.model.weights import Weights
 from skipserve_kernels.plain.linear.op import linear, pack
+from skipserve_policies.reduction import Reduction, reduces_features
 
 # By the `model_type` of their configurations.
 _TOWERS: dict[str, Any] = {
@@ -47,14 +52,54 @@ class VisionEncoder:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Encode pictures: uint8 [N, S, S, 3] to rows [N, R, D]."""
+        return self._projector(self._shown(self._states(pixels)))
+
+    def reduced(self, pixels: Tensor, reductions: Sequence[Reduction | None]) -> list[Tensor]:
+        """Encode pictures, uint8 [N, S, S, 3], to what is left of their rows, [R, D] each.
+
+        The tower sees all at once; then those go together that are reduced alike.
+        """
+        with watched(self._tower.encoder.layers[-1].self_attn) as last:
+            states = self._states(pixels)
+        assert last.queries is not None
+        assert last.keys is not None
+        vision = self._config.sizes.vision
+        seen = Seen(states, last.queries, last.keys, vision.num_heads, int(vision.has_cls))
+        left: dict[int, Tensor] = {}
+        for places in _alike(reductions):
+            group = [it for place in places if (it := reductions[place]) is not None]
+            left |= zip(places, self._reduce(seen.of(places), group), strict=True)
+        return [left[place] for place in range(len(reductions))]
+
+    def _reduce(self, seen: Seen, reductions: Sequence[Reduction]) -> Tensor:
+        """Return what is left of pictures that are reduced alike, or not at all, [N, R, D]."""
+        features = self._shown(seen.states)
+        if not reductions:
+            return self._projector(features)
+        if reduces_features(reductions[0], self._config.sizes):
+            return self._projector(reduce_features(seen, features, reductions))
+        return reduce_rows(self._projector(features), reductions)
+
+    def _states(self, pixels: Tensor) -> Tensor:
+        """Return what the tower makes of pictures, with the class token's row, [N, P + 1, E]."""
         rescaled = pixels.permute(0, 3, 1, 2).float() / self._divisor
         normalised = ((rescaled - self._mean) / self._std).to(self._dtype)
         states = self._tower(pixel_values=normalised, output_hidden_states=True).hidden_states
-        features = torch.cat([states[layer] for layer in self._config.feature_layers], dim=-1)
+        return torch.cat([states[layer] for layer in self._config.feature_layers], dim=-1)
+
+    def _shown(self, states: Tensor) -> Tensor:
+        """Return the features among the tower's rows: with or without the class token's."""
         vision = self._config.sizes.vision
-        if vision.has_cls and not vision.keeps_cls:
-            features = features[:, 1:]
-        return self._projector(features)
+        return states[:, 1:] if vision.has_cls and not vision.keeps_cls else states
+
+
+def _alike(reductions: Sequence[Reduction | None]) -> Iterable[list[int]]:
+    """Return the places of reductions that differ in their seeds alone, a list each."""
+    groups: dict[Reduction | None, list[int]] = {}
+    for place, reduction in enumerate(reductions):
+        kind = reduction and replace(reduction, seed=None)
+        groups.setdefault(kind, []).append(place)
+    return groups.values()
 
 
 def _load_tower(config: ModelConfig, weights: Weights, device: torch.device) -> Any:

@@ -23,16 +23,18 @@ from skipserve.model.layers import KVCache
 from skipserve.model.llava import Llava
 from skipserve_policies.catalog import load_catalog
 from skipserve_policies.flops import prompt_classes
-from skipserve_policies.plan import Plan, TokenClass, trim
-from skipserve_policies.resolve import resolve
+from skipserve_policies.plan import TokenClass
+from skipserve_policies.resolve import ResolvedPolicy, resolve_for
+from skipserve_policies.sizes import KNOWN_MODELS
 
 NUM_LAYERS = 32
-NUM_VISUAL = 16
 IMAGE_ID = 4
 IMAGE_SIZE = 28
 ROWS_PER_IMAGE = 16
 VOCAB = 320
 NUM_TOP = 20
+LLAVA_7B = KNOWN_MODELS["llava-1.5-7b"]
+SIZES = replace(LLAVA_7B, vision=replace(LLAVA_7B.vision, image_size=IMAGE_SIZE, patch_size=7))
 
 # A pool that holds a few of them, small steps and small pages: much chunking and preemption.
 TIGHT = EngineLimits(max_batch_tokens=48, max_running=12, page_size=4)
@@ -53,8 +55,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Llava:
 
 
 @cache
-def _plans() -> dict[str, Plan]:
-    return {name: resolve(name, policy, NUM_LAYERS).plan for name, policy in load_catalog().items()}
+def _policies() -> dict[str, ResolvedPolicy]:
+    catalog = load_catalog()
+    return {name: resolve_for(name, policy, SIZES) for name, policy in catalog.items()}
 
 
 @dataclass(frozen=True)
@@ -82,15 +85,19 @@ class Traffic:
 
 def _request(source: random.Random, name: str) -> Request:
     """Draw a request: few pictures and few openings, so that many can be shared."""
-    policy_name = source.choice(list(_plans()))
+    policy_name = source.choice(list(_policies()))
     opening = [5, 6, 7, 8][: source.choice([0, 4])]
-    images = tuple(_image(source.randrange(4)) for _ in range(source.choice([0, 1, 1, 1, 2])))
+    policy = _policies()[policy_name]
+    images = tuple(
+        _image(source.randrange(4)).reduced(policy.reduction)
+        for _ in range(source.choice([0, 1, 1, 1, 2]))
+    )
     question = [10 + source.randrange(200) for _ in range(source.randint(1, 12))]
     segments = [(TokenClass.TEXT, len(opening))]
     ids = list(opening)
-    for _ in images:
-        segments += [(TokenClass.VISUAL, NUM_VISUAL)]
-        ids += [IMAGE_ID] * NUM_VISUAL
+    for image in images:
+        segments += [(TokenClass.VISUAL, image.num_rows)]
+        ids += [IMAGE_ID] * image.num_rows
     segments += [(TokenClass.TEXT, len(question))]
     sampling = SamplingParams(
         max_tokens=source.choice([1, 3, 20, 30]),
@@ -107,7 +114,7 @@ def _request(source: random.Random, name: str) -> Request:
         images=images,
         sampling=sampling,
         policy_name=policy_name,
-        plan=trim(_plans()[policy_name]),
+        plan=policy.plan,
     )
 
 
@@ -229,14 +236,14 @@ def _tight(model: Llava, *, looks_ahead: bool = False) -> EngineLimits:
 @pytest.mark.fast
 @pytest.mark.parametrize("looks_ahead", [False, True])
 def test_a_few_requests_in_a_crowd(model: Llava, looks_ahead: bool) -> None:
-    engine = _check(model, 16, _tight(model, looks_ahead=looks_ahead), seed=1)
+    engine = _check(model, 16, _tight(model, looks_ahead=looks_ahead), seed=5)
     assert engine.state.num_preemptions > 0
 
 
 @pytest.mark.parametrize("looks_ahead", [False, True])
 def test_whoever_survives_a_lack_of_memory(model: Llava, looks_ahead: bool) -> None:
     """One request fails each time; the others are computed again and get what they get alone."""
-    traffic = replace(Traffic.draw(16, seed=1), cancels={})
+    traffic = replace(Traffic.draw(16, seed=5), cancels={})
     engine = Engine(Scarce(model), _tight(model, looks_ahead=looks_ahead))
     failed: list[str] = []
     step = engine.step
@@ -279,20 +286,21 @@ def test_a_shared_prompt_is_reused_across_policies(model: Llava) -> None:
     """Rows that are found give the same answer as rows that are computed."""
     source = random.Random(7)
     shared = replace(_request(source, "0"), prompt_ids=(), token_classes=(), images=())
-    ids = (5, 6, 7, *(IMAGE_ID,) * NUM_VISUAL, 30, 31, 32, 33, 34)
-    classes = prompt_classes(
-        [(TokenClass.TEXT, 3), (TokenClass.VISUAL, NUM_VISUAL), (TokenClass.TEXT, 5)]
-    )
     engine = Engine(model, EngineLimits(page_size=4))
     num_cached = []
-    for name, plan in _plans().items():
+    for name, policy in _policies().items():
+        image = _image(1).reduced(policy.reduction)
+        ids = (5, 6, 7, *(IMAGE_ID,) * image.num_rows, 30, 31, 32, 33, 34)
+        classes = prompt_classes(
+            [(TokenClass.TEXT, 3), (TokenClass.VISUAL, image.num_rows), (TokenClass.TEXT, 5)]
+        )
         request = replace(
             shared,
             id=name,
             prompt_ids=ids,
             token_classes=classes,
-            images=(_image(1),),
-            plan=trim(plan),
+            images=(image,),
+            plan=policy.plan,
             policy_name=name,
             sampling=replace(shared.sampling, temperature=0.0, max_tokens=4),
         )

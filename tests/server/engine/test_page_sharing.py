@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from catalog_parts import skipping_policies
 from reference_llava import ReferenceDecoder, steps_of_policy
 from torch import Tensor
 
@@ -20,7 +21,6 @@ from skipserve.engine.page_keys import PageKeys, find_visual
 from skipserve.engine.pages import PageKey, PagePool
 from skipserve.engine.plans import PlanTable
 from skipserve.engine.request import Image, Request, SamplingParams
-from skipserve_policies.catalog import load_catalog
 from skipserve_policies.plan import TokenClass
 from skipserve_policies.resolve import ResolvedPolicy, resolve
 from skipserve_policies.schema import SkipPolicy
@@ -53,7 +53,7 @@ EXTRA_RULES: dict[str, dict[str, object]] = {
     "top-pair-all": {"action": "parallel_blocks", "layers": [30], "scope": "all"},
     "top-frozen": {"action": "skip_block", "layers": [30], "scope": "prompt"},
 }
-CATALOG = load_catalog()
+CATALOG = skipping_policies()
 EXTRA = {name: SkipPolicy.model_validate({"rules": [r]}) for name, r in EXTRA_RULES.items()}
 POLICIES = {name: resolve(name, p, NUM_LAYERS) for name, p in (CATALOG | EXTRA).items()}
 EVERY_PAIR = [(one, other) for one in POLICIES for other in POLICIES]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from catalog_parts import skipping_policies
 from decoder_subject import (
     ACTIONS,
     Subject,
@@ -37,17 +38,17 @@ from torch import Tensor
 from skipserve.model.config import ModelConfig
 from skipserve.model.llava import Llava
 from skipserve.model.weights import Weights
-from skipserve_policies.catalog import load_catalog
 from skipserve_policies.plan import Plan, trim
 from skipserve_policies.resolve import resolve
 from skipserve_policies.schema import Rule, Scope, SkipPolicy
 
 FEW_LAYERS = 6
-CATALOG = load_catalog()
+CATALOG = skipping_policies()
 OF_SCOPE_GENERATED = [
     name
     for name, policy in CATALOG.items()
-    if policy.rules and all(rule.scope is Scope.GENERATED for rule in policy.rules)
+    if policy.rules
+    and all(getattr(rule, "scope", None) is Scope.GENERATED for rule in policy.rules)
 ]
 
 

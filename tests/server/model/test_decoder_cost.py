@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from catalog_parts import skipping_policies
 from model_batches import Piece, Rows, build_batch, poisoned_cache, scattered_pages
 from tiny_llava import make_checkpoint
 from tiny_opt import OptShape
@@ -15,13 +16,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from skipserve.model.layers import KVCache
 from skipserve.model.llava import Llava
 from skipserve.model.plain.layers import PlainLayers
-from skipserve_policies.catalog import load_catalog
 from skipserve_policies.flops import count_rows, decoder_flops, head_flops
 from skipserve_policies.plan import Plan, TokenClass, trim
 from skipserve_policies.resolve import resolve
 
 NUM_LAYERS = 32
-CATALOG = load_catalog()
+CATALOG = skipping_policies()
 LINEAR_OPERATIONS = (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.linear)
 
 
