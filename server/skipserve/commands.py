@@ -6,9 +6,9 @@ import errno
 import gc
 import inspect
 import logging
-import signal
 import socket
 from collections.abc import Awaitable, Generator, Iterator, Mapping, Sequence
+from enum import IntEnum
 from ipaddress import ip_address
 from itertools import pairwise
 from typing import Annotated, Any
@@ -34,14 +34,25 @@ from skipserve.settings import (
     find_log_format,
     variable_of,
 )
+from skipserve.stop_signals import StopSignals
 from skipserve_policies.faults import Fault, faults_of, plain_cause
 
 logger = logging.getLogger("skipserve")
 _SEND_BUFFER_BYTES = 64 * 1024
 # After the engine has died: the time for open streams to say so, and for probes to see it.
 _LAST_WORDS_SECONDS = 2.0
-# After the grace time: what cut-off requests get to end.
+# After the grace time: what clients get to read how their requests ended.
 _CUT_OFF_SECONDS = 1
+
+
+class ExitCode(IntEnum):
+    """How `skipserve serve` ends; uvicorn has 3 for an application that does not start."""
+
+    STOPPED = 0
+    ENGINE_GONE = 1
+    REFUSED = 2
+    REQUESTS_LOST = 4
+
 
 # Where listening fails, what helps.
 _PORT_ADVICE = (
@@ -96,6 +107,11 @@ def serve(**flags: Any) -> None:
     Each flag can also be set in the environment (--model as SKIPSERVE_MODEL) or in a file
     (model: demo). Flags go before the environment, the environment before files.
     """
+    with StopSignals() as signals:
+        raise typer.Exit(_serve(signals, flags))
+
+
+def _serve(signals: StopSignals, flags: Mapping[str, Any]) -> int:
     given = {name: value for name, value in flags.items() if _is_given(value)}
     log_format = find_log_format(given)
     # Before anything can go wrong: with JSON nothing else is written.
@@ -111,7 +127,7 @@ def serve(**flags: Any) -> None:
     # What exists now stays: no collection need look at it again, which would hold up all streams.
     gc.collect()
     gc.freeze()
-    raise typer.Exit(asyncio.run(_Process(built, settings, listener).run()))
+    return asyncio.run(_Process(built, settings, listener, signals).run())
 
 
 def _key_warning(flags: Mapping[str, Any]) -> Iterator[str]:
@@ -149,7 +165,7 @@ def _refusal(message: str, log_format: LogFormat) -> typer.Exit:
         logger.error(message)
     else:
         Console(stderr=True).print(message, style="red", markup=False, soft_wrap=True)
-    return typer.Exit(2)
+    return typer.Exit(ExitCode.REFUSED)
 
 
 class _RefusesInJson:
@@ -261,54 +277,69 @@ class _Server(uvicorn.Server):
 class _Process:
     """The life of one server, from the first request to the exit code.
 
-    The first SIGTERM or SIGINT drains: new requests are turned away, running ones finish within
-    the grace time. The second one ends at once. If the engine dies, so does the server.
+    The first SIGTERM or SIGINT drains: new requests are turned away, those that have come finish
+    within the grace time. Then, or at a second signal, the others are told that they are lost. If
+    the engine dies, so does the server.
 
     Args:
         built: what is served.
         settings: how.
         listener: where, bound already.
+        signals: say when to stop.
     """
 
-    def __init__(self, built: Built, settings: Settings, listener: socket.socket) -> None:
+    def __init__(
+        self, built: Built, settings: Settings, listener: socket.socket, signals: StopSignals
+    ) -> None:
         self._serving = built.serving
+        self._connections = built.connections
         self._settings = settings
         self._listener = listener
-        self._asked, self._insisted = asyncio.Event(), asyncio.Event()
+        self._signals = signals
         self._http = _Server(
             web_server_config(
-                built.app, built.connections, timeout_graceful_shutdown=_CUT_OFF_SECONDS
+                # Its own patience is the last resort: what it cancels is never told why.
+                built.app,
+                built.connections,
+                timeout_graceful_shutdown=3 * _CUT_OFF_SECONDS,
             )
         )
 
     async def run(self) -> int:
         """Serve until told to stop; return the exit code."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._signal)
+        self._signals.follow()
         http = asyncio.create_task(self._http.serve(sockets=[self._listener]))
         announcement = asyncio.create_task(self._announce())
         await _first_of(self._drain(), self._follow_engine(), asyncio.shield(http))
         announcement.cancel()
-        self._http.should_exit = True
-        self._http.force_exit = self._insisted.is_set()
-        await http
+        num_lost = max(self._serving.admission.num_inside, await self._close(http))
+        self._signals.end()
+        if self._serving.service.failure is not None or not self._signals.asked.is_set():
+            return ExitCode.ENGINE_GONE
+        if num_lost:
+            logger.error("requests that were cut off: %d", num_lost)
+            return ExitCode.REQUESTS_LOST
+        return ExitCode.STOPPED
+
+    async def _close(self, http: asyncio.Task[None]) -> int:
+        """End what is left, the connections last; return how many clients did not hear of it."""
+        # Whoever waits for them says so to its client.
         await self._serving.preparation.pictures.close()
         await self._serving.service.close(grace_seconds=0)
-        return 1 if not self._asked.is_set() or self._insisted.is_set() else 0
-
-    def _signal(self) -> None:
-        if self._asked.is_set():
-            self._insisted.set()
-        self._asked.set()
+        self._http.should_exit = True
+        await asyncio.wait({http}, timeout=_CUT_OFF_SECONDS)
+        num_cut_off = self._connections.cut_off()
+        await http
+        return num_cut_off
 
     async def _drain(self) -> None:
         """Return when it was asked to stop and the running requests are done, or out of time."""
-        await self._asked.wait()
+        await self._signals.asked.wait()
         self._serving.admission.drain()
         logger.info("stopping: running requests have %g s", self._settings.grace_seconds)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.grace_seconds):
-                await _first_of(self._serving.admission.wait_idle(), self._insisted.wait())
+                await _first_of(self._serving.admission.wait_idle(), self._signals.insisted.wait())
 
     async def _follow_engine(self) -> None:
         """Return when the engine is gone and the world has had the time to hear of it."""

@@ -23,7 +23,7 @@ from server_process import ServerProcess, is_running
 from typer.testing import CliRunner
 
 from skipserve import commands
-from skipserve.commands import listen, reachable_url, serve
+from skipserve.commands import ExitCode, listen, reachable_url, serve
 from skipserve.settings import Settings
 
 CHAT = "/v1/chat/completions"
@@ -142,8 +142,10 @@ def test_the_grace_ends(slow_checkpoint: Path, second: signal.Signals | None) ->
             server.signal(second)
         code, _ = server.wait()
         asker.join()
-    assert code == (0 if second is None else 1)
+    assert code == ExitCode.REQUESTS_LOST
     assert not asker.is_complete
+    error = asker.last_chunk()["error"]
+    assert (error["code"], error["type"]) == (503, "overloaded_error")
 
 
 def test_the_engine_dies(slow_checkpoint: Path) -> None:

@@ -53,43 +53,48 @@ class Admission:
         """Why a request that came now would not be taken, the queue aside; None where it would."""
         return "the server is shutting down" if self.is_draining else self._service.why_not_ready
 
+    @property
+    def num_inside(self) -> int:
+        """Requests under way, from the head of each to the end of its reply."""
+        return self._num_inside
+
     @contextmanager
     def arrive(self) -> Iterator["Arrival"]:
-        """Hold what the body of a request takes; to read it is no use where there is no place.
+        """Let a request in, and hold what its body takes: no use where there is no place.
 
         Raises:
             UnavailableError: there is no place now, or the server is not ready, or it is stopping.
         """
-        self._check()
+        self._check(self.why_not_ready)
+        self._num_inside += 1
+        self._is_idle.clear()
         arrival = Arrival(self)
         try:
             yield arrival
         finally:
             arrival.release()
+            self._num_inside -= 1
+            if self._num_inside == 0:
+                self._is_idle.set()
 
     @contextmanager
     def admit(self) -> Iterator["Permit"]:
-        """Hold a permit for one request.
+        """Hold a permit for one request, whose body has arrived, if only while the server stops.
 
         Raises:
-            UnavailableError: there is none, or the server is not ready, or it is stopping.
+            UnavailableError: there is none, or the engine is not ready.
         """
-        self._check()
-        self._num_inside += 1
+        self._check(self._service.why_not_ready)
         self._num_preparing += 1
-        self._is_idle.clear()
         permit = Permit(self)
         try:
             yield permit
         finally:
             permit.leave_queue(is_served=False)
             permit.hand_over()
-            self._num_inside -= 1
-            if self._num_inside == 0:
-                self._is_idle.set()
 
     def drain(self) -> None:
-        """Turn all further requests away."""
+        """Turn all further requests away, but those whose bodies are on their way."""
         self.is_draining = True
 
     async def wait_idle(self) -> None:
@@ -124,8 +129,8 @@ class Admission:
             raise self._rejected(Rejection.BODY_BYTES, "too many large requests are under way")
         self._num_bytes += num_bytes
 
-    def _check(self) -> None:
-        if (why := self.why_not_ready) is not None:
+    def _check(self, why: str | None) -> None:
+        if why is not None:
             raise self._rejected(
                 Rejection.DRAINING if self.is_draining else Rejection.NOT_READY, why
             )

@@ -37,6 +37,9 @@ class Connection(Protocol):
     def give_way(self) -> None:
         """End it, so that another can come in."""
 
+    def cut_off(self) -> bool:
+        """End it, for the server ends; return whether its client was owed anything."""
+
 
 class Connections:
     """All connections of a server.
@@ -96,6 +99,10 @@ class Connections:
             self._idle.pop(connection, None)
         elif connection in self._open:
             self._idle.setdefault(connection)
+
+    def cut_off(self) -> int:
+        """End all connections; return how many clients are left without a whole reply."""
+        return sum([connection.cut_off() for connection in tuple(self._open)])
 
     def _make_room(self, connection: Connection | None) -> bool:
         if connection is None:

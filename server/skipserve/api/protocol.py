@@ -177,6 +177,21 @@ class LimitedProtocol(H11Protocol):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
 
+    def cut_off(self) -> bool:
+        """End the connection of a server that ends; where no reply was begun, an error is one.
+
+        Returns:
+            Whether its client was owed a reply, or the rest of one.
+        """
+        is_owed = not self._wants_request or self.transport.get_write_buffer_size() > 0
+        if is_owed and self.conn.our_state is h11.SEND_RESPONSE and not self.transport.is_closing():
+            # What works on the reply is to send none beside this.
+            self.cycle.disconnected = True
+            self._refuse(UnavailableError("the server is shutting down; try again later"))
+        else:
+            self.give_way()
+        return is_owed
+
     @property
     def _wants_request(self) -> bool:
         return self.cycle is None or self.cycle.response_complete

@@ -44,6 +44,9 @@ _ADVICE = {
     FailureKind.OUT_OF_MEMORY: "; try again later, or with fewer images or a shorter prompt",
 }
 
+# What is said of requests that a server has no time for any more.
+_CUT_OFF = "the server is shutting down, and the request was not done in time; try again later"
+
 # An engine that has let go of its socket gets so long to end, for its status says why.
 _EXIT_SECONDS = 5.0
 
@@ -307,12 +310,16 @@ class EngineService:
         self._forget(request_id)
 
     def _fail_all(self) -> None:
-        """End all streams, for the engine is gone."""
-        for request_id in tuple(self._streams):
-            error = EngineError(
-                "the engine stopped while it ran the request", reason=FailureKind.ENGINE
-            )
-            self._end(request_id, FailureKind.ENGINE, error)
+        """End all streams, for the engine is gone, or about to be."""
+        for request_id, stream in tuple(self._streams.items()):
+            if self._is_closing and self.failure is None:
+                stream.events.put_nowait(UnavailableError(_CUT_OFF))
+                self._forget(request_id)
+            else:
+                error = EngineError(
+                    "the engine stopped while it ran the request", reason=FailureKind.ENGINE
+                )
+                self._end(request_id, FailureKind.ENGINE, error)
         self._state = EngineState()
 
     def _forget(self, request_id: str) -> None:

@@ -36,7 +36,7 @@ class Door:
         self.admission = Admission(service, metrics, max_requests, max_tokens, max_bytes)
 
     def refusal(self, reason: str) -> str:
-        with pytest.raises(UnavailableError) as caught, self.admission.admit():
+        with pytest.raises(UnavailableError) as caught, self.admission.arrive():
             pass
         assert caught.value.retry_after_seconds > 0
         assert caught.value.reason == reason
@@ -78,13 +78,17 @@ def test_draining_waits_for_those_inside() -> None:
 
     async def drain() -> None:
         await door.admission.wait_idle()
-        with door.admission.admit():
+        with door.admission.arrive():
             door.admission.drain()
             assert "shutting down" in door.refusal("draining")
+            # Its body may have arrived after the signal.
+            with door.admission.admit():
+                assert door.admission.num_inside == 1
             waiting = asyncio.create_task(door.admission.wait_idle())
             await asyncio.sleep(0)
             assert not waiting.done()
         await waiting
+        assert door.admission.num_inside == 0
 
     asyncio.run(drain())
     assert door.admission.why_not_ready == "the server is shutting down"

@@ -16,9 +16,13 @@ class Client:
 
     address: str = "a"
     gave_way: bool = False
+    is_owed: bool = False
 
     def give_way(self) -> None:
         self.gave_way = True
+
+    def cut_off(self) -> bool:
+        return self.is_owed
 
 
 def connections(num: int, per_address: int = 100) -> Connections:
@@ -59,6 +63,13 @@ def test_an_address_has_a_limit_of_its_own() -> None:
     for client in (other, first, second, Client("a")):
         assert all_of_them.enter(client)
     assert (other.gave_way, first.gave_way, second.gave_way) == (False, True, False)
+
+
+def test_clients_without_a_whole_reply_are_counted_at_the_end() -> None:
+    all_of_them = connections(10)
+    for is_owed in (True, False, True):
+        all_of_them.enter(Client(is_owed=is_owed))
+    assert all_of_them.cut_off() == 2
 
 
 def test_there_is_room_for_as_many_as_there_are_descriptors(
