@@ -21,6 +21,7 @@ from skipserve.api.connections import ConnectionLimits, Connections, room_for_co
 from skipserve.api.errors import handle_error
 from skipserve.api.exchange import CHAT_PATH
 from skipserve.api.guard import Guard, Tracer
+from skipserve.api.hosts import CheckHost
 from skipserve.api.routes import POLICIES_PATH, router
 from skipserve.api.serving import Serving, arrive
 from skipserve.asking.policies import PolicyRegistry
@@ -283,6 +284,7 @@ def _build_app(settings: Settings, serving: Serving, tracer: Tracer | None) -> F
         limits=BodyLimits(settings.max_body_bytes, settings.max_text_bytes, settings.body_seconds),
         arrive=arrive,
     )
+    app.add_middleware(CheckHost, hosts=settings.served_hosts)
     app.add_middleware(
         RequireKey,
         keys=[key.get_secret_value() for key in settings.api_key],

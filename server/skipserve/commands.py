@@ -73,6 +73,7 @@ _METAVARS = {
     "config": "FILE",
     "secrets_folder": "FOLDER",
     "policies": "FILE",
+    "allowed_hosts": "NAME",
     "api_key": "KEY",
     "metrics_api_key": "KEY",
     "default_skip_policy": "NAME",
@@ -85,7 +86,7 @@ _PANELS = {
         "max_batch_tokens", "max_running_requests", "page_size",
         "kv_cache_gib", "encoder_cache_mib", "prefix_cache", "cuda_graphs",
     ),
-    "Network": ("host", "port", "api_key", "metrics_api_key", "isolate_keys"),
+    "Network": ("host", "port", "allowed_hosts", "api_key", "metrics_api_key", "isolate_keys"),
     "Skip policies": (
         "policies", "default_skip_policy", "hot_policies",
         "allow_inline_policies", "allow_misfit_policies",

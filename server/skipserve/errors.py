@@ -6,11 +6,13 @@ SkipserveError                  500  server_error
  +- AuthenticationError         401  authentication_error
  +- KeyScopeError               403  permission_error
  +- FeatureOffError             403  permission_error
+ +- ForeignOriginError          403  permission_error
  +- NotFoundError               404  not_found_error
  +- MethodNotAllowedError       405  invalid_request_error
  +- RequestTimeoutError         408  timeout_error
  +- BodyTooLargeError           413  invalid_request_error
  +- UnsupportedBodyError        415  invalid_request_error
+ +- MisdirectedRequestError     421  invalid_request_error
  +- UnusableImageError          422  invalid_request_error
  +- HeadersTooLargeError        431  invalid_request_error
  +- UnavailableError            503  overloaded_error   (Retry-After)
@@ -73,6 +75,13 @@ class FeatureOffError(SkipserveError):
     type = "permission_error"
 
 
+class ForeignOriginError(SkipserveError):
+    """A web page of another origin had a browser send the request."""
+
+    status = 403
+    type = "permission_error"
+
+
 class NotFoundError(SkipserveError):
     """No such route, model or skip policy."""
 
@@ -105,6 +114,13 @@ class UnsupportedBodyError(SkipserveError):
     """The request body is not JSON."""
 
     status = 415
+    type = "invalid_request_error"
+
+
+class MisdirectedRequestError(SkipserveError):
+    """The request is for another host than this server."""
+
+    status = 421
     type = "invalid_request_error"
 
 

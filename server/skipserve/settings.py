@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from enum import StrEnum
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -40,7 +41,8 @@ IMAGE_BYTES_PER_PIXEL = 20
 _MOST_IMAGE_WORKERS = 4
 _MIB = 2**20
 _EMPTY_KEY = "the key is empty: give one, or leave the setting out"
-_LOOPBACK = {"localhost", "::1"}
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_HOST = re.compile(r"\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
 class SettingsFileError(ValueError):
@@ -132,6 +134,12 @@ class Settings(_FromFiles):
     )
     host: str = Field("127.0.0.1", min_length=1, description="The address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="The port; 0 takes a free one.")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Names under which the server may be asked, such as llm.example.com or "
+        "*.example.com; several by repeating or with commas. If not set, those of this machine "
+        "where only it can reach the server, else any.",
+    )
     api_key: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="A key that clients must send; several by repeating or with commas."
     )
@@ -275,6 +283,26 @@ class Settings(_FromFiles):
             raise ValueError("without api_key the metrics are open like all else: set both")
         return keys
 
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: Any) -> Any:
+        """Take one text with commas, or several, as names."""
+        hosts = _split(value)
+        if not hosts and value not in ((), []):
+            raise ValueError("the name is empty: give one, or leave the setting out")
+        return hosts
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        """Take what a header can match: no port, no scheme, a star at the beginning alone."""
+        if wrong := next((host for host in hosts if not _is_host(host)), None):
+            raise ValueError(
+                f"{wrong!r} must be a name or an address without port, such as llm.example.com, "
+                "*.example.com or [::1]; * is any"
+            )
+        return hosts
+
     @field_validator("otlp_endpoint", mode="before")
     @classmethod
     def _find_endpoint(cls, value: Any) -> Any:
@@ -330,7 +358,14 @@ class Settings(_FromFiles):
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the server."""
-        return self.host in _LOOPBACK or self.host.startswith("127.")
+        with contextlib.suppress(ValueError):
+            return ip_address(self.host).is_loopback
+        return self.host == "localhost" or self.host.startswith("127.")
+
+    @property
+    def served_hosts(self) -> tuple[str, ...]:
+        """Names under which the server may be asked; `*` is any."""
+        return self.allowed_hosts or ((*_LOOPBACK, self.host) if self.is_loopback else ("*",))
 
 
 class _LogSettings(_FromFiles):
@@ -365,6 +400,12 @@ def misspelt_variables() -> Iterator[str]:
         if name.upper().startswith(_PREFIX) and name.upper() not in settings | _CLIENT_VARIABLES:
             near = get_close_matches(name.upper(), settings, n=1)
             yield f"{name} is no setting" + (f"; is it {near[0]}?" if near else "")
+
+
+def _is_host(text: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ip_address(text.removeprefix("[").removesuffix("]")) is not None
+    return _HOST.fullmatch(text) is not None
 
 
 def _split(value: Any) -> list[str]:

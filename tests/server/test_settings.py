@@ -136,7 +136,7 @@ def test_values_out_of_range(fields: dict[str, object]) -> None:
         Settings(**fields)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["api_key", "metrics_api_key", "hot_policies"])
+@pytest.mark.parametrize("name", ["api_key", "metrics_api_key", "hot_policies", "allowed_hosts"])
 @pytest.mark.parametrize("value", [83, [83], {"a": "b"}, [["a"]], True])
 def test_what_a_file_means_as_no_text_is_not_taken_for_one(name: str, value: object) -> None:
     with pytest.raises(ValidationError, match="this must be a text, or a list of texts"):
@@ -174,6 +174,35 @@ def test_keys_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [key.get_secret_value() for key in Settings().api_key] == ["one", "two"]
     keys = Settings(api_key=["a,b", "c"]).api_key
     assert [key.get_secret_value() for key in keys] == ["a", "b", "c"]
+
+
+def test_hosts_are_those_of_this_machine_where_it_alone_can_ask(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert Settings().served_hosts == ("localhost", "127.0.0.1", "::1", "127.0.0.1")
+    assert "127.0.0.5" in Settings(host="127.0.0.5").served_hosts
+    for host in ("0.0.0.0", "::", "192.0.2.1"):
+        assert Settings(host=host).served_hosts == ("*",)
+    monkeypatch.setenv("SKIPSERVE_ALLOWED_HOSTS", "llm.example.com, *.Example.org,[::1]")
+    named = ("llm.example.com", "*.Example.org", "[::1]")
+    assert Settings().served_hosts == Settings(host="0.0.0.0").served_hosts == named
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("localhost:8000", "1.2.3.4:80", "http://localhost", "a*.example.com", "*.", "**"),
+        *("a..b", "*example.com", "a b", "[::1]:80", "a/b", "\u00e9", "[localhost]"),
+    ],
+)
+def test_a_host_that_no_header_can_match_is_refused(host: str) -> None:
+    with pytest.raises(ValidationError, match="a name or an address without port"):
+        Settings(allowed_hosts=(host,))
+
+
+def test_no_host_at_all_is_refused() -> None:
+    with pytest.raises(ValidationError, match="the name is empty"):
+        Settings(allowed_hosts=("",))
 
 
 def test_an_empty_key_leaves_no_server_open(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,6 +290,8 @@ def test_keys_are_not_shown() -> None:
         ("127.8.8.8", True),
         ("localhost", True),
         ("::1", True),
+        ("0::1", True),
+        ("127.1", True),
         ("0.0.0.0", False),
         ("::", False),
         ("192.168.1.2", False),

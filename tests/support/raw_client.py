@@ -27,7 +27,7 @@ def connect(url: str, *, receive_bytes: int | None = None, address: str = "") ->
 
 def post_head(path: str, *headers: str) -> bytes:
     """Return the head of a request with a JSON body."""
-    lines = (f"POST {path} HTTP/1.1", "Host: server", "Content-Type: application/json", *headers)
+    lines = (f"POST {path} HTTP/1.1", "Host: localhost", "Content-Type: application/json", *headers)
     return "".join(f"{line}\r\n" for line in (*lines, "")).encode()
 
 

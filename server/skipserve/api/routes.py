@@ -34,7 +34,7 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, object]]:
     return {status: {"model": ErrorReply} for status in statuses}
 
 
-router = APIRouter(responses=_errors(401, 403, 405), route_class=JsonRoute)
+router = APIRouter(responses=_errors(401, 403, 405, 421), route_class=JsonRoute)
 
 
 async def _permit(serving: TheServing) -> AsyncIterator[Permit]:

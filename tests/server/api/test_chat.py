@@ -362,7 +362,7 @@ def test_a_client_that_leaves_frees_the_engine(live: LiveServer, wants_stream: b
     before = cancelled(live)
     with live.client() as client:
         request = client.build_request("POST", CHAT, json=body)
-        head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         head += f"Content-Length: {len(request.content)}\r\n\r\n"
         with socket.create_connection(("127.0.0.1", request.url.port or 0)) as connection:
             connection.sendall(head.encode() + request.content)

@@ -117,7 +117,7 @@ def test_s25_a_body_without_a_declared_length(client: httpx.Client) -> None:
 
 
 def test_s25_a_body_that_lies_about_its_length(live: LiveServer) -> None:
-    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     head += "Content-Length: 99999999999999999999\r\n\r\n"
     port = httpx.URL(live.url).port or 0
     with socket.create_connection(("127.0.0.1", port)) as connection:

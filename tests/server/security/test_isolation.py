@@ -63,7 +63,7 @@ def disturb(live: LiveServer, index: int) -> None:
         assert status == 400
         return
     content = json.dumps(body_of(index) | {"max_tokens": 100, "stream": True}).encode()
-    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     head += f"Content-Length: {len(content)}\r\n\r\n"
     port = httpx.URL(live.url).port or 0
     with socket.create_connection(("127.0.0.1", port)) as connection:
