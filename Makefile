@@ -108,6 +108,9 @@ dashboards: install  ## Write the Grafana dashboards' JSON from deploy/grafana.
 metrics-page: install  ## Write docs/metrics.md anew from the code.
 	$(BIN)/python -m skipserve.metrics.page > docs/metrics.md
 
+fields-page: install  ## Write docs/fields.md anew from the code.
+	$(BIN)/python -m skipserve.api.fields_page > docs/fields.md
+
 evaluate: install  ## Measure every policy of the catalog on the demo model's held-out questions.
 	env -u OMP_NUM_THREADS $(BIN)/skipserve evaluate --data demo --policies all $(ARGS)
 
@@ -120,4 +123,4 @@ train-demo: install  ## Train the demo model anew into runs/demo: hours on 2 cor
 clean:  ## Remove .venv, caches and runs.
 	rm -rf $(VENV) runs dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install serve test check test-kernels test-image kernel-cache gpu-bundle lock format bench dashboards metrics-page evaluate pretrained train-demo clean
+.PHONY: help install serve test check test-kernels test-image kernel-cache gpu-bundle lock format bench dashboards metrics-page fields-page evaluate pretrained train-demo clean

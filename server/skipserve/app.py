@@ -40,7 +40,13 @@ from skipserve.prompt.tokenizer_files import TokenizerFilesError
 from skipserve.service.local import EngineService
 from skipserve.service.observer import Observer
 from skipserve.service.service import Service
-from skipserve.settings import IMAGE_BYTES_PER_PIXEL, LogFormat, Settings, misspelt_variables
+from skipserve.settings import (
+    IMAGE_BYTES_PER_PIXEL,
+    LogFormat,
+    Settings,
+    UnknownFields,
+    misspelt_variables,
+)
 from skipserve_policies.catalog import nearest_names
 from skipserve_policies.plan import Plan
 from skipserve_policies.quality import load_measured
@@ -122,6 +128,7 @@ def _terms(settings: Settings) -> Terms:
         default_policy=settings.default_skip_policy,
         takes_inline=settings.allow_inline_policies,
         isolates_keys=settings.isolate_keys,
+        ignores_unknown=settings.unknown_fields is UnknownFields.IGNORE,
     )
 
 

@@ -73,6 +73,13 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+class UnknownFields(StrEnum):
+    """What is done about fields of a request that are not known."""
+
+    REFUSE = "refuse"
+    IGNORE = "ignore"
+
+
 class _FromFiles(BaseSettings):
     """Settings that files may hold too."""
 
@@ -165,6 +172,11 @@ class Settings(_FromFiles):
         False,
         description="Whether to start though policies of the file name layers that the model does "
         "not have; nobody can ask for those.",
+    )
+    unknown_fields: UnknownFields = Field(
+        UnknownFields.REFUSE,
+        description="Whether fields of a request that are not known are refused, or ignored and "
+        "named in the header X-Ignored-Fields.",
     )
     max_body_bytes: int = Field(32 * _MIB, ge=1024, description="Bytes of a request's body.")
     max_text_bytes: int = Field(

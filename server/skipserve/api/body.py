@@ -13,7 +13,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from skipserve.api.admission import Arrival
+from skipserve.api.exchange import get_exchange
 from skipserve.api.json_body import JsonBody, JsonScanner
+from skipserve.api.serving import get_serving
+from skipserve.asking.fields import CHAT, sift
 from skipserve.errors import BodyTooLargeError, RequestTimeoutError, UnsupportedBodyError
 
 _STATE_NAME = "json_body"
@@ -159,9 +162,12 @@ class _JsonRequest(Request):
     """A request whose body was read before."""
 
     async def json(self) -> Any:
-        """Return the body's value."""
+        """Return the body's value, without the fields that change no answer."""
         body: JsonBody = getattr(self.state, _STATE_NAME)
-        return body.parse()
+        ignores_unknown = get_serving(self).processor.terms.ignores_unknown
+        value, ignored = sift(body.parse(), CHAT, ignores_unknown=ignores_unknown)
+        get_exchange(self).ignored_fields = ignored
+        return value
 
 
 class JsonRoute(APIRoute):

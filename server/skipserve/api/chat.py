@@ -66,7 +66,7 @@ def _check_supported(form: ChatForm) -> None:
             f"max_tokens is {both[0]} and max_completion_tokens is {both[1]}; send one of them",
             param="max_tokens",
         )
-    if form.top_logprobs is not None and not form.logprobs:
+    if form.top_logprobs and not form.logprobs:
         raise InvalidRequestError("top_logprobs needs logprobs: true", param="top_logprobs")
     if form.stream_options is not None and not form.stream:
         raise InvalidRequestError("stream_options needs stream: true", param="stream_options")
@@ -76,7 +76,6 @@ def _generation(form: ChatForm) -> Generation:
     stop = form.stop or ()
     return Generation(
         max_tokens=form.max_completion_tokens or form.max_tokens,
-        max_tokens_param="max_completion_tokens" if form.max_completion_tokens else "max_tokens",
         temperature=1.0 if form.temperature is None else form.temperature,
         top_k=max(form.top_k or 0, 0),  # -1 keeps all, as in vLLM
         top_p=1.0 if form.top_p is None else form.top_p,

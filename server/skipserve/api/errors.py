@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from skipserve.api.wire import ChatForm, ErrorBody, ErrorReply
+from skipserve.asking.fields import CHAT, Handling
 from skipserve.errors import (
     InvalidRequestError,
     MethodNotAllowedError,
@@ -33,12 +34,6 @@ _MAX_READ = 128
 _ALIKE = 0.75
 _MAX_FAULT_LENGTH = 300
 _MAX_MESSAGE_LENGTH = 3000
-
-# What a client may send that this server does not take, and why.
-_REFUSED = {
-    "chat_template": "a request cannot bring its own chat template",
-    "chat_template_kwargs": "a request cannot change the chat template",
-}
 
 
 def to_skipserve_error(error: Exception) -> SkipserveError:
@@ -124,7 +119,9 @@ def _describe(fault: Fault) -> str:
     if not fault.place:
         return f"the body: {fault.message}"
     place = json.dumps(".".join(str(part)[:_MAX_FAULT_LENGTH] for part in fault.place))[1:-1]
-    message = _REFUSED.get(str(fault.place[-1]), fault.message)
+    row = CHAT.find(fault.place)
+    is_refused = row is not None and row.handling is Handling.REFUSED
+    message = row.says if row is not None and is_refused else fault.message
     return f"{place[:_MAX_FAULT_LENGTH]}: {message}"[: 2 * _MAX_FAULT_LENGTH]
 
 

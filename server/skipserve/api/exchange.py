@@ -34,6 +34,7 @@ class Exchange(Account):
         error: the kind of the error that the client was told, in the reply or in a stream.
         reason: why, in the words of the metrics; None where they have none.
         wants_stream: whether the answer is to be streamed.
+        ignored_fields: fields of the request that were taken and change nothing, sorted.
 
     Args:
         scope: the request, which remembers its exchange.
@@ -53,6 +54,7 @@ class Exchange(Account):
         self.error: type[SkipserveError] | None = None
         self.reason: str | None = None
         self.wants_stream = False
+        self.ignored_fields: tuple[str, ...] = ()
         scope.setdefault("state", {})[_STATE_NAME] = self
 
     def __str__(self) -> str:

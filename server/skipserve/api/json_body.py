@@ -16,8 +16,10 @@ from skipserve.errors import BodyTooLargeError, InvalidRequestError
 
 MAX_VALUES = 16_384
 _PICTURE_HEAD = b"data:image"
-# What a picture's data URI is made of; none of it needs an escape in JSON.
-_PLAIN = (string.ascii_letters + string.digits + "+/=,:;._-").encode()
+# After its head, in which the last character may be escaped.
+_PICTURE_START = _PICTURE_HEAD + b"/"
+# What a picture's data URI is made of: base64, the breaks of its lines, parameters before it.
+_PLAIN = (string.ascii_letters + string.digits + "+/=,:;._-%\r\n\t \"'()!*~&#$").encode()
 # The longest escape, such as \u002b, but for its last byte.
 _OPEN_ESCAPE = 5
 # The last string may have no end.
@@ -83,6 +85,7 @@ class _Picture:
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
+        self._start = b""
         self._num_escapes = 0
         self._num_bytes = 0
 
@@ -100,10 +103,14 @@ class _Picture:
             if self._num_escapes * 8 > self._num_bytes + _FREE_ESCAPES:
                 return False
             part = _unescape(part)
-        if not part or part.translate(None, _PLAIN):
-            return not part
+        if part.translate(None, _PLAIN) or not self._begins_well(part):
+            return False
         self._parts.append(part)
         return True
+
+    def _begins_well(self, part: bytes) -> bool:
+        self._start += part[: len(_PICTURE_START) - len(self._start)]
+        return _PICTURE_START.startswith(self._start.lower())
 
 
 def _unescape(part: bytes) -> bytes:
@@ -211,7 +218,7 @@ class JsonScanner:
         """Go on with a string that began like a picture and is none."""
         assert self._picture is not None
         begun, self._picture = self._picture, None
-        self._add(begun.content)
+        self._add(json.dumps(begun.content.decode("ascii"))[1:-1].encode())
         self._add(part)
 
     def _add(self, part: bytes) -> None:

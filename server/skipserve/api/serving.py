@@ -19,6 +19,7 @@ from skipserve.api.exchange import Exchange
 from skipserve.api.streaming import EventStream, StreamWriter
 from skipserve.asking.account import Account
 from skipserve.asking.answer import Piece, WholeAnswer
+from skipserve.asking.fields import shown_names
 from skipserve.asking.preparation import Asker, Preparation
 from skipserve.asking.processor import QuestionProcessor
 from skipserve.asking.question import Prepared, Question
@@ -82,7 +83,7 @@ class Serving:
         Raises:
             SkipserveError: the engine refused the request, failed or died; not for a stream.
         """
-        headers = {"X-Skip-Policy": exchange.prepared.policy.name}
+        headers = _headers(exchange)
         pieces = self._answer(exchange, permit)
         if exchange.wants_stream:
             seconds = self.keep_alive_seconds
@@ -149,6 +150,14 @@ class Serving:
         name = account.prepared.policy.name
         self.metrics.record_stage(Stage.DETOKENIZE, account.stage_seconds[Stage.DETOKENIZE])
         self.metrics.record_request(name, account.finish_reason, account.elapsed_seconds)
+
+
+def _headers(exchange: Exchange) -> dict[str, str]:
+    """Return what a reply says ahead of the answer."""
+    headers = {"X-Skip-Policy": exchange.prepared.policy.name}
+    if exchange.ignored_fields:
+        headers["X-Ignored-Fields"] = shown_names(exchange.ignored_fields)
+    return headers
 
 
 def arrive(scope: Scope) -> AbstractContextManager[Arrival]:

@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from skipserve.asking.answer import TokenLogprobs
+from skipserve.asking.fields import CHAT, STREAM_OPTIONS
 from skipserve.asking.messages import Form, Messages, Role, one_or_several
 from skipserve.asking.report import SavedFor, SkipReport
 from skipserve_policies.schema import Quality, SkipPolicy
@@ -77,6 +78,8 @@ class _Reply(BaseModel):
 class StreamOptions(Form):
     """What a stream carries besides the answer."""
 
+    model_config = ConfigDict(json_schema_extra=STREAM_OPTIONS.describe_ignored)
+
     include_usage: Flag = False
 
 
@@ -119,6 +122,8 @@ class VllmArguments(Form):
 
 class ChatForm(Form):
     """The body of `POST /v1/chat/completions`."""
+
+    model_config = ConfigDict(json_schema_extra=CHAT.describe_ignored)
 
     messages: Messages = Field(
         examples=[[{"role": "user", "content": "How many red squares are there?"}]]

@@ -1,11 +1,12 @@
 """Messages in OpenAI's form, which whoever asks writes them in; knows where their images stand."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from skipserve.asking.fields import IMAGE_URL, MESSAGE, PART
 from skipserve.asking.question import ImageUri
 from skipserve.prompt.template import ImagePart, Message, TextPart
 from skipserve_policies.schema import MIN_ITEMS, NotEmpty, check_number_of_fields
@@ -34,6 +35,8 @@ class Role(StrEnum):
     """Who speaks."""
 
     SYSTEM = "system"
+    # OpenAI's newer word for the same.
+    DEVELOPER = "developer"
     USER = "user"
     ASSISTANT = "assistant"
 
@@ -41,12 +44,16 @@ class Role(StrEnum):
 class TextContent(Form):
     """A piece of text; URLs in it are not looked at."""
 
+    model_config = ConfigDict(json_schema_extra=PART.describe_ignored)
+
     type: Literal["text"]
     text: Text
 
 
 class ImageUrl(Form):
-    """Where an image is. `detail` changes nothing: the vision tower has one resolution."""
+    """Where an image is."""
+
+    model_config = ConfigDict(json_schema_extra=IMAGE_URL.describe_ignored)
 
     url: str = Field(
         description="A data URI: data:image/png;base64,...",
@@ -55,11 +62,12 @@ class ImageUrl(Form):
             "AAMBAQAY3Y2wAAAAAElFTkSuQmCC"
         ],
     )
-    detail: Literal["auto", "low", "high"] = "auto"
 
 
 class ImageContent(Form):
     """An image in a message."""
+
+    model_config = ConfigDict(json_schema_extra=PART.describe_ignored)
 
     type: Literal["image_url"]
     image_url: ImageUrl
@@ -92,6 +100,8 @@ Parts = Annotated[
 class ChatMessage(Form):
     """One turn of a conversation; a field that is null counts as absent."""
 
+    model_config = ConfigDict(json_schema_extra=MESSAGE.describe_ignored)
+
     role: Role
     content: Annotated[
         Annotated[Text, Tag("one")] | Annotated[Parts, Tag("several")],
@@ -116,17 +126,21 @@ Messages = Annotated[
 def template_messages(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
     """Return messages as the chat template takes them, with the images' places."""
     return tuple(
-        Message(message.role.value, (TextPart(message.content),))
-        if isinstance(message.content, str)
-        else Message(
-            message.role.value,
-            tuple(
-                TextPart(part.text) if isinstance(part, TextContent) else ImagePart()
-                for part in message.content
-            ),
-        )
+        Message(_template_role(message.role), tuple(_template_parts(message.content)))
         for message in messages
     )
+
+
+def _template_role(role: Role) -> str:
+    return Role.SYSTEM.value if role is Role.DEVELOPER else role.value
+
+
+def _template_parts(content: str | tuple[Content, ...]) -> Iterator[TextPart | ImagePart]:
+    if isinstance(content, str):
+        yield TextPart(content)
+        return
+    for part in content:
+        yield TextPart(part.text) if isinstance(part, TextContent) else ImagePart()
 
 
 def image_uris(messages: Sequence[ChatMessage]) -> tuple[ImageUri, ...]:

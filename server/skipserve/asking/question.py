@@ -30,11 +30,8 @@ class Generation:
     """How the answer is to be generated, before it is known how long the prompt is.
 
     Attributes:
-        max_tokens: it may have so many; None leaves it open.
-        open_tokens: so many where that is left open, or fewer where fewer fit; None for all that
-            fit.
-        max_tokens_param: the field that holds `max_tokens`, named where that does not fit; None
-            where the engine is to refuse what does not.
+        max_tokens: it may have so many, or fewer where fewer fit; None leaves it open.
+        open_tokens: the same where that is left open; None for all that fit.
         temperature: 0 is greedy.
         top_k: keep so many of the most probable tokens; 0 keeps all.
         top_p: then keep the smallest set of tokens that holds this much probability.
@@ -47,7 +44,6 @@ class Generation:
 
     max_tokens: int | None = None
     open_tokens: int | None = None
-    max_tokens_param: str | None = "max_tokens"
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0

@@ -53,6 +53,7 @@ class Terms:
         default_policy: runs where a question names none.
         takes_inline: whether a question may spell a policy out.
         isolates_keys: whether each API key has a cache of its own.
+        ignores_unknown: whether fields that are not known are taken, and told to be ignored.
     """
 
     listing: str
@@ -63,3 +64,4 @@ class Terms:
     default_policy: str = "full"
     takes_inline: bool = True
     isolates_keys: bool = False
+    ignores_unknown: bool = False

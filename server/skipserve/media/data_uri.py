@@ -18,8 +18,14 @@ FORMAT_OF_MEDIA_TYPE = {
     "image/x-ms-bmp": "BMP",
 }
 
-_HEAD = re.compile(r"data:([^;,]{1,100});base64,", re.IGNORECASE)
-_LONGEST_HEAD = 120
+# Between the type and the encoding, RFC 2397 has parameters: charset=utf-8, name="a, b.png".
+_HEAD = re.compile(
+    r'data:([^;,]{1,100})(?:;[^;,="]{1,100}=(?:"[^"]{0,300}"|[^;,"]{0,300}))*; *base64 *,',
+    re.IGNORECASE,
+)
+_LONGEST_HEAD = 1024
+# What of base64 and its lines is escaped in URIs.
+_ESCAPES = (("%2B", "+"), ("%2F", "/"), ("%3D", "="), ("%0D", "\r"), ("%0A", "\n"))
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ def decode_data_uri(url: str, param: str, max_bytes: int) -> EncodedImage:
             "the declared type of an image must be one of " + ", ".join(FORMAT_OF_MEDIA_TYPE),
             param,
         )
-    payload = url[head.end() :]
+    payload = _base64(url, head.end())
     num_bytes = _decoded_length(payload)
     if num_bytes > max_bytes:
         raise UnusableImageError(
@@ -71,6 +77,18 @@ def decode_data_uri(url: str, param: str, max_bytes: int) -> EncodedImage:
     if len(content) != num_bytes:
         raise UnusableImageError("the image is not valid base64: wrong padding", param)
     return EncodedImage(content, param)
+
+
+def _base64(url: str, start: int) -> str:
+    """Return what follows the head, as one line in base64's own characters."""
+    payload = url[start:]
+    if "%" in payload:
+        for escape, character in _ESCAPES:
+            payload = payload.replace(escape, character).replace(escape.lower(), character)
+    if "\n" in payload or "\r" in payload:
+        # Encoders for mail break lines, and YAML indents them.
+        return "".join(map(str.strip, payload.replace("\r", "\n").split("\n")))
+    return payload
 
 
 def _decoded_length(payload: str) -> int:

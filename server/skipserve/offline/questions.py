@@ -11,6 +11,7 @@ from typing import Any
 from PIL.Image import Image as Picture
 from pydantic import ValidationError
 
+from skipserve.asking.fields import CHAT, sift
 from skipserve.asking.messages import Form, Messages, image_uris, template_messages
 from skipserve.errors import InvalidRequestError, SkipserveError, UnusableImageError
 from skipserve.media.data_uri import EncodedImage, decode_data_uri
@@ -166,7 +167,8 @@ def _read_turns(turns: Sequence[object]) -> Conversation:
             f"{_FORMS}; this list holds something else than messages: an image and its text are "
             "a tuple, (image, text)"
         )
-    given = {"messages": [dict(turn) for turn in turns]}  # type: ignore[call-overload]
+    said = [dict(turn) for turn in turns]  # type: ignore[call-overload]
+    given, _ = sift({"messages": said}, CHAT)
     try:
         messages = _Turns.model_validate(given).messages
     except ValidationError as error:

@@ -22,8 +22,8 @@ class Sampling(TypedDict, total=False):
     """How answers are chosen, and what is told of them.
 
     Attributes:
-        max_tokens: at most so many tokens are generated for an answer; without it 128, or
-            fewer where the prompt leaves less of the model's context.
+        max_tokens: at most so many tokens are generated for an answer, 128 without it; fewer
+            where the prompt leaves less of the model's context.
         temperature: 0, which is what it is without, takes the most probable token each time.
         top_k: keep so many of the most probable tokens; 0 keeps all.
         top_p: then keep the smallest set of tokens that holds this much probability.
@@ -104,7 +104,6 @@ def generation_of(sampling: Sampling, index: int) -> Generation:
         raise InvalidRequestError("top_logprobs needs logprobs=True", param="top_logprobs")
     return Generation(
         open_tokens=_MAX_TOKENS,
-        max_tokens_param=None,
         num_top_logprobs=(num_top or 0) if has_logprobs else None,
         **fields,
     )

@@ -342,6 +342,86 @@ def test_a_request_without_memory_is_told_to_come_back(
     assert ask(scarce, question("Why?"))["choices"]
 
 
+@pytest.mark.parametrize("wants_stream", [False, True])
+def test_fields_that_change_no_answer_are_named(
+    client: httpx.Client, picture_url: str, wants_stream: bool
+) -> None:
+    body = alone(question("Why?", picture_url, temperature=0, max_tokens=4, stream=wants_stream))
+    plain = client.post(CHAT, json=body)
+    assert "x-ignored-fields" not in plain.headers
+    body["messages"][0]["name"] = "Ann"
+    body["messages"][0]["content"][0]["image_url"]["detail"] = "original"
+    body["messages"][0]["content"][0]["uuid"] = "5"
+    body |= {"user": "Ann\r\nX-Evil: 1", "tools": [], "tool_choice": "none", "audio": None}
+    body["cache_salt"] += "-"
+    reply = client.post(CHAT, json=body)
+    assert reply.status_code == 200
+    assert reply.headers["x-ignored-fields"] == (
+        "audio, messages.content.image_url.detail, messages.content.uuid, messages.name, "
+        "tool_choice, tools, user"
+    )
+    if not wants_stream:
+        assert reply.json()["choices"] == plain.json()["choices"]
+
+
+def test_a_developer_s_message_is_the_system_s(client: httpx.Client) -> None:
+    body = question("Why?", temperature=0, logprobs=True)
+    replies = []
+    for role in ("system", "developer"):
+        said = [{"role": role, "content": "Be brief."}, *body["messages"]]
+        replies.append(ask(client, body | {"messages": said})["choices"])
+    assert replies[0] == replies[1]
+
+
+def test_an_answer_longer_than_the_context_is_clipped(client: httpx.Client) -> None:
+    body = question("Why?", temperature=0, max_tokens=10**9, stop_token_ids=[])
+    reply = ask(client, body)
+    assert reply["usage"]["total_tokens"] <= 256
+    if reply["usage"]["total_tokens"] == 256:
+        assert reply["choices"][0]["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ({"skip_polcy": "full"}, "skip_polcy: this field is not known; is it skip_policy?"),
+        ({"audio": {"voice": "a"}}, "audio: the model neither hears nor speaks"),
+        ({"prediction": {"type": "content"}}, "prediction: a predicted answer is not used"),
+        ({"tools": [{"type": "function"}]}, "tools: tools are not supported yet"),
+        ({"zebra": None}, "zebra: this field is not known"),
+    ],
+)
+def test_fields_that_would_change_the_answer_are_named(
+    client: httpx.Client, field: dict[str, Any], message: str
+) -> None:
+    response = client.post(CHAT, json=question("Why?", **field))
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert (error["message"], error["param"]) == (message, next(iter(field)))
+
+
+@pytest.fixture
+def _ignoring(live: LiveServer) -> Iterator[None]:
+    """The server, told to ignore fields that are not known."""
+    processor = live.built.serving.processor
+    terms = processor.terms
+    object.__setattr__(processor, "terms", replace(terms, ignores_unknown=True))
+    yield
+    object.__setattr__(processor, "terms", terms)
+
+
+@pytest.mark.usefixtures("_ignoring")
+def test_unknown_fields_are_ignored_where_the_operator_says_so(client: httpx.Client) -> None:
+    body = question("Why?", zebra=[1], stream_options=None)
+    body["messages"][0]["mood"] = "good"
+    reply = client.post(CHAT, json=body)
+    assert reply.status_code == 200
+    assert reply.headers["x-ignored-fields"] == "messages.mood, zebra"
+    for field in ("skip_polcy", "max_token"):
+        refused = client.post(CHAT, json=body | {field: 1})
+        assert refused.json()["error"]["param"] == field
+
+
 def test_times_and_salts_that_are_none_are_named(client: httpx.Client) -> None:
     for fields in ({"cache_salt": "with spaces"}, {"timeout_seconds": 0}):
         reply = client.post(CHAT, json=question("Why?", **fields))
@@ -418,6 +498,7 @@ def test_fields_that_do_not_work_yet_are_named(field: str, value: object) -> Non
         {"n": 1, "top_k": 0, "min_p": 0, "presence_penalty": 0, "frequency_penalty": 0.0},
         {"top_k": -1, "repetition_penalty": 1.0, "logit_bias": {}, "stop": []},
         {"response_format": {"type": "text"}, "logprobs": False, "stream": False},
+        {"top_logprobs": 0},
     ],
 )
 def test_values_that_change_nothing_are_taken(fields: dict[str, Any]) -> None:

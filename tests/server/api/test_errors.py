@@ -138,7 +138,7 @@ FORM: dict[str, Any] = {
             "role": "user",
             "content": [
                 {"type": "text", "text": "Hi"},
-                {"type": "image_url", "image_url": {"url": "data:", "detail": "low"}},
+                {"type": "image_url", "image_url": {"url": "data:"}},
             ],
         },
     ],

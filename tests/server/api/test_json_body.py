@@ -54,6 +54,29 @@ def test_a_picture_is_no_text_however_it_is_written(size: int, plain: str, escap
     assert (read.text, read.pictures) == (b"", {})
 
 
+@pytest.mark.parametrize("size", [1, 7, 100, 10**6])
+@pytest.mark.parametrize(
+    "picture",
+    [
+        "data:image/png;base64," + "\r\n".join(["A" * 64] * 100),
+        "data:image/png;base64,\n" + "\n".join(["A" * 76] * 100),
+        'data:image/png;name="a, b.png";base64,' + "A" * 400,
+        "data:image/png;name=a%20b;base64," + "A" * 400 + "%3D",
+    ],
+)
+def test_lines_and_parameters_make_no_text_of_a_picture(size: int, picture: str) -> None:
+    read = scan(json.dumps({"a": picture}).encode(), size, max_text_bytes=100)
+    assert list(read.pictures.values()) == [picture]
+    assert read.parse() == {"a": picture}
+
+
+@pytest.mark.parametrize("size", [1, 7, 10**6])
+@pytest.mark.parametrize("end", ["<", "\u00e9", "\\", "\\" * 2000])
+def test_what_turns_out_to_be_no_picture_is_the_same_text(size: int, end: str) -> None:
+    value = {"a": 'data:image/png;name="x",\n \r\t' + end, "b": 'data:image"'}
+    assert scan(json.dumps(value).encode(), size).parse() == value
+
+
 def test_a_body_that_begins_with_a_mark_of_its_order() -> None:
     assert scan(b"\xef\xbb\xbf[1]").parse() == [1]
 

@@ -118,13 +118,10 @@ def test_the_answer_fits_what_the_engine_holds(settings: Settings) -> None:
         [request] = service.requests
         num_left = 100 - request.num_prompt
         assert request.sampling.max_tokens == num_left
-        assert (await ask(max_tokens=num_left)).status_code == 200
-        refused = await ask(max_tokens=num_left + 1)
-        assert refused.status_code == 400
-        assert refused.json()["error"]["param"] == "max_tokens"
+        assert (await ask(max_tokens=num_left + 1)).status_code == 200
+        assert service.requests[-1].sampling.max_tokens == num_left
 
     play(app, scenario)
-    assert len(service.requests) == 2
 
 
 def test_times_are_handed_on(settings: Settings) -> None:

@@ -34,17 +34,10 @@ def test_what_an_open_length_becomes() -> None:
     assert length(CONTEXT - 5, open_tokens=128) == 5
 
 
-@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
-@pytest.mark.parametrize(
-    ("num_prompt", "num_cache_tokens", "words"),
-    [(80, 100, "leaves 20 of the 100"), (CONTEXT - 20, None, "leaves 20 of the model's context")],
-)
-def test_an_answer_that_could_never_be_whole_is_refused(
-    field: str, num_prompt: int, num_cache_tokens: int | None, words: str
-) -> None:
-    with pytest.raises(InvalidRequestError, match=words) as caught:
-        length(num_prompt, num_cache_tokens, max_tokens=21, max_tokens_param=field)
-    assert caught.value.param == field
+def test_an_answer_that_would_not_fit_is_clipped() -> None:
+    assert length(80, 100, max_tokens=21) == 20
+    assert length(CONTEXT - 20, max_tokens=21) == 20
+    assert length(CONTEXT - 1, max_tokens=10**9) == 1
 
 
 @pytest.mark.parametrize("fields", [{}, {"max_tokens": 1}])
@@ -54,7 +47,5 @@ def test_a_prompt_that_leaves_no_room_is_refused(fields: dict[str, int]) -> None
     assert caught.value.param == "messages"
 
 
-def test_what_does_not_fit_can_be_left_to_the_engine() -> None:
-    assert length(100, 100, max_tokens_param=None, open_tokens=128) == 1
-    assert length(80, 100, max_tokens_param=None, max_tokens=CONTEXT) == CONTEXT
-    assert length(80, 100, max_tokens_param=None, max_tokens=0) == 0
+def test_no_tokens_are_left_to_the_engine_to_refuse() -> None:
+    assert length(80, 100, max_tokens=0) == 0

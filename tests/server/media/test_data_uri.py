@@ -26,12 +26,48 @@ def test_an_image_may_have_exactly_the_limit() -> None:
 
 
 @pytest.mark.parametrize(
+    "head",
+    [
+        "data:image/png;name=x;base64,",
+        "data:image/png;charset=utf-8;name=picture.png;base64,",
+        'data:image/png;name="a, b; c.png";base64,',
+        "data:image/png;name=a%20b.png;base64,",
+        "data:image/png;name=;base64,",
+        "data:image/png; base64,",
+        "DATA:image/png;Name=X;BASE64,",
+    ],
+)
+def test_parameters_say_nothing_of_a_picture(head: str) -> None:
+    plain = data_uri(PICTURE).removeprefix("data:image/png;base64,")
+    assert decode_data_uri(head + plain, "p", len(PICTURE)).content == PICTURE
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r\n", "\r", "\n\n", "\n    ", " \t\n"])
+@pytest.mark.parametrize("width", [1, 60, 76])
+def test_base64_may_come_in_lines(line_break: str, width: int) -> None:
+    head, _, plain = data_uri(PICTURE).partition(",")
+    lines = [plain[at : at + width] for at in range(0, len(plain), width)]
+    url = f"{head},{line_break}{line_break.join(lines)}{line_break}"
+    assert decode_data_uri(url, "p", len(PICTURE)).content == PICTURE
+
+
+def test_base64_may_be_escaped_as_uris_are() -> None:
+    head, _, plain = data_uri(PICTURE).partition(",")
+    escaped = plain.replace("+", "%2B").replace("/", "%2f").replace("=", "%3D")
+    url = f"{head},{escaped[:20]}%0D%0a{escaped[20:]}"
+    assert decode_data_uri(url, "p", len(PICTURE)).content == PICTURE
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "data:image/png;base64",
         "data:image/png,abcd",
         "data:;base64,abcd",
-        "data:image/png;charset=utf-8;base64,abcd",
+        "data:image/png;charset=utf-8,abcd",
+        "data:image/png;charset;base64,abcd",
+        "data:image/png;name=" + "x" * 2000 + ";base64,abcd",
+        "data:image/png;" + "a=b;" * 10_000,
         "data:" + "a" * 10_000,
     ],
 )
@@ -42,7 +78,18 @@ def test_what_is_no_base64_data_uri(url: str) -> None:
 
 @pytest.mark.parametrize(
     "payload",
-    ["====", "abc", "ab cd", "ab\ncd", "ab-_", "abcd====", "a", "\u00e9\u00e9\u00e9\u00e9"],
+    [
+        "====",
+        "abc",
+        "ab cd",
+        "ab-_",
+        "ab%cd",
+        "ab%20cd",
+        "ab\n c d",
+        "abcd====",
+        "a",
+        "\u00e9\u00e9\u00e9\u00e9",
+    ],
 )
 def test_s25_base64_is_strict(payload: str) -> None:
     with pytest.raises(UnusableImageError, match="base64"):

@@ -94,10 +94,10 @@ def test_a_conversation() -> None:
         (("a.png", 7), "the text is of type int"),
         (Question(b"Why?"), "the text is of type bytes"),  # type: ignore[arg-type]
         ([], "here the list is empty"),
-        ([{"role": "cook", "content": "Why?"}], "message 0.role: this must be one of system, user"),
+        ([{"role": "cook", "content": "Why?"}], "message 0.role: this must be one of system, dev"),
         (
-            [{"role": "user", "content": "Why?", "name": "Ann"}],
-            "message 0.name: this field is not known",
+            [{"role": "user", "content": "Why?", "nmae": "Ann"}],
+            "message 0.nmae: this field is not known",
         ),
         (
             [{"role": "user", "content": [{"type": "video"}]}],

@@ -45,9 +45,9 @@ def test_every_keyword_arrives() -> None:
 
 def test_the_default_length_fits_the_context() -> None:
     assert max_tokens(num_left=20) == 20
-    assert max_tokens(num_left=-1) == 1
-    # What was asked for is not cut short in silence: the engine refuses it.
-    assert max_tokens(num_left=20, max_tokens=30) == 30
+    assert max_tokens(num_left=20, max_tokens=30) == 20
+    # What asks for none is left to the engine to refuse.
+    assert max_tokens(num_left=20, max_tokens=0) == 0
 
 
 def test_each_question_has_a_seed_of_its_own() -> None:

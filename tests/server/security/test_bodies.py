@@ -153,7 +153,7 @@ def test_s14_broken_json(client: httpx.Client, body: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("field", "status"),
-    [("user", 400), ("stop", 400), ("model", 400), ("skip_policy", 400), ("\\ud800", 400)],
+    [("users", 400), ("stop", 400), ("model", 400), ("skip_policy", 400), ("\\ud800", 400)],
 )
 def test_halves_of_characters(client: httpx.Client, field: str, status: int) -> None:
     body = f'{{"messages": [{{"role": "user", "content": "a"}}], "{field}": "\\ud800"}}'

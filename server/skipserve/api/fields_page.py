@@ -1,0 +1,62 @@
+"""The page about fields, docs/fields.md: `python -m skipserve.api.fields_page` prints it."""
+
+import json
+import sys
+from collections.abc import Iterator
+
+from skipserve.asking.fields import CHAT, Handling, RequestField
+
+_BEFORE = """\
+# Fields of a request
+
+Every field of `POST /v1/chat/completions` that clients are known to send, in three classes. This
+page is made from the code and never edited: `python -m skipserve.api.fields_page > docs/fields.md`.
+
+- **Honoured**: it does here what its name says.
+- **Without effect on the answer here**: taken, and named in the reply's header `X-Ignored-Fields`.
+- **Not supported**: it would change the answer, so it is an error with status 400 that names it.
+  With a value that asks for nothing (`null`, `false`, `""`, `[]`, `{}` or those of the table) it is
+  taken and named like the others.
+
+Any other field is an error that names the nearest field there is. `--unknown-fields ignore` takes
+those too and names them, unless one is called nearly as a field that would change the answer:
+`skip_polcy` is an error always. The header names 32 fields at most, and percent-encodes what is
+neither letter nor digit in them; `messages.name` stands for the field `name` of any message.
+"""
+_TITLES = {
+    Handling.HONOURED: "Honoured",
+    Handling.WITHOUT_EFFECT: "Without effect on the answer here",
+    Handling.REFUSED: "Not supported",
+}
+
+
+def page() -> str:
+    """Return the page."""
+    lines = [_BEFORE]
+    for handling, title in _TITLES.items():
+        lines += [f"## {title}", "", *_rows(handling), ""]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _rows(handling: Handling) -> Iterator[str]:
+    is_refused = handling is Handling.REFUSED
+    head = ("field", "why", "values that are taken") if is_refused else ("field", "meaning")
+    yield _line(*head)
+    yield "|---" * len(head) + "|"
+    for table in CHAT.walk():
+        for row in table.rows:
+            if row.handling is handling:
+                cells = (f"`{table.place}{row.name}`", row.says)
+                yield _line(*cells, _neutral(row)) if is_refused else _line(*cells)
+
+
+def _neutral(row: RequestField) -> str:
+    return ", ".join(f"`{json.dumps(value)}`" for value in row.neutral)
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |".replace("|  |", "| |")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

@@ -1,0 +1,372 @@
+"""Every field that a client may send with a chat, in three classes: the one table of them.
+
+The forms take what is honoured. Before a form is read, `sift` takes out what changes no answer, so
+that it can be told; what is left over is refused by the form, in the words of this table.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+# Of any field that is known: it asks for nothing.
+_NEUTRAL: tuple[object, ...] = (None, False, "", [], {})
+# What is less alike is no slip of the pen.
+_ALIKE = 0.7
+# No client sends so many that are not known; each is compared with all that are.
+_MAX_UNKNOWN = 64
+_MAX_NAME = 100
+_MAX_SHOWN = 32
+_STRANGE = re.compile(r"[^A-Za-z0-9_.~-]+")
+
+
+class Handling(StrEnum):
+    """What is done about a field."""
+
+    HONOURED = "honoured"
+    WITHOUT_EFFECT = "without effect"
+    REFUSED = "not supported"
+
+
+@dataclass(frozen=True)
+class RequestField:
+    """A field that clients send.
+
+    Attributes:
+        name: as it is sent.
+        handling: what is done about it.
+        says: what it means here, or why it is not supported.
+        neutral: values of it that change nothing, besides those that never do.
+    """
+
+    name: str
+    handling: Handling
+    says: str
+    neutral: tuple[object, ...] = ()
+
+    def is_ignored(self, value: object) -> bool:
+        """Whether it is taken and does nothing, with this value."""
+        if self.handling is Handling.WITHOUT_EFFECT:
+            return True
+        return self.handling is Handling.REFUSED and any(
+            value == each and isinstance(value, bool) == isinstance(each, bool)
+            for each in (*_NEUTRAL, *self.neutral)
+        )
+
+    @property
+    def schema_of_neutral(self) -> dict[str, Any]:
+        """The JSON schema of the values that change nothing."""
+        return {"enum": [*_NEUTRAL, *self.neutral]}
+
+
+@dataclass(frozen=True)
+class FieldTable:
+    """The fields of one form.
+
+    Attributes:
+        place: of the form in a request, as a prefix of its fields' names.
+        rows: its fields.
+        inner: the forms in its fields, or in the lists in them.
+    """
+
+    place: str
+    rows: tuple[RequestField, ...]
+    inner: Mapping[str, "FieldTable"] = field(default_factory=dict)
+
+    @cached_property
+    def by_name(self) -> dict[str, RequestField]:
+        """The fields by their names."""
+        return {row.name: row for row in self.rows}
+
+    @cached_property
+    def honoured(self) -> frozenset[str]:
+        """The names of those that the form takes."""
+        return frozenset(row.name for row in self.rows if row.handling is Handling.HONOURED)
+
+    @cached_property
+    def with_effect(self) -> list[str]:
+        """The names of those that would change an answer."""
+        rows = self.rows
+        return [row.name for row in rows if row.handling is not Handling.WITHOUT_EFFECT]
+
+    def find(self, place: Sequence[int | str]) -> RequestField | None:
+        """Return the field at a place, which begins at this form; None where none is known."""
+        table, names = self, [part for part in place if isinstance(part, str)]
+        for name in names[:-1]:
+            if name not in table.inner:
+                return None
+            table = table.inner[name]
+        return table.by_name.get(names[-1]) if names else None
+
+    def describe_ignored(self, schema: dict[str, Any]) -> None:
+        """Add what is taken and does nothing to a form's JSON schema; for pydantic's config."""
+        for row in self.rows:
+            if row.handling is not Handling.HONOURED:
+                limits = {} if row.handling is Handling.WITHOUT_EFFECT else row.schema_of_neutral
+                schema["properties"][row.name] = {"description": row.says, **limits}
+
+    def walk(self) -> Iterator["FieldTable"]:
+        """Yield this table and those inside it."""
+        yield self
+        for inner in self.inner.values():
+            yield from inner.walk()
+
+
+def sift(
+    value: Any, table: FieldTable, *, ignores_unknown: bool = False
+) -> tuple[Any, tuple[str, ...]]:
+    """Return a form, as JSON has it, without what changes no answer, and the names of that, sorted.
+
+    Args:
+        value: what a client sends; returned as it is where it is no mapping.
+        table: the fields that it may have.
+        ignores_unknown: whether fields that are not known are left out too, unless one is nearly
+            called as a field that would change an answer.
+    """
+    sieve = _Sieve(ignores_unknown)
+    sifted = sieve.sift(value, table)
+    return sifted, tuple(sorted(sieve.names))
+
+
+def shown_names(names: Sequence[str]) -> str:
+    """Return names of fields, which may be a client's own, as a header can hold them: the first."""
+    shown = [_STRANGE.sub(_escape, name[:_MAX_NAME]) for name in names[:_MAX_SHOWN]]
+    return ", ".join(shown + ["..."] * (len(names) > _MAX_SHOWN))
+
+
+def _escape(found: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in found[0].encode(errors="replace"))
+
+
+class _Sieve:
+    """Sifts one request; what it finds is in `names`."""
+
+    def __init__(self, ignores_unknown: bool) -> None:
+        self.names: set[str] = set()
+        self._ignores_unknown = ignores_unknown
+        # Of all that are not known, whether they are left out.
+        self._unknown: dict[tuple[str, str], bool] = {}
+
+    def sift(self, value: Any, table: FieldTable) -> Any:
+        """Sift a form, or each in a list of them; a list in the list is no form."""
+        if isinstance(value, dict):
+            return self._sift_form(value, table)
+        if isinstance(value, list):
+            return [self._sift_form(it, table) if isinstance(it, dict) else it for it in value]
+        return value
+
+    def _sift_form(self, form: dict[str, Any], table: FieldTable) -> dict[str, Any]:
+        ignored = {
+            name
+            for name in form.keys() - table.honoured
+            if self._is_ignored(name, form[name], table)
+        }
+        inner = {
+            name: self.sift(form[name], inner)
+            for name, inner in table.inner.items()
+            if name in form
+        }
+        self.names.update(table.place + name for name in ignored)
+        return {name: value for name, value in (form | inner).items() if name not in ignored}
+
+    def _is_ignored(self, name: str, value: object, table: FieldTable) -> bool:
+        row = table.by_name.get(name)
+        if row is not None:
+            return row.is_ignored(value)
+        return self._ignores_unknown and self._is_far_from_all(name, table)
+
+    def _is_far_from_all(self, name: str, table: FieldTable) -> bool:
+        """Whether a field that is not known is not meant as one that is."""
+        key = (table.place, name)
+        if key not in self._unknown and len(self._unknown) < _MAX_UNKNOWN:
+            near = get_close_matches(name[:_MAX_NAME].lower(), table.with_effect, 1, _ALIKE)
+            self._unknown[key] = not near
+        return self._unknown.get(key, False)
+
+
+def _honoured(**meanings: str) -> Iterator[RequestField]:
+    for name, meaning in meanings.items():
+        yield RequestField(name, Handling.HONOURED, meaning)
+
+
+def _without_effect(meaning: str, names: str) -> Iterator[RequestField]:
+    for name in names.split():
+        yield RequestField(name, Handling.WITHOUT_EFFECT, meaning)
+
+
+def _refused(reason: str, names: str, *neutral: object) -> Iterator[RequestField]:
+    for name in names.split():
+        yield RequestField(name, Handling.REFUSED, reason, neutral)
+
+
+IMAGE_URL = FieldTable(
+    "messages.content.image_url.",
+    (
+        *_honoured(url="a data URI: `data:image/png;base64,...`"),
+        *_without_effect("the vision tower has one resolution", "detail"),
+        *_without_effect("what the data URI says counts", "format"),
+    ),
+)
+PART = FieldTable(
+    "messages.content.",
+    (
+        *_honoured(
+            type="`text` or `image_url`", text="said as it is", image_url="a picture in its place"
+        ),
+        *_without_effect("pictures are known by their pixels alone", "uuid"),
+        *_without_effect("what can be reused is found without it", "cache_control"),
+        *_without_effect("says nothing to the model", "annotations"),
+    ),
+    {"image_url": IMAGE_URL},
+)
+MESSAGE = FieldTable(
+    "messages.",
+    (
+        *_honoured(
+            role="`system`, `developer` (the same), `user` or `assistant`",
+            content="a text, or a list of parts",
+        ),
+        *_without_effect("the chat template shows roles alone", "name"),
+        *_without_effect("what can be reused is found without it", "cache_control"),
+        *_without_effect("says nothing to the model", "annotations id status"),
+        *_refused("tools are not supported yet", "tool_calls tool_call_id function_call tools"),
+        *_refused("the model neither hears nor speaks", "audio"),
+        *_refused("the model has no words for a refusal; say it as content", "refusal"),
+        *_refused(
+            "the model does not reason before it answers; say it as content",
+            "reasoning reasoning_content thinking",
+        ),
+    ),
+    {"content": PART},
+)
+STREAM_OPTIONS = FieldTable(
+    "stream_options.",
+    (
+        *_honoured(include_usage="whether a stream ends with the usage"),
+        *_without_effect("chunks carry nothing to obscure their size", "include_obfuscation"),
+    ),
+)
+XARGS = FieldTable("vllm_xargs.", tuple(_honoured(skip_policy="as the field of that name")))
+
+CHAT = FieldTable(
+    "",
+    (
+        *_honoured(
+            messages="what is said",
+            model="the served model, or NAME@POLICY",
+            skip_policy="a name from `/v1/skip_policies`, or a policy spelt out",
+            vllm_xargs="vLLM's place for fields that OpenAI's form does not have",
+            cache_salt="only requests with the same salt share cached work",
+            timeout_seconds="the request ends with status 408 after so long in the engine",
+            max_completion_tokens="the answer may have so many tokens, or fewer where the prompt "
+            "leaves fewer",
+            max_tokens="the same",
+            temperature="0 takes the most probable token each time; 1 without it",
+            top_p="keep the smallest set of tokens that holds this much probability",
+            top_k="keep so many of the most probable tokens; 0 and -1 keep all",
+            min_p="keep tokens at least this many times as probable as the best one",
+            seed="makes sampling repeatable",
+            stop="the answer ends before any of these: one text, or at most 4",
+            stop_token_ids="the answer ends before any of these tokens",
+            logprobs="whether to report the log-probability of each token",
+            top_logprobs="how many alternatives to report with it, at most 20",
+            n="1",
+            presence_penalty="0",
+            frequency_penalty="0",
+            repetition_penalty="1",
+            logit_bias="`{}`",
+            response_format='`{"type": "text"}`',
+            stream="whether the answer comes as server-sent events",
+            stream_options="what a stream carries besides the answer",
+        ),
+        *_without_effect(
+            "says who asks or what for, not what; nothing is kept",
+            "user metadata store safety_identifier request_id rid",
+        ),
+        *_without_effect(
+            "what can be reused is found without it",
+            "prompt_cache_key prompt_cache_retention cache_prompt cache_control keep_alive",
+        ),
+        *_without_effect("there is one service for all", "service_tier"),
+        *_without_effect(
+            "the model answers at once, without reasoning before",
+            "reasoning_effort reasoning verbosity include_reasoning separate_reasoning "
+            "stream_reasoning reasoning_format thinking thinking_token_budget",
+        ),
+        *_without_effect("no tools are given", "parallel_tool_calls"),
+        *_without_effect("one engine answers", "data_parallel_rank"),
+        *_without_effect(
+            "`usage` and `metrics` always tell",
+            "return_cached_tokens_details timings_per_token return_progress",
+        ),
+        *_refused("answers are text", "modalities", ["text"]),
+        *_refused("the model neither hears nor speaks", "audio"),
+        *_refused("a predicted answer is not used", "prediction"),
+        *_refused("the server searches no web", "web_search_options plugins"),
+        *_refused("tools are not supported yet", "tools functions"),
+        *_refused("tools are not supported yet", "tool_choice function_call", "none", "auto"),
+        *_refused("tools are not supported yet", "tool_prompt tool_stream"),
+        *_refused(
+            "structured output is not supported yet",
+            "structured_outputs guided_json guided_regex guided_choice guided_grammar "
+            "guided_json_object guided_decoding_backend guided_whitespace_pattern "
+            "structural_tag json_schema grammar regex ebnf choice response_schema",
+        ),
+        *_refused("special tokens never show in an answer", "skip_special_tokens", True),
+        *_refused("an answer is spelt as its tokens are", "spaces_between_special_tokens", True),
+        *_refused(
+            "an answer ends before its stop string", "include_stop_str_in_output no_stop_trim"
+        ),
+        *_refused("stop strings are no expressions", "stop_regex"),
+        *_refused("answers are sampled, not searched for", "use_beam_search"),
+        *_refused("answers are sampled, not searched for", "best_of", 1),
+        *_refused("answers are sampled, not searched for", "length_penalty", 1),
+        *_refused(
+            "this way to sample is not supported",
+            "typical_p typical_p_min top_n_sigma min_keep mirostat dynatemp_range "
+            "xtc_probability dry_multiplier smoothing_factor top_a tfs_z epsilon_cutoff "
+            "eta_cutoff penalty_alpha samplers sampling_seed repetition_detection",
+        ),
+        *_refused("send repetition_penalty", "repeat_penalty repetition_context_size", 1),
+        *_refused("send max_tokens", "max_new_tokens n_predict num_predict max_length"),
+        *_refused("send min_tokens", "min_new_tokens min_length", 0),
+        *_refused("only some tokens to be allowed is not supported", "allowed_token_ids"),
+        *_refused(
+            "a request brings no code", "logits_processors custom_logit_processor custom_params"
+        ),
+        *_refused("a request cannot bring its own chat template", "chat_template"),
+        *_refused(
+            "a request cannot change the chat template", "chat_template_kwargs documents guideline"
+        ),
+        *_refused("the chat template begins a prompt", "add_special_tokens"),
+        *_refused("the prompt is not repeated in the answer", "echo"),
+        *_refused(
+            "a prompt is never cut", "truncate_prompt_tokens truncation truncate", -1, "disabled"
+        ),
+        *_refused("the prompt is made from messages", "prompt input_ids prompt_embeds suffix"),
+        *_refused("log-probabilities of a prompt are not supported yet", "prompt_logprobs"),
+        *_refused("tokens are told as texts", "return_tokens_as_token_ids"),
+        *_refused("the model's inside is not told", "return_hidden_states return_routed_experts"),
+        *_refused(
+            "pictures are fitted as the model was trained",
+            "mm_processor_kwargs media_io_kwargs max_dynamic_patch min_dynamic_patch",
+        ),
+        *_refused("send cache_salt", "extra_key"),
+        *_refused("there are no adapters of weights", "lora_path lora_request adapter_id"),
+        *_refused(
+            "the server keeps no sessions",
+            "session_params conversation id_slot previous_response_id",
+        ),
+        *_refused(
+            "prompts and answers are computed in one place",
+            "kv_transfer_params bootstrap_host bootstrap_port bootstrap_room",
+        ),
+        *_refused("this server has one model", "models route provider transforms fallbacks"),
+        *_refused("send these fields at the top", "extra_body options"),
+        *_refused("send response_format", "format"),
+    ),
+    {"messages": MESSAGE, "stream_options": STREAM_OPTIONS, "vllm_xargs": XARGS},
+)
