@@ -172,7 +172,7 @@ def _show_policies(found: PolicyListing) -> None:
     console.print(policies_table(found.policies))
     if num_misfits := len(found.misfits):
         console.print(
-            f"{num_misfits} of the policies that ship do not fit this model's depth; "
+            f"{num_misfits} of the policies that ship do not fit this model; "
             "--json says which and why",
             style="dim",
         )

@@ -164,7 +164,7 @@ def _check_known(name: str, names: Iterable[str]) -> None:
 
 
 def _misfit(name: str, sizes: ModelSizes, reason: object) -> str:
-    return f"{name} does not fit {sizes.decoder.num_layers} layers: {reason}"
+    return f"{name} does not fit this model of {sizes.decoder.num_layers} layers: {reason}"
 
 
 def _measured(model: str) -> dict[str, tuple[Quality, ...]]:

@@ -243,7 +243,7 @@ def shallow(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-REASON = "shortv-7b does not fit 20 layers: it is for models with 32 layers alone"
+REASON = "shortv-7b does not fit this model of 20 layers: it is for models with 32 layers alone"
 
 
 def test_shipped_policies_that_do_not_fit_are_counted(shallow: str) -> None:
@@ -264,7 +264,7 @@ def test_misfits_of_ones_own_are_an_error(shallow: str, tmp_path: Path) -> None:
     )
     flags = ["--model", shallow, "--policies-file", str(file)]
     for result in (run("policies", *flags), run("policies", *flags, "--json")):
-        assert error_of(result).startswith("deep does not fit 20 layers: rule 0")
+        assert error_of(result).startswith("deep does not fit this model of 20 layers: rule 0")
         assert "fits" in result.stdout
     assert run("policies", "fits", *flags).exit_code == 0
 
