@@ -25,6 +25,7 @@ from skipserve.settings import Settings
 from skipserve_policies import flops
 from skipserve_policies.cost import make_request, parse_prompt, saving
 from skipserve_policies.plan import Plan, TokenClass, trim
+from skipserve_policies.schema import SkipPolicy
 
 CHAT = "/v1/chat/completions"
 SKIPPING = "skip-block-every-3-from-16-all"
@@ -103,6 +104,70 @@ def test_the_skip_report_is_the_formula(
         },
     }
     assert 0 < report["saved_ratio"] < 1
+
+
+def test_fewer_rows_of_an_image_are_fewer_tokens_of_the_prompt(
+    client: httpx.Client, live: LiveServer, picture_url: str
+) -> None:
+    """The saving is that against all rows, whatever was cached; pages are shared with its kind."""
+    processor = live.built.serving.processor
+    rules = [{"action": "reduce_visual", "method": "divprune", "keep": "50%"}]
+    skips = {"action": "skip_ffn", "layers": [20], "scope": "all"}
+    salt = uuid.uuid4().hex
+    answers = {}
+    for name, policy in (
+        ("full", "full"),
+        ("half", {"rules": rules}),
+        ("again", {"rules": rules}),
+        ("both", {"rules": [*rules, skips]}),
+        ("named", "downsample-half"),
+    ):
+        body = question("What?", picture_url, temperature=0, max_tokens=5, skip_policy=policy)
+        reply = client.post(CHAT, json=body | {"cache_salt": salt}).json()
+        answers[name] = reply
+        usage, report = reply["usage"], reply["metrics"]["skip"]
+        visual = usage["prompt_tokens_details"]["multimodal_tokens"]
+        assert visual == (16 if name == "full" else 8)
+        shape = report["saved_for"]
+        assert shape["prompt"].split("+")[1] == "16"
+        request = make_request(
+            parse_prompt(shape["prompt"]), shape["generated_tokens"], shape["cached_tokens"]
+        )
+        resolved = (
+            processor.policies.find(policy)
+            if isinstance(policy, str)
+            else processor.policies.resolve_inline(SkipPolicy.model_validate(policy))
+        )
+        saved = saving(processor.reporter.sizes, resolved.plan, request, resolved.reduction)
+        assert (report["planned_flops"], report["full_flops"]) == (
+            saved.planned_flops,
+            saved.full_flops,
+        )
+    cached = {
+        name: reply["usage"]["prompt_tokens_details"]["cached_tokens"]
+        for name, reply in answers.items()
+    }
+    assert cached == {"full": 0, "half": 0, "again": 16, "both": 0, "named": 0}
+    text = [reply["choices"][0]["message"]["content"] for reply in answers.values()]
+    assert text[1] == text[2]
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({"method": "fastv", "keep": 4}, "rules.0.method: this must be one of"),
+        ({"method": "random", "keep": "3/2"}, "rules.0.keep: a share of rows lies above 0"),
+        ({"method": "random"}, "rules.0.keep: this field is missing"),
+    ],
+)
+def test_what_is_wrong_with_a_reducing_rule_is_named(
+    client: httpx.Client, rule: dict[str, object], message: str
+) -> None:
+    policy = {"rules": [{"action": "reduce_visual", **rule}]}
+    reply = client.post(CHAT, json=question("What?", skip_policy=policy))
+    assert reply.status_code == 400
+    assert reply.json()["error"]["param"] == "skip_policy"
+    assert message in reply.json()["error"]["message"]
 
 
 def test_a_saving_is_counted_for_what_was_not_cached(

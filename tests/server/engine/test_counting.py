@@ -1,10 +1,18 @@
 """Executed counts against the formula of a whole request."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 from engine_parts import EngineParts
-from fake_decoder import CONFIG, NUM_LAYERS, make_request, plan_of
+from fake_decoder import (
+    CONFIG,
+    IMAGE_ID,
+    NUM_LAYERS,
+    TOKENS_PER_IMAGE,
+    make_request,
+    plan_of,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from plan_strategies import plans
@@ -13,7 +21,10 @@ from skipserve.engine.counting import WorkCounter
 from skipserve.engine.reports import Executed
 from skipserve.engine.request import Request
 from skipserve_policies import flops
-from skipserve_policies.plan import Plan, trim
+from skipserve_policies.plan import Plan, TokenClass, trim
+from skipserve_policies.reduction import Reduction
+from skipserve_policies.schema import Reducer
+from skipserve_policies.shapes import resize
 
 pytestmark = pytest.mark.fast
 
@@ -62,6 +73,34 @@ def test_the_steps_of_a_request_add_up_to_the_plan(request: Request, max_rows: i
     assert 0 <= total.flops <= total.full_flops
     assert total.skipped_attention >= 0
     assert total.skipped_ffn >= 0
+
+
+@given(
+    plans(NUM_LAYERS),
+    st.integers(1, TOKENS_PER_IMAGE - 1),
+    st.integers(1, 3),
+    st.integers(1, 5),
+    st.integers(1, 30),
+)
+def test_what_stands_for_whole_images_adds_up_to_them(
+    plan: Plan, num_rows: int, num_images: int, max_tokens: int, max_rows: int
+) -> None:
+    """However a prompt is cut, its chunks stand for the full model's work on all rows."""
+    reduction = Reduction(Reducer.DIVPRUNE, num_rows)
+    whole = make_request(num_text=3, num_images=num_images, max_tokens=max_tokens, plan=trim(plan))
+    images = tuple(image.reduced(reduction) for image in whole.images)
+    classes = resize(whole.token_classes, TOKENS_PER_IMAGE, num_rows).prompt
+    reduced = replace(
+        whole,
+        images=images,
+        token_classes=classes,
+        prompt_ids=tuple(IMAGE_ID if it is TokenClass.VISUAL else 9 for it in classes),
+    )
+    total = _run([reduced], max_rows)["full"]
+    shape = flops.Request(classes, max_tokens, num_images=num_images)
+    assert total.flops == flops.request_flops(SIZES, plan_of(whole), shape, reduction).total
+    assert total.full_flops == _planned(whole, FULL)
+    assert total.skipped_attention > 0
 
 
 @given(st.lists(_requests, max_size=5), st.integers(1, 40))
