@@ -13,7 +13,9 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
+from skipserve.api.access_log import AccessLog
 from skipserve.api.admission import Admission
 from skipserve.api.auth import PUBLIC_PATHS, RequireKey
 from skipserve.api.body import BodyLimits, ReadBody
@@ -259,6 +261,8 @@ class _App(FastAPI):
 
 
 def _build_app(settings: Settings, serving: Serving, tracer: Tracer | None) -> FastAPI:
+    log = AccessLog({route.path for route in router.routes if isinstance(route, Route)})
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
         await serving.service.start()
@@ -268,6 +272,7 @@ def _build_app(settings: Settings, serving: Serving, tracer: Tracer | None) -> F
         finally:
             await serving.preparation.pictures.close()
             await serving.service.close(grace_seconds=0)
+            log.close()
             if tracer is not None:
                 await asyncio.to_thread(tracer.close)
 
@@ -297,7 +302,9 @@ def _build_app(settings: Settings, serving: Serving, tracer: Tracer | None) -> F
         keys=[key.get_secret_value() for key in settings.api_key],
         metrics_keys=[key.get_secret_value() for key in settings.metrics_api_key],
     )
-    app.add_middleware(Guard, metrics=serving.metrics, admission=serving.admission, tracer=tracer)
+    app.add_middleware(
+        Guard, metrics=serving.metrics, admission=serving.admission, tracer=tracer, log=log
+    )
     return app
 
 

@@ -1,12 +1,16 @@
 """How many connections there may be, and which gives way: one whose client keeps it waiting."""
 
+import logging
 import resource
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from skipserve.api.access_log import LineLimit
 from skipserve.errors import SkipserveError
+
+logger = logging.getLogger("skipserve.connections")
 
 # For the engine, the model's files, the log, and a probe that comes when all else is taken.
 _KEPT_DESCRIPTORS = 128
@@ -51,6 +55,7 @@ class Connections:
     Attributes:
         limits: what they may cost.
         record_refusal: hears of an error that a client is told before it has a request.
+        lines: how many lines may be logged of all this.
 
     Args:
         limits: as above.
@@ -62,6 +67,7 @@ class Connections:
     ) -> None:
         self.limits = limits
         self.record_refusal = record_refusal
+        self.lines = LineLimit(logger)
         self._open: set[Connection] = set()
         self._num_of_address: Counter[str] = Counter()
         # In the order in which they began to wait for their clients.
@@ -102,7 +108,9 @@ class Connections:
 
     def cut_off(self) -> int:
         """End all connections; return how many clients are left without a whole reply."""
-        return sum([connection.cut_off() for connection in tuple(self._open)])
+        num_owed = sum([connection.cut_off() for connection in tuple(self._open)])
+        self.lines.close()
+        return num_owed
 
     def _make_room(self, connection: Connection | None) -> bool:
         if connection is None:

@@ -64,6 +64,8 @@ def error_response(error: Exception) -> Response:
     """Return the reply to a request that failed."""
     told = to_skipserve_error(error)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    if "GET" in (allowed := headers.get("Allow", "").split(", ")):
+        headers["Allow"] = ", ".join((*allowed, "HEAD"))
     if isinstance(told, UnavailableError):
         headers["Retry-After"] = str(told.retry_after_seconds)
     if told.status == 401:

@@ -6,6 +6,7 @@ from typing import Protocol
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from skipserve.api.access_log import AccessLog
 from skipserve.api.admission import Admission
 from skipserve.api.errors import ERROR_STATUSES, SAFE_HEADERS, error_response, to_skipserve_error
 from skipserve.api.exchange import Exchange
@@ -14,8 +15,6 @@ from skipserve.logging_setup import request_id
 from skipserve.metrics.registry import ServerMetrics
 
 logger = logging.getLogger("skipserve.requests")
-# Asked for all the time by whatever watches over the server.
-_PROBES = frozenset({"/health", "/ready", "/metrics"})
 
 
 class Tracer(Protocol):
@@ -38,6 +37,7 @@ class Guard:
             that clients open others, to servers that stay.
         tracer: is shown each request that has ended, but for those without a key; None traces
             nothing.
+        log: takes the lines about requests.
     """
 
     def __init__(
@@ -46,11 +46,13 @@ class Guard:
         metrics: ServerMetrics,
         admission: Admission,
         tracer: Tracer | None = None,
+        log: AccessLog | None = None,
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._admission = admission
         self._tracer = tracer
+        self._log = log or AccessLog()
         metrics.expect_errors(ERROR_STATUSES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,7 +71,7 @@ class Guard:
         except Exception as error:
             told = to_skipserve_error(error)
             exchange.fail(told)
-            if told is not error:
+            if told is not error and self._log.admits(error):
                 logger.exception("failed", exc_info=error)
             if exchange.status is None:
                 await error_response(told)(scope, receive, send)
@@ -81,14 +83,7 @@ class Guard:
         """Count an error, trace the request, and log its line."""
         if exchange.error is not None:
             self._metrics.record_error(exchange.error.status)
-        trace_id = self._trace(exchange)
-        is_routine = exchange.status == 200 and exchange.path in _PROBES
-        logger.log(
-            logging.DEBUG if is_routine else logging.INFO,
-            "%s",
-            exchange,
-            extra={"fields": exchange.describe() | ({"trace_id": trace_id} if trace_id else {})},
-        )
+        self._log.write(exchange, self._trace(exchange))
 
     def _trace(self, exchange: Exchange) -> str | None:
         """Return the id of a request's trace; what goes wrong with it is not the request's."""
@@ -97,8 +92,9 @@ class Guard:
             return None
         try:
             return self._tracer.record(exchange)
-        except Exception:
-            logger.exception("no trace")
+        except Exception as error:
+            if self._log.admits(error):
+                logger.exception("no trace")
             return None
 
     def _watched(self, send: Send, exchange: Exchange) -> Send:

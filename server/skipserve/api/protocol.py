@@ -1,7 +1,6 @@
 """HTTP on one connection: uvicorn's, with limits on what a client may keep waiting."""
 
 import asyncio
-import logging
 import socket
 import struct
 import uuid
@@ -14,7 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from skipserve.api.connections import Connections
+from skipserve.api.connections import Connections, logger
 from skipserve.api.errors import SAFE_HEADERS, error_response
 from skipserve.errors import (
     HeadersTooLargeError,
@@ -24,7 +23,6 @@ from skipserve.errors import (
     UnavailableError,
 )
 
-logger = logging.getLogger("skipserve.connections")
 _MAX_HEADER_BYTES = 32 * 1024
 # Each piece of a body costs about 25 us: so many are free, then they must be so large on average.
 _FREE_PIECES = 256
@@ -107,9 +105,7 @@ class LimitedProtocol(H11Protocol):
         if self._connections.enter(self):
             self._look()
         else:
-            error = UnavailableError("there are too many connections; try again later")
-            # One line each is what a flood is after; the metrics count them.
-            self._refuse(error, logging.DEBUG)
+            self._refuse(UnavailableError("there are too many connections; try again later"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
@@ -223,14 +219,16 @@ class LimitedProtocol(H11Protocol):
 
     def _reading_is_late(self) -> None:
         self._write_timer = None
-        logger.info("%s does not read what it is sent: cut off", self.address)
+        if self._connections.lines.admits(reason="unread"):
+            logger.info("%s does not read what it is sent: cut off", self.address)
         self.give_way()
 
-    def _refuse(self, error: SkipserveError, level: int = logging.INFO) -> None:
+    def _refuse(self, error: SkipserveError) -> None:
         """Tell an error in the one form, where nothing else was begun, and end the connection."""
         self._connections.record_refusal(error)
         request_id = f"req-{uuid.uuid4().hex}"
-        logger.log(level, "%s from %s: %s", request_id, self.address, error.message)
+        if self._connections.lines.admits(status=error.status, error=error.type):
+            logger.info("%s from %s: %s", request_id, self.address, error.message)
         if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
             self._write(error, request_id)
         self.transport.close()

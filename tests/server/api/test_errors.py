@@ -50,7 +50,7 @@ def test_the_frameworks_errors(status: int) -> None:
     response = error_response(HTTPException(status, "<its own words>", {"Allow": "GET"}))
     assert response.status_code == status
     assert b"its own words" not in response.body
-    assert response.headers["Allow"] == "GET"
+    assert response.headers["Allow"] == "GET, HEAD"
 
 
 def test_s13_unforeseen_errors_tell_nothing() -> None:
