@@ -134,6 +134,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "skipserve.tracing": {
         "skipserve.api.exchange",
+        "skipserve.api.paths",
         "skipserve.asking.account",
         "skipserve.engine.reports",
     },

@@ -21,10 +21,10 @@ from skipserve.api.auth import PUBLIC_PATHS, RequireKey
 from skipserve.api.body import BodyLimits, ReadBody
 from skipserve.api.connections import ConnectionLimits, Connections, room_for_connections
 from skipserve.api.errors import handle_error
-from skipserve.api.exchange import CHAT_PATH
 from skipserve.api.guard import Guard, Tracer
 from skipserve.api.hosts import CheckHost
-from skipserve.api.routes import POLICIES_PATH, router
+from skipserve.api.paths import POLICIES, WITH_BODY
+from skipserve.api.routes import router
 from skipserve.api.serving import Serving, arrive
 from skipserve.asking.policies import PolicyRegistry
 from skipserve.asking.preparation import Preparation
@@ -118,7 +118,7 @@ def _read_model(settings: Settings, folder: Path) -> QuestionProcessor:
 
 def _terms(settings: Settings) -> Terms:
     return Terms(
-        listing=POLICIES_PATH,
+        listing=POLICIES,
         images=ImageLimits(
             pixels=PixelLimits(settings.max_image_pixels, settings.max_request_pixels),
             num_images=settings.max_images,
@@ -292,7 +292,7 @@ def _build_app(settings: Settings, serving: Serving, tracer: Tracer | None) -> F
     # The last one added is the first to see a request.
     app.add_middleware(
         ReadBody,
-        paths={CHAT_PATH},
+        paths=WITH_BODY,
         limits=BodyLimits(settings.max_body_bytes, settings.max_text_bytes, settings.body_seconds),
         arrive=arrive,
     )

@@ -1,4 +1,4 @@
-"""Traces of chat completions for OpenTelemetry, made when a request has ended.
+"""Traces of requests that ask, for OpenTelemetry, made when a request has ended.
 
 All that they tell was measured anyway, so nothing runs per token. Needs the extra `trace`.
 """
@@ -16,7 +16,8 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, format_trace_id, set
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
-from skipserve.api.exchange import CHAT_PATH, Exchange
+from skipserve.api.exchange import Exchange
+from skipserve.api.paths import OPERATIONS
 from skipserve.asking.account import Account
 from skipserve.engine.reports import Stage
 
@@ -50,13 +51,14 @@ class SpanTracer:
 
     def record(self, exchange: Exchange) -> str | None:
         """Trace a request that has ended; return the trace's id, None for one that has no trace."""
-        if (exchange.method, exchange.path) != ("POST", CHAT_PATH):
+        operation = OPERATIONS.get(exchange.path)
+        if exchange.method != "POST" or operation is None:
             return None
         span = self._tracer.start_span(
-            f"chat {self._model}",
+            f"{operation} {self._model}",
             self._propagator.extract(exchange.headers),
             SpanKind.SERVER,
-            _given(_of_exchange(exchange, self._model)),
+            _given(_of_exchange(exchange, self._model, operation)),
             start_time=exchange.arrived_at,
         )
         if span.is_recording():
@@ -87,9 +89,9 @@ def _given(attributes: Attributes) -> dict[str, AttributeValue]:
     return {name: value for name, value in attributes.items() if value is not None}
 
 
-def _of_exchange(exchange: Exchange, model: str) -> Attributes:
+def _of_exchange(exchange: Exchange, model: str, operation: str) -> Attributes:
     return {
-        "gen_ai.operation.name": "chat",
+        "gen_ai.operation.name": operation,
         "gen_ai.provider.name": _NAME,
         "gen_ai.response.model": model,
         "http.request.method": exchange.method,
@@ -117,17 +119,18 @@ def _of_question(exchange: Exchange) -> Attributes:
     }
 
 
-def _of_answer(account: Account) -> Attributes:
-    request, reason = account.prepared.request, account.finish_reason
+def _of_answer(exchange: Exchange) -> Attributes:
+    accounts = exchange.accounts
+    reasons = [it.finish_reason.value if it.finish_reason else "error" for it in accounts]
     return {
-        "gen_ai.response.id": request.id,
-        "gen_ai.response.finish_reasons": [reason.value if reason else "error"],
-        "gen_ai.response.time_to_first_chunk": account.time_to_first_token_seconds,
-        "gen_ai.usage.input_tokens": request.num_prompt,
-        "gen_ai.usage.cache_read.input_tokens": account.num_cached,
-        "gen_ai.usage.output_tokens": account.num_generated,
-        "skipserve.saved_ratio": account.skip.saved_ratio if account.skip else None,
-        "skipserve.detokenize_seconds": account.stage_seconds.get(Stage.DETOKENIZE),
+        "gen_ai.response.id": exchange.prepared.request.id,
+        "gen_ai.response.finish_reasons": reasons,
+        "gen_ai.response.time_to_first_chunk": exchange.time_to_first_token_seconds,
+        "gen_ai.usage.input_tokens": sum(it.prepared.request.num_prompt for it in accounts),
+        "gen_ai.usage.cache_read.input_tokens": sum(it.num_cached for it in accounts),
+        "gen_ai.usage.output_tokens": sum(it.num_generated for it in accounts),
+        "skipserve.saved_ratio": exchange.skip.saved_ratio if exchange.skip else None,
+        "skipserve.detokenize_seconds": exchange.stage_seconds.get(Stage.DETOKENIZE),
     }
 
 

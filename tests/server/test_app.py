@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -320,3 +321,26 @@ def test_a_misspelt_route_is_told_with_the_nearest(
 ) -> None:
     error = send(build(settings).app, "GET", path).json()["error"]
     assert error["message"] == f"there is no such route{advice}"
+
+
+def test_a_model_whose_name_holds_a_slash(settings: Settings) -> None:
+    """Its folder has no slash, so such a name comes from whoever builds the front end."""
+    built = build(settings)
+    processor = replace(built.serving.processor, model_name="of/some one")
+    preparation = replace(built.serving.preparation, processor=processor)
+    built.app.state.serving = replace(built.serving, preparation=preparation)
+    for name in ("of/some one", "of/some one@full"):
+        for spelt in (name, name.replace("/", "%2F").replace(" ", "%20").replace("@", "%40")):
+            reply = send(built.app, "GET", f"/v1/models/{spelt}")
+            assert (reply.status_code, reply.json()["id"]) == (200, name)
+    assert send(built.app, "GET", "/v1/models/of").status_code == 404
+
+
+def test_a_policy_that_does_not_fit_says_why(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("deep: {rules: [{action: skip_ffn, layers: [99]}]}")
+    changes = {"policies": tmp_path / "p.yaml", "allow_misfit_policies": True}
+    app = build(with_changes(settings, **changes)).app
+    for path in ("/v1/skip_policies/deep", f"/v1/models/{Path(settings.model).name}@deep"):
+        reply = send(app, "GET", path)
+        assert (reply.status_code, reply.json()["error"]["param"]) == (400, "skip_policy")
+        assert "layer 99" in reply.json()["error"]["message"]

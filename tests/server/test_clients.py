@@ -81,3 +81,34 @@ def test_our_own_client(live: LiveServer, picture_url: str) -> None:
             text = "".join(stream)
             assert stream.answer.text == text
         assert SKIPPING in {policy.name for policy in client.skip_policies()}
+
+
+def test_openai_completes_texts(theirs: openai.OpenAI) -> None:
+    reply = theirs.completions.create(
+        model=f"tiny@{SKIPPING}",
+        prompt=["Why?", "The sky"],
+        max_tokens=4,
+        temperature=0,
+        logprobs=2,
+    )
+    assert [choice.index for choice in reply.choices] == [0, 1]
+    assert all(choice.logprobs and choice.logprobs.text_offset for choice in reply.choices)
+    assert reply.usage is not None
+    stream = theirs.completions.create(
+        model="tiny",
+        prompt="Why?",
+        max_tokens=4,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    *chunks, last = stream
+    assert chunks[-1].choices[0].finish_reason in {"stop", "length"}
+    assert last.usage is not None
+    assert last.model_extra is not None
+    assert last.model_extra["metrics"]["skip"]["policy"] == "full"
+
+
+def test_openai_looks_a_model_up(theirs: openai.OpenAI) -> None:
+    assert theirs.models.retrieve(f"tiny@{SKIPPING}").id == f"tiny@{SKIPPING}"
+    with pytest.raises(openai.NotFoundError):
+        theirs.models.retrieve("other/model")

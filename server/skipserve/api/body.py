@@ -13,10 +13,11 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from skipserve.api.admission import Arrival
+from skipserve.api.errors import form_of
 from skipserve.api.exchange import get_exchange
 from skipserve.api.json_body import JsonBody, JsonScanner
 from skipserve.api.serving import get_serving
-from skipserve.asking.fields import CHAT, sift
+from skipserve.asking.fields import FieldTable, shown_names, sift
 from skipserve.errors import BodyTooLargeError, RequestTimeoutError, UnsupportedBodyError
 
 _STATE_NAME = "json_body"
@@ -159,25 +160,34 @@ async def _disconnect(receive: Receive) -> Message:
 
 
 class _JsonRequest(Request):
-    """A request whose body was read before."""
+    """A request whose body was read before, of a form with these fields."""
+
+    def __init__(self, request: Request, table: FieldTable) -> None:
+        super().__init__(request.scope, request.receive)
+        self._table = table
 
     async def json(self) -> Any:
         """Return the body's value, without the fields that change no answer."""
         body: JsonBody = getattr(self.state, _STATE_NAME)
         ignores_unknown = get_serving(self).processor.terms.ignores_unknown
-        value, ignored = sift(body.parse(), CHAT, ignores_unknown=ignores_unknown)
+        value, ignored = sift(body.parse(), self._table, ignores_unknown=ignores_unknown)
         get_exchange(self).ignored_fields = ignored
         return value
 
 
 class JsonRoute(APIRoute):
-    """A route that takes the value of a body from whoever has read it."""
+    """A route that takes the value of a body from whoever has read it; tells what it ignores."""
 
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
         """Return what answers a request."""
-        answer = super().get_route_handler()
+        answer, form = super().get_route_handler(), form_of(self)
+        if form is None:
+            return answer
 
         async def handle(request: Request) -> Response:
-            return await answer(_JsonRequest(request.scope, request.receive))
+            response = await answer(_JsonRequest(request, form.field_table))
+            if names := get_exchange(request).ignored_fields:
+                response.headers["X-Ignored-Fields"] = shown_names(names)
+            return response
 
         return handle

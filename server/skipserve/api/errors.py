@@ -6,12 +6,14 @@ from difflib import get_close_matches
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from skipserve.api.wire import ChatForm, ErrorBody, ErrorReply
-from skipserve.asking.fields import CHAT, Handling
+from skipserve.api.wire import BodyForm, ErrorBody, ErrorReply
+from skipserve.asking.fields import FieldTable, Handling
 from skipserve.errors import (
     InvalidRequestError,
     MethodNotAllowedError,
@@ -36,12 +38,17 @@ _MAX_FAULT_LENGTH = 300
 _MAX_MESSAGE_LENGTH = 3000
 
 
-def to_skipserve_error(error: Exception) -> SkipserveError:
-    """Return the error of our tree that an exception of any kind is told as."""
+def to_skipserve_error(error: Exception, form: type[BodyForm] | None = None) -> SkipserveError:
+    """Return the error of our tree that an exception of any kind is told as.
+
+    Args:
+        error: the exception.
+        form: what was to be read where it is about a body; its fields are named.
+    """
     if isinstance(error, SkipserveError):
         return error
     if isinstance(error, RequestValidationError):
-        return _from_faults(error.errors(), error.body)
+        return _from_faults(error.errors(), error.body, form)
     if isinstance(error, HTTPException):
         return _from_http(error)
     return SkipserveError(
@@ -73,13 +80,27 @@ def error_response(error: Exception) -> Response:
     return Response(error_body(told), told.status, headers, media_type="application/json")
 
 
+def error_replies(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what the schema says of a route's errors."""
+    return {status: {"model": ErrorReply} for status in statuses}
+
+
 async def handle_error(request: Request, error: Exception) -> Response:
     """Answer for FastAPI's own errors: no such route, wrong method, a form that does not fit."""
     told: Exception = error
     if isinstance(error, HTTPException) and error.status_code == NotFoundError.status:
         told = _no_route(request)
+    elif isinstance(error, RequestValidationError):
+        told = to_skipserve_error(error, form_of(request.scope.get("route")))
     request.state.exchange.fail(to_skipserve_error(told))
     return error_response(told)
+
+
+def form_of(route: object) -> type[BodyForm] | None:
+    """Return what a route reads a body as; None where it takes none."""
+    field = route.body_field if isinstance(route, APIRoute) else None
+    form = None if field is None else field.field_info.annotation
+    return form if isinstance(form, type) and issubclass(form, BodyForm) else None
 
 
 def _no_route(request: Request) -> NotFoundError:
@@ -100,7 +121,9 @@ def _from_http(error: HTTPException) -> SkipserveError:
     return InvalidRequestError("the body cannot be read as UTF-8 JSON")
 
 
-def _from_faults(found: Sequence[Any], body: object) -> InvalidRequestError:
+def _from_faults(
+    found: Sequence[Any], body: object, form: type[BodyForm] | None
+) -> InvalidRequestError:
     """Describe the first faults of a form, without what the client sent."""
     first = found[0]
     if first["type"] == "json_invalid":
@@ -109,19 +132,20 @@ def _from_faults(found: Sequence[Any], body: object) -> InvalidRequestError:
     if not isinstance(body, dict):
         return InvalidRequestError("the body must be a JSON object")
     inside = [fault | {"loc": fault["loc"][1:]} for fault in found[:_MAX_READ]]
-    faults = plain_faults(inside, ChatForm, body)
-    told = list(dict.fromkeys(map(_describe, faults)))
+    faults = plain_faults(inside, form or BaseModel, body)
+    table = None if form is None else form.field_table
+    told = list(dict.fromkeys(_describe(fault, table) for fault in faults))
     if len(told) > _MAX_FAULTS:
         num_left = len(told) - _MAX_FAULTS + len(found) - len(inside)
         told[_MAX_FAULTS:] = [f"and {num_left} more"]
     return InvalidRequestError("; ".join(told), _param(faults[0].place))
 
 
-def _describe(fault: Fault) -> str:
+def _describe(fault: Fault, table: FieldTable | None) -> str:
     if not fault.place:
         return f"the body: {fault.message}"
     place = json.dumps(".".join(str(part)[:_MAX_FAULT_LENGTH] for part in fault.place))[1:-1]
-    row = CHAT.find(fault.place)
+    row = None if table is None else table.find(fault.place)
     is_refused = row is not None and row.handling is Handling.REFUSED
     message = row.says if row is not None and is_refused else fault.message
     return f"{place[:_MAX_FAULT_LENGTH]}: {message}"[: 2 * _MAX_FAULT_LENGTH]

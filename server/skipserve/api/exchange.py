@@ -11,7 +11,6 @@ from starlette.types import Scope
 from skipserve.asking.account import Account
 from skipserve.errors import SkipserveError
 
-CHAT_PATH = "/v1/chat/completions"
 _CLIENT_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _MAX_PATH_LENGTH = 200
 _MAX_METHOD_LENGTH = 20
@@ -35,6 +34,7 @@ class Exchange(Account):
         reason: why, in the words of the metrics; None where they have none.
         wants_stream: whether the answer is to be streamed.
         ignored_fields: fields of the request that were taken and change nothing, sorted.
+        others: the accounts of further questions, where it asks several at once.
 
     Args:
         scope: the request, which remembers its exchange.
@@ -55,6 +55,7 @@ class Exchange(Account):
         self.reason: str | None = None
         self.wants_stream = False
         self.ignored_fields: tuple[str, ...] = ()
+        self.others: list[Account] = []
         scope.setdefault("state", {})[_STATE_NAME] = self
 
     def __str__(self) -> str:
@@ -76,6 +77,11 @@ class Exchange(Account):
         """The name of that kind, as the client was told it."""
         return None if self.error is None else self.error.type
 
+    @property
+    def accounts(self) -> tuple[Account, ...]:
+        """Those of all its questions that run, its own first."""
+        return tuple(account for account in (self, *self.others) if account.has_started)
+
     def fail(self, error: SkipserveError) -> None:
         """Note the error that the client is told; not itself, which would keep the body alive."""
         self.error, self.reason = type(error), error.reason
@@ -93,16 +99,18 @@ class Exchange(Account):
         return fields | self._describe_answer() if self.has_started else fields
 
     def _describe_answer(self) -> dict[str, object]:
-        request, policy = self.prepared.request, self.prepared.policy
+        policy, accounts = self.prepared.policy, self.accounts
+        requests = [account.prepared.request for account in accounts]
         return {
             "stream": self.wants_stream,
             "skip_policy": policy.name,
             "skip_policy_digest": policy.digest,
             "finish_reason": self.finish_reason,
-            "prompt_tokens": request.num_prompt,
-            "cached_tokens": self.num_cached,
-            "completion_tokens": self.num_generated,
-            "images": len(request.images),
+            "prompts": len(accounts),
+            "prompt_tokens": sum(request.num_prompt for request in requests),
+            "cached_tokens": sum(account.num_cached for account in accounts),
+            "completion_tokens": sum(account.num_generated for account in accounts),
+            "images": sum(len(request.images) for request in requests),
             "queue_seconds": _rounded(self.queue_seconds),
             "time_to_first_token_seconds": _rounded(self.time_to_first_token_seconds),
             "inter_token_latency_seconds": _rounded(self.inter_token_latency_seconds),

@@ -4,7 +4,9 @@ import json
 import sys
 from collections.abc import Iterator
 
-from skipserve.asking.fields import CHAT, Handling, RequestField
+from skipserve.api import paths
+from skipserve.api.forms import tables
+from skipserve.asking.fields import CHAT, FieldTable, Handling, RequestField
 
 _BEFORE = """\
 # Fields of a request
@@ -22,7 +24,15 @@ Any other field is an error that names the nearest field there is. `--unknown-fi
 those too and names them, unless one is called nearly as a field that would change the answer:
 `skip_polcy` is an error always. The header names 32 fields at most, and percent-encodes what is
 neither letter nor digit in them; `messages.name` stands for the field `name` of any message.
+
+The other routes are below: what is not in their tables is as in a chat.
 """
+# By their paths, the forms of which the page says how they differ from a chat's.
+OTHERS = {
+    paths.COMPLETIONS: tables.COMPLETIONS,
+    paths.TOKENIZE: tables.TOKENIZE,
+    paths.DETOKENIZE: tables.DETOKENIZE,
+}
 _TITLES = {
     Handling.HONOURED: "Honoured",
     Handling.WITHOUT_EFFECT: "Without effect on the answer here",
@@ -35,7 +45,23 @@ def page() -> str:
     lines = [_BEFORE]
     for handling, title in _TITLES.items():
         lines += [f"## {title}", "", *_rows(handling), ""]
+    for path, table in OTHERS.items():
+        lines += [f"## `POST {path}`", "", *_differences(table), ""]
     return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _differences(table: FieldTable) -> Iterator[str]:
+    """Yield what a form has otherwise than a chat, and what of a chat it does not know."""
+    yield _line("field", "", "why, or meaning")
+    yield "|---" * 3 + "|"
+    for inner in table.walk():
+        if not any(inner is of_chat for of_chat in CHAT.walk()):
+            for row in inner.rows:
+                if row != CHAT.by_name.get(row.name):
+                    yield _line(f"`{inner.place}{row.name}`", row.handling.value, row.says)
+    if missing := [name for name in CHAT.by_name if name not in table.by_name]:
+        yield ""
+        yield f"Not known there: {', '.join(f'`{name}`' for name in missing)}."
 
 
 def _rows(handling: Handling) -> Iterator[str]:

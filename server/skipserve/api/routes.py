@@ -1,22 +1,15 @@
-"""The routes: each reads its request, calls what does the work, and shapes the reply."""
+"""The routes that list and show: each calls what knows, and shapes the reply."""
 
-from collections.abc import AsyncIterator
 from importlib.metadata import version
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Response
+from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from skipserve.api.admission import Permit
-from skipserve.api.auth import get_key_digest
-from skipserve.api.body import JsonRoute
-from skipserve.api.chat import ChatWriter, read_chat
-from skipserve.api.exchange import CHAT_PATH, Exchange, get_exchange
-from skipserve.api.serving import Serving, get_serving
+from skipserve.api.asking_routes import router as asking_router
+from skipserve.api.errors import error_replies
+from skipserve.api.paths import POLICIES
+from skipserve.api.serving import Serving, TheServing
 from skipserve.api.wire import (
-    ChatForm,
-    ChatReply,
-    ErrorReply,
     Health,
     ModelEntry,
     ModelList,
@@ -24,102 +17,78 @@ from skipserve.api.wire import (
     PolicyList,
     Version,
 )
+from skipserve.asking.processor import QuestionProcessor
 from skipserve.errors import UnavailableError
+from skipserve_policies.resolve import ResolvedPolicy
 
-POLICIES_PATH = "/v1/skip_policies"
-TheServing = Annotated[Serving, Depends(get_serving)]
-
-
-def _errors(*statuses: int) -> dict[int | str, dict[str, object]]:
-    return {status: {"model": ErrorReply} for status in statuses}
-
-
-router = APIRouter(responses=_errors(401, 403, 405, 421), route_class=JsonRoute)
-
-
-async def _permit(serving: TheServing) -> AsyncIterator[Permit]:
-    """Hold a permit in the server until the reply is sent.
-
-    Not a plain generator: that would be left in a thread, which a cancelled request never awaits.
-    """
-    with serving.admission.admit() as permit:
-        yield permit
-
-
-@router.post(
-    CHAT_PATH,
-    response_model=ChatReply,
-    responses={
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
-        **_errors(400, 404, 408, 413, 415, 422, 500, 503),
-    },
-)
-async def chat_completions(
-    form: ChatForm,
-    serving: TheServing,
-    permit: Annotated[Permit, Depends(_permit)],
-    key_digest: Annotated[bytes | None, Depends(get_key_digest)],
-    exchange: Annotated[Exchange, Depends(get_exchange)],
-    x_skip_policy: Annotated[str | None, Header()] = None,
-) -> Response:
-    """Answer a question about images, under the skip policy that the request names."""
-    exchange.ask(key_digest)
-    exchange.wants_stream = bool(form.stream)
-    await serving.prepare(read_chat(form, x_skip_policy), exchange, permit)
-    tells_usage = bool(form.stream_options and form.stream_options.include_usage)
-    writer = ChatWriter(exchange, exchange.arrived_at // 10**9, tells_usage)
-    return await serving.respond(exchange, permit, writer)
+router = APIRouter(responses=error_replies(401, 403, 405, 421))
+router.include_router(asking_router)
 
 
 @router.get("/v1/models")
 async def list_models(serving: TheServing) -> ModelList:
     """List the served model, alone and with each skip policy: NAME@POLICY."""
-    processor, ready = serving.processor, serving.service.ready
+    processor = serving.processor
     names = {processor.model_name: processor.terms.default_policy} | {
         f"{processor.model_name}@{policy}": policy for policy in processor.policies.resolved
     }
-    entries = (
-        ModelEntry(
-            id=name,
-            created=serving.created,
-            root=processor.model_name,
-            max_model_len=processor.prompts.max_positions,
-            skip_policy=policy,
-            weights_digest=ready.weights_digest if ready else None,
-            dtype=ready.dtype if ready else None,
-            device=ready.device if ready else None,
-        )
-        for name, policy in names.items()
+    return ModelList(data=tuple(_model_entry(serving, *it) for it in names.items()))
+
+
+@router.get("/v1/models/{model_id:path}", responses=error_replies(400, 404))
+async def show_model(model_id: str, serving: TheServing) -> ModelEntry:
+    """Show a name that `model` may have: the served model's, alone or as NAME@POLICY."""
+    policy = serving.processor.choose_policy(None, model_id)
+    return _model_entry(serving, model_id, policy.name)
+
+
+def _model_entry(serving: Serving, name: str, policy: str) -> ModelEntry:
+    processor, ready = serving.processor, serving.service.ready
+    return ModelEntry(
+        id=name,
+        created=serving.created,
+        root=processor.model_name,
+        max_model_len=processor.prompts.max_positions,
+        skip_policy=policy,
+        weights_digest=ready.weights_digest if ready else None,
+        dtype=ready.dtype if ready else None,
+        device=ready.device if ready else None,
     )
-    return ModelList(data=tuple(entries))
 
 
-@router.get(POLICIES_PATH)
+@router.get(POLICIES)
 async def list_skip_policies(serving: TheServing) -> PolicyList:
     """List the named skip policies, resolved for the loaded model.
 
     `saved_ratio` is the share of the full model's FLOPs that is saved on one standard request with
     60 text tokens, one image and an answer of 10 tokens, nothing cached: `saved_for` names it.
     """
-    policies, saved_for = serving.processor.policies, serving.processor.reporter.saved_for()
-    entries = (
-        PolicyEntry(
-            name=resolved.name,
-            description=resolved.policy.description,
-            source=resolved.policy.source,
-            digest=resolved.digest,
-            layers=resolved.layers,
-            scope=resolved.scope,
-            saved_ratio=serving.processor.reporter.saved_ratio(resolved),
-            saved_for=saved_for,
-            quality=policies.quality(resolved),
-        )
-        for resolved in policies.resolved.values()
+    processor = serving.processor
+    resolved = processor.policies.resolved.values()
+    return PolicyList(data=tuple(_policy_entry(policy, processor) for policy in resolved))
+
+
+@router.get(POLICIES + "/{name}", responses=error_replies(400, 404))
+async def show_skip_policy(name: str, serving: TheServing) -> PolicyEntry:
+    """Show a named skip policy, resolved for the loaded model, as the list does."""
+    return _policy_entry(serving.processor.policies.find(name), serving.processor)
+
+
+def _policy_entry(resolved: ResolvedPolicy, processor: QuestionProcessor) -> PolicyEntry:
+    return PolicyEntry(
+        name=resolved.name,
+        description=resolved.policy.description,
+        source=resolved.policy.source,
+        digest=resolved.digest,
+        layers=resolved.layers,
+        scope=resolved.scope,
+        saved_ratio=processor.reporter.saved_ratio(resolved),
+        saved_for=processor.reporter.saved_for(),
+        quality=processor.policies.quality(resolved),
     )
-    return PolicyList(data=tuple(entries))
 
 
-@router.get("/health", responses=_errors(503))
+@router.get("/health", responses=error_replies(503))
 async def health(serving: TheServing) -> Health:
     """Say whether the engine lives and makes progress."""
     if not serving.service.is_alive:
@@ -127,7 +96,7 @@ async def health(serving: TheServing) -> Health:
     return Health(status="ok")
 
 
-@router.get("/ready", responses=_errors(503))
+@router.get("/ready", responses=error_replies(503))
 async def ready(serving: TheServing) -> Health:
     """Say whether requests are taken."""
     if (why := serving.admission.why_not_ready) is not None:

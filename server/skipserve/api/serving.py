@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Annotated, Protocol
 
+from fastapi import Depends
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 from starlette.requests import Request as HttpRequest
@@ -16,10 +17,10 @@ from starlette.types import Scope
 
 from skipserve.api.admission import Admission, Arrival, Permit
 from skipserve.api.exchange import Exchange
+from skipserve.api.merging import merge
 from skipserve.api.streaming import EventStream, StreamWriter
 from skipserve.asking.account import Account
 from skipserve.asking.answer import Piece, WholeAnswer
-from skipserve.asking.fields import shown_names
 from skipserve.asking.preparation import Asker, Preparation
 from skipserve.asking.processor import QuestionProcessor
 from skipserve.asking.question import Prepared, Question
@@ -32,8 +33,21 @@ from skipserve.service.service import Service
 class AnswerWriter(StreamWriter, Protocol):
     """Puts an answer into the form of a route, whole or as a stream."""
 
-    def reply(self, answer: WholeAnswer) -> BaseModel:
-        """Return the reply that is a whole answer."""
+    def reply(self, answers: Sequence[WholeAnswer]) -> BaseModel:
+        """Return the reply to a request whose answers are whole."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question of a request, on its way.
+
+    Attributes:
+        account: of the question.
+        permit: its own.
+    """
+
+    account: Account
+    permit: Permit
 
 
 @dataclass(frozen=True)
@@ -63,34 +77,41 @@ class Serving:
         """What questions are prepared with, and answers put together."""
         return self.preparation.processor
 
-    async def prepare(self, question: Question, exchange: Exchange, permit: Permit) -> None:
+    async def prepare(self, question: Question, turn: Turn, owner: str | bytes) -> None:
         """Make a question ready for the engine, and let it wait there.
+
+        Args:
+            question: what is asked.
+            turn: its own.
+            owner: whose pictures take turns with those of others.
 
         Raises:
             SkipserveError: any of those that a client can be told of, but for the engine's.
         """
         ready = self.service.ready
         num_cache_tokens = ready.num_cache_tokens if ready else None
-        key_digest = exchange.key_digest
-        asker = Asker(key_digest or exchange.address, key_digest, exchange.asked)
+        asker = Asker(owner, turn.account.key_digest, turn.account.asked)
         prepared = await self.preparation.prepare(question, asker, num_cache_tokens)
-        exchange.start(prepared)
-        permit.join_queue(prepared.request.num_prompt)
+        turn.account.start(prepared)
+        turn.permit.join_queue(prepared.request.num_prompt)
 
-    async def respond(self, exchange: Exchange, permit: Permit, writer: AnswerWriter) -> Response:
-        """Return the reply to a prepared question, or the stream that will be it.
+    async def respond(
+        self, exchange: Exchange, turns: Sequence[Turn], writer: AnswerWriter
+    ) -> Response:
+        """Return the reply to prepared questions, or the stream that will be it.
 
         Raises:
-            SkipserveError: the engine refused the request, failed or died; not for a stream.
+            SkipserveError: the engine refused a request, failed or died; not for a stream.
         """
-        headers = _headers(exchange)
-        pieces = self._answer(exchange, permit)
+        headers = {"X-Skip-Policy": exchange.prepared.policy.name}
+        answers = [self._answer(turn.account, turn.permit) for turn in turns]
+        pieces = answers[0] if len(answers) == 1 else merge(answers)
         if exchange.wants_stream:
             seconds = self.keep_alive_seconds
             return EventStream(pieces, writer, headers, seconds, exchange.fail)
         async with contextlib.aclosing(pieces):
-            answer = WholeAnswer.join([piece async for piece in pieces])
-        reply = writer.reply(answer).model_dump_json()
+            whole = WholeAnswer.join_all([piece async for piece in pieces], len(turns))
+        reply = writer.reply(whole).model_dump_json()
         return Response(reply, 200, headers, media_type="application/json")
 
     async def _answer(self, account: Account, permit: Permit) -> AsyncGenerator[Piece, None]:
@@ -152,14 +173,6 @@ class Serving:
         self.metrics.record_request(name, account.finish_reason, account.elapsed_seconds)
 
 
-def _headers(exchange: Exchange) -> dict[str, str]:
-    """Return what a reply says ahead of the answer."""
-    headers = {"X-Skip-Policy": exchange.prepared.policy.name}
-    if exchange.ignored_fields:
-        headers["X-Ignored-Fields"] = shown_names(exchange.ignored_fields)
-    return headers
-
-
 def arrive(scope: Scope) -> AbstractContextManager[Arrival]:
     """Return what the body of a request is counted in; it is let in with it."""
     serving: Serving = scope["app"].state.serving
@@ -167,6 +180,9 @@ def arrive(scope: Scope) -> AbstractContextManager[Arrival]:
 
 
 def get_serving(request: HttpRequest) -> Serving:
-    """Return what the app was built with; for FastAPI's `Depends`."""
+    """Return what the app was built with."""
     serving: Serving = request.app.state.serving
     return serving
+
+
+TheServing = Annotated[Serving, Depends(get_serving)]

@@ -14,17 +14,43 @@ from skipserve.asking.answer import Piece
 from skipserve.errors import SkipserveError
 
 logger = logging.getLogger(__name__)
-_DONE = "[DONE]"
+
+
+def event(data: str, name: str | None = None) -> str:
+    """Return an event as it is sent; its data is one line."""
+    return f"data: {data}\n\n" if name is None else f"event: {name}\ndata: {data}\n\n"
 
 
 class StreamWriter(Protocol):
-    """Puts an answer into the form of a stream; each text is the data of one event, one line."""
+    """Puts an answer into the form of a stream: the texts are events as they are sent.
+
+    Attributes:
+        sign_of_life: sent where nothing happens, so that nothing on the way gives up.
+        closing: the last events, after an error too.
+    """
+
+    sign_of_life: str
+    closing: tuple[str, ...]
 
     def opening(self) -> Iterable[str]:
         """Return the events that come before the answer."""
 
     def chunks(self, piece: Piece) -> Iterable[str]:
         """Return the events that a piece of the answer becomes."""
+
+    def failure(self, error: SkipserveError) -> Iterable[str]:
+        """Return the events that tell of an error, after which no piece comes."""
+
+
+class DataEvents:
+    """What OpenAI's streams of chunks have in common: events without names, and [DONE]."""
+
+    sign_of_life: str = ": keep-alive\n\n"
+    closing: tuple[str, ...] = (event("[DONE]"),)
+
+    def failure(self, error: SkipserveError) -> tuple[str, ...]:
+        """Return an error in the place of a chunk."""
+        return (event(error_body(error)),)
 
 
 class EventStream(Response):
@@ -37,7 +63,7 @@ class EventStream(Response):
         pieces: the answer; an error that it raises becomes the last event.
         writer: makes pieces events.
         headers: of the reply.
-        keep_alive_seconds: a comment is sent so often, so that nothing on the way gives up.
+        keep_alive_seconds: a sign of life is sent so often.
         on_error: hears of such an error before the client does.
     """
 
@@ -63,7 +89,7 @@ class EventStream(Response):
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events, then [DONE]."""
+        """Send the events."""
         await send(
             {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         )
@@ -77,14 +103,14 @@ class EventStream(Response):
     async def _keep_alive(self, send: Send) -> None:
         while True:
             await asyncio.sleep(self._keep_alive_seconds)
-            await _send_text(send, ": keep-alive\n\n")
+            await _send_text(send, self._writer.sign_of_life)
 
     async def _send_events(self, send: Send) -> None:
         async with contextlib.aclosing(self._pieces):
-            await _send_data(send, self._writer.opening())
+            await _send_all(send, self._writer.opening())
             while not self._is_over:
-                await _send_data(send, await self._next_events())
-        await _send_data(send, (_DONE,))
+                await _send_all(send, await self._next_events())
+        await _send_all(send, self._writer.closing)
 
     async def _next_events(self) -> Iterable[str]:
         """Return the events of the next piece: none at the end, that of the error at an error."""
@@ -99,12 +125,12 @@ class EventStream(Response):
             if told is not error:
                 logger.exception("a stream failed")
             self._on_error(told)
-            return (error_body(told),)
+            return self._writer.failure(told)
 
 
-async def _send_data(send: Send, events: Iterable[str]) -> None:
-    for data in events:
-        await _send_text(send, f"data: {data}\n\n")
+async def _send_all(send: Send, events: Iterable[str]) -> None:
+    for text in events:
+        await _send_text(send, text)
 
 
 async def _send_text(send: Send, text: str) -> None:

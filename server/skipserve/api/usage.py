@@ -5,16 +5,18 @@ from skipserve.asking.account import Account
 from skipserve.asking.report import num_visual
 
 
-def usage(account: Account) -> Usage:
-    """Return the `usage` object of a reply."""
-    request = account.prepared.request
+def usage(*accounts: Account) -> Usage:
+    """Return the `usage` object of a reply to one question or several."""
+    requests = [account.prepared.request for account in accounts]
+    num_prompt = sum(request.num_prompt for request in requests)
+    num_generated = sum(account.num_generated for account in accounts)
     return Usage(
-        prompt_tokens=request.num_prompt,
-        completion_tokens=account.num_generated,
-        total_tokens=request.num_prompt + account.num_generated,
+        prompt_tokens=num_prompt,
+        completion_tokens=num_generated,
+        total_tokens=num_prompt + num_generated,
         prompt_tokens_details=TokenDetails(
-            cached_tokens=account.num_cached,
-            multimodal_tokens=num_visual(request),
+            cached_tokens=sum(account.num_cached for account in accounts),
+            multimodal_tokens=sum(num_visual(request) for request in requests),
         ),
     )
 

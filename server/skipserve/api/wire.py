@@ -3,23 +3,22 @@
 import re
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
-    SerializerFunctionWrapHandler,
     Tag,
-    model_serializer,
 )
 from pydantic_core import PydanticCustomError
 
+from skipserve.api.replies import Reply as _Reply
+from skipserve.api.replies import Sparse as _Sparse
 from skipserve.asking.answer import TokenLogprobs
-from skipserve.asking.fields import CHAT, STREAM_OPTIONS
+from skipserve.asking.fields import CHAT, STREAM_OPTIONS, FieldTable
 from skipserve.asking.messages import Form, Messages, Role, one_or_several
 from skipserve.asking.report import SavedFor, SkipReport
 from skipserve_policies.schema import Quality, SkipPolicy
@@ -71,10 +70,6 @@ Salt = Annotated[
 Stops = Annotated[tuple[Stop, ...], Field(max_length=MAX_STOPS, fail_fast=True)]
 
 
-class _Reply(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
 class StreamOptions(Form):
     """What a stream carries besides the answer."""
 
@@ -120,14 +115,19 @@ class VllmArguments(Form):
     skip_policy: PolicyForm | None = None
 
 
-class ChatForm(Form):
-    """The body of `POST /v1/chat/completions`."""
+class BodyForm(Form):
+    """The body of a request.
 
-    model_config = ConfigDict(json_schema_extra=CHAT.describe_ignored)
+    Attributes:
+        field_table: its fields, and those that are taken though it does not have them.
+    """
 
-    messages: Messages = Field(
-        examples=[[{"role": "user", "content": "How many red squares are there?"}]]
-    )
+    field_table: ClassVar[FieldTable]
+
+
+class OwnFields(BodyForm):
+    """What skipserve adds to every form that asks."""
+
     model: Name | None = Field(
         default=None,
         description="The served model, or NAME@POLICY to name a skip policy with it.",
@@ -150,11 +150,22 @@ class ChatForm(Form):
         "own limit holds too.",
         examples=[30],
     )
-    max_completion_tokens: Count | None = Field(default=None, examples=[16])
-    max_tokens: Count | None = Field(default=None, examples=[16])
+
+
+class SamplingFields(OwnFields):
+    """How tokens are chosen, in every form that asks."""
+
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
     top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(strict=True, ge=-1, le=_LARGEST_COUNT)] | None = None
+    min_p: Annotated[Number, Field(ge=0, le=1)] | None = None
     seed: Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)] | None = None
+
+
+class OpenAiFields(SamplingFields):
+    """What OpenAI's two older forms have in common."""
+
+    max_tokens: Count | None = Field(default=None, examples=[16])
     stop: (
         Annotated[
             Annotated[Stop, Tag("one")] | Annotated[Stops, Tag("several")],
@@ -165,13 +176,9 @@ class ChatForm(Form):
     stop_token_ids: (
         Annotated[tuple[TokenId, ...], Field(max_length=MAX_STOP_TOKENS, fail_fast=True)] | None
     ) = None
-    logprobs: Flag | None = None
-    top_logprobs: Annotated[int, Field(strict=True, ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     stream: Flag | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(strict=True, ge=1, le=MAX_CHOICES)] | None = None
-    top_k: Annotated[int, Field(strict=True, ge=-1, le=_LARGEST_COUNT)] | None = None
-    min_p: Annotated[Number, Field(ge=0, le=1)] | None = None
     presence_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
     repetition_penalty: Annotated[Number, Field(gt=0, le=10)] | None = None
@@ -183,6 +190,20 @@ class ChatForm(Form):
         ]
         | None
     ) = None
+
+
+class ChatForm(OpenAiFields):
+    """The body of `POST /v1/chat/completions`."""
+
+    model_config = ConfigDict(json_schema_extra=CHAT.describe_ignored)
+    field_table = CHAT
+
+    messages: Messages = Field(
+        examples=[[{"role": "user", "content": "How many red squares are there?"}]]
+    )
+    max_completion_tokens: Count | None = Field(default=None, examples=[16])
+    logprobs: Flag | None = None
+    top_logprobs: Annotated[int, Field(strict=True, ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     response_format: ResponseFormat | None = None
 
 
@@ -244,14 +265,6 @@ class ChatReply(_Reply):
     choices: tuple[Choice, ...]
     usage: Usage
     metrics: RequestMetrics
-
-
-class _Sparse(_Reply):
-    """A reply that leaves out fields which are null."""
-
-    @model_serializer(mode="wrap")
-    def _drop_nulls(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in serialize(self).items() if value is not None}
 
 
 class Delta(_Sparse):

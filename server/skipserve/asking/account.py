@@ -35,6 +35,10 @@ class Account:
     skip: SkipReport | None = None
     _prepared: Prepared | None = field(default=None, init=False)
 
+    def sibling(self) -> "Account":
+        """Return the account of another question that came with this one."""
+        return Account(self.key_digest, self.asked)
+
     def ask(self, key_digest: bytes | None) -> None:
         """Note that the question is there, and whose it is."""
         self.key_digest = key_digest

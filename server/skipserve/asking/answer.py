@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -37,11 +37,13 @@ class Piece:
         text: goes on where the last piece ended; may be empty.
         logprobs: of the tokens that the text comes from.
         finish_reason: None while more is to come.
+        index: which of a request's answers it belongs to.
     """
 
     text: str
     logprobs: tuple[TokenLogprobs, ...]
     finish_reason: FinishReason | None
+    index: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,14 @@ class WholeAnswer(Piece):
     """All that a client is shown, as one piece."""
 
     finish_reason: FinishReason
+
+    @classmethod
+    def join_all(cls, pieces: Iterable[Piece], num_answers: int) -> list[Self]:
+        """Return the pieces of several answers, each answer as one, in the answers' order."""
+        parts: list[list[Piece]] = [[] for _ in range(num_answers)]
+        for piece in pieces:
+            parts[piece.index].append(piece)
+        return [cls.join(part) for part in parts]
 
     @classmethod
     def join(cls, pieces: Sequence[Piece]) -> Self:
@@ -59,6 +69,7 @@ class WholeAnswer(Piece):
             text="".join(piece.text for piece in pieces),
             logprobs=tuple(token for piece in pieces for token in piece.logprobs),
             finish_reason=finish_reason,
+            index=pieces[-1].index,
         )
 
 
@@ -72,13 +83,21 @@ class AnswerText:
         tokenizer: the model's.
         stops: strings that end the answer and are not part of it.
         has_logprobs: whether the steps carry log-probabilities.
+        drops_space: whether one space at the very start is the chat template's, and not shown.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str], has_logprobs: bool) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        stops: Sequence[str],
+        has_logprobs: bool,
+        *,
+        drops_space: bool = True,
+    ) -> None:
         self.seconds = 0.0
         self._tokenizer = tokenizer
         self._has_logprobs = has_logprobs
-        self._detokenizer = Detokenizer(tokenizer)
+        self._detokenizer = Detokenizer(tokenizer, drops_space=drops_space)
         self._scanner = StopScanner(stops)
         self._num_decoded = 0
         self._num_shown = 0

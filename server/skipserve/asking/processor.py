@@ -107,18 +107,19 @@ class QuestionProcessor:
         Raises:
             SkipserveError: any of those that a client can be told of, but for the engine's.
         """
-        policy = self._choose_policy(question.policy, question.model)
+        policy = self.choose_policy(question.policy, question.model)
         seconds: dict[Stage, float] = {}
         images = tuple(image.reduced(policy.reduction) for image in question.images)
         with _timed(seconds, Stage.TOKENIZE):
-            num_rows = [image.num_rows for image in images]
-            prompt = self.prompts.encode_chat(question.messages, num_rows)
+            prompt = self.encode(question, policy)
+        with _blaming(question.prompt_param):
+            sampling = self._sampling(question.generation, prompt, num_cache_tokens)
         request = Request(
             id=question.id,
             prompt_ids=prompt.prompt_ids,
             token_classes=prompt.token_classes,
             images=images,
-            sampling=self._sampling(question.generation, prompt, num_cache_tokens),
+            sampling=sampling,
             policy_name=policy.name,
             plan=policy.plan,
             cache_salt=cache_salt(
@@ -128,7 +129,40 @@ class QuestionProcessor:
             deadline_seconds=self.terms.times.deadline(question.timeout_seconds),
         )
         model = question.model or self.model_name
-        return Prepared(request, policy, model, question.generation, seconds)
+        is_chat = question.prompt is None
+        return Prepared(request, policy, model, question.generation, seconds, is_chat)
+
+    def encode(self, question: Question, policy: ResolvedPolicy) -> EncodedPrompt:
+        """Return the rows of a question's prompt; its images may still be as a client sent them.
+
+        Args:
+            question: what is asked.
+            policy: what it is to run under, which may leave fewer rows of an image.
+
+        Raises:
+            InvalidRequestError: it is longer than the context, or does not go with the model's
+                template or vocabulary.
+        """
+        num_images = len(question.images or question.image_uris)
+        with _blaming(question.prompt_param):
+            match question.prompt:
+                case None:
+                    reduction = policy.reduction
+                    num_rows = reduction.num_rows if reduction else self.preprocessor.num_rows
+                    return self.prompts.encode_chat(
+                        question.messages,
+                        [num_rows] * num_images,
+                        begins_answer=question.begins_answer,
+                    )
+                case str() as text:
+                    return self.prompts.encode_text(text, adds_special=question.adds_special)
+                case ids:
+                    return self.prompts.encode_ids(ids)
+
+    def prompt_text(self, question: Question) -> str:
+        """Return the text of a prompt that is no messages: a client's own, or that of its ids."""
+        prompt = question.prompt or ""
+        return prompt if isinstance(prompt, str) else self.prompts.text_of(prompt)
 
     def read_images(self, question: Question) -> list[EncodedImage]:
         """Return the files of a question's images, unless what is cheap to find is wrong with it.
@@ -136,22 +170,26 @@ class QuestionProcessor:
         Raises:
             SkipserveError: its policy or an image's URI is at fault, or it has too many images.
         """
-        self._choose_policy(question.policy, question.model)
+        self.choose_policy(question.policy, question.model)
         uris, limits = question.image_uris, self.terms.images
         if len(uris) > limits.num_images:
             raise InvalidRequestError(
                 f"the messages hold {len(uris)} images; at most {limits.num_images} are "
                 "taken in a request",
-                param="messages",
+                param=question.prompt_param,
             )
         return [decode_data_uri(uri.url, uri.param, limits.image_bytes) for uri in uris]
 
     def answer_text(self, prepared: Prepared) -> AnswerText:
         """Return what puts the text of an answer together."""
-        stops, has_logprobs = prepared.generation.stops, prepared.has_logprobs
-        return AnswerText(self.prompts.tokenizer, stops, has_logprobs)
+        return AnswerText(
+            self.prompts.tokenizer,
+            prepared.generation.stops,
+            prepared.has_logprobs,
+            drops_space=prepared.is_chat,
+        )
 
-    def _choose_policy(self, given: PolicyChoice | None, model: str | None) -> ResolvedPolicy:
+    def choose_policy(self, given: PolicyChoice | None, model: str | None) -> ResolvedPolicy:
         """Return the policy that is given, else the one in "NAME@POLICY", else the default."""
         in_model = self._policy_in_model(model)
         if given is not None and in_model is not None and given != in_model:
@@ -206,6 +244,17 @@ class QuestionProcessor:
             num_top_logprobs=wanted.num_top_logprobs,
             stop_token_ids=stop_token_ids,
         )
+
+
+@contextmanager
+def _blaming(param: str) -> Iterator[None]:
+    """Name the field of the form that holds what is said, where the fault is in that."""
+    try:
+        yield
+    except InvalidRequestError as error:
+        if error.param == "messages":
+            error.param = param
+        raise
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from skipserve.prompt.template import Message
 from skipserve_policies.resolve import ResolvedPolicy
 from skipserve_policies.schema import SkipPolicy
 
+# A text, or token ids.
+RawPrompt = str | tuple[int, ...]
 # A name, a policy spelt out, or one that was resolved before.
 PolicyChoice = str | SkipPolicy | ResolvedPolicy
 
@@ -61,6 +63,12 @@ class Question:
     Attributes:
         id: of the request that it becomes; its reply may show it.
         messages: what is said, with the places of the images.
+        prompt: what stands in the place of messages and goes through no template; None where there
+            are messages.
+        prompt_param: the field that holds either, named where the fault is there.
+        begins_answer: whether the prompt goes up to where the answer begins, or ends with the
+            messages.
+        adds_special: whether a text gets the tokens that the tokenizer puts around one.
         image_uris: its images, in the order of their places; none once they are fitted.
         images: the same, fitted to the model.
         generation: how the answer is to be generated.
@@ -71,7 +79,11 @@ class Question:
     """
 
     id: str
-    messages: tuple[Message, ...]
+    messages: tuple[Message, ...] = ()
+    prompt: RawPrompt | None = None
+    prompt_param: str = "messages"
+    begins_answer: bool = True
+    adds_special: bool = True
     image_uris: tuple[ImageUri, ...] = ()
     images: tuple[Image, ...] = ()
     generation: Generation = field(default_factory=Generation)
@@ -91,6 +103,7 @@ class Prepared:
         model: the name by which the model was asked.
         generation: what was asked of the answer.
         stage_seconds: what the preparation took, by stage.
+        is_chat: whether the prompt came from the chat template.
     """
 
     request: Request
@@ -98,6 +111,7 @@ class Prepared:
     model: str
     generation: Generation
     stage_seconds: dict[Stage, float] = field(default_factory=dict)
+    is_chat: bool = True
 
     @property
     def has_logprobs(self) -> bool:

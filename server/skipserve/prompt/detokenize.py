@@ -12,13 +12,16 @@ from skipserve.prompt.tokenizer import Tokenizer
 class Detokenizer:
     """Turns tokens into text, holding back characters until their last byte is there.
 
-    One space at the very start is dropped: the chat template writes it after "ASSISTANT:".
+    Args:
+        tokenizer: the model's.
+        drops_space: whether one space at the very start is dropped: a chat's template writes it
+            after "ASSISTANT:".
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, drops_space: bool = True) -> None:
         self._tokenizer = tokenizer
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._has_begun = False
+        self._has_begun = not drops_space
 
     def push(self, token_id: int) -> str:
         """Return the text that the token completes."""

@@ -92,7 +92,11 @@ class PromptProcessor:
         return processor
 
     def encode_chat(
-        self, messages: Sequence[Message], num_rows: Sequence[int] = ()
+        self,
+        messages: Sequence[Message],
+        num_rows: Sequence[int] = (),
+        *,
+        begins_answer: bool = True,
     ) -> EncodedPrompt:
         """Return the rows of a conversation, each image in the place of its token.
 
@@ -103,15 +107,66 @@ class PromptProcessor:
         Args:
             messages: what is said, with the places of the images.
             num_rows: rows of each image, in the order of their places.
+            begins_answer: whether they go up to where the answer begins, or end with the messages.
 
         Raises:
             InvalidRequestError: the prompt is longer than the context, or the template does not
                 take the messages or leaves out an image.
         """
         self._check_length(messages)
-        ids = self._encode(messages)
+        ids = self._encode(messages, begins_answer=begins_answer)
         self._check_images(ids, len(num_rows))
         return self._expand(ids, num_rows)
+
+    def encode_text(self, text: str, *, adds_special: bool = True) -> EncodedPrompt:
+        """Return the rows of a text without a template, in which what spells a token is one.
+
+        Args:
+            text: the prompt.
+            adds_special: whether the tokenizer's own tokens are put around it, where it does not
+                begin with the first of them.
+
+        Raises:
+            InvalidRequestError: the text is longer than the context, empty, or holds the token of
+                an image.
+        """
+        self._check_characters(len(text))
+        text = text.encode(errors="replace").decode()
+        return self.encode_ids(self._encode_text(text, adds_special=adds_special))
+
+    def encode_ids(self, ids: Sequence[int]) -> EncodedPrompt:
+        """Return the rows of token ids.
+
+        Raises:
+            InvalidRequestError: there are none or too many, or the model has no such token, or one
+                is that of an image.
+        """
+        self._check_known(ids, "messages")
+        if not ids:
+            raise InvalidRequestError("the prompt has no tokens", param="messages")
+        if self.image_token_id in ids:
+            raise InvalidRequestError(
+                f"the prompt holds the token of an image, {self.image_token_id}, and a prompt "
+                "without messages brings no image: ask about images in messages",
+                param="messages",
+            )
+        return self._expand(ids, ())
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens, special ones by their names.
+
+        Raises:
+            InvalidRequestError: the model has no such token.
+        """
+        self._check_known(ids, "tokens")
+        return self.tokenizer.decode(ids)
+
+    def _check_known(self, ids: Sequence[int], param: str) -> None:
+        unknown = next((index for index in ids if not 0 <= index < self.vocab_size), None)
+        if unknown is not None:
+            raise InvalidRequestError(
+                f"there is no token {unknown}: the model's are 0 to {self.vocab_size - 1}", param
+            )
 
     def stop_token_ids(self, stops: Sequence[str], asked: Sequence[int] = ()) -> tuple[int, ...]:
         """Return the tokens that end an answer besides those that the model's configuration names.
@@ -154,6 +209,9 @@ class PromptProcessor:
             for part in message.parts
             if isinstance(part, TextPart)
         )
+        self._check_characters(length)
+
+    def _check_characters(self, length: int) -> None:
         longest = self.max_positions * self.tokenizer.longest_token
         if length > longest:
             raise InvalidRequestError(
@@ -162,15 +220,15 @@ class PromptProcessor:
                 param="messages",
             )
 
-    def _encode(self, messages: Sequence[Message]) -> list[int]:
+    def _encode(self, messages: Sequence[Message], *, begins_answer: bool) -> list[int]:
         """Return the ids of a conversation, in which no client's text spells a reserved token."""
         guarded = _with_texts(messages, self.tokenizer.guard)
         plain = _with_texts(guarded, self.tokenizer.unguarded)
-        text = self.template.render(guarded)
+        text = self.template.render(guarded, begins_answer=begins_answer)
         ids = self._encode_text(text)
         if guarded == plain:
             return ids
-        plain_text = self.template.render(plain)
+        plain_text = self.template.render(plain, begins_answer=begins_answer)
         if plain_text == self.tokenizer.unguarded(text):
             return ids
         # A template that cuts, counts or searches what a message says must see it as it is.
@@ -178,9 +236,9 @@ class PromptProcessor:
         reserved = self.tokenizer.reserved_in
         return plain_ids if reserved(plain_ids) == reserved(ids) else ids
 
-    def _encode_text(self, text: str) -> list[int]:
+    def _encode_text(self, text: str, *, adds_special: bool = True) -> list[int]:
         has_bos = bool(self.bos_token) and text.startswith(self.bos_token)
-        return self.tokenizer.encode(text, adds_special=not has_bos)
+        return self.tokenizer.encode(text, adds_special=adds_special and not has_bos)
 
     def _check_images(self, ids: list[int], num_images: int) -> None:
         num_places = ids.count(self.image_token_id)
@@ -191,7 +249,7 @@ class PromptProcessor:
                 param="messages",
             )
 
-    def _expand(self, ids: list[int], num_rows: Sequence[int]) -> EncodedPrompt:
+    def _expand(self, ids: Sequence[int], num_rows: Sequence[int]) -> EncodedPrompt:
         total = len(ids) + sum(num_rows) - len(num_rows)
         if total >= self.max_positions:
             raise InvalidRequestError(

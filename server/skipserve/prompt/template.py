@@ -108,26 +108,31 @@ class ChatTemplate:
         for role in ("system", "assistant"):
             self._forms[role] = self._form_of(role) or self._forms["user"]
 
-    def render(self, messages: Sequence[Message]) -> str:
-        """Return the prompt's text, up to where the answer begins.
+    def render(self, messages: Sequence[Message], *, begins_answer: bool = True) -> str:
+        """Return the prompt's text.
+
+        Args:
+            messages: what is said.
+            begins_answer: whether it goes up to where the answer begins, or ends with the messages.
 
         Raises:
             InvalidRequestError: the template does not take these messages.
         """
         try:
-            return self._render([self._form(message) for message in messages])
+            forms = [self._form(message) for message in messages]
+            return self._render(forms, begins_answer=begins_answer)
         except TemplateError as error:
             reason = f"refuses these messages: {_first_line(error)}"
         except Exception as error:  # noqa: BLE001 (a template may do anything)
             reason = f"fails on these messages: {type(error).__name__}: {_first_line(error)}"
         raise InvalidRequestError(f"the model's chat template {reason}", param="messages")
 
-    def _render(self, messages: Sequence[Mapping[str, Any]]) -> str:
+    def _render(self, messages: Sequence[Mapping[str, Any]], *, begins_answer: bool = True) -> str:
         return self._template.render(
             messages=messages,
             tools=None,
             documents=None,
-            add_generation_prompt=True,
+            add_generation_prompt=begins_answer,
             **self._variables,
         )
 

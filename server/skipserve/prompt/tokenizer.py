@@ -166,6 +166,15 @@ class Tokenizer:
                     'becomes it: its "normalized" in tokenizer.json must be false'
                 )
 
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of tokens, special ones by their names."""
+        text: str = self._tokenizer.decode(list(token_ids), skip_special_tokens=False)
+        return text
+
+    def token_name(self, token_id: int) -> str:
+        """Return a token as the vocabulary spells it."""
+        return self._tokenizer.id_to_token(token_id) or ""
+
     def token_text(self, token_id: int) -> str:
         """Return one token as text, for people to read; special tokens by their names."""
         return self.token_bytes(token_id).decode(errors="replace") or self._added.get(token_id, "")

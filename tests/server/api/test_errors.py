@@ -70,7 +70,7 @@ def told_of(body: Any) -> str:
     with pytest.raises(ValidationError) as caught:
         ChatForm.model_validate(body)
     faults = [fault | {"loc": ("body", *fault["loc"])} for fault in caught.value.errors()]
-    return to_skipserve_error(RequestValidationError(faults, body=body)).message
+    return to_skipserve_error(RequestValidationError(faults, body=body), ChatForm).message
 
 
 @pytest.mark.parametrize(

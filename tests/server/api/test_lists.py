@@ -112,3 +112,36 @@ def test_replies_are_not_kept_or_guessed_at(client: httpx.Client, path: str) -> 
     headers = client.get(path).headers
     assert headers["Cache-Control"] == "no-store"
     assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny@full", "tiny@skip-ffn-from-16-all"])
+def test_one_model(client: httpx.Client, name: str) -> None:
+    listed = client.get("/v1/models").json()["data"]
+    [entry] = [entry for entry in listed if entry["id"] == name]
+    assert client.get(f"/v1/models/{name}").json() == entry
+    assert client.get(f"/v1/models/{name.replace('@', '%40')}").json() == entry
+
+
+@pytest.mark.parametrize(
+    ("name", "param", "words"),
+    [
+        ("other", "model", "this server has 'tiny'"),
+        ("of/other", "model", "there is no model 'of/other'"),
+        ("tiny/", "model", "there is no model 'tiny/'"),
+        ("tiny@ful", "skip_policy", "the nearest are full"),
+        ("tiny@", "skip_policy", "there is no skip policy ''"),
+    ],
+)
+def test_no_such_model(client: httpx.Client, name: str, param: str, words: str) -> None:
+    reply = client.get(f"/v1/models/{name}")
+    assert reply.status_code == 404
+    assert reply.json()["error"]["param"] == param
+    assert words in reply.json()["error"]["message"]
+
+
+def test_one_skip_policy(client: httpx.Client) -> None:
+    for entry in client.get("/v1/skip_policies").json()["data"]:
+        assert client.get(f"/v1/skip_policies/{entry['name']}").json() == entry
+    reply = client.get("/v1/skip_policies/exit-after-25")
+    assert (reply.status_code, reply.json()["error"]["param"]) == (404, "skip_policy")
+    assert "exit-after-24" in reply.json()["error"]["message"]

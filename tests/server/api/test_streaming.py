@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 import pytest
 from starlette.types import Message
 
-from skipserve.api.streaming import EventStream
+from skipserve.api.streaming import DataEvents, EventStream, event
 from skipserve.asking.answer import Piece
 from skipserve.errors import EngineError, SkipserveError
 
@@ -42,16 +42,16 @@ class Source:
             self.is_closed = True
 
 
-class Plain:
+class Plain(DataEvents):
     """Writes a piece as its text: nothing for an empty one; a broken one cannot be written."""
 
     def opening(self) -> tuple[str, ...]:
-        return ('"begin"',)
+        return (event('"begin"'),)
 
     def chunks(self, piece: Piece) -> tuple[str, ...]:
         if piece.text == "broken":
             raise ZeroDivisionError
-        return (piece.text,) if piece.text else ()
+        return (event(piece.text),) if piece.text else ()
 
 
 def send_all(

@@ -14,7 +14,7 @@ from skipserve.app import Built
 from skipserve.asking.processor import QuestionProcessor, cache_salt
 from skipserve.asking.question import Prepared, Question
 from skipserve.asking.terms import TimeLimits
-from skipserve.engine.reports import Stage
+from skipserve.engine.reports import FinishReason, Stage, StepOutput
 from skipserve.errors import (
     FeatureOffError,
     InvalidRequestError,
@@ -229,6 +229,50 @@ def test_an_image_names_its_place(processor: QuestionProcessor) -> None:
     with pytest.raises(UnusableImageError) as caught:
         processor.read_images(asked("?", "data:image/png;base64,AAA"))
     assert caught.value.param == "messages[0].content[0].image_url"
+
+
+def test_a_raw_prompt_goes_through_no_template(processor: QuestionProcessor) -> None:
+    text = processor.prepare(Question("a", prompt="Hi"))
+    ids = processor.prepare(Question("b", prompt=text.request.prompt_ids))
+    assert text.request.num_prompt == 3
+    assert text.request.prompt_ids == ids.request.prompt_ids
+    bare = processor.prepare(Question("c", prompt="Hi", adds_special=False))
+    assert bare.request.prompt_ids == text.request.prompt_ids[1:]
+    assert processor.prompt_text(Question("d", prompt=text.request.prompt_ids)) == "<s>Hi"
+    assert processor.prompt_text(Question("e", prompt="<s> Hi")) == "<s> Hi"
+
+
+def test_the_first_space_is_the_templates_and_of_no_raw_prompt(
+    processor: QuestionProcessor,
+) -> None:
+    (token,) = processor.prompts.tokenizer.encode(" the", adds_special=False)
+    step = StepOutput("a", token, finish_reason=FinishReason.LENGTH)
+    chat, raw = prepare(processor), processor.prepare(Question("a", prompt="Hi"))
+    texts = [processor.answer_text(prepared).push(step).text for prepared in (chat, raw)]
+    assert texts == ["the", " the"]
+
+
+@pytest.mark.parametrize("wrong", [("x",) * 5000, (1, 4), ()])
+def test_a_fault_of_what_is_said_is_told_of_the_forms_own_field(
+    processor: QuestionProcessor, wrong: tuple[Any, ...]
+) -> None:
+    prompt = "".join(wrong) if wrong[:1] == ("x",) else wrong
+    with pytest.raises(InvalidRequestError) as caught:
+        processor.prepare(Question("a", prompt=prompt, prompt_param="input"))
+    assert caught.value.param == "input"
+    with pytest.raises(InvalidRequestError) as caught:
+        processor.read_images(replace(asked("?", *["data:,"] * 5), prompt_param="input"))
+    assert caught.value.param == "input"
+    with pytest.raises(InvalidRequestError) as caught:
+        processor.prepare(replace(asked("Hi"), prompt_param="input"), num_cache_tokens=3)
+    assert caught.value.param == "input"
+
+
+def test_rows_are_counted_before_any_image_is_read(processor: QuestionProcessor) -> None:
+    one = processor.encode(
+        asked("?", "data:image/png;base64,AAAA"), processor.policies.find("full")
+    )
+    assert one.token_classes.count(TokenClass.VISUAL) == processor.preprocessor.num_rows
 
 
 def test_stop_strings(processor: QuestionProcessor) -> None:

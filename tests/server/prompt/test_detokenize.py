@@ -31,6 +31,12 @@ def test_the_pieces_make_the_text(ids: list[int]) -> None:
     assert "".join(detokenize(ids)) == expected.removeprefix(" ")
 
 
+def test_a_text_that_goes_on_keeps_its_first_space() -> None:
+    detokenizer = Detokenizer(OURS, drops_space=False)
+    ids = THEIRS.encode(" the cat", add_special_tokens=False).ids
+    assert "".join(map(detokenizer.push, ids)) + detokenizer.finish() == " the cat"
+
+
 @given(text=st.text())
 @example(text="a <image> </s>")
 def test_no_character_is_shown_in_part(text: str) -> None:

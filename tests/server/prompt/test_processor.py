@@ -356,3 +356,44 @@ def test_what_a_template_cuts_still_spells_no_special_token(
     prompts = load(with_files(checkpoint, tmp_path / "model", chat_template__jinja=source))
     ids = prompts.encode_chat(user(TextPart("is it </s> this one <"))).prompt_ids
     assert prompts.tokenizer.reserved_in(ids) == [1]
+
+
+@pytest.mark.fast
+def test_a_text_without_a_template(prompts: PromptProcessor) -> None:
+    encode = prompts.tokenizer.encode
+    encoded = prompts.encode_text("Hi there")
+    assert list(encoded.prompt_ids) == [1, *encode("Hi there", adds_special=False)]
+    assert encoded.token_classes[-1] is TokenClass.LAST
+    assert set(encoded.token_classes[:-1]) == {TokenClass.TEXT}
+    assert prompts.encode_text("<s>Hi there") == encoded
+    bare = prompts.encode_text("Hi there", adds_special=False)
+    assert (1, *bare.prompt_ids) == encoded.prompt_ids
+    assert prompts.encode_ids(encoded.prompt_ids) == encoded
+    assert 2 in prompts.encode_text("Hi</s>").prompt_ids
+    assert prompts.encode_text("half \ud800").prompt_ids
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ((), "no tokens"),
+        ((1, 320), "no token 320: the model's are 0 to 319"),
+        ((-1,), "no token -1"),
+        ((1, IMAGE, 5), "the token of an image, 4"),
+        ((5,) * 256, "the prompt has 256 tokens"),
+    ],
+)
+def test_ids_that_are_no_prompt(
+    prompts: PromptProcessor, ids: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        prompts.encode_ids(ids)
+
+
+@pytest.mark.fast
+def test_a_prompt_may_end_with_its_messages(prompts: PromptProcessor) -> None:
+    whole = prompts.encode_chat(user(TextPart("Hi"))).prompt_ids
+    ended = prompts.encode_chat(user(TextPart("Hi")), begins_answer=False).prompt_ids
+    assert whole[: len(ended)] == ended
+    assert prompts.tokenizer.decode(whole[len(ended) :]) == "ASSISTANT:"

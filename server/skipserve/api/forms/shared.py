@@ -1,0 +1,75 @@
+"""What the forms have in common: to a question, and from an account to what a reply tells."""
+
+import uuid
+
+from skipserve.api.wire import OpenAiFields, OwnFields, SamplingFields
+from skipserve.asking.question import Generation, PolicyChoice, Question
+from skipserve.errors import InvalidRequestError
+
+# Fields that parse and do nothing yet, each with the value that changes nothing.
+_WITHOUT_EFFECT = {
+    "n": 1,
+    "presence_penalty": 0,
+    "frequency_penalty": 0,
+    "repetition_penalty": 1,
+    "logit_bias": {},
+}
+
+
+def begin_question(form: OwnFields, policy_header: str | None, prefix: str) -> Question:
+    """Return a question of which all is there but what is said, and how it is to be answered.
+
+    Args:
+        form: the body.
+        policy_header: the header `X-Skip-Policy`.
+        prefix: what the question's id begins with.
+    """
+    return Question(
+        id=f"{prefix}{uuid.uuid4().hex}",
+        policy=_policy(form, policy_header),
+        model=form.model,
+        cache_salt=form.cache_salt,
+        timeout_seconds=form.timeout_seconds,
+    )
+
+
+def _policy(form: OwnFields, header: str | None) -> PolicyChoice | None:
+    """Return the policy that a request gives: in the body, in vllm_xargs, or in a header."""
+    in_arguments = form.vllm_xargs.skip_policy if form.vllm_xargs else None
+    places = (form.skip_policy, in_arguments, header)
+    return next((given for given in places if given is not None), None)
+
+
+def sampling(form: SamplingFields) -> Generation:
+    """Return how tokens are to be chosen."""
+    return Generation(
+        temperature=1.0 if form.temperature is None else form.temperature,
+        top_k=max(form.top_k or 0, 0),  # -1 keeps all, as in vLLM
+        top_p=1.0 if form.top_p is None else form.top_p,
+        min_p=form.min_p or 0.0,
+        seed=form.seed,
+    )
+
+
+def stops(form: OpenAiFields) -> tuple[str, ...]:
+    """Return the strings that end the answer."""
+    stop = form.stop or ()
+    return (stop,) if isinstance(stop, str) else stop
+
+
+def check_openai(form: OpenAiFields) -> None:
+    """Refuse what OpenAI's two older forms may ask for and this server does not do.
+
+    Raises:
+        InvalidRequestError: the form does.
+    """
+    for name, neutral in _WITHOUT_EFFECT.items():
+        if getattr(form, name) not in (None, neutral):
+            raise not_supported(name)
+    if form.stream_options is not None and not form.stream:
+        raise InvalidRequestError("stream_options needs stream: true", param="stream_options")
+
+
+def not_supported(name: str) -> InvalidRequestError:
+    """Return the error of a field that this server knows and does not follow yet."""
+    return InvalidRequestError(f"{name} is not supported yet; leave it out", param=name)

@@ -1,0 +1,11 @@
+"""The paths of the routes that take a body, and what each is for. Knows no form."""
+
+CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
+TOKENIZE = "/tokenize"
+DETOKENIZE = "/detokenize"
+POLICIES = "/v1/skip_policies"
+
+# Those that ask the model, each with the operation's name in traces.
+OPERATIONS = {CHAT: "chat", COMPLETIONS: "text_completion"}
+WITH_BODY = frozenset({*OPERATIONS, TOKENIZE, DETOKENIZE})

@@ -1,0 +1,83 @@
+"""One request that asks the model: what it holds in the server until its reply is sent."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Header
+from starlette.responses import Response
+
+from skipserve.api.auth import get_key_digest
+from skipserve.api.exchange import Exchange, get_exchange
+from skipserve.api.serving import AnswerWriter, Serving, TheServing, Turn
+from skipserve.asking.account import Account
+from skipserve.asking.question import Question
+
+MakeWriter = Callable[[Sequence[Account], int], AnswerWriter]
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A request that was let in, whichever form it has.
+
+    Attributes:
+        serving: the server.
+        exchange: the request.
+        policy_header: the header `X-Skip-Policy`.
+        first: the turn of its first question.
+        permits: where those of further questions are held.
+    """
+
+    serving: Serving
+    exchange: Exchange
+    policy_header: str | None
+    first: Turn
+    permits: ExitStack
+
+    async def answer(
+        self, questions: Sequence[Question], *, wants_stream: bool, make_writer: MakeWriter
+    ) -> Response:
+        """Return the reply to a request's questions, or the stream that will be it.
+
+        Args:
+            questions: what the request asks, at least one.
+            wants_stream: whether the answer is to be streamed.
+            make_writer: makes what writes the reply of the questions' accounts, and of the time at
+                which they came, in seconds since 1970.
+
+        Raises:
+            SkipserveError: any of those that a client can be told of.
+        """
+        self.exchange.wants_stream = wants_stream
+        turns = [self.first, *(self._further_turn() for _ in questions[1:])]
+        owner = self.exchange.key_digest or self.exchange.address
+        for question, turn in zip(questions, turns, strict=True):
+            await self.serving.prepare(question, turn, owner)
+        accounts = [turn.account for turn in turns]
+        writer = make_writer(accounts, self.exchange.arrived_at // 10**9)
+        return await self.serving.respond(self.exchange, turns, writer)
+
+    def _further_turn(self) -> Turn:
+        account = self.exchange.sibling()
+        self.exchange.others.append(account)
+        return Turn(account, self.permits.enter_context(self.serving.admission.admit()))
+
+
+async def _visit(
+    serving: TheServing,
+    exchange: Annotated[Exchange, Depends(get_exchange)],
+    key_digest: Annotated[bytes | None, Depends(get_key_digest)],
+    x_skip_policy: Annotated[str | None, Header()] = None,
+) -> AsyncIterator[Visit]:
+    """Let a request in until its reply is sent.
+
+    Not a plain generator: that would be left in a thread, which a cancelled request never awaits.
+    """
+    exchange.ask(key_digest)
+    with ExitStack() as permits:
+        permit = permits.enter_context(serving.admission.admit())
+        yield Visit(serving, exchange, x_skip_policy, Turn(exchange, permit), permits)
+
+
+TheVisit = Annotated[Visit, Depends(_visit)]
