@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from skipserve.api.access_log import AccessLog
 from skipserve.api.admission import Admission
+from skipserve.api.asking_routes import router as asking_router
 from skipserve.api.auth import PUBLIC_PATHS, RequireKey
 from skipserve.api.body import BodyLimits, ReadBody
 from skipserve.api.connections import ConnectionLimits, Connections, room_for_connections
@@ -288,6 +289,7 @@ def _build_app(settings: Settings, serving: Serving, tracer: Tracer | None) -> F
     )
     app.wants_key = bool(settings.api_key)
     app.state.serving = serving
+    app.include_router(asking_router)
     app.include_router(router)
     # The last one added is the first to see a request.
     app.add_middleware(

@@ -21,6 +21,8 @@ SkipserveError                  500  server_error
 
 from typing import ClassVar
 
+_MAX_MESSAGE_LENGTH = 3000
+
 
 class SkipserveError(Exception):
     """An error with a message that is safe to show to a client.
@@ -41,6 +43,11 @@ class SkipserveError(Exception):
         self.message = message
         self.param = param
         self.reason = reason
+
+    @property
+    def told(self) -> str:
+        """What a client is told: the message, within bounds."""
+        return self.message[:_MAX_MESSAGE_LENGTH]
 
 
 class InvalidRequestError(SkipserveError):

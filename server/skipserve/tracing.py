@@ -129,9 +129,18 @@ def _of_answer(exchange: Exchange) -> Attributes:
         "gen_ai.usage.input_tokens": sum(it.prepared.request.num_prompt for it in accounts),
         "gen_ai.usage.cache_read.input_tokens": sum(it.num_cached for it in accounts),
         "gen_ai.usage.output_tokens": sum(it.num_generated for it in accounts),
-        "skipserve.saved_ratio": exchange.skip.saved_ratio if exchange.skip else None,
+        "skipserve.saved_ratio": _saved_ratio(accounts),
         "skipserve.detokenize_seconds": exchange.stage_seconds.get(Stage.DETOKENIZE),
     }
+
+
+def _saved_ratio(accounts: Sequence[Account]) -> float | None:
+    """Return the share of the full model's FLOPs that all answers saved; None if one has failed."""
+    reports = [account.skip for account in accounts if account.skip is not None]
+    if len(reports) < len(accounts):
+        return None
+    planned = sum(report.planned_flops for report in reports)
+    return 1 - planned / sum(report.full_flops for report in reports)
 
 
 def _places(account: Account) -> dict[Stage, tuple[float, float]]:

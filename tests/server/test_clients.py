@@ -1,7 +1,9 @@
 """Tests with the clients that users have: OpenAI's, and our own."""
 
+import anthropic
 import openai
 import pytest
+from anthropic.types import Base64ImageSourceParam, ImageBlockParam, MessageParam
 from live_server import LiveServer
 from pictures import question
 
@@ -112,3 +114,79 @@ def test_openai_looks_a_model_up(theirs: openai.OpenAI) -> None:
     assert theirs.models.retrieve(f"tiny@{SKIPPING}").id == f"tiny@{SKIPPING}"
     with pytest.raises(openai.NotFoundError):
         theirs.models.retrieve("other/model")
+
+
+@pytest.fixture(scope="module")
+def anthropics(live: LiveServer) -> anthropic.Anthropic:
+    return anthropic.Anthropic(base_url=live.url, api_key="unused", max_retries=0)
+
+
+def _block(url: str) -> ImageBlockParam:
+    data = url.partition(",")[2]
+    source: Base64ImageSourceParam = {"type": "base64", "media_type": "image/png", "data": data}
+    return {"type": "image", "source": source}
+
+
+def test_anthropic_answers(anthropics: anthropic.Anthropic, picture_url: str) -> None:
+    reply = anthropics.messages.create(
+        model=f"tiny@{SKIPPING}",
+        system="Be brief.",
+        messages=[
+            {"role": "user", "content": [_block(picture_url), {"type": "text", "text": "What?"}]}
+        ],
+        max_tokens=4,
+        stop_sequences=["never"],
+        extra_body={"temperature": 0},
+    )
+    [block] = reply.content
+    assert block.type == "text"
+    assert reply.stop_reason in {"end_turn", "max_tokens"}
+    assert reply.usage.input_tokens > 16
+    assert reply._request_id is not None
+    assert reply.model_extra is not None
+    assert reply.model_extra["metrics"]["skip"]["policy"] == SKIPPING
+
+
+def test_anthropic_streams(anthropics: anthropic.Anthropic) -> None:
+    with anthropics.messages.stream(
+        model="tiny", messages=[{"role": "user", "content": "Why?"}], max_tokens=6
+    ) as stream:
+        text = "".join(stream.text_stream)
+        whole = stream.get_final_message()
+    assert [block.text for block in whole.content if block.type == "text"] == [text]
+    assert whole.stop_reason in {"end_turn", "max_tokens"}
+    assert whole.usage.output_tokens >= 1
+
+
+def test_anthropic_counts_tokens(anthropics: anthropic.Anthropic) -> None:
+    messages: list[MessageParam] = [{"role": "user", "content": "Why?"}]
+    counted = anthropics.messages.count_tokens(model="tiny", messages=messages, system="Be brief.")
+    reply = anthropics.messages.create(
+        model="tiny", messages=messages, system="Be brief.", max_tokens=1
+    )
+    cached = reply.usage.cache_read_input_tokens or 0
+    assert counted.input_tokens == reply.usage.input_tokens + cached
+
+
+def test_anthropic_knows_the_errors(anthropics: anthropic.Anthropic) -> None:
+    with pytest.raises(anthropic.NotFoundError, match="no model 'claude'") as missing:
+        anthropics.messages.create(
+            model="claude", messages=[{"role": "user", "content": "Hi"}], max_tokens=1
+        )
+    assert missing.value.request_id is not None
+    with pytest.raises(anthropic.BadRequestError, match="not supported yet"):
+        anthropics.messages.create(
+            model="tiny", messages=[{"role": "assistant", "content": "Hi"}], max_tokens=1
+        )
+
+
+def test_anthropic_hears_of_an_error_in_a_stream(anthropics: anthropic.Anthropic) -> None:
+    stream = anthropics.messages.create(
+        model="tiny",
+        messages=[{"role": "user", "content": "Hi"}],
+        max_tokens=9,
+        stream=True,
+        extra_body={"timeout_seconds": 1e-6},
+    )
+    with pytest.raises(anthropic.APIStatusError, match="timeout_seconds"):
+        list(stream)

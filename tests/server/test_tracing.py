@@ -85,6 +85,10 @@ def traced(settings: Settings, picture_url: str) -> Iterator[Traced]:
                 broken.setattr(AnswerText, "push", _fail)
                 body = question("Hi", max_tokens=3, stream=True)
                 replies["broken"] = client.post(CHAT, json=body, headers=_headers("broken"))
+            several = {"prompt": ["Hi", "Why?"], "skip_policy": POLICY, "max_tokens": 2}
+            replies["several"] = client.post(
+                "/v1/completions", json=several, headers=_headers("several")
+            )
             unsampled = _headers("unsampled")
             unsampled["traceparent"] = unsampled["traceparent"].removesuffix("01") + "00"
             client.post(CHAT, json=question("Hi", max_tokens=1), headers=unsampled)
@@ -122,6 +126,22 @@ def test_a_request_is_a_span_of_its_callers_trace(traced: Traced, settings: Sett
         }
         == told
     )
+
+
+def test_several_prompts_are_one_span_with_their_sums(traced: Traced) -> None:
+    span, reply = traced.span("several"), traced.replies["several"].json()
+    assert span.name.startswith("text_completion ")
+    told = attributes(span.attributes)
+    assert told["gen_ai.operation.name"] == "text_completion"
+    assert told["gen_ai.usage.input_tokens"] == reply["usage"]["prompt_tokens"]
+    assert told["gen_ai.usage.output_tokens"] == reply["usage"]["completion_tokens"]
+    reasons = [choice["finish_reason"] for choice in reply["choices"]]
+    assert told["gen_ai.response.finish_reasons"] == reasons
+    reports = [choice["metrics"]["skip"] for choice in reply["choices"]]
+    planned, full = (
+        sum(report[name] for report in reports) for name in ("planned_flops", "full_flops")
+    )
+    assert told["skipserve.saved_ratio"] == 1 - planned / full
 
 
 def test_the_stages_fill_the_time_to_the_last_token(traced: Traced) -> None:

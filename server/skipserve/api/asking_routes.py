@@ -1,6 +1,7 @@
 """The routes that ask the model, or its tokenizer: each reads a form and writes another."""
 
 import asyncio
+from typing import Any
 
 from fastapi import APIRouter, Response
 
@@ -13,6 +14,9 @@ from skipserve.api.forms.completions import (
     CompletionWriter,
     read_completion,
 )
+from skipserve.api.forms.errors import MessageErrorReply
+from skipserve.api.forms.message_form import CountForm, MessageForm, read_count, read_message
+from skipserve.api.forms.message_reply import MessageReply, MessageWriter, TokenCount
 from skipserve.api.forms.tokens import (
     DetokenizeForm,
     DetokenizeReply,
@@ -20,17 +24,19 @@ from skipserve.api.forms.tokens import (
     TokenizeReply,
     read_tokenize,
 )
-from skipserve.api.paths import CHAT, COMPLETIONS, DETOKENIZE, TOKENIZE
+from skipserve.api.paths import CHAT, COMPLETIONS, COUNT_TOKENS, DETOKENIZE, MESSAGES, TOKENIZE
 from skipserve.api.serving import TheServing
 from skipserve.api.visit import TheVisit
 from skipserve.api.wire import ChatForm, ChatReply
 
-router = APIRouter(route_class=JsonRoute)
-_RESPONSES = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
-    **error_replies(400, 404, 408, 413, 415, 422, 500, 503),
+router = APIRouter(responses=error_replies(401, 403, 405, 421), route_class=JsonRoute)
+_STREAMS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
 }
+_ASKING = (400, 404, 408, 413, 415, 422, 500, 503)
+_RESPONSES = _STREAMS | error_replies(*_ASKING)
 _COUNTING = error_replies(400, 404, 408, 413, 415, 500, 503)
+_MESSAGE_ERRORS = error_replies(401, 403, 405, 421, *_ASKING, model=MessageErrorReply)
 
 
 @router.post(CHAT, response_model=ChatReply, responses=_RESPONSES)
@@ -60,6 +66,25 @@ async def completions(form: CompletionForm, visit: TheVisit) -> Response:
             tells_usage=tells_usage,
         ),
     )
+
+
+@router.post(MESSAGES, response_model=MessageReply, responses=_STREAMS | _MESSAGE_ERRORS)
+async def messages(form: MessageForm, visit: TheVisit) -> Response:
+    """Answer in Anthropic's form a question about images, under the skip policy of the request."""
+    return await visit.answer(
+        [read_message(form, visit.policy_header)],
+        wants_stream=bool(form.stream),
+        make_writer=lambda accounts, _: MessageWriter(accounts[0]),
+    )
+
+
+@router.post(COUNT_TOKENS, responses=_MESSAGE_ERRORS)
+async def count_tokens(form: CountForm, serving: TheServing) -> TokenCount:
+    """Count the tokens of messages in Anthropic's form, each image with all its rows."""
+    question = read_count(form)
+    policy = serving.processor.choose_policy(None, form.model)
+    encoded = await asyncio.to_thread(serving.processor.encode, question, policy)
+    return TokenCount(input_tokens=len(encoded.prompt_ids))
 
 
 @router.post(TOKENIZE, responses=_COUNTING)

@@ -45,8 +45,10 @@ class RequireKey:
         await self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
-        header = Headers(scope=scope).get("authorization", "")
-        key = _bearer(header)
+        headers = Headers(scope=scope)
+        header = headers.get("authorization", "")
+        # Anthropic's clients send keys in a header of their own.
+        key = _bearer(header) or headers.get("x-api-key", "").strip() or None
         given = _digest(key or "")
         # Always both: what matches changes nothing in the time it takes.
         is_client, is_reader = _is_in(given, self._digests), _is_in(given, self._metrics_digests)
@@ -83,7 +85,7 @@ def _tell_fault(header: str, key: str | None) -> str:
     """Say what is wrong with a header, without what it holds: that may be a key of elsewhere."""
     if key is not None:
         return "the API key is wrong: it is none of those that this server was given"
-    form = "send it in the header Authorization: Bearer KEY"
+    form = "send it in the header Authorization: Bearer KEY, or as x-api-key: KEY"
     if not header.strip():
         return f"this server wants an API key: {form}"
     if header.strip().lower() == "bearer":

@@ -12,6 +12,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from skipserve.api.exchange import Exchange, get_exchange
+from skipserve.api.forms.errors import is_of_messages, message_error
 from skipserve.api.wire import BodyForm, ErrorBody, ErrorReply
 from skipserve.asking.fields import FieldTable, Handling
 from skipserve.errors import (
@@ -35,7 +37,6 @@ _MAX_READ = 128
 # What is less alike is no slip of the pen.
 _ALIKE = 0.75
 _MAX_FAULT_LENGTH = 300
-_MAX_MESSAGE_LENGTH = 3000
 
 
 def to_skipserve_error(error: Exception, form: type[BodyForm] | None = None) -> SkipserveError:
@@ -59,7 +60,7 @@ def to_skipserve_error(error: Exception, form: type[BodyForm] | None = None) -> 
 def error_body(error: SkipserveError) -> str:
     """Return the JSON text of an error."""
     body = ErrorBody(
-        message=error.message[:_MAX_MESSAGE_LENGTH],
+        message=error.told,
         type=error.type,
         param=error.param,
         code=error.status,
@@ -67,8 +68,8 @@ def error_body(error: SkipserveError) -> str:
     return ErrorReply(error=body).model_dump_json()
 
 
-def error_response(error: Exception) -> Response:
-    """Return the reply to a request that failed."""
+def error_response(error: Exception, exchange: Exchange | None = None) -> Response:
+    """Return the reply to a request that failed, in the form of what it asked for."""
     told = to_skipserve_error(error)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if "GET" in (allowed := headers.get("Allow", "").split(", ")):
@@ -77,12 +78,18 @@ def error_response(error: Exception) -> Response:
         headers["Retry-After"] = str(told.retry_after_seconds)
     if told.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return Response(error_body(told), told.status, headers, media_type="application/json")
+    if exchange is not None and is_of_messages(exchange.path):
+        body = message_error(told, exchange.request_id).model_dump_json()
+    else:
+        body = error_body(told)
+    return Response(body, told.status, headers, media_type="application/json")
 
 
-def error_replies(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def error_replies(
+    *statuses: int, model: type[BaseModel] = ErrorReply
+) -> dict[int | str, dict[str, Any]]:
     """Return what the schema says of a route's errors."""
-    return {status: {"model": ErrorReply} for status in statuses}
+    return {status: {"model": model} for status in statuses}
 
 
 async def handle_error(request: Request, error: Exception) -> Response:
@@ -92,8 +99,9 @@ async def handle_error(request: Request, error: Exception) -> Response:
         told = _no_route(request)
     elif isinstance(error, RequestValidationError):
         told = to_skipserve_error(error, form_of(request.scope.get("route")))
-    request.state.exchange.fail(to_skipserve_error(told))
-    return error_response(told)
+    exchange = get_exchange(request)
+    exchange.fail(to_skipserve_error(told))
+    return error_response(told, exchange)
 
 
 def form_of(route: object) -> type[BodyForm] | None:

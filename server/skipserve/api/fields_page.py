@@ -25,11 +25,13 @@ those too and names them, unless one is called nearly as a field that would chan
 `skip_polcy` is an error always. The header names 32 fields at most, and percent-encodes what is
 neither letter nor digit in them; `messages.name` stands for the field `name` of any message.
 
-The other routes are below: what is not in their tables is as in a chat.
+The forms of the other routes are below.
 """
 # By their paths, the forms of which the page says how they differ from a chat's.
 OTHERS = {
     paths.COMPLETIONS: tables.COMPLETIONS,
+    paths.MESSAGES: tables.MESSAGES,
+    paths.COUNT_TOKENS: tables.COUNT_TOKENS,
     paths.TOKENIZE: tables.TOKENIZE,
     paths.DETOKENIZE: tables.DETOKENIZE,
 }
@@ -51,17 +53,17 @@ def page() -> str:
 
 
 def _differences(table: FieldTable) -> Iterator[str]:
-    """Yield what a form has otherwise than a chat, and what of a chat it does not know."""
+    """Yield what a form has otherwise than a chat, or all where it is another form altogether."""
+    is_like_chat = table.by_name.keys() >= CHAT.by_name.keys()
     yield _line("field", "", "why, or meaning")
     yield "|---" * 3 + "|"
     for inner in table.walk():
         if not any(inner is of_chat for of_chat in CHAT.walk()):
             for row in inner.rows:
-                if row != CHAT.by_name.get(row.name):
+                if not (is_like_chat and row == CHAT.by_name.get(row.name)):
                     yield _line(f"`{inner.place}{row.name}`", row.handling.value, row.says)
-    if missing := [name for name in CHAT.by_name if name not in table.by_name]:
-        yield ""
-        yield f"Not known there: {', '.join(f'`{name}`' for name in missing)}."
+    yield ""
+    yield "All else is as in a chat." if is_like_chat else "It knows no other fields."
 
 
 def _rows(handling: Handling) -> Iterator[str]:

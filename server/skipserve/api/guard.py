@@ -10,6 +10,7 @@ from skipserve.api.access_log import AccessLog
 from skipserve.api.admission import Admission
 from skipserve.api.errors import ERROR_STATUSES, SAFE_HEADERS, error_response, to_skipserve_error
 from skipserve.api.exchange import Exchange
+from skipserve.api.forms.errors import is_of_messages
 from skipserve.errors import AuthenticationError
 from skipserve.logging_setup import request_id
 from skipserve.metrics.registry import ServerMetrics
@@ -74,7 +75,7 @@ class Guard:
             if told is not error and self._log.admits(error):
                 logger.exception("failed", exc_info=error)
             if exchange.status is None:
-                await error_response(told)(scope, receive, send)
+                await error_response(told, exchange)(scope, receive, send)
         finally:
             self._tell(exchange)
             request_id.reset(token)
@@ -105,6 +106,8 @@ class Guard:
                 exchange.status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = exchange.request_id
+                if is_of_messages(exchange.path):
+                    headers["Request-Id"] = exchange.request_id
                 headers.update(SAFE_HEADERS)
                 if self._admission.is_draining:
                     headers["Connection"] = "close"

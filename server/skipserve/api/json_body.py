@@ -15,11 +15,13 @@ from typing import Any
 from skipserve.errors import BodyTooLargeError, InvalidRequestError
 
 MAX_VALUES = 16_384
-_PICTURE_HEAD = b"data:image"
-# After its head, in which the last character may be escaped.
-_PICTURE_START = _PICTURE_HEAD + b"/"
-# What a picture's data URI is made of: base64, the breaks of its lines, parameters before it.
-_PLAIN = (string.ascii_letters + string.digits + "+/=,:;._-%\r\n\t \"'()!*~&#$").encode()
+# What a picture's data URI begins with, and what it is made of: base64, the breaks of its lines,
+# parameters before it.
+_URI_HEAD = b"data:image"
+_BASE64 = (string.ascii_letters + string.digits + "+/=\r\n").encode()
+_OF_URI = _BASE64 + b",:;._-%\t \"'()!*~&#$"
+# What the base64 of a JPEG, PNG, GIF or WebP begins with where it stands alone.
+_FILE_HEADS = (b"/9j/", rb"\/9j", b"iVBORw0KGg", b"R0lGOD", b"UklGR")
 # The longest escape, such as \u002b, but for its last byte.
 _OPEN_ESCAPE = 5
 # The last string may have no end.
@@ -81,9 +83,16 @@ def _with_pictures(value: Any, pictures: dict[str, str]) -> Any:
 
 
 class _Picture:
-    """A string that is a picture so far."""
+    """A string that is a picture so far.
 
-    def __init__(self) -> None:
+    Args:
+        plain: the characters that it may hold.
+        start: what it begins with, in lower case.
+    """
+
+    def __init__(self, plain: bytes, start: bytes = b"") -> None:
+        self._plain = plain
+        self._wanted_start = start
         self._parts: list[bytes] = []
         self._start = b""
         self._num_escapes = 0
@@ -103,14 +112,14 @@ class _Picture:
             if self._num_escapes * 8 > self._num_bytes + _FREE_ESCAPES:
                 return False
             part = _unescape(part)
-        if part.translate(None, _PLAIN) or not self._begins_well(part):
+        if part.translate(None, self._plain) or not self._begins_well(part):
             return False
         self._parts.append(part)
         return True
 
     def _begins_well(self, part: bytes) -> bool:
-        self._start += part[: len(_PICTURE_START) - len(self._start)]
-        return _PICTURE_START.startswith(self._start.lower())
+        self._start += part[: len(self._wanted_start) - len(self._start)]
+        return self._wanted_start.startswith(self._start.lower())
 
 
 def _unescape(part: bytes) -> bytes:
@@ -174,7 +183,7 @@ class JsonScanner:
             if self._is_in_string:
                 self._close_string()
             elif is_last or self._can_tell(mask, at, end):
-                self._open_string(data[at : at + len(_PICTURE_HEAD)])
+                self._open_string(data[at : at + len(_URI_HEAD)])
             else:
                 at = quote
                 break
@@ -186,14 +195,17 @@ class JsonScanner:
     @staticmethod
     def _can_tell(mask: bytes, at: int, end: int) -> bool:
         """Whether enough of a string is there to say what it is."""
-        return end - at >= len(_PICTURE_HEAD) or mask.find(b'"', at, end) >= 0
+        return end - at >= len(_URI_HEAD) or mask.find(b'"', at, end) >= 0
 
     def _open_string(self, head: bytes) -> None:
         self._is_in_string = True
         self._count(1, b"")
         self._add(b'"')
-        if head.lower() == _PICTURE_HEAD:
-            self._picture = _Picture()
+        if head.lower() == _URI_HEAD:
+            # The slash behind it may be escaped.
+            self._picture = _Picture(_OF_URI, _URI_HEAD + b"/")
+        elif head.startswith(_FILE_HEADS):
+            self._picture = _Picture(_BASE64)
 
     def _close_string(self) -> None:
         self._is_in_string = False

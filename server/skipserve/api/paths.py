@@ -2,10 +2,12 @@
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
+MESSAGES = "/v1/messages"
+COUNT_TOKENS = "/v1/messages/count_tokens"
 TOKENIZE = "/tokenize"
 DETOKENIZE = "/detokenize"
 POLICIES = "/v1/skip_policies"
 
 # Those that ask the model, each with the operation's name in traces.
-OPERATIONS = {CHAT: "chat", COMPLETIONS: "text_completion"}
-WITH_BODY = frozenset({*OPERATIONS, TOKENIZE, DETOKENIZE})
+OPERATIONS = {CHAT: "chat", COMPLETIONS: "text_completion", MESSAGES: "chat"}
+WITH_BODY = frozenset({*OPERATIONS, COUNT_TOKENS, TOKENIZE, DETOKENIZE})

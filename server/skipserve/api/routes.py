@@ -5,7 +5,6 @@ from importlib.metadata import version
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from skipserve.api.asking_routes import router as asking_router
 from skipserve.api.errors import error_replies
 from skipserve.api.paths import POLICIES
 from skipserve.api.serving import Serving, TheServing
@@ -22,7 +21,6 @@ from skipserve.errors import UnavailableError
 from skipserve_policies.resolve import ResolvedPolicy
 
 router = APIRouter(responses=error_replies(401, 403, 405, 421))
-router.include_router(asking_router)
 
 
 @router.get("/v1/models")

@@ -22,15 +22,15 @@ def event(data: str, name: str | None = None) -> str:
 
 
 class StreamWriter(Protocol):
-    """Puts an answer into the form of a stream: the texts are events as they are sent.
+    """Puts an answer into the form of a stream: the texts are events as they are sent."""
 
-    Attributes:
-        sign_of_life: sent where nothing happens, so that nothing on the way gives up.
-        closing: the last events, after an error too.
-    """
+    @property
+    def sign_of_life(self) -> str:
+        """What is sent where nothing happens, so that nothing on the way gives up."""
 
-    sign_of_life: str
-    closing: tuple[str, ...]
+    @property
+    def closing(self) -> Iterable[str]:
+        """The last events, after an error too."""
 
     def opening(self) -> Iterable[str]:
         """Return the events that come before the answer."""

@@ -38,12 +38,14 @@ class Piece:
         logprobs: of the tokens that the text comes from.
         finish_reason: None while more is to come.
         index: which of a request's answers it belongs to.
+        stop: the stop string that ended the answer; None if none did.
     """
 
     text: str
     logprobs: tuple[TokenLogprobs, ...]
     finish_reason: FinishReason | None
     index: int = 0
+    stop: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class WholeAnswer(Piece):
             logprobs=tuple(token for piece in pieces for token in piece.logprobs),
             finish_reason=finish_reason,
             index=pieces[-1].index,
+            stop=pieces[-1].stop,
         )
 
 
@@ -97,6 +100,7 @@ class AnswerText:
         self.seconds = 0.0
         self._tokenizer = tokenizer
         self._has_logprobs = has_logprobs
+        self._stops = tuple(stops)
         self._detokenizer = Detokenizer(tokenizer, drops_space=drops_space)
         self._scanner = StopScanner(stops)
         self._num_decoded = 0
@@ -120,7 +124,15 @@ class AnswerText:
         if self._scanner.has_stopped:
             finish_reason = FinishReason.STOP
         self._num_shown += len(text)
-        return Piece(text, tuple(self._logprobs_shown(finish_reason)), finish_reason)
+        shown = tuple(self._logprobs_shown(finish_reason))
+        return Piece(text, shown, finish_reason, stop=self._stop(output, finish_reason))
+
+    def _stop(self, output: StepOutput, finish_reason: FinishReason | None) -> str | None:
+        """Return the stop string that ended the answer: found in its text, or a token's name."""
+        if finish_reason is not FinishReason.STOP or self._scanner.has_stopped:
+            return self._scanner.stop
+        hidden = self._tokenizer.hidden_tokens
+        return next((stop for stop in self._stops if hidden.get(stop) == output.token_id), None)
 
     def _take_token(self, output: StepOutput) -> str:
         if output.token_id is None:

@@ -45,14 +45,19 @@ class StopScanner:
     in one piece of text and ends in another is found.
 
     Attributes:
-        has_stopped: whether a stop string was found; what follows it is dropped.
+        stop: the stop string that was found, the longest of several; what follows it is dropped.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = [(stop, _borders(stop)) for stop in stops]
         self._matched = [0] * len(stops)
         self._held = ""
-        self.has_stopped = False
+        self.stop: str | None = None
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether a stop string was found."""
+        return self.stop is not None
 
     def push(self, text: str) -> str:
         """Take more text and return what can be shown: no beginning of a stop string."""
@@ -62,8 +67,8 @@ class StopScanner:
         for index in range(len(self._held), len(text)):
             length = self._advance(text[index])
             if length:
-                self.has_stopped = True
                 self._held = ""
+                self.stop = text[index + 1 - length : index + 1]
                 return text[: index + 1 - length]
         num_held = max(self._matched, default=0)
         shown = text[: len(text) - num_held]

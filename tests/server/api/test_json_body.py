@@ -1,11 +1,13 @@
 """Tests of the scan that a body passes before it is parsed."""
 
+import base64
 import json
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures import encode, random_picture
 
 from skipserve.api.json_body import JsonBody, JsonScanner
 from skipserve.errors import BodyTooLargeError, InvalidRequestError
@@ -129,3 +131,20 @@ def test_errors_that_are_told() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         scan(b'{"\\ud800": [' + b"1," * 200, max_values=100)
     assert caught.value.param is None
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "GIF", "WEBP"])
+@pytest.mark.parametrize("slash", ["/", r"\/"])
+@pytest.mark.parametrize("size", [1, 7, 10**6])
+def test_a_picture_without_a_uri_is_no_text(file_format: str, slash: str, size: int) -> None:
+    picture = base64.b64encode(encode(random_picture(64, 64), file_format)).decode()
+    body = json.dumps({"data": picture}).replace("/", slash).encode()
+    assert scan(body, size, max_text_bytes=100).parse() == {"data": picture}
+
+
+@pytest.mark.parametrize("head", ["/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR"])
+def test_a_text_that_begins_as_a_picture_is_a_text(head: str) -> None:
+    body = json.dumps({"data": f"{head} says"}).encode()
+    assert scan(body, max_text_bytes=100).parse() == {"data": f"{head} says"}
+    with pytest.raises(BodyTooLargeError):
+        scan(json.dumps({"data": head + "A" * 100 + " "}).encode(), max_text_bytes=100)

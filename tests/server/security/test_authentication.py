@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
+from skipserve.api.asking_routes import router as asking_router
 from skipserve.api.auth import PUBLIC_PATHS, RequireKey, get_key_digest
 from skipserve.api.routes import router
 from skipserve.app import Built, build
@@ -37,9 +38,20 @@ def send_with(app: FastAPI, key: str, method: str, path: str) -> httpx.Response:
 
 def paths_of(app: FastAPI) -> Iterator[tuple[str, str]]:
     """Yield method and path of every route."""
-    for route in (*app.routes, *router.routes):
+    for route in (*app.routes, *asking_router.routes, *router.routes):
         if isinstance(route, Route):
             yield from ((method, route.path) for method in sorted(route.methods or {"GET"}))
+
+
+def test_no_route_of_the_schema_is_missed(locked: FastAPI) -> None:
+    told = {
+        (method.upper(), path)
+        for path, operations in locked.openapi()["paths"].items()
+        for method in operations
+    }
+    found = {(method, path.replace(":path}", "}")) for method, path in paths_of(locked)}
+    assert told <= found
+    assert ("POST", "/v1/chat/completions") in told
 
 
 def test_s32_every_route_is_public_or_locked(locked: FastAPI) -> None:
@@ -255,3 +267,19 @@ def test_the_app_hears_whose_request_it_is_but_not_the_key() -> None:
 
 def test_on_an_open_server_a_request_is_nobody_s() -> None:
     assert get_key_digest(Request({"type": "http", "state": {}})) is None
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/messages/nothing"])
+def test_a_key_may_stand_in_anthropics_header(locked: FastAPI, path: str) -> None:
+    opened = send(locked, "GET", path, headers={"x-api-key": "first-key"})
+    assert opened.status_code in {200, 404}
+    for wrong in ("wrong", "", " ", "first-key" + "x"):
+        refused = send(locked, "GET", path, headers={"x-api-key": wrong})
+        assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
+    both = {"x-api-key": "first-key", "Authorization": "Bearer wrong"}
+    assert send(locked, "GET", path, headers=both).status_code == 401
+
+
+def test_anthropics_clients_read_that_a_key_is_missing(locked: FastAPI) -> None:
+    error = send(locked, "POST", "/v1/messages", json={}).json()
+    assert (error["type"], error["error"]["type"]) == ("error", "authentication_error")

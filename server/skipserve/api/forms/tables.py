@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from skipserve.asking.fields import CHAT, MESSAGE, FieldTable, Handling, RequestField
+from skipserve.asking.fields import CHAT, MESSAGE, XARGS, FieldTable, Handling, RequestField
 
 
 def honoured(**says: str) -> list[RequestField]:
@@ -82,4 +82,86 @@ DETOKENIZE = FieldTable(
             tokens="the ids of tokens",
         )
     ),
+)
+_SOURCE = FieldTable(
+    "messages.content.source.",
+    (
+        *honoured(
+            type="`base64`, or `url` with a data URI",
+            media_type="such as `image/png`",
+            data="the file in base64",
+            url="a data URI",
+        ),
+    ),
+)
+_CACHED = without_effect("what can be reused is found without it", "cache_control")
+_BLOCK = FieldTable(
+    "messages.content.",
+    (
+        *honoured(type="`text` or `image`", text="said as it is", source="the picture's file"),
+        *_CACHED,
+        *without_effect("says nothing to the model", "citations"),
+    ),
+    {"source": _SOURCE},
+)
+_TURN = FieldTable(
+    "messages.",
+    tuple(
+        honoured(
+            role="`user` or `assistant`; the last is the user's",
+            content="a text, or a list of blocks; neighbours of one role are one turn",
+        )
+    ),
+    {"content": _BLOCK},
+)
+_SYSTEM = FieldTable(
+    "system.",
+    (
+        *honoured(type="`text`", text="said as it is"),
+        *_CACHED,
+        *without_effect("says nothing to the model", "citations"),
+    ),
+)
+_NO_TOOLS = (
+    *refused("tools are not supported yet", "tools mcp_servers container"),
+    *refused("tools are not supported yet", "tool_choice", {"type": "none"}, {"type": "auto"}),
+)
+_ANTHROPICS = (
+    *without_effect("says who asks or what for, not what; nothing is kept", "metadata"),
+    *without_effect("there is one service for all", "service_tier inference_geo speed"),
+    *without_effect("the model answers at once, without reasoning before", "thinking"),
+    *_CACHED,
+    *refused("a prompt is never cut", "context_management"),
+    *refused("structured output is not supported yet", "output_config output_format"),
+    *_NO_TOOLS,
+)
+_OWN = tuple(
+    row
+    for row in CHAT.rows
+    if row.name
+    in {
+        *("model", "skip_policy", "vllm_xargs", "cache_salt", "timeout_seconds"),
+        *("temperature", "top_p", "top_k", "min_p", "seed"),
+    }
+)
+_SAID = honoured(messages="what is said", system="what is said before, a text or a list of blocks")
+MESSAGES = FieldTable(
+    "",
+    (
+        *_SAID,
+        *honoured(
+            max_tokens="the answer may have so many tokens, or fewer where the prompt leaves fewer",
+            stop_sequences="the answer ends before any of these, at most 4",
+            stream="whether the answer comes as server-sent events",
+        ),
+        *_OWN,
+        *_ANTHROPICS,
+        *refused("send stop_sequences", "stop"),
+    ),
+    {"messages": _TURN, "system": _SYSTEM, "vllm_xargs": XARGS},
+)
+COUNT_TOKENS = FieldTable(
+    "",
+    (*_SAID, *honoured(model="the served model, or NAME@POLICY"), *_ANTHROPICS),
+    {"messages": _TURN, "system": _SYSTEM},
 )
