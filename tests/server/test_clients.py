@@ -5,7 +5,9 @@ import openai
 import pytest
 from anthropic.types import Base64ImageSourceParam, ImageBlockParam, MessageParam
 from live_server import LiveServer
+from openai.types.responses import ResponseInputItemParam
 from pictures import question
+from pydantic import BaseModel
 
 from skipserve_client.client import SkipserveClient
 
@@ -190,3 +192,58 @@ def test_anthropic_hears_of_an_error_in_a_stream(anthropics: anthropic.Anthropic
     )
     with pytest.raises(anthropic.APIStatusError, match="timeout_seconds"):
         list(stream)
+
+
+def test_openai_responds(theirs: openai.OpenAI, picture_url: str) -> None:
+    reply = theirs.responses.create(
+        model=f"tiny@{SKIPPING}",
+        instructions="Be brief.",
+        input=[
+            {
+                "role": "user",
+                "content": [
+                    {"type": "input_image", "image_url": picture_url, "detail": "auto"},
+                    {"type": "input_text", "text": "What?"},
+                ],
+            }
+        ],
+        max_output_tokens=4,
+        temperature=0,
+    )
+    assert reply.status in {"completed", "incomplete"}
+    [item] = reply.output
+    assert item.type == "message"
+    assert reply.output_text == "".join(
+        part.text for part in item.content if part.type == "output_text"
+    )
+    assert reply.usage is not None
+    assert reply.usage.input_tokens > 16
+    assert reply.model_extra is not None
+    assert reply.model_extra["metrics"]["skip"]["policy"] == SKIPPING
+
+
+def test_openai_streams_responses(theirs: openai.OpenAI) -> None:
+    with theirs.responses.stream(model="tiny", input="Why?", max_output_tokens=6) as stream:
+        pieces = [event.delta for event in stream if event.type == "response.output_text.delta"]
+    events = list(theirs.responses.create(model="tiny", input="Why?", temperature=0, stream=True))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert events[-1].type in {"response.completed", "response.incomplete"}
+    assert pieces
+
+
+def test_openai_goes_on_with_its_own_output(theirs: openai.OpenAI) -> None:
+    first = theirs.responses.create(model="tiny", input="Hello", max_output_tokens=3)
+    talk: list[ResponseInputItemParam] = [{"role": "user", "content": "Hello"}]
+    talk += [item.model_dump(exclude_unset=True) for item in first.output]  # type: ignore[misc]
+    talk.append({"role": "user", "content": "And now?"})
+    assert theirs.responses.create(model="tiny", input=talk, max_output_tokens=3).output_text
+
+
+def test_openai_hears_what_responses_cannot_do(theirs: openai.OpenAI) -> None:
+    class Answer(BaseModel):
+        number: int
+
+    with pytest.raises(openai.BadRequestError, match="structured output is not supported yet"):
+        theirs.responses.parse(model="tiny", input="Hi", text_format=Answer)
+    with pytest.raises(openai.BadRequestError, match="nothing is stored"):
+        theirs.responses.create(model="tiny", input="Hi", previous_response_id="resp_1")

@@ -17,6 +17,8 @@ from skipserve.api.forms.completions import (
 from skipserve.api.forms.errors import MessageErrorReply
 from skipserve.api.forms.message_form import CountForm, MessageForm, read_count, read_message
 from skipserve.api.forms.message_reply import MessageReply, MessageWriter, TokenCount
+from skipserve.api.forms.response_form import ResponseForm, read_response
+from skipserve.api.forms.response_reply import ResponseReply, ResponseWriter
 from skipserve.api.forms.tokens import (
     DetokenizeForm,
     DetokenizeReply,
@@ -24,7 +26,15 @@ from skipserve.api.forms.tokens import (
     TokenizeReply,
     read_tokenize,
 )
-from skipserve.api.paths import CHAT, COMPLETIONS, COUNT_TOKENS, DETOKENIZE, MESSAGES, TOKENIZE
+from skipserve.api.paths import (
+    CHAT,
+    COMPLETIONS,
+    COUNT_TOKENS,
+    DETOKENIZE,
+    MESSAGES,
+    RESPONSES,
+    TOKENIZE,
+)
 from skipserve.api.serving import TheServing
 from skipserve.api.visit import TheVisit
 from skipserve.api.wire import ChatForm, ChatReply
@@ -64,6 +74,18 @@ async def completions(form: CompletionForm, visit: TheVisit) -> Response:
             created,
             echoes=tuple(map(text_of, questions)) if form.echo else (),
             tells_usage=tells_usage,
+        ),
+    )
+
+
+@router.post(RESPONSES, response_model=ResponseReply, responses=_RESPONSES)
+async def responses(form: ResponseForm, visit: TheVisit) -> Response:
+    """Answer in OpenAI's newer form a question about images, under the request's skip policy."""
+    return await visit.answer(
+        [read_response(form, visit.policy_header)],
+        wants_stream=bool(form.stream),
+        make_writer=lambda accounts, created: ResponseWriter(
+            accounts[0], created, form.instructions
         ),
     )
 

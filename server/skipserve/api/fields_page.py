@@ -30,6 +30,7 @@ The forms of the other routes are below.
 # By their paths, the forms of which the page says how they differ from a chat's.
 OTHERS = {
     paths.COMPLETIONS: tables.COMPLETIONS,
+    paths.RESPONSES: tables.RESPONSES,
     paths.MESSAGES: tables.MESSAGES,
     paths.COUNT_TOKENS: tables.COUNT_TOKENS,
     paths.TOKENIZE: tables.TOKENIZE,

@@ -2,6 +2,7 @@
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
+RESPONSES = "/v1/responses"
 MESSAGES = "/v1/messages"
 COUNT_TOKENS = "/v1/messages/count_tokens"
 TOKENIZE = "/tokenize"
@@ -9,5 +10,10 @@ DETOKENIZE = "/detokenize"
 POLICIES = "/v1/skip_policies"
 
 # Those that ask the model, each with the operation's name in traces.
-OPERATIONS = {CHAT: "chat", COMPLETIONS: "text_completion", MESSAGES: "chat"}
+OPERATIONS = {
+    CHAT: "chat",
+    COMPLETIONS: "text_completion",
+    RESPONSES: "chat",
+    MESSAGES: "chat",
+}
 WITH_BODY = frozenset({*OPERATIONS, COUNT_TOKENS, TOKENIZE, DETOKENIZE})

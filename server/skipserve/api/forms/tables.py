@@ -165,3 +165,79 @@ COUNT_TOKENS = FieldTable(
     (*_SAID, *honoured(model="the served model, or NAME@POLICY"), *_ANTHROPICS),
     {"messages": _TURN, "system": _SYSTEM},
 )
+_RESPONSE_PART = FieldTable(
+    "input.content.",
+    (
+        *honoured(
+            type="`input_text`, `input_image`, or `output_text` of an earlier answer",
+            text="said as it is",
+            image_url="a data URI: `data:image/png;base64,...`",
+        ),
+        *without_effect("the vision tower has one resolution", "detail"),
+        *without_effect("says nothing to the model", "annotations logprobs"),
+        *without_effect("what can be reused is found without it", "prompt_cache_breakpoint"),
+        *refused("the server keeps no files; send image_url", "file_id"),
+    ),
+)
+_ITEM = FieldTable(
+    "input.",
+    (
+        *honoured(
+            type="`message`",
+            role="`system`, `developer` (the same), `user` or `assistant`",
+            content="a text, or a list of parts",
+        ),
+        *without_effect("says nothing to the model", "id status phase"),
+    ),
+    {"content": _RESPONSE_PART},
+)
+RESPONSE_TEXT = FieldTable(
+    "text.",
+    (
+        *refused("structured output is not supported yet", "format", {"type": "text"}),
+        *without_effect("the model answers at once, without reasoning before", "verbosity"),
+    ),
+)
+RESPONSES = FieldTable(
+    "",
+    (
+        *honoured(
+            input="a text of the user's, or messages, earlier output among them",
+            instructions="what is said before",
+            max_output_tokens="the answer may have so many tokens, or fewer where the prompt "
+            "leaves fewer",
+            stream="whether the answer comes as server-sent events",
+            include="`message.output_text.logprobs`: the log-probability of each token; "
+            "`reasoning.encrypted_content` is taken, and there is none",
+            top_logprobs="how many alternatives to report with it, at most 20",
+            text="what the text must be like: free text",
+        ),
+        *_OWN,
+        *without_effect("nothing is stored: the reply says `false`", "store"),
+        *without_effect(
+            "says who asks or what for, not what; nothing is kept",
+            "user metadata safety_identifier",
+        ),
+        *without_effect(
+            "what can be reused is found without it",
+            "prompt_cache_key prompt_cache_retention prompt_cache_options",
+        ),
+        *without_effect("there is one service for all", "service_tier"),
+        *without_effect("the model answers at once, without reasoning before", "reasoning"),
+        *without_effect("no tools are given", "parallel_tool_calls max_tool_calls"),
+        *without_effect("events carry nothing to obscure their size", "stream_options"),
+        *refused(
+            "nothing is stored: send earlier output among the input",
+            "previous_response_id conversation prompt background",
+        ),
+        *refused("tools are not supported yet", "tools"),
+        *refused("tools are not supported yet", "tool_choice", "none", "auto"),
+        *refused("a prompt is never cut", "context_management"),
+        *refused("a prompt is never cut", "truncation", "disabled"),
+        *refused("nothing is moderated", "moderation"),
+        *refused("send max_output_tokens", "max_tokens max_completion_tokens"),
+        *refused("send input", "messages"),
+        *refused("send text.format", "response_format", {"type": "text"}),
+    ),
+    {"input": _ITEM, "text": RESPONSE_TEXT, "vllm_xargs": XARGS},
+)
