@@ -41,6 +41,15 @@ class ChatOptions(TypedDict, total=False):
         min_p: then keep tokens at least this many times as probable as the best one.
         seed: makes sampling repeatable.
         stop: the answer ends before any of these.
+        stop_token_ids: the answer ends before any of these tokens.
+        ignore_eos: whether the model's end tokens do not end the answer.
+        min_tokens: nothing ends the answer before it has so many tokens.
+        presence_penalty: is taken off the logit of each token that the answer has.
+        frequency_penalty: the same, as often as the answer has it.
+        repetition_penalty: makes tokens of prompt and answer less probable, if it is above 1.
+        logit_bias: token ids, as texts, and what is added to their logits.
+        bad_words: texts that the answer may not have.
+        priority: of requests that wait the one with the lowest starts first.
         logprobs: whether to report the log-probability of each token.
         top_logprobs: how many alternatives to report with it.
         cache_salt: requests share what the server has computed only with those of the same salt.
@@ -55,6 +64,15 @@ class ChatOptions(TypedDict, total=False):
     min_p: float
     seed: int
     stop: str | Sequence[str]
+    stop_token_ids: Sequence[int]
+    ignore_eos: bool
+    min_tokens: int
+    presence_penalty: float
+    frequency_penalty: float
+    repetition_penalty: float
+    logit_bias: Mapping[str, float]
+    bad_words: Sequence[str]
+    priority: int
     logprobs: bool
     top_logprobs: int
     cache_salt: str

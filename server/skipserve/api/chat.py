@@ -7,8 +7,7 @@ from skipserve.api.forms.shared import (
     begin_question,
     check_openai,
     not_supported,
-    sampling,
-    stops,
+    openai_sampling,
 )
 from skipserve.api.streaming import DataEvents, event
 from skipserve.api.usage import request_metrics, usage
@@ -47,6 +46,7 @@ def read_chat(form: ChatForm, policy_header: str | None = None) -> Question:
         messages=template_messages(form.messages),
         image_uris=image_uris(form.messages),
         generation=_generation(form),
+        priority=form.priority or 0,
     )
 
 
@@ -66,11 +66,9 @@ def _check_supported(form: ChatForm) -> None:
 
 def _generation(form: ChatForm) -> Generation:
     return replace(
-        sampling(form),
+        openai_sampling(form),
         max_tokens=form.max_completion_tokens or form.max_tokens,
         num_top_logprobs=(form.top_logprobs or 0) if form.logprobs else None,
-        stops=stops(form),
-        stop_token_ids=form.stop_token_ids or (),
     )
 
 

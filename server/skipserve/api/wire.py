@@ -29,10 +29,12 @@ MAX_STOP_TOKENS = 64
 MAX_TOP_LOGPROBS = 20
 MAX_CHOICES = 16
 MAX_BIASES = 1024
+MAX_BAD_WORDS = 64
 MAX_NAME_LENGTH = 200
 _LARGEST_COUNT = 2**31 - 1
 _SALT = r"^[!-~]+$"
-_TOKEN_ID = r"^[0-9]{1,10}$"
+# Without leading zeros: no token has two names.
+_TOKEN_ID = r"^(0|[1-9][0-9]{0,9})$"
 
 
 def _check_salt(value: str) -> str:
@@ -184,12 +186,21 @@ class OpenAiFields(SamplingFields):
     repetition_penalty: Annotated[Number, Field(gt=0, le=10)] | None = None
     logit_bias: (
         Annotated[
-            dict[Annotated[str, AfterValidator(_check_token_id)], Number],
+            dict[
+                Annotated[str, AfterValidator(_check_token_id)],
+                Annotated[Number, Field(ge=-100, le=100)],
+            ],
             Field(max_length=MAX_BIASES),
             BeforeValidator(_check_number_of_biases),
         ]
         | None
     ) = None
+    bad_words: (
+        Annotated[tuple[Stop, ...], Field(max_length=MAX_BAD_WORDS, fail_fast=True)] | None
+    ) = None
+    min_tokens: Annotated[int, Field(strict=True, ge=0, le=_LARGEST_COUNT)] | None = None
+    ignore_eos: Flag | None = None
+    priority: Annotated[int, Field(strict=True, ge=-(2**31), lt=2**31)] | None = None
 
 
 class ChatForm(OpenAiFields):

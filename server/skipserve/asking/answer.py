@@ -87,6 +87,7 @@ class AnswerText:
         stops: strings that end the answer and are not part of it.
         has_logprobs: whether the steps carry log-probabilities.
         drops_space: whether one space at the very start is the chat template's, and not shown.
+        min_tokens: stop strings count after so many tokens.
     """
 
     def __init__(
@@ -94,10 +95,13 @@ class AnswerText:
         tokenizer: Tokenizer,
         stops: Sequence[str],
         has_logprobs: bool,
+        min_tokens: int = 0,
         *,
         drops_space: bool = True,
     ) -> None:
         self.seconds = 0.0
+        self._num_tokens = 0
+        self._min_tokens = min_tokens
         self._tokenizer = tokenizer
         self._has_logprobs = has_logprobs
         self._stops = tuple(stops)
@@ -139,13 +143,14 @@ class AnswerText:
             return ""
         if output.finish_reason is FinishReason.STOP:
             return ""  # the token that ends an answer is not part of it, special or not
+        self._num_tokens += 1
         if self._has_logprobs:
             self._waiting.append((self._num_decoded, self._logprobs(output, output.token_id)))
         return self._scan(self._detokenizer.push(output.token_id))
 
     def _scan(self, text: str) -> str:
         self._num_decoded += len(text)
-        return self._scanner.push(text)
+        return self._scanner.push(text, may_stop=self._num_tokens > self._min_tokens)
 
     def _logprobs_shown(self, finish_reason: FinishReason | None) -> list[TokenLogprobs]:
         """Let go of the tokens whose text has begun to be shown; at the end, of all."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from skipserve.asking.adjusting import adjustments_of
 from skipserve.asking.answer import AnswerText
 from skipserve.asking.length import answer_length
 from skipserve.asking.policies import PolicyRegistry
@@ -127,6 +128,7 @@ class QuestionProcessor:
             ),
             queue_seconds=self.terms.times.queue_seconds,
             deadline_seconds=self.terms.times.deadline(question.timeout_seconds),
+            priority=question.priority,
         )
         model = question.model or self.model_name
         is_chat = question.prompt is None
@@ -182,10 +184,12 @@ class QuestionProcessor:
 
     def answer_text(self, prepared: Prepared) -> AnswerText:
         """Return what puts the text of an answer together."""
+        wanted = prepared.generation
         return AnswerText(
             self.prompts.tokenizer,
-            prepared.generation.stops,
+            wanted.stops,
             prepared.has_logprobs,
+            wanted.min_tokens,
             drops_space=prepared.is_chat,
         )
 
@@ -231,7 +235,9 @@ class QuestionProcessor:
     def _sampling(
         self, wanted: Generation, prompt: EncodedPrompt, num_cache_tokens: int | None
     ) -> SamplingParams:
-        stop_token_ids = self.prompts.stop_token_ids(wanted.stops, wanted.stop_token_ids)
+        stop_token_ids = self.prompts.stop_token_ids(
+            wanted.stops, wanted.stop_token_ids, ignores_ends=wanted.ignores_eos
+        )
         return SamplingParams(
             max_tokens=answer_length(
                 wanted, len(prompt.prompt_ids), self.prompts.max_positions, num_cache_tokens
@@ -242,7 +248,9 @@ class QuestionProcessor:
             min_p=wanted.min_p,
             seed=secrets.randbits(63) if wanted.seed is None else wanted.seed,
             num_top_logprobs=wanted.num_top_logprobs,
+            ends_at_eos=not wanted.ignores_eos,
             stop_token_ids=stop_token_ids,
+            adjustments=adjustments_of(wanted, self.prompts),
         )
 
 

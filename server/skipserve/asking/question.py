@@ -42,6 +42,13 @@ class Generation:
         num_top_logprobs: None for no log-probabilities, else how many alternatives to report.
         stops: strings that end the answer and are not part of it.
         stop_token_ids: tokens that end it.
+        ignores_eos: whether the tokens that end an answer by themselves do not.
+        min_tokens: nothing ends it before it has so many tokens.
+        presence_penalty: is taken off the logit of each token that the answer has.
+        frequency_penalty: the same, as often as the answer has it.
+        repetition_penalty: makes tokens of prompt and answer less probable, if it is above 1.
+        logit_bias: tokens and what is added to their logits.
+        bad_words: texts that the answer may not have.
     """
 
     max_tokens: int | None = None
@@ -54,6 +61,13 @@ class Generation:
     num_top_logprobs: int | None = None
     stops: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
+    ignores_eos: bool = False
+    min_tokens: int = 0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    bad_words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,7 @@ class Question:
         model: the name by which the model is asked, alone or as NAME@POLICY; None for its own.
         cache_salt: only questions with the same salt share cached work.
         timeout_seconds: it may take so long in the engine, or less where less is allowed.
+        priority: of questions that wait the one of the lowest is begun first.
     """
 
     id: str
@@ -91,6 +106,7 @@ class Question:
     model: str | None = None
     cache_salt: str | None = None
     timeout_seconds: float | None = None
+    priority: int = 0
 
 
 @dataclass(frozen=True)

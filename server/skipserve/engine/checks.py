@@ -1,14 +1,17 @@
 """Refuses a request that the model cannot run, before it could hurt others."""
 
 import math
+from itertools import chain
 
-from skipserve.engine.request import Request, SamplingParams
+from skipserve.engine.request import Adjustments, Request, SamplingParams
 from skipserve.errors import InvalidRequestError
 from skipserve.model.config import ModelConfig
 from skipserve_policies.plan import TokenClass
 
 # More than any vocabulary has; beyond what an array holds, an error would come too late.
 _MAX_TOP = 2**31 - 1
+# OpenAI's limits, and one far beyond what is of use.
+_MAX_PENALTY, _MAX_BIAS, _MAX_RATIO = 2, 100, 10
 
 
 def check_request(request: Request, config: ModelConfig, num_cache_tokens: int) -> None:
@@ -24,6 +27,8 @@ def check_request(request: Request, config: ModelConfig, num_cache_tokens: int) 
     """
     _check_length(request, config.max_positions, num_cache_tokens)
     _check_sampling(request.sampling)
+    if request.sampling.adjustments is not None:
+        _check_adjustments(request.sampling.adjustments, config.sizes.decoder.vocab_size)
     _check_plan(request, config.sizes.decoder.num_layers)
     _check_classes(request.token_classes, request.num_prompt)
     _check_tokens(request, config)
@@ -61,6 +66,25 @@ def _check_sampling(sampling: SamplingParams) -> None:
     num_top = sampling.num_top_logprobs or 0
     is_count = 0 <= num_top <= _MAX_TOP
     _require(is_count, f"top_logprobs is {num_top}, it must be in 0 to {_MAX_TOP}")
+
+
+def _check_adjustments(adjustments: Adjustments, vocab_size: int) -> None:
+    for name in ("presence_penalty", "frequency_penalty"):
+        value = getattr(adjustments, name)
+        _require(abs(value) <= _MAX_PENALTY, f"{name} is {value}, it must be in [-2, 2]")
+    ratio = adjustments.repetition_penalty
+    _require(0 < ratio <= _MAX_RATIO, f"repetition_penalty is {ratio}, it must be in (0, 10]")
+    _require(adjustments.min_tokens >= 0, f"min_tokens is {adjustments.min_tokens}, less than 0")
+    biases = dict(adjustments.logit_bias)
+    _require(len(biases) == len(adjustments.logit_bias), "logit_bias has a token twice")
+    for bias in biases.values():
+        _require(abs(bias) <= _MAX_BIAS, f"logit_bias has {bias}, it must be in [-100, 100]")
+    _require(all(adjustments.bad_words), "bad_words has one without tokens")
+    for token_id in chain(biases, adjustments.end_token_ids, *adjustments.bad_words):
+        _require(
+            0 <= token_id < vocab_size,
+            f"token {token_id} is not in the vocabulary of {vocab_size}",
+        )
 
 
 def _check_plan(request: Request, num_layers: int) -> None:

@@ -26,8 +26,8 @@ _SHARE_OF_TWO = 0.5
 # A pool that is worth starting with holds a picture, and so many positions of text.
 _TEXT_POSITIONS = 256
 
-# Of one logit, through all that sampling makes of it: copies, sorted, weights, whole numbers, sums.
-_SAMPLER_NUMBER_BYTES = 80
+# Of one logit, through all that sampling makes of it: changed, copied, sorted, weights, sums.
+_SAMPLER_NUMBER_BYTES = 84
 
 # Of one captured graph; vLLM reports 24 to 28 MiB of larger ones.
 _GRAPH_BYTES = 24 * 2**20

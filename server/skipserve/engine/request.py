@@ -14,6 +14,41 @@ from skipserve_policies.reduction import Reduction
 
 
 @dataclass(frozen=True)
+class Adjustments:
+    """What is done to a row's logits before temperature, filters and choice.
+
+    Attributes:
+        presence_penalty: is taken off the logit of each token that the answer has.
+        frequency_penalty: the same, as often as the answer has it.
+        repetition_penalty: divides the logits of tokens of prompt and answer, or multiplies those
+            that are negative; 1 changes nothing.
+        logit_bias: tokens and what is added to their logits.
+        bad_words: runs of tokens that the answer may not have.
+        min_tokens: no token that ends the answer comes before so many others have.
+        end_token_ids: those, beside the model's own and the request's `stop_token_ids`.
+    """
+
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    min_tokens: int = 0
+    end_token_ids: tuple[int, ...] = ()
+
+    @property
+    def has_penalties(self) -> bool:
+        """Whether logits depend on how often a token was there."""
+        penalties = self.presence_penalty, self.frequency_penalty, self.repetition_penalty
+        return penalties != (0, 0, 1)
+
+    @property
+    def needs_last_token(self) -> bool:
+        """Whether a token can be chosen only after the one before it has been read."""
+        return self.has_penalties or any(len(word) > 1 for word in self.bad_words)
+
+
+@dataclass(frozen=True)
 class SamplingParams:
     """How answer tokens are chosen.
 
@@ -27,6 +62,7 @@ class SamplingParams:
         num_top_logprobs: None for no log-probabilities, else how many alternatives to report.
         ends_at_eos: whether the end-of-sequence token ends the answer.
         stop_token_ids: tokens that end it besides.
+        adjustments: what is done to the logits first; None for nothing.
     """
 
     max_tokens: int
@@ -38,6 +74,7 @@ class SamplingParams:
     num_top_logprobs: int | None = None
     ends_at_eos: bool = True
     stop_token_ids: tuple[int, ...] = ()
+    adjustments: Adjustments | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +129,7 @@ class Request:
         cache_salt: requests share cached work only with those of the same salt.
         queue_seconds: it may wait so long for its first step; None for ever.
         deadline_seconds: it may take so long in all; None for ever.
+        priority: of those that wait the lowest starts first, of equals the one that came first.
     """
 
     id: str
@@ -104,6 +142,7 @@ class Request:
     cache_salt: str = ""
     queue_seconds: float | None = None
     deadline_seconds: float | None = None
+    priority: int = 0
 
     @property
     def num_prompt(self) -> int:

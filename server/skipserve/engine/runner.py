@@ -18,7 +18,7 @@ from skipserve.engine.limits import EngineLimits
 from skipserve.engine.memory import runs_graphs
 from skipserve.engine.plans import PlanTable
 from skipserve.engine.reports import StepMode
-from skipserve.engine.request import Image, SamplingParams
+from skipserve.engine.request import Adjustments, Image, SamplingParams
 from skipserve.engine.sampler import Sampler, Samples
 from skipserve.engine.scheduler import Step
 from skipserve.engine.sequence import Sequence
@@ -33,6 +33,7 @@ _DRAWS = (
     SamplingParams(1, top_k=5),
     SamplingParams(1, top_p=0.5),
     SamplingParams(1, min_p=0.5),
+    SamplingParams(1, adjustments=Adjustments(logit_bias=((0, 1.0),), bad_words=((1,),))),
 )
 
 
@@ -120,7 +121,7 @@ class Runner:
         self._plans = plans
         self._max_images = max_images
         self._cache = model.new_cache(num_pages, tables.page_size)
-        self._sampler = Sampler(tables.num_seats)
+        self._sampler = Sampler(tables.num_seats, model.config.eos_token_ids)
         # By seat, for steps that are launched before the last tokens are read.
         self._last_tokens = torch.zeros(tables.num_seats, dtype=torch.int64, device=model.device)
         model.warm_up(self._cache)
@@ -132,7 +133,12 @@ class Runner:
         """Compute the rows of a step and sample; a device that works on its own may go on later."""
         started = time.perf_counter()
         for sequence in step.placed:
-            self._sampler.place(sequence.seat, sequence.request.sampling)
+            self._sampler.place(
+                sequence.seat,
+                sequence.request.sampling,
+                self._tables.token_ids[sequence.seat],
+                sequence.num_prompt,
+            )
             sequence.started = sequence.started or started
         images = self._find_images(step)
         logits, sampled_seats, mode = self._forward(step, images.features)

@@ -1,8 +1,10 @@
 """Logits -> tokens of a whole batch, with the model's own log-probabilities where asked for.
 
-A row's token depends on its logits, its parameters, its seed and its position; on nothing else.
+A row's token depends on its logits, its parameters, its seed, its position and, where it asks for
+that, the tokens before; on nothing else.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skipserve.engine.adjust import RowAdjuster, adjust
 from skipserve.engine.draw import FILTERS, draw, filters_of
 from skipserve.engine.host_copy import HostCopy
 from skipserve.engine.largest import argmax
@@ -19,6 +22,7 @@ from skipserve.engine.request import SamplingParams
 from skipserve.model.transfer import to_device
 
 _NO_LOGPROBS = -1
+_NO_TOKENS = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -87,16 +91,38 @@ class Samples:
 
 
 class Sampler:
-    """Chooses the tokens of the sequences that run; each has a seat with its parameters."""
+    """Chooses the tokens of the sequences that run; each has a seat with its parameters.
 
-    def __init__(self, max_running: int) -> None:
+    Args:
+        max_running: so many seats there are.
+        end_token_ids: of the model.
+    """
+
+    def __init__(self, max_running: int, end_token_ids: Collection[int] = ()) -> None:
+        self._end_token_ids = end_token_ids
+        self._adjusters: dict[int, RowAdjuster] = {}
+        self._is_adjusted = np.zeros(max_running, np.bool_)
         self._is_greedy = np.ones(max_running, np.bool_)
         self._filters = np.zeros(max_running, FILTERS)
         self._seeds = np.zeros(max_running, np.uint64)
         self._num_top = np.full(max_running, _NO_LOGPROBS)
 
-    def place(self, seat: int, params: SamplingParams) -> None:
-        """Give a seat to a sequence."""
+    def place(
+        self,
+        seat: int,
+        params: SamplingParams,
+        token_ids: NDArray[np.int64] = _NO_TOKENS,
+        num_prompt: int = 0,
+    ) -> None:
+        """Give a seat to a sequence.
+
+        Args:
+            seat: which.
+            params: how its tokens are chosen.
+            token_ids: its tokens, [positions]; those of the answer are entered as they are read.
+            num_prompt: rows of its prompt.
+        """
+        self._place_adjuster(seat, params, token_ids, num_prompt)
         num_top = params.num_top_logprobs
         self._is_greedy[seat] = params.temperature == 0
         self._filters[seat] = filters_of(params)
@@ -113,6 +139,7 @@ class Sampler:
             seats: of the sequence of each row, [B].
             positions: that the tokens will take, [B].
         """
+        own_logits, logits = logits, self._adjust(logits, seats, positions)
         token_ids = argmax(logits)
         best = logits.gather(1, token_ids[:, None])
         drawn = (~self._is_greedy[seats]).nonzero()[0]
@@ -122,8 +149,28 @@ class Sampler:
             filters = self._filters[seats_drawn]
             token_ids = draw(token_ids, logits, best, drawn, filters, chances)
         num_top = self._num_top[seats]
-        copies = HostCopy(token_ids, best, *_logprobs(logits, token_ids, num_top))
+        copies = HostCopy(token_ids, best, *_logprobs(own_logits, token_ids, num_top))
         return Samples(token_ids, copies, num_top)
+
+    def _place_adjuster(
+        self, seat: int, params: SamplingParams, token_ids: NDArray[np.int64], num_prompt: int
+    ) -> None:
+        wanted = params.adjustments
+        self._is_adjusted[seat] = wanted is not None
+        self._adjusters.pop(seat, None)
+        if wanted is not None:
+            ends = {*self._end_token_ids, *params.stop_token_ids, *wanted.end_token_ids}
+            self._adjusters[seat] = RowAdjuster(wanted, token_ids, num_prompt, sorted(ends))
+
+    def _adjust(
+        self, logits: Tensor, seats: NDArray[np.int64], positions: NDArray[np.int64]
+    ) -> Tensor:
+        """Return the logits that tokens are chosen by; themselves where no row asks for changes."""
+        rows = self._is_adjusted[seats].nonzero()[0]
+        if not len(rows):
+            return logits
+        adjusters = [self._adjusters[seat] for seat in seats[rows].tolist()]
+        return adjust(logits, rows.tolist(), positions[rows].tolist(), adjusters)
 
 
 def _logprobs(logits: Tensor, token_ids: Tensor, num_top: NDArray[np.int64]) -> tuple[Tensor, ...]:

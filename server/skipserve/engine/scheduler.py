@@ -1,4 +1,4 @@
-"""Decides which rows run in the next step: first come, first served, within one token budget."""
+"""Decides which rows run in the next step: by priority and arrival, within one token budget."""
 
 from bisect import insort
 from collections import deque
@@ -12,6 +12,7 @@ from skipserve.engine.sequence import NO_SEAT, Sequence
 from skipserve.engine.tables import SeatTables
 
 _arrived = attrgetter("arrived")
+_rank = attrgetter("rank")
 
 
 @dataclass(slots=True)
@@ -85,8 +86,9 @@ class Scheduler:
         self._tables = tables
         self._max_rows = max_rows
         self._reuses_prefixes = reuses_prefixes
-        # Both in the order of arrival.
+        # In the order of arrival.
         self._running: list[Sequence] = []
+        # In the order of their ranks.
         self._waiting: deque[Sequence] = deque()
 
     @property
@@ -105,7 +107,7 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Line a sequence up."""
-        self._waiting.append(sequence)
+        insort(self._waiting, sequence, key=_rank)
 
     def end(self, sequence: Sequence) -> None:
         """Let go of a sequence wherever it is, and take its pages back."""
@@ -148,14 +150,16 @@ class Scheduler:
     def _schedule_running(self, step: Step) -> bool:
         """Take in what the budget allows; return whether nobody had to go for it.
 
-        Those that lack one row come first: a long prompt is not to hold up answers.
+        Those that lack one row come first: a long prompt is not to hold up answers. Looking ahead,
+        those whose last token must be read first wait for that.
         """
         num_before = self.num_preemptions
         place = 0
         while place < len(self._running) and step.num_rows < self._max_rows:
             sequence = self._running[place]
             stop = sequence.next_stop
-            if stop == sequence.num_computed + 1:
+            waits = sequence.reads_first and sequence.num_unread
+            if stop == sequence.num_computed + 1 and not waits:
                 if stop > sequence.num_allotted and not self._make_room(sequence, stop):
                     break
                 step.add(sequence, stop)
@@ -200,7 +204,7 @@ class Scheduler:
         self._running.remove(sequence)
         self._stop(sequence)
         sequence.num_computed = sequence.num_published = 0
-        insort(self._waiting, sequence, key=_arrived)
+        insort(self._waiting, sequence, key=_rank)
         self.num_preemptions += 1
 
     def _stop(self, sequence: Sequence) -> None:

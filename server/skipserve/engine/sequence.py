@@ -26,6 +26,8 @@ class Sequence:
         arrived: when it came; like all times here, on the clock of `perf_counter`.
         generated_ids: the answer so far, as far as it is read from the device.
         num_prompt: rows of the prompt.
+        reads_first: whether its next token can be chosen only after the last one has been read.
+        rank: its place among those that wait.
         num_tokens: positions that have a token: the prompt's and all sampled ones, read or not.
         num_computed: leading positions whose K/V are stored, or will be by the step under way.
         num_published: leading pages that others may find.
@@ -59,6 +61,9 @@ class Sequence:
         """Derive what every step asks for; plain attributes, for a step asks hundreds of times."""
         self.num_prompt = self.request.num_prompt
         self.num_tokens = self.num_prompt
+        adjustments = self.request.sampling.adjustments
+        self.reads_first = adjustments is not None and adjustments.needs_last_token
+        self.rank = (self.request.priority, self.arrived)
         # The last token is never fed back.
         self._last_fed = self.num_prompt + self.request.sampling.max_tokens - 1
         self.visual_stop = int(self.visual_positions[-1]) + 1 if len(self.visual_positions) else 0

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from numbers import Integral, Real
-from typing import Any, TypedDict, get_args, get_type_hints
+from typing import Any, TypedDict, get_args, get_origin, get_type_hints
 
 from skipserve.asking.question import Generation
 from skipserve.errors import InvalidRequestError
@@ -32,6 +32,14 @@ class Sampling(TypedDict, total=False):
             answers, and the same ones the next time; 0 without it.
         stop: the answer ends before any of these; a special token's word stands for the token.
         stop_token_ids: the answer ends before any of these tokens.
+        ignore_eos: whether the model's end tokens do not end the answer.
+        min_tokens: nothing ends the answer before it has so many tokens.
+        presence_penalty: is taken off the logit of each token that the answer has.
+        frequency_penalty: the same, as often as the answer has it.
+        repetition_penalty: divides the logits of tokens of prompt and answer, or multiplies those
+            that are negative.
+        logit_bias: token ids and what is added to their logits, -100 to 100.
+        bad_words: texts that the answer may not have.
         logprobs: whether to report the log-probability of each token.
         top_logprobs: how many alternatives to report with it.
     """
@@ -44,6 +52,13 @@ class Sampling(TypedDict, total=False):
     seed: int
     stop: str | Sequence[str]
     stop_token_ids: Sequence[int]
+    ignore_eos: bool
+    min_tokens: int
+    presence_penalty: float
+    frequency_penalty: float
+    repetition_penalty: float
+    logit_bias: Mapping[int, float]
+    bad_words: Sequence[str]
     logprobs: bool
     top_logprobs: int
 
@@ -72,8 +87,10 @@ def _checked(name: str, value: Any, kind: Any) -> Any:
         is_right, right = isinstance(value, bool), "True or False"
     elif kind in _NUMBERS:
         numbers, right = _NUMBERS[kind]
-        is_right = isinstance(value, numbers) and not isinstance(value, bool)
+        is_right = _is_number(value, numbers)
         value = kind(value) if is_right else value
+    elif get_origin(kind) is Mapping:
+        is_right, right = isinstance(value, Mapping), "a mapping"
     else:
         right = "a text or a list" if str in get_args(kind) else "a list"
         is_right = isinstance(value, Sequence) and not isinstance(value, bytes)
@@ -99,6 +116,9 @@ def generation_of(sampling: Sampling, index: int) -> Generation:
     fields["seed"] = _wrap(fields.get("seed", 0) + index)
     fields["stops"] = _stop_strings(fields.pop("stop", ()))
     fields["stop_token_ids"] = _stop_tokens(fields.pop("stop_token_ids", ()))
+    fields["ignores_eos"] = fields.pop("ignore_eos", False)
+    fields["logit_bias"] = _biases(fields.pop("logit_bias", {}))
+    fields["bad_words"] = _stop_strings(fields.pop("bad_words", ()), "bad_words")
     has_logprobs, num_top = fields.pop("logprobs", False), fields.pop("top_logprobs", None)
     if num_top is not None and not has_logprobs:
         raise InvalidRequestError("top_logprobs needs logprobs=True", param="top_logprobs")
@@ -109,18 +129,32 @@ def generation_of(sampling: Sampling, index: int) -> Generation:
     )
 
 
-def _stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
+def _stop_strings(stop: str | Sequence[str], name: str = "stop") -> tuple[str, ...]:
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
     if not all(isinstance(each, str) and each for each in stops):
         raise InvalidRequestError(
-            f"stop is {stop!r}; it must be a text or several, none of them empty", param="stop"
+            f"{name} is {stop!r}; it must be a text or several, none of them empty", param=name
         )
     return stops
 
 
+def _biases(given: Mapping[int, float]) -> tuple[tuple[int, float], ...]:
+    pairs = given.items()
+    is_right = all(_is_number(key, Integral) and _is_number(bias, Real) for key, bias in pairs)
+    if not is_right:
+        raise InvalidRequestError(
+            f"logit_bias is {dict(given)!r}; it must have token ids and numbers", param="logit_bias"
+        )
+    return tuple((int(key), float(bias)) for key, bias in pairs)
+
+
+def _is_number(value: object, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
 def _stop_tokens(given: Sequence[int]) -> tuple[int, ...]:
     token_ids = tuple(given)
-    if not all(isinstance(it, Integral) and not isinstance(it, bool) for it in token_ids):
+    if not all(_is_number(it, Integral) for it in token_ids):
         raise InvalidRequestError(
             f"stop_token_ids is {token_ids!r}; it must hold token ids", param="stop_token_ids"
         )

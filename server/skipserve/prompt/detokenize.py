@@ -59,14 +59,19 @@ class StopScanner:
         """Whether a stop string was found."""
         return self.stop is not None
 
-    def push(self, text: str) -> str:
-        """Take more text and return what can be shown: no beginning of a stop string."""
+    def push(self, text: str, *, may_stop: bool = True) -> str:
+        """Take more text and return what can be shown: no beginning of a stop string.
+
+        Args:
+            text: goes on where the last one ended.
+            may_stop: whether a stop string that is completed in it counts.
+        """
         if self.has_stopped:
             return ""
         text = self._held + text
         for index in range(len(self._held), len(text)):
             length = self._advance(text[index])
-            if length:
+            if length and may_stop:
                 self._held = ""
                 self.stop = text[index + 1 - length : index + 1]
                 return text[: index + 1 - length]
@@ -88,9 +93,10 @@ class StopScanner:
             while matched and stop[matched] != character:
                 matched = borders[matched]
             matched += stop[matched] == character
-            self._matched[index] = matched
             if matched == len(stop):
                 longest = max(longest, matched)
+                matched = borders[matched]
+            self._matched[index] = matched
         return longest
 
 

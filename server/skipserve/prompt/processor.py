@@ -168,7 +168,9 @@ class PromptProcessor:
                 f"there is no token {unknown}: the model's are 0 to {self.vocab_size - 1}", param
             )
 
-    def stop_token_ids(self, stops: Sequence[str], asked: Sequence[int] = ()) -> tuple[int, ...]:
+    def stop_token_ids(
+        self, stops: Sequence[str], asked: Sequence[int] = (), *, ignores_ends: bool = False
+    ) -> tuple[int, ...]:
         """Return the tokens that end an answer besides those that the model's configuration names.
 
         A special token never shows in an answer's text: a stop string that spells one stands for
@@ -177,6 +179,7 @@ class PromptProcessor:
         Args:
             stops: strings that end the answer.
             asked: tokens that end it.
+            ignores_ends: whether those that the tokenizer names do not.
 
         Raises:
             InvalidRequestError: a string holds a special token and more, or the model has no such
@@ -199,7 +202,25 @@ class PromptProcessor:
                     param="stop",
                 )
         spelt = (hidden[stop] for stop in stops if stop in hidden)
-        return tuple(sorted({*self.end_token_ids, *spelt, *asked}))
+        ends = () if ignores_ends else self.end_token_ids
+        return tuple(sorted({*ends, *spelt, *asked}))
+
+    def runs_of(self, word: str) -> tuple[tuple[int, ...], ...]:
+        """Return the tokens that spell a word: as it stands, and behind a space if that differs.
+
+        Source: vLLM's `update_from_tokenizer`, whose two spellings these are.
+
+        Raises:
+            InvalidRequestError: no token spells it.
+        """
+        bare = self.tokenizer.encode(word.lstrip(" "), adds_special=False)
+        spaced = self.tokenizer.encode(" " + word.lstrip(" "), adds_special=False)
+        runs = tuple(dict.fromkeys(tuple(run) for run in (bare, spaced) if run))
+        if not runs or any(token_id >= self.vocab_size for run in runs for token_id in run):
+            raise InvalidRequestError(
+                f"bad_words has {word!r}, which the model has no tokens for", param="bad_words"
+            )
+        return runs
 
     def _check_length(self, messages: Sequence[Message]) -> None:
         """Refuse text that cannot fit, before any work that grows with its length."""

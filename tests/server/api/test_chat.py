@@ -537,15 +537,68 @@ def test_salts_and_times_that_are_none(fields: dict[str, Any]) -> None:
         ChatForm.model_validate(question("Hi", **fields))
 
 
+def test_every_change_of_logits_arrives(client: httpx.Client, prompts: PromptProcessor) -> None:
+    body = question("Why?", temperature=0, max_tokens=12, ignore_eos=True)
+    plain = ask(client, body)["choices"][0]
+    [run, *_] = prompts.runs_of("b")
+    for fields in (
+        {"presence_penalty": 2.0},
+        {"frequency_penalty": 2.0},
+        {"repetition_penalty": 5.0},
+        {"logit_bias": {str(run[-1]): 100}},
+        {"bad_words": [plain["message"]["content"][1]]},
+    ):
+        changed = ask(client, body | fields)["choices"][0]
+        assert changed["message"]["content"] != plain["message"]["content"], fields
+        assert changed["finish_reason"] == "length"
+
+
+def test_an_answer_has_its_least_length(client: httpx.Client, prompts: PromptProcessor) -> None:
+    ends = {str(token_id): 100 for token_id in prompts.end_token_ids}
+    body = question("Why?", temperature=0, max_tokens=12, logit_bias=ends)
+    assert ask(client, body)["usage"]["completion_tokens"] == 1
+    longer = ask(client, body | {"min_tokens": 5})
+    assert longer["usage"]["completion_tokens"] == 6
+    assert longer["choices"][0]["finish_reason"] == "stop"
+    endless = ask(client, body | {"ignore_eos": True})
+    assert endless["usage"]["completion_tokens"] == 12
+    assert endless["choices"][0]["finish_reason"] == "length"
+    stopped = ask(client, question("Why?", temperature=0, max_tokens=12, ignore_eos=True))
+    text = stopped["choices"][0]["message"]["content"]
+    body = question("Why?", temperature=0, max_tokens=12, ignore_eos=True, stop=text[0])
+    assert ask(client, body)["choices"][0]["message"]["content"] == ""
+    assert ask(client, body | {"min_tokens": 12})["choices"][0]["message"]["content"] == text
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ({"logit_bias": {"320": 1}}, "logit_bias names the token 320, and the model's tokens are"),
+        ({"logit_bias": {"1": 101}}, "logit_bias.1: this must be at most 100"),
+        ({"logit_bias": {"01": 1}}, "the names must be token ids, such as 13"),
+        ({"bad_words": [""]}, "bad_words.0: this must not be empty"),
+        ({"bad_words": ["a"] * 65}, "bad_words: this may have at most 64 items"),
+        ({"min_tokens": 9, "max_tokens": 8}, "min_tokens is 9, more than the 8 tokens"),
+        ({"min_tokens": -1}, "min_tokens: this must be at least 0"),
+        ({"ignore_eos": 1}, "ignore_eos: this must be true or false"),
+        ({"priority": 2**31}, "priority: this must be below 2147483648"),
+    ],
+)
+def test_changes_that_cannot_be_made_are_refused(
+    client: httpx.Client, field: dict[str, Any], message: str
+) -> None:
+    response = client.post(CHAT, json=question("Why?", **field))
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert message in error["message"]
+    assert error["param"].startswith(next(iter(field)))
+
+
 @pytest.mark.fast
 @pytest.mark.parametrize(
     ("field", "value"),
     [
         ("n", 2),
-        ("presence_penalty", 0.5),
-        ("frequency_penalty", -0.5),
-        ("repetition_penalty", 1.1),
-        ("logit_bias", {"5": 1.0}),
         ("response_format", {"type": "json_object"}),
         ("response_format", {"type": "json_schema", "json_schema": {}}),
     ],
@@ -564,6 +617,7 @@ def test_fields_that_do_not_work_yet_are_named(field: str, value: object) -> Non
         {"top_k": -1, "repetition_penalty": 1.0, "logit_bias": {}, "stop": []},
         {"response_format": {"type": "text"}, "logprobs": False, "stream": False},
         {"top_logprobs": 0},
+        {"bad_words": [], "min_tokens": 0, "ignore_eos": False, "priority": 0},
     ],
 )
 def test_values_that_change_nothing_are_taken(fields: dict[str, Any]) -> None:

@@ -164,6 +164,10 @@ FORM: dict[str, Any] = {
     "frequency_penalty": 0,
     "repetition_penalty": 1,
     "logit_bias": {"1": 1},
+    "bad_words": ["a"],
+    "min_tokens": 1,
+    "ignore_eos": True,
+    "priority": 1,
     "response_format": {"type": "text", "json_schema": {}},
 }
 

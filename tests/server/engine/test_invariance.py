@@ -17,7 +17,7 @@ from torch import Tensor
 from skipserve.engine.engine import Engine, StepResult
 from skipserve.engine.limits import EngineLimits
 from skipserve.engine.reports import StepOutput
-from skipserve.engine.request import Image, Request, SamplingParams
+from skipserve.engine.request import Adjustments, Image, Request, SamplingParams
 from skipserve.model.batch import Batch
 from skipserve.model.layers import KVCache
 from skipserve.model.llava import Llava
@@ -238,6 +238,36 @@ def _tight(model: Llava, *, looks_ahead: bool = False) -> EngineLimits:
 def test_a_few_requests_in_a_crowd(model: Llava, looks_ahead: bool) -> None:
     engine = _check(model, 16, _tight(model, looks_ahead=looks_ahead), seed=5)
     assert engine.state.num_preemptions > 0
+
+
+# Each kind of change to logits; None for a plain request beside them.
+CHANGES = (
+    None,
+    Adjustments(presence_penalty=1.5),
+    Adjustments(frequency_penalty=0.7),
+    Adjustments(repetition_penalty=1.3),
+    Adjustments(logit_bias=((20, 2.0), (7, -100.0))),
+    Adjustments(bad_words=((20,), (30, 31)), min_tokens=4),
+    Adjustments(-0.5, 0.2, 0.9, ((11, 0.5),), ((12, 13),), 2),
+)
+
+
+def test_changed_logits_in_a_crowd(model: Llava) -> None:
+    """Under mixed policies and preemption, each kind of change is what it is alone."""
+    drawn = Traffic.draw(14, seed=5)
+    requests = tuple(
+        replace(it, sampling=replace(it.sampling, adjustments=CHANGES[index % len(CHANGES)]))
+        for index, it in enumerate(drawn.requests)
+    )
+    engine = Engine(model, _tight(model, looks_ahead=True))
+    mixed = _run(engine, replace(drawn, requests=requests))
+    num_parted = 0
+    for request in requests:
+        alone, scale = _alone(model, request)
+        num_parted += not _compare(alone, mixed[request.id], scale)
+    assert num_parted <= 1, "near ties are rare"
+    assert engine.state.num_preemptions > 0
+    assert engine.check() == []
 
 
 @pytest.mark.parametrize("looks_ahead", [False, True])

@@ -17,7 +17,7 @@ from triton.runtime.interpreter import InterpretedFunction
 
 from skipserve.engine.inputs import StepRows, build_batch
 from skipserve.engine.limits import EngineLimits
-from skipserve.engine.request import SamplingParams
+from skipserve.engine.request import Adjustments, SamplingParams
 from skipserve.engine.runner import Runner
 from skipserve.engine.sampler import Sampler, Samples
 from skipserve.engine.scheduler import Step
@@ -40,6 +40,8 @@ ROWS: tuple[dict[str, Any], ...] = (
     {"temperature": 0.7, "top_p": 0.8, "num_top_logprobs": 2},
     {"temperature": 1.0, "min_p": 0.2},
     {"temperature": 0.0, "num_top_logprobs": 20},
+    {"temperature": 0.0, "adjustments": Adjustments(logit_bias=((5, 1.0),), min_tokens=20)},
+    {"temperature": 0.7, "adjustments": Adjustments(bad_words=((6,), (7,)), presence_penalty=1)},
 )
 
 

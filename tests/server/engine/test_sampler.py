@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from skipserve.engine.philox import uniform
-from skipserve.engine.request import SamplingParams
+from skipserve.engine.request import Adjustments, SamplingParams
 from skipserve.engine.sampler import SampledTokens, Sampler
 
 pytestmark = pytest.mark.fast
@@ -26,6 +26,8 @@ MIXED: tuple[dict[str, Any], ...] = (
     {"temperature": 1.0, "min_p": 0.2},
     {"temperature": 0.0, "num_top_logprobs": 0},
     {"temperature": 2.0, "top_k": 20, "top_p": 0.9, "min_p": 0.05, "num_top_logprobs": 20},
+    {"temperature": 0.0, "adjustments": Adjustments(logit_bias=((5, 9.0),)), "num_top_logprobs": 1},
+    {"temperature": 1.0, "adjustments": Adjustments(bad_words=((0,), (9,)), min_tokens=200)},
 )
 
 

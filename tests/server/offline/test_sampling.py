@@ -36,11 +36,36 @@ def test_every_keyword_arrives() -> None:
         "top_p": 0.9,
         "min_p": 0.1,
         "seed": 3,
+        "min_tokens": 2,
+        "presence_penalty": 0.5,
+        "frequency_penalty": -0.5,
+        "repetition_penalty": 1.5,
     }
     found = generation(**given)
     assert {name: getattr(found, name) for name in given} == given
     every = Sampling.__annotations__.keys() - given.keys()
-    assert every == {"stop", "stop_token_ids", "logprobs", "top_logprobs"}
+    others = {"stop", "stop_token_ids", "ignore_eos", "logit_bias", "bad_words"}
+    assert every == others | {"logprobs", "top_logprobs"}
+    assert generation(ignore_eos=True).ignores_eos
+
+
+def test_biases_and_words() -> None:
+    found = generation(logit_bias={np.int64(5): 1, 6: np.float32(-0.5)}, bad_words=["a", " b"])
+    assert found.logit_bias == ((5, 1.0), (6, -0.5))
+    assert found.bad_words == ("a", " b")
+    assert generation(bad_words="no").bad_words == ("no",)
+
+
+@pytest.mark.parametrize("biases", [{"5": 1.0}, {5: "1"}, {True: 1.0}, {5: None}, {5.0: 1.0}])
+def test_what_is_no_bias(biases: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="it must have token ids and numbers"):
+        generation(logit_bias=biases)
+
+
+@pytest.mark.parametrize("words", [[""], [7], ["a", None]])
+def test_what_is_no_word(words: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="bad_words is "):
+        generation(bad_words=words)
 
 
 def test_the_default_length_fits_the_context() -> None:
@@ -86,6 +111,9 @@ def test_a_misspelt_keyword() -> None:
         ("stop", 5, "a text or a list"),
         ("stop", None, "a text or a list"),
         ("stop", b".", "a text or a list"),
+        ("logit_bias", [5], "a mapping"),
+        ("bad_words", 5, "a text or a list"),
+        ("ignore_eos", 1, "True or False"),
     ],
 )
 def test_a_value_of_another_kind(name: str, value: Any, right: str) -> None:

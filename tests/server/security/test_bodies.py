@@ -205,7 +205,7 @@ def test_s35_numbers_are_finite(client: httpx.Client, field: str, value: str) ->
 
 
 @pytest.mark.parametrize(
-    "bias", [{"999999999": 1.0}, {"-1": 1.0}, {"x": 1.0}, {"5": 1.0}, {"5": float("1e308")}]
+    "bias", [{"999999999": 1.0}, {"-1": 1.0}, {"x": 1.0}, {"5": float("1e308")}]
 )
 def test_s36_token_ids_of_a_client_reach_nothing(
     client: httpx.Client, bias: dict[str, float]

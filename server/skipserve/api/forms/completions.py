@@ -7,12 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
-from skipserve.api.forms.shared import (
-    begin_question,
-    check_openai,
-    sampling,
-    stops,
-)
+from skipserve.api.forms.shared import begin_question, check_openai, openai_sampling
 from skipserve.api.forms.tables import COMPLETIONS
 from skipserve.api.replies import Reply, Sparse
 from skipserve.api.streaming import DataEvents, event
@@ -137,12 +132,10 @@ def read_completion(form: CompletionForm, policy_header: str | None = None) -> l
     """
     _check_supported(form)
     generation = replace(
-        sampling(form),
+        openai_sampling(form),
         max_tokens=form.max_tokens,
         open_tokens=_NUM_TOKENS,
         num_top_logprobs=form.logprobs,
-        stops=stops(form),
-        stop_token_ids=form.stop_token_ids or (),
     )
     begun = begin_question(form, policy_header, "cmpl-")
     return [
@@ -153,6 +146,7 @@ def read_completion(form: CompletionForm, policy_header: str | None = None) -> l
             prompt_param="prompt",
             adds_special=form.add_special_tokens is not False,
             generation=generation,
+            priority=form.priority or 0,
         )
         for index, prompt in enumerate(_prompts(form.prompt))
     ]

@@ -1,6 +1,7 @@
 """What the forms have in common: to a question, and from an account to what a reply tells."""
 
 import uuid
+from dataclasses import replace
 
 from skipserve.api.wire import OpenAiFields, OwnFields, SamplingFields
 from skipserve.asking.question import Generation, PolicyChoice, Question
@@ -9,10 +10,6 @@ from skipserve.errors import InvalidRequestError
 # Fields that parse and do nothing yet, each with the value that changes nothing.
 _WITHOUT_EFFECT = {
     "n": 1,
-    "presence_penalty": 0,
-    "frequency_penalty": 0,
-    "repetition_penalty": 1,
-    "logit_bias": {},
 }
 
 
@@ -51,10 +48,21 @@ def sampling(form: SamplingFields) -> Generation:
     )
 
 
-def stops(form: OpenAiFields) -> tuple[str, ...]:
-    """Return the strings that end the answer."""
+def openai_sampling(form: OpenAiFields) -> Generation:
+    """Return how tokens are to be chosen, and what ends the answer."""
     stop = form.stop or ()
-    return (stop,) if isinstance(stop, str) else stop
+    return replace(
+        sampling(form),
+        stops=(stop,) if isinstance(stop, str) else stop,
+        stop_token_ids=form.stop_token_ids or (),
+        ignores_eos=bool(form.ignore_eos),
+        min_tokens=form.min_tokens or 0,
+        presence_penalty=form.presence_penalty or 0.0,
+        frequency_penalty=form.frequency_penalty or 0.0,
+        repetition_penalty=form.repetition_penalty or 1.0,
+        logit_bias=tuple((int(key), bias) for key, bias in (form.logit_bias or {}).items()),
+        bad_words=form.bad_words or (),
+    )
 
 
 def check_openai(form: OpenAiFields) -> None:
