@@ -126,6 +126,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "skipserve.api": {
         "skipserve.asking",
         "skipserve.engine.reports",
+        "skipserve.engine.request",
         "skipserve.errors",
         "skipserve.logging_setup",
         "skipserve.metrics",

@@ -101,12 +101,16 @@ class Admission:
         """Return when no request is under way."""
         await self._is_idle.wait()
 
-    def queue(self, num_tokens: int) -> None:
-        """Take the prompt tokens of a request into the queue.
+    def queue(self, num_tokens: int, num_choices: int = 1) -> None:
+        """Take the prompt tokens of a request into the queue, and its answers for a place each.
 
         Raises:
             UnavailableError: too many wait there.
         """
+        # The first has its place already. Where nobody else waits, any number may.
+        num_others = self._num_preparing - 1 + self._service.num_waiting
+        if num_choices > 1 and num_others and num_others + num_choices > self._max_requests:
+            raise self._full(Rejection.QUEUE_FULL, "too many requests are waiting")
         if not self._tokens.has_room(num_tokens):
             raise self._full(Rejection.QUEUED_TOKENS, "too many prompt tokens are waiting")
         self._tokens.add(num_tokens)
@@ -193,13 +197,13 @@ class Permit:
             self._admission.hand_over()
         self._is_preparing = False
 
-    def join_queue(self, num_tokens: int) -> None:
-        """Wait for the engine with a prompt of so many tokens.
+    def join_queue(self, num_tokens: int, num_choices: int = 1) -> None:
+        """Wait for the engine with so many prompt tokens, over so many answers.
 
         Raises:
             UnavailableError: too many wait there.
         """
-        self._admission.queue(num_tokens)
+        self._admission.queue(num_tokens, num_choices)
         self._num_queued = num_tokens
 
     def leave_queue(self, *, is_served: bool = True) -> None:

@@ -87,26 +87,29 @@ class ChatWriter(DataEvents):
     tells_usage: bool = False
 
     def reply(self, answers: Sequence[WholeAnswer]) -> ChatReply:
-        """Return the reply that is a whole answer."""
-        (answer,) = answers
+        """Return the reply that is a question's whole answers."""
         return ChatReply(
             id=self.account.prepared.request.id,
             created=self.created,
             model=self.account.prepared.model,
-            choices=(
+            choices=tuple(
                 Choice(
+                    index=answer.choice,
                     message=AnswerMessage(content=answer.text),
                     logprobs=self._logprobs(answer),
                     finish_reason=answer.finish_reason.value,
-                ),
+                )
+                for answer in answers
             ),
             usage=usage(self.account),
             metrics=request_metrics(self.account),
         )
 
     def opening(self) -> list[str]:
-        """Return the chunks that come before the answer."""
-        return [self._chunk(ChunkChoice(delta=Delta(role=Role.ASSISTANT, content="")))]
+        """Return the chunks that come before the answers."""
+        opened = Delta(role=Role.ASSISTANT, content="")
+        choices = range(len(self.account.choices))
+        return [self._chunk(ChunkChoice(index=choice, delta=opened)) for choice in choices]
 
     def chunks(self, piece: Piece) -> list[str]:
         """Return the chunks that a piece of the answer becomes."""
@@ -114,10 +117,12 @@ class ChatWriter(DataEvents):
         if piece.text or piece.logprobs:
             chunks.append(self._chunk(self._delta(replace(piece, finish_reason=None))))
         if piece.finish_reason is not None:
-            chunks += self._ending(self._delta(Piece("", (), piece.finish_reason)))
+            chunks += self._ending(self._delta(replace(piece, text="", logprobs=())))
         return chunks
 
     def _ending(self, last: ChunkChoice) -> list[str]:
+        if self.account.skip is None:
+            return [self._chunk(last)]  # another answer ends later
         metrics = request_metrics(self.account)
         if not self.tells_usage:
             return [self._chunk(last, metrics)]
@@ -130,6 +135,7 @@ class ChatWriter(DataEvents):
 
     def _delta(self, piece: Piece) -> ChunkChoice:
         return ChunkChoice(
+            index=piece.choice,
             delta=Delta(content=piece.text or None),
             logprobs=self._logprobs(piece) if piece.logprobs else None,
             finish_reason=None if piece.finish_reason is None else piece.finish_reason.value,

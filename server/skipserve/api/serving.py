@@ -5,7 +5,7 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Protocol
 
 from fastapi import Depends
@@ -17,15 +17,16 @@ from starlette.types import Scope
 
 from skipserve.api.admission import Admission, Arrival, Permit
 from skipserve.api.exchange import Exchange
-from skipserve.api.merging import merge
 from skipserve.api.streaming import EventStream, StreamWriter
 from skipserve.asking.account import Account
-from skipserve.asking.answer import Piece, WholeAnswer
+from skipserve.asking.answer import AnswerText, Piece, WholeAnswer
+from skipserve.asking.merging import merged
 from skipserve.asking.preparation import Asker, Preparation
 from skipserve.asking.processor import QuestionProcessor
 from skipserve.asking.question import Prepared, Question
 from skipserve.asking.report import num_visual
 from skipserve.engine.reports import FinishReason, Stage, StepOutput
+from skipserve.engine.request import Request
 from skipserve.metrics.registry import ServerMetrics
 from skipserve.service.service import Service
 
@@ -93,7 +94,8 @@ class Serving:
         asker = Asker(owner, turn.account.key_digest, turn.account.asked)
         prepared = await self.preparation.prepare(question, asker, num_cache_tokens)
         turn.account.start(prepared)
-        turn.permit.join_queue(prepared.request.num_prompt)
+        num_choices = prepared.generation.num_choices
+        turn.permit.join_queue(prepared.request.num_prompt * num_choices, num_choices)
 
     async def respond(
         self, exchange: Exchange, turns: Sequence[Turn], writer: AnswerWriter
@@ -104,60 +106,79 @@ class Serving:
             SkipserveError: the engine refused a request, failed or died; not for a stream.
         """
         headers = {"X-Skip-Policy": exchange.prepared.policy.name}
-        answers = [self._answer(turn.account, turn.permit) for turn in turns]
-        pieces = answers[0] if len(answers) == 1 else merge(answers)
+        pieces = _together([self._answer(turn, index) for index, turn in enumerate(turns)])
         if exchange.wants_stream:
             seconds = self.keep_alive_seconds
             return EventStream(pieces, writer, headers, seconds, exchange.fail)
         async with contextlib.aclosing(pieces):
-            whole = WholeAnswer.join_all([piece async for piece in pieces], len(turns))
+            whole = WholeAnswer.join_all([piece async for piece in pieces])
         reply = writer.reply(whole).model_dump_json()
         return Response(reply, 200, headers, media_type="application/json")
 
-    async def _answer(self, account: Account, permit: Permit) -> AsyncGenerator[Piece, None]:
-        """Run a request and yield its answer; closing the generator cancels it.
+    async def _answer(self, turn: Turn, index: int) -> AsyncGenerator[Piece, None]:
+        """Run a question and yield its answers; closing the generator cancels it.
 
         Args:
-            account: of the question; grows with each step.
-            permit: leaves the queue with the first token.
+            turn: its own; the account grows with each step, the permit leaves the queue with the
+                first token.
+            index: which of the request's questions it is.
 
         Raises:
             SkipserveError: the engine refused the request, failed or died.
         """
+        account, permit = turn.account, turn.permit
         prepared = account.prepared
-        text = self.processor.answer_text(prepared)
         self._record_start(prepared)
         permit.hand_over()
+        texts = [self.processor.answer_text(prepared, it) for it in range(len(account.choices))]
+        answers = [
+            self._choice(request, account, permit, text)
+            for request, text in zip(prepared.requests, texts, strict=True)
+        ]
         try:
-            async with contextlib.aclosing(self.service.stream(prepared.request)) as outputs:
-                async for output in outputs:
-                    permit.leave_queue()
-                    self._count(output, account)
-                    piece = text.push(output)
+            async with contextlib.aclosing(_together(answers)) as pieces:
+                async for piece in pieces:
                     if piece.finish_reason is not None:
-                        account.finish(piece.finish_reason, self.processor.reporter)
-                    yield piece
-                    if piece.finish_reason is not None:
-                        break
+                        reporter = self.processor.reporter
+                        account.finish(piece.finish_reason, reporter, piece.choice)
+                    yield replace(piece, index=index) if index else piece
         except (asyncio.CancelledError, GeneratorExit):
             account.finish_reason = account.finish_reason or FinishReason.CANCELLED
             raise
         finally:
-            account.stage_seconds |= prepared.stage_seconds | {Stage.DETOKENIZE: text.seconds}
+            detokenize = sum(text.seconds for text in texts)
+            account.stage_seconds |= prepared.stage_seconds | {Stage.DETOKENIZE: detokenize}
             self._record_end(account)
 
-    def _count(self, output: StepOutput, account: Account) -> None:
-        last_token = account.last_token
-        account.take(output)
-        if output.token_id is None or account.last_token is None:
+    async def _choice(
+        self, request: Request, account: Account, permit: Permit, text: AnswerText
+    ) -> AsyncGenerator[Piece, None]:
+        """Yield one answer of a question."""
+        choice = request.sampling.choice
+        async with contextlib.aclosing(self.service.stream(request)) as outputs:
+            async for output in outputs:
+                permit.leave_queue()
+                self._count(output, account, choice)
+                piece = text.push(output)
+                yield piece
+                if piece.finish_reason is not None:
+                    break
+
+    def _count(self, output: StepOutput, account: Account, choice: int) -> None:
+        is_first = account.first_token is None
+        answer = account.choices[choice]
+        last_token = answer.last_token
+        account.take(output, choice)
+        if output.token_id is None or answer.last_token is None:
             return
         request, metrics = account.prepared.request, self.metrics
         name = request.policy_name
-        if last_token is None:
-            metrics.record_first_token(name, account.last_token - account.asked)
-            metrics.record_prefix_use(name, request.num_prompt, output.num_cached_tokens)
+        if is_first:
+            metrics.record_first_token(name, answer.last_token - account.asked)
+        if last_token is not None:
+            metrics.record_inter_token(name, answer.last_token - last_token)
         else:
-            metrics.record_inter_token(name, account.last_token - last_token)
+            metrics.record_prefix_use(name, request.num_prompt, output.num_cached_tokens)
 
     def _record_start(self, prepared: Prepared) -> None:
         request, num_rows = prepared.request, num_visual(prepared.request)
@@ -171,6 +192,10 @@ class Serving:
         name = account.prepared.policy.name
         self.metrics.record_stage(Stage.DETOKENIZE, account.stage_seconds[Stage.DETOKENIZE])
         self.metrics.record_request(name, account.finish_reason, account.elapsed_seconds)
+
+
+def _together(sources: Sequence[AsyncGenerator[Piece, None]]) -> AsyncGenerator[Piece, None]:
+    return merged(sources) if len(sources) > 1 else sources[0]
 
 
 def arrive(scope: Scope) -> AbstractContextManager[Arrival]:

@@ -226,7 +226,7 @@ class TokenDetails(_Reply):
 
 
 class Usage(_Reply):
-    """Tokens read and written; `completion_tokens` counts the end token too."""
+    """Tokens read and written; `completion_tokens` are those of all answers, end tokens too."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -258,7 +258,7 @@ class AnswerMessage(_Reply):
 
 
 class Choice(_Reply):
-    """The one answer of a reply."""
+    """One answer of a reply."""
 
     index: int = 0
     message: AnswerMessage
@@ -286,7 +286,7 @@ class Delta(_Sparse):
 
 
 class ChunkChoice(_Reply):
-    """A piece of the one answer."""
+    """A piece of an answer."""
 
     index: int = 0
     delta: Delta

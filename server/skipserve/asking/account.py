@@ -9,6 +9,34 @@ from skipserve.engine.reports import FinishReason, Stage, StepOutput
 
 
 @dataclass(eq=False, repr=False)
+class ChoiceAccount:
+    """What is known of one answer to a question.
+
+    Attributes:
+        num_generated: tokens sampled, the end token among them.
+        num_cached: leading prompt rows that were not computed.
+        first_token, last_token: when they came.
+        finish_reason: why it ended; None until then.
+    """
+
+    num_generated: int = 0
+    num_cached: int = 0
+    first_token: float | None = None
+    last_token: float | None = None
+    finish_reason: FinishReason | None = None
+
+    def take(self, output: StepOutput) -> None:
+        """Count a step."""
+        self.num_cached = max(self.num_cached, output.num_cached_tokens)
+        if output.token_id is None:
+            return
+        self.num_generated += 1
+        self.last_token = time.perf_counter()
+        if self.first_token is None:
+            self.first_token = self.last_token
+
+
+@dataclass(eq=False, repr=False)
 class Account:
     """What is known of a question from its arrival to its end.
 
@@ -16,21 +44,16 @@ class Account:
         key_digest: of the API key of whoever asks; None where there is none.
         asked: when the question was there, whole; like all times here, on the clock of
             `perf_counter`.
-        num_generated: tokens sampled, the end token among them.
-        num_cached: leading prompt rows that were not computed.
-        stage_seconds: time spent in each stage, once it is over.
-        first_token, last_token: when they came.
-        finish_reason: why it ended; None until then, and where it ended by an error.
-        skip: what its work cost, once its answer is whole.
+        choices: its answers, of which there is one unless more are wanted.
+        stage_seconds: time spent in each stage, once it is over; with several answers, by one.
+        finish_reason: why its first answer ended; None until all have, or after an error.
+        skip: what its work cost, once its answers are whole.
     """
 
     key_digest: bytes | None = None
     asked: float = field(default_factory=time.perf_counter)
-    num_generated: int = 0
-    num_cached: int = 0
+    choices: list[ChoiceAccount] = field(default_factory=lambda: [ChoiceAccount()])
     stage_seconds: dict[Stage, float] = field(default_factory=dict)
-    first_token: float | None = None
-    last_token: float | None = None
     finish_reason: FinishReason | None = None
     skip: SkipReport | None = None
     _prepared: Prepared | None = field(default=None, init=False)
@@ -47,6 +70,7 @@ class Account:
     def start(self, prepared: Prepared) -> None:
         """Note what runs for it."""
         self._prepared = prepared
+        self.choices = [ChoiceAccount() for _ in range(prepared.generation.num_choices)]
 
     @property
     def has_started(self) -> bool:
@@ -59,23 +83,40 @@ class Account:
         assert self._prepared is not None
         return self._prepared
 
-    def take(self, output: StepOutput) -> None:
-        """Count a step."""
+    def take(self, output: StepOutput, choice: int = 0) -> None:
+        """Count a step of an answer."""
         if output.stage_seconds:
             self.stage_seconds |= output.stage_seconds
-        self.num_cached = max(self.num_cached, output.num_cached_tokens)
-        if output.token_id is None:
-            return
-        self.num_generated += 1
-        self.last_token = time.perf_counter()
-        if self.first_token is None:
-            self.first_token = self.last_token
+        self.choices[choice].take(output)
 
-    def finish(self, reason: FinishReason, reporter: Reporter) -> None:
-        """Note why its answer is whole, and what that cost."""
-        self.finish_reason = reason
-        request, policy = self.prepared.request, self.prepared.policy
-        self.skip = reporter.report(request, policy, self.num_generated, self.num_cached)
+    def finish(self, reason: FinishReason, reporter: Reporter, choice: int = 0) -> None:
+        """Note why an answer is whole, and once all are, what that cost."""
+        self.choices[choice].finish_reason = reason
+        if all(it.finish_reason is not None for it in self.choices):
+            self.finish_reason = self.choices[0].finish_reason
+            request, policy = self.prepared.request, self.prepared.policy
+            first, *others = ((it.num_generated, it.num_cached) for it in self.choices)
+            self.skip = reporter.report(request, policy, *first, *others)
+
+    @property
+    def num_generated(self) -> int:
+        """Tokens sampled for all answers, end tokens among them."""
+        return sum(it.num_generated for it in self.choices)
+
+    @property
+    def num_cached(self) -> int:
+        """Leading prompt rows that were not computed for any of the answers."""
+        return self.choices[0].num_cached
+
+    @property
+    def first_token(self) -> float | None:
+        """When the first token of any answer came."""
+        return min((it.first_token for it in self.choices if it.first_token), default=None)
+
+    @property
+    def last_token(self) -> float | None:
+        """When the last token of any answer came, so far."""
+        return max((it.last_token for it in self.choices if it.last_token), default=None)
 
     @property
     def queue_seconds(self) -> float:
@@ -94,7 +135,10 @@ class Account:
 
     @property
     def inter_token_latency_seconds(self) -> float | None:
-        """Mean time between two tokens; None with fewer than two."""
-        if self.first_token is None or self.last_token is None or self.num_generated < 2:
-            return None
-        return (self.last_token - self.first_token) / (self.num_generated - 1)
+        """Mean time between two tokens of an answer; None where none has two."""
+        waits = [
+            (it.last_token - it.first_token, it.num_generated - 1)
+            for it in self.choices
+            if it.first_token and it.last_token and it.num_generated > 1
+        ]
+        return sum(wait for wait, _ in waits) / sum(count for _, count in waits) if waits else None

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -37,7 +37,8 @@ class Piece:
         text: goes on where the last piece ended; may be empty.
         logprobs: of the tokens that the text comes from.
         finish_reason: None while more is to come.
-        index: which of a request's answers it belongs to.
+        index: which of the request's questions it belongs to.
+        choice: which of the answers to it.
         stop: the stop string that ended the answer; None if none did.
     """
 
@@ -45,22 +46,15 @@ class Piece:
     logprobs: tuple[TokenLogprobs, ...]
     finish_reason: FinishReason | None
     index: int = 0
+    choice: int = 0
     stop: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WholeAnswer(Piece):
     """All that a client is shown, as one piece."""
 
     finish_reason: FinishReason
-
-    @classmethod
-    def join_all(cls, pieces: Iterable[Piece], num_answers: int) -> list[Self]:
-        """Return the pieces of several answers, each answer as one, in the answers' order."""
-        parts: list[list[Piece]] = [[] for _ in range(num_answers)]
-        for piece in pieces:
-            parts[piece.index].append(piece)
-        return [cls.join(part) for part in parts]
 
     @classmethod
     def join(cls, pieces: Sequence[Piece]) -> Self:
@@ -72,8 +66,17 @@ class WholeAnswer(Piece):
             logprobs=tuple(token for piece in pieces for token in piece.logprobs),
             finish_reason=finish_reason,
             index=pieces[-1].index,
+            choice=pieces[-1].choice,
             stop=pieces[-1].stop,
         )
+
+    @classmethod
+    def join_all(cls, pieces: Sequence[Piece]) -> list[Self]:
+        """Return the pieces of all answers to a request as one for each, in their order."""
+        answers: dict[tuple[int, int], list[Piece]] = {}
+        for piece in pieces:
+            answers.setdefault((piece.index, piece.choice), []).append(piece)
+        return [cls.join(answers[place]) for place in sorted(answers)]
 
 
 class AnswerText:
@@ -88,6 +91,7 @@ class AnswerText:
         has_logprobs: whether the steps carry log-probabilities.
         drops_space: whether one space at the very start is the chat template's, and not shown.
         min_tokens: stop strings count after so many tokens.
+        choice: which of several answers it is.
     """
 
     def __init__(
@@ -96,9 +100,11 @@ class AnswerText:
         stops: Sequence[str],
         has_logprobs: bool,
         min_tokens: int = 0,
+        choice: int = 0,
         *,
         drops_space: bool = True,
     ) -> None:
+        self._choice = choice
         self.seconds = 0.0
         self._num_tokens = 0
         self._min_tokens = min_tokens
@@ -129,7 +135,8 @@ class AnswerText:
             finish_reason = FinishReason.STOP
         self._num_shown += len(text)
         shown = tuple(self._logprobs_shown(finish_reason))
-        return Piece(text, shown, finish_reason, stop=self._stop(output, finish_reason))
+        stop = self._stop(output, finish_reason)
+        return Piece(text, shown, finish_reason, choice=self._choice, stop=stop)
 
     def _stop(self, output: StepOutput, finish_reason: FinishReason | None) -> str | None:
         """Return the stop string that ended the answer: found in its text, or a token's name."""

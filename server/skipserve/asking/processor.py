@@ -182,14 +182,15 @@ class QuestionProcessor:
             )
         return [decode_data_uri(uri.url, uri.param, limits.image_bytes) for uri in uris]
 
-    def answer_text(self, prepared: Prepared) -> AnswerText:
-        """Return what puts the text of an answer together."""
+    def answer_text(self, prepared: Prepared, choice: int = 0) -> AnswerText:
+        """Return what puts the text of an answer together, of one of several."""
         wanted = prepared.generation
         return AnswerText(
             self.prompts.tokenizer,
             wanted.stops,
             prepared.has_logprobs,
             wanted.min_tokens,
+            choice,
             drops_space=prepared.is_chat,
         )
 

@@ -1,6 +1,7 @@
 """A question, into which every way to ask puts its own form, and what it is once prepared."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 from skipserve.engine.reports import Stage
 from skipserve.engine.request import Image, Request
@@ -34,6 +35,7 @@ class Generation:
     Attributes:
         max_tokens: it may have so many, or fewer where fewer fit; None leaves it open.
         open_tokens: the same where that is left open; None for all that fit.
+        num_choices: so many answers are wanted.
         temperature: 0 is greedy.
         top_k: keep so many of the most probable tokens; 0 keeps all.
         top_p: then keep the smallest set of tokens that holds this much probability.
@@ -53,6 +55,7 @@ class Generation:
 
     max_tokens: int | None = None
     open_tokens: int | None = None
+    num_choices: int = 1
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
@@ -114,7 +117,7 @@ class Prepared:
     """A question that is ready for the engine; lives on without its text and pictures' files.
 
     Attributes:
-        request: what the engine gets.
+        request: what the engine gets; of several answers the first.
         policy: what it runs under.
         model: the name by which the model was asked.
         generation: what was asked of the answer.
@@ -128,6 +131,15 @@ class Prepared:
     generation: Generation
     stage_seconds: dict[Stage, float] = field(default_factory=dict)
     is_chat: bool = True
+
+    @property
+    def requests(self) -> Iterator[Request]:
+        """What the engine gets for each answer that is wanted."""
+        first = self.request
+        yield first
+        for choice in range(1, self.generation.num_choices):
+            sampling = replace(first.sampling, choice=choice)
+            yield replace(first, id=f"{first.id}-{choice}", sampling=sampling)
 
     @property
     def has_logprobs(self) -> bool:

@@ -45,6 +45,12 @@ class SkipReport(BaseModel):
     )
     saved_ratio: float = Field(description="1 - planned_flops / full_flops.")
     saved_for: SavedFor
+    further_answers: tuple[SavedFor, ...] = Field(
+        default=(),
+        exclude_if=lambda value: not value,
+        description="Where several answers were asked for, what each but the first is counted for: "
+        "both counts are the sums over all.",
+    )
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,12 @@ class Reporter:
         return SavedFor(**asdict(named))
 
     def report(
-        self, request: Request, policy: ResolvedPolicy, num_generated: int, num_cached: int
+        self,
+        request: Request,
+        policy: ResolvedPolicy,
+        num_generated: int,
+        num_cached: int,
+        *others: tuple[int, int],
     ) -> SkipReport:
         """Return what a request cost.
 
@@ -74,24 +85,36 @@ class Reporter:
             policy: what it ran under.
             num_generated: tokens of its answer, the end token among them.
             num_cached: leading prompt rows that were not computed.
+            others: the same two numbers of each further answer.
         """
-        run = flops.Request(
-            prompt=request.token_classes,
-            num_generated=num_generated,
-            num_cached=num_cached,
-            num_images=_num_needed(request, num_cached),
-        )
-        shape = whole_request(self.sizes, run, policy.reduction)
-        saved = saving(self.sizes, policy.plan, shape, policy.reduction)
+        answers = ((num_generated, num_cached), *others)
+        shapes = [
+            whole_request(self.sizes, _shape(request, *answer), policy.reduction)
+            for answer in answers
+        ]
+        saved = [saving(self.sizes, policy.plan, shape, policy.reduction) for shape in shapes]
+        planned = sum(each.planned_flops for each in saved)
+        full = sum(each.full_flops for each in saved)
+        first, *further = map(self.saved_for, shapes)
         return SkipReport(
             policy=policy.name,
             digest=policy.digest,
             layers=policy.layers,
-            planned_flops=saved.planned_flops,
-            full_flops=saved.full_flops,
-            saved_ratio=saved.saved_ratio,
-            saved_for=self.saved_for(shape),
+            planned_flops=planned,
+            full_flops=full,
+            saved_ratio=saved[0].saved_ratio if len(saved) == 1 else 1 - planned / full,
+            saved_for=first,
+            further_answers=tuple(further),
         )
+
+
+def _shape(request: Request, num_generated: int, num_cached: int) -> flops.Request:
+    return flops.Request(
+        prompt=request.token_classes,
+        num_generated=num_generated,
+        num_cached=num_cached,
+        num_images=_num_needed(request, num_cached),
+    )
 
 
 def _num_needed(request: Request, num_cached: int) -> int:

@@ -30,10 +30,13 @@ def philox(counters: NDArray[np.uint32], keys: NDArray[np.uint32]) -> NDArray[np
     return np.stack((even, odd), axis=1).reshape(4, -1)
 
 
-def uniform(seeds: NDArray[np.uint64], positions: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return a number in [0, 1) for each seed and position, [N]."""
+def uniform(
+    seeds: NDArray[np.uint64], positions: NDArray[np.int64], choices: NDArray[np.int64] | int = 0
+) -> NDArray[np.float64]:
+    """Return a number in [0, 1) for each seed, position and choice, [N]."""
     counters = np.zeros((4, len(seeds)), _WORD)
     counters[:2] = _words(positions)
+    counters[2] = choices
     words = philox(counters, _words(seeds))
     bits: NDArray[np.uint64] = words[0].astype(np.uint64) << np.uint64(32) | words[1]
     return (bits >> np.uint64(11)).astype(np.float64) * np.float64(2.0**-53)

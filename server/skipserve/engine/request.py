@@ -59,6 +59,7 @@ class SamplingParams:
         top_p: then keep the smallest set of tokens that holds this much probability.
         min_p: then keep tokens at least this many times as probable as the best one.
         seed: with the position, keys the random draw; any 64-bit integer.
+        choice: which of several answers to one question this is; keys the draw too.
         num_top_logprobs: None for no log-probabilities, else how many alternatives to report.
         ends_at_eos: whether the end-of-sequence token ends the answer.
         stop_token_ids: tokens that end it besides.
@@ -75,6 +76,7 @@ class SamplingParams:
     ends_at_eos: bool = True
     stop_token_ids: tuple[int, ...] = ()
     adjustments: Adjustments | None = None
+    choice: int = 0
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,7 @@ class Sampler:
         self._is_greedy = np.ones(max_running, np.bool_)
         self._filters = np.zeros(max_running, FILTERS)
         self._seeds = np.zeros(max_running, np.uint64)
+        self._choices = np.zeros(max_running, np.int64)
         self._num_top = np.full(max_running, _NO_LOGPROBS)
 
     def place(
@@ -127,6 +128,7 @@ class Sampler:
         self._is_greedy[seat] = params.temperature == 0
         self._filters[seat] = filters_of(params)
         self._seeds[seat] = params.seed % 2**64
+        self._choices[seat] = params.choice
         self._num_top[seat] = _NO_LOGPROBS if num_top is None else num_top
 
     def sample(
@@ -145,7 +147,9 @@ class Sampler:
         drawn = (~self._is_greedy[seats]).nonzero()[0]
         if len(drawn):
             seats_drawn = seats[drawn]
-            chances = uniform(self._seeds[seats_drawn], positions[drawn])
+            chances = uniform(
+                self._seeds[seats_drawn], positions[drawn], self._choices[seats_drawn]
+            )
             filters = self._filters[seats_drawn]
             token_ids = draw(token_ids, logits, best, drawn, filters, chances)
         num_top = self._num_top[seats]

@@ -47,6 +47,19 @@ class Door:
         return self._registry.get_sample_value("skipserve_rejections_total", labels)
 
 
+def test_each_answer_takes_a_place() -> None:
+    door = Door(max_requests=4)
+    with door.admission.admit() as only:
+        only.join_queue(10, 9)  # nobody else waits
+        only.leave_queue()
+    door.engine.num_waiting = 2
+    with door.admission.admit() as first:
+        first.join_queue(10, 2)
+        with pytest.raises(UnavailableError) as caught:
+            first.join_queue(10, 3)
+    assert caught.value.reason == "queue_full"
+
+
 def test_the_queue_has_an_end() -> None:
     door = Door(max_requests=2)
     with door.admission.admit() as first, door.admission.admit():

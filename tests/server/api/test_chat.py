@@ -501,9 +501,73 @@ def cancelled(live: LiveServer) -> float:
     return value or 0.0
 
 
+def test_several_answers(client: httpx.Client, picture_url: str) -> None:
+    """The first is that of the question alone; the prompt's whole pages are computed once."""
+    body = question("Why?", picture_url, temperature=1.2, seed=3, max_tokens=9, logprobs=True)
+    [alone] = ask(client, body)["choices"]
+    reply = ask(client, body | {"n": 4})
+    choices = reply["choices"]
+    assert [choice["index"] for choice in choices] == [0, 1, 2, 3]
+    texts = [choice["message"]["content"] for choice in choices]
+    assert texts[0] == alone["message"]["content"]
+    assert len(set(texts)) == 4
+    again = ask(client, body | {"n": 3})["choices"]
+    assert [choice["message"]["content"] for choice in again] == texts[:3]
+    usage, skip = reply["usage"], reply["metrics"]["skip"]
+    counts = [skip["saved_for"], *skip["further_answers"]]
+    assert usage["completion_tokens"] == sum(count["generated_tokens"] for count in counts)
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+    whole_pages = (usage["prompt_tokens"] - 1) // 16 * 16
+    assert [count["cached_tokens"] for count in counts] == [0, *[whole_pages] * 3]
+
+
+def test_several_answers_under_policies_and_changes(client: httpx.Client) -> None:
+    body = question("Why?", temperature=1, seed=4, max_tokens=9, skip_policy=SKIPPING)
+    body |= {"presence_penalty": 1.0, "logit_bias": {"20": 2}}
+    [alone] = ask(client, body)["choices"]
+    reply = ask(client, body | {"n": 2})
+    assert reply["choices"][0]["message"] == alone["message"]
+    assert reply["metrics"]["skip"]["policy"] == SKIPPING
+
+
+def test_several_answers_as_a_stream(client: httpx.Client) -> None:
+    body = question("Why?", temperature=1.2, seed=3, max_tokens=9, n=3)
+    whole = ask(client, body)
+    chunks = stream(client, body | {"stream_options": {"include_usage": True}})
+    *pieces, last = chunks
+    texts, reasons = ["", "", ""], [None, None, None]
+    for chunk in pieces:
+        [choice] = chunk["choices"]
+        assert reasons[choice["index"]] is None
+        texts[choice["index"]] += choice["delta"].get("content", "")
+        reasons[choice["index"]] = choice["finish_reason"]
+        assert "metrics" not in chunk
+    assert [(it["message"]["content"], it["finish_reason"]) for it in whole["choices"]] == list(
+        zip(texts, reasons, strict=True)
+    )
+    assert last["usage"]["completion_tokens"] == whole["usage"]["completion_tokens"]
+    assert last["metrics"]["skip"]["planned_flops"] > 0
+
+
+def test_a_stop_string_ends_one_answer_of_several(client: httpx.Client) -> None:
+    body = question("Why?", temperature=1.2, seed=3, max_tokens=9, n=3)
+    texts = [choice["message"]["content"] for choice in ask(client, body)["choices"]]
+    stop = next(it for it in texts[1] if it not in texts[0] + texts[2])
+    choices = ask(client, body | {"stop": stop})["choices"]
+    assert [it["message"]["content"] for it in choices] == [
+        texts[0],
+        texts[1][: texts[1].index(stop)],
+        texts[2],
+    ]
+    assert choices[1]["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("wants_stream", [False, True])
-def test_a_client_that_leaves_frees_the_engine(live: LiveServer, wants_stream: bool) -> None:
-    body = question("Why?", temperature=2, seed=1, max_tokens=200, stream=wants_stream)
+def test_a_client_that_leaves_frees_the_engine(
+    live: LiveServer, wants_stream: bool, n: int
+) -> None:
+    body = question("Why?", temperature=2, seed=1, max_tokens=200, stream=wants_stream, n=n)
     before = cancelled(live)
     with live.client() as client:
         request = client.build_request("POST", CHAT, json=body)
@@ -598,7 +662,6 @@ def test_changes_that_cannot_be_made_are_refused(
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("n", 2),
         ("response_format", {"type": "json_object"}),
         ("response_format", {"type": "json_schema", "json_schema": {}}),
     ],

@@ -1,6 +1,7 @@
 """Tests of what is known of a question from its arrival to its end."""
 
 import time
+from dataclasses import replace
 
 import pytest
 from fake_decoder import CONFIG, NUM_LAYERS, make_request
@@ -49,6 +50,25 @@ def test_what_runs_is_known_once_it_has_started() -> None:
     account.start(PREPARED)
     assert account.has_started
     assert account.prepared is PREPARED
+
+
+def test_several_answers_have_one_account() -> None:
+    account, reporter = Account(), Reporter(CONFIG.sizes)
+    account.start(replace(PREPARED, generation=Generation(num_choices=2)))
+    account.take(StepOutput("r", 7, num_cached_tokens=2))
+    account.take(StepOutput("r-1", 7, num_cached_tokens=4), 1)
+    assert account.inter_token_latency_seconds is None
+    account.take(StepOutput("r-1", 8), 1)
+    second = account.choices[1]
+    assert second.first_token is not None
+    assert second.last_token is not None
+    assert account.inter_token_latency_seconds == second.last_token - second.first_token
+    assert (account.num_generated, account.num_cached) == (3, 2)
+    account.finish(FinishReason.STOP, reporter, 1)
+    assert (account.finish_reason, account.skip) == (None, None)
+    account.finish(FinishReason.LENGTH, reporter)
+    assert account.finish_reason is FinishReason.LENGTH
+    assert account.skip == reporter.report(PREPARED.request, FULL, 1, 2, (2, 4))
 
 
 def test_its_end_tells_what_it_cost() -> None:

@@ -13,6 +13,16 @@ pytestmark = pytest.mark.fast
 FULL = resolve("full", load_catalog()["full"], NUM_LAYERS)
 
 
+def test_several_answers_are_counted_each() -> None:
+    request, reporter = make_request(num_text=3, num_images=2), Reporter(CONFIG.sizes)
+    first, second = (reporter.report(request, FULL, *it) for it in ((3, 0), (2, 8)))
+    both = reporter.report(request, FULL, 3, 0, (2, 8))
+    assert both.planned_flops == first.planned_flops + second.planned_flops
+    assert both.full_flops == first.full_flops + second.full_flops
+    assert (both.saved_for, both.further_answers) == (first.saved_for, (second.saved_for,))
+    assert "further_answers" not in first.model_dump()
+
+
 @pytest.mark.parametrize(
     ("num_cached", "num_images"), [(0, 2), (3, 2), (6, 2), (7, 1), (10, 1), (11, 0), (12, 0)]
 )

@@ -297,6 +297,26 @@ def test_what_cannot_be_done_is_refused(adjustments: Adjustments, message: str) 
     assert not engine.has_work
 
 
+@pytest.mark.parametrize("reuses_prefixes", [True, False])
+def test_several_answers_to_one_question(reuses_prefixes: bool) -> None:
+    """The first is what it is alone; whole pages of the prompt are computed once, or each time."""
+    limits = EngineLimits(page_size=4, reuses_prefixes=reuses_prefixes, looks_ahead=True)
+    first = asked("0", kinds()["presence"], temperature=1.0, seed=8)
+    choices = [
+        replace(first, id=str(choice), sampling=replace(first.sampling, choice=choice))
+        for choice in range(5)
+    ]
+    together = run(Engine(Lively(), limits), *choices)
+    [alone] = run(Engine(Lively()), first).values()
+    assert tokens(together["0"]) == tokens(alone)
+    assert len({tuple(tokens(outputs)) for outputs in together.values()}) == 5
+    num_cached = [outputs[0].num_cached_tokens for outputs in together.values()]
+    assert num_cached == [0, *[8 if reuses_prefixes else 0] * 4]
+    for choice in choices:
+        [outputs] = run(Engine(Lively()), choice).values()
+        assert tokens(outputs) == tokens(together[choice.id])
+
+
 def test_the_lowest_priority_starts_first() -> None:
     engine = Engine(Lively(), EngineLimits(max_running=1))
     for name, priority in {"a": 0, "b": 5, "c": -1, "d": 0, "e": -1}.items():

@@ -43,6 +43,15 @@ def test_seed_is_the_key_and_position_the_counter() -> None:
     assert number == ((words[0] << 32 | words[1]) >> 11) / 2**53
 
 
+def test_each_choice_has_numbers_of_its_own() -> None:
+    seeds, positions = np.full(64, 5, np.uint64), np.arange(64)
+    first, second = (uniform(seeds, positions, np.full(64, choice)) for choice in (0, 1))
+    assert (first == uniform(seeds, positions)).all()
+    assert not (first == second).any()
+    mixed = uniform(seeds, positions, np.arange(64) % 2)
+    assert (mixed == np.where(np.arange(64) % 2, second, first)).all()
+
+
 def test_numbers_are_uniform_and_distinct() -> None:
     seeds, positions = np.divmod(np.arange(10_000), 100)
     numbers = uniform(seeds.astype(np.uint64), positions)

@@ -185,7 +185,7 @@ def test_s28_a_request_brings_no_template(client: httpx.Client, field: str) -> N
     assert refuse(client, nested, 400)["param"] == "vllm_xargs"
 
 
-@pytest.mark.parametrize("n", [2, 16, 17, 10**9, -1, 0])
+@pytest.mark.parametrize("n", [17, 10**9, -1, 0])
 def test_s33_the_number_of_answers(client: httpx.Client, n: int) -> None:
     assert refuse(client, question("Hi", n=n), 400)["param"] == "n"
 

@@ -210,9 +210,11 @@ class CompletionWriter(DataEvents):
 
     def opening(self) -> list[str]:
         """Return the events that come before the answers: the prompts, where they are wanted."""
+        num_choices = len(self.accounts[0].choices)
         return [
-            self._event(choices=(CompletionChoice(index=index, text=text),))
+            self._event(choices=(CompletionChoice(index=index * num_choices + choice, text=text),))
             for index, text in enumerate(self.echoes)
+            for choice in range(num_choices)
         ]
 
     def chunks(self, piece: Piece) -> list[str]:
@@ -220,8 +222,9 @@ class CompletionWriter(DataEvents):
         if not (piece.text or piece.logprobs or piece.finish_reason):
             return []
         if piece.finish_reason is not None:
-            self._ended.add(piece.index)
-        choices, is_last = (self._choice(piece),), len(self._ended) == len(self.accounts)
+            self._ended.add(self._place(piece))
+        num_answers = sum(len(account.choices) for account in self.accounts)
+        choices, is_last = (self._choice(piece),), len(self._ended) == num_answers
         metrics = self._metrics_of_one() if is_last else None
         if not (is_last and self.tells_usage):
             return [self._event(choices=choices, metrics=metrics)]
@@ -230,9 +233,10 @@ class CompletionWriter(DataEvents):
 
     def _choice(self, piece: Piece, echo: str = "") -> CompletionChoice:
         account, reason = self.accounts[piece.index], piece.finish_reason
-        tells_metrics = reason is not None and len(self.accounts) > 1
+        is_whole = reason is not None and account.skip is not None
+        tells_metrics = is_whole and len(self.accounts) > 1
         return CompletionChoice(
-            index=piece.index,
+            index=self._place(piece),
             text=echo + piece.text,
             logprobs=self._logprobs(piece) if account.prepared.has_logprobs else None,
             finish_reason=None if reason is None else reason.value,
@@ -240,7 +244,7 @@ class CompletionWriter(DataEvents):
         )
 
     def _logprobs(self, piece: Piece) -> OldLogprobs:
-        offsets = self._offsets.setdefault(piece.index, _Offsets())
+        offsets = self._offsets.setdefault(self._place(piece), _Offsets())
         tokens = piece.logprobs
         return OldLogprobs(
             tokens=tuple(map(_name, tokens)),
@@ -251,6 +255,10 @@ class CompletionWriter(DataEvents):
             ),
             text_offset=tuple(map(offsets.next, tokens)),
         )
+
+    def _place(self, piece: Piece) -> int:
+        """Return the number of an answer: all to the first prompt come first."""
+        return piece.index * len(self.accounts[0].choices) + piece.choice
 
     def _echo(self, index: int) -> str:
         return self.echoes[index] if self.echoes else ""

@@ -7,11 +7,6 @@ from skipserve.api.wire import OpenAiFields, OwnFields, SamplingFields
 from skipserve.asking.question import Generation, PolicyChoice, Question
 from skipserve.errors import InvalidRequestError
 
-# Fields that parse and do nothing yet, each with the value that changes nothing.
-_WITHOUT_EFFECT = {
-    "n": 1,
-}
-
 
 def begin_question(form: OwnFields, policy_header: str | None, prefix: str) -> Question:
     """Return a question of which all is there but what is said, and how it is to be answered.
@@ -55,6 +50,7 @@ def openai_sampling(form: OpenAiFields) -> Generation:
         sampling(form),
         stops=(stop,) if isinstance(stop, str) else stop,
         stop_token_ids=form.stop_token_ids or (),
+        num_choices=form.n or 1,
         ignores_eos=bool(form.ignore_eos),
         min_tokens=form.min_tokens or 0,
         presence_penalty=form.presence_penalty or 0.0,
@@ -71,9 +67,6 @@ def check_openai(form: OpenAiFields) -> None:
     Raises:
         InvalidRequestError: the form does.
     """
-    for name, neutral in _WITHOUT_EFFECT.items():
-        if getattr(form, name) not in (None, neutral):
-            raise not_supported(name)
     if form.stream_options is not None and not form.stream:
         raise InvalidRequestError("stream_options needs stream: true", param="stream_options")
 
