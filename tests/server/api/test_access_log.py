@@ -32,7 +32,7 @@ def exchange_of(
 class Answered(Exchange):
     """As one that had its place in the engine."""
 
-    has_started = True  # type: ignore[assignment]
+    has_started = True
 
     def describe(self) -> dict[str, object]:
         return {}
