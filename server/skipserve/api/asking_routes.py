@@ -6,8 +6,8 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from skipserve.api.body import JsonRoute
-from skipserve.api.chat import ChatWriter, read_chat
 from skipserve.api.errors import error_replies
+from skipserve.api.forms.chat import ChatWriter, read_chat
 from skipserve.api.forms.completions import (
     CompletionForm,
     CompletionReply,

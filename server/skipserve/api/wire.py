@@ -15,8 +15,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from skipserve.api.replies import Reply as _Reply
-from skipserve.api.replies import Sparse as _Sparse
+from skipserve.api.replies import Reply, Sparse
 from skipserve.asking.answer import TokenLogprobs
 from skipserve.asking.fields import CHAT, STREAM_OPTIONS, FieldTable
 from skipserve.asking.messages import Form, Messages, Role, one_or_several
@@ -218,14 +217,14 @@ class ChatForm(OpenAiFields):
     response_format: ResponseFormat | None = None
 
 
-class TokenDetails(_Reply):
+class TokenDetails(Reply):
     """Prompt rows that were not computed, and those that show an image."""
 
     cached_tokens: int
     multimodal_tokens: int
 
 
-class Usage(_Reply):
+class Usage(Reply):
     """Tokens read and written; `completion_tokens` are those of all answers, end tokens too."""
 
     prompt_tokens: int
@@ -234,7 +233,7 @@ class Usage(_Reply):
     prompt_tokens_details: TokenDetails
 
 
-class RequestMetrics(_Reply):
+class RequestMetrics(Reply):
     """How long a request took; `inter_token_latency_seconds` is the mean, null for one token."""
 
     queue_seconds: float
@@ -244,20 +243,20 @@ class RequestMetrics(_Reply):
     skip: SkipReport
 
 
-class ChoiceLogprobs(_Reply):
+class ChoiceLogprobs(Reply):
     """Log-probabilities of the tokens of an answer."""
 
     content: tuple[TokenLogprobs, ...]
 
 
-class AnswerMessage(_Reply):
+class AnswerMessage(Reply):
     """The answer."""
 
     role: Role = Role.ASSISTANT
     content: str
 
 
-class Choice(_Reply):
+class Choice(Reply):
     """One answer of a reply."""
 
     index: int = 0
@@ -266,7 +265,7 @@ class Choice(_Reply):
     finish_reason: str
 
 
-class ChatReply(_Reply):
+class ChatReply(Reply):
     """The reply of `POST /v1/chat/completions`."""
 
     id: str
@@ -278,14 +277,14 @@ class ChatReply(_Reply):
     metrics: RequestMetrics
 
 
-class Delta(_Sparse):
+class Delta(Sparse):
     """What a chunk adds to the answer."""
 
     role: Role | None = None
     content: str | None = None
 
 
-class ChunkChoice(_Reply):
+class ChunkChoice(Reply):
     """A piece of an answer."""
 
     index: int = 0
@@ -294,7 +293,7 @@ class ChunkChoice(_Reply):
     finish_reason: str | None = None
 
 
-class ChatChunk(_Sparse):
+class ChatChunk(Sparse):
     """One event of a stream.
 
     The last chunk before `[DONE]` carries `metrics`: the one with the usage where that is asked
@@ -310,7 +309,7 @@ class ChatChunk(_Sparse):
     metrics: RequestMetrics | None = None
 
 
-class ErrorBody(_Reply):
+class ErrorBody(Reply):
     """What went wrong."""
 
     message: str
@@ -319,13 +318,13 @@ class ErrorBody(_Reply):
     code: int
 
 
-class ErrorReply(_Reply):
+class ErrorReply(Reply):
     """The one shape of every error."""
 
     error: ErrorBody
 
 
-class ModelEntry(_Reply):
+class ModelEntry(Reply):
     """A name that `model` may have."""
 
     id: str
@@ -340,14 +339,14 @@ class ModelEntry(_Reply):
     device: str | None
 
 
-class ModelList(_Reply):
+class ModelList(Reply):
     """The reply of `GET /v1/models`."""
 
     object: Literal["list"] = "list"
     data: tuple[ModelEntry, ...]
 
 
-class PolicyEntry(_Reply):
+class PolicyEntry(Reply):
     """A named policy, resolved for the loaded model."""
 
     name: str
@@ -364,20 +363,20 @@ class PolicyEntry(_Reply):
     quality: tuple[Quality, ...]
 
 
-class PolicyList(_Reply):
+class PolicyList(Reply):
     """The reply of `GET /v1/skip_policies`."""
 
     object: Literal["list"] = "list"
     data: tuple[PolicyEntry, ...]
 
 
-class Health(_Reply):
+class Health(Reply):
     """The reply of `GET /health` and `GET /ready`."""
 
     status: str
 
 
-class Version(_Reply):
+class Version(Reply):
     """The reply of `GET /version`."""
 
     version: str

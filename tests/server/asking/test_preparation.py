@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from pictures import data_uri, encode, question, random_picture
 
-from skipserve.api.chat import read_chat
+from skipserve.api.forms.chat import read_chat
 from skipserve.api.wire import ChatForm
 from skipserve.app import Built, pool_spec
 from skipserve.asking.preparation import Asker, Preparation

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pictures import data_uri, encode, question, random_picture
 
-from skipserve.api.chat import read_chat
+from skipserve.api.forms.chat import read_chat
 from skipserve.api.wire import ChatForm
 from skipserve.app import Built
 from skipserve.asking.processor import QuestionProcessor, cache_salt

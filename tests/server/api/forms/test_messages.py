@@ -263,3 +263,14 @@ def test_fields_that_change_no_answer_are_named(client: httpx.Client) -> None:
     refused = client.post(MESSAGES, json=body(tools=[{"name": "x", "input_schema": {}}]))
     assert refused.status_code == 400
     assert refused.json()["error"]["message"] == "tools: tools are not supported yet"
+
+
+@pytest.mark.parametrize("policy", ["full", "downsample-half"])
+def test_tokens_are_counted_under_the_policy(
+    client: httpx.Client, picture_url: str, policy: str
+) -> None:
+    """A policy may leave fewer rows of an image."""
+    given = body(image(picture_url), text("What?"), model=f"tiny@{policy}")
+    usage = ask(client, given)["usage"]
+    told = client.post(COUNT, json={name: given[name] for name in ("model", "messages")}).json()
+    assert told == {"input_tokens": usage["input_tokens"]}

@@ -16,7 +16,7 @@ from live_server import LiveServer
 from pictures import question
 from pydantic import ValidationError
 
-from skipserve.api.chat import read_chat
+from skipserve.api.forms.chat import read_chat
 from skipserve.api.wire import ChatForm
 from skipserve.asking.question import Question
 from skipserve.errors import InvalidRequestError
