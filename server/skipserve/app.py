@@ -21,10 +21,12 @@ from skipserve.api.asking_routes import router as asking_router
 from skipserve.api.auth import PUBLIC_PATHS, RequireKey
 from skipserve.api.body import BodyLimits, ReadBody
 from skipserve.api.connections import ConnectionLimits, Connections, room_for_connections
+from skipserve.api.door import Door
 from skipserve.api.errors import handle_error
 from skipserve.api.guard import Guard, Tracer
 from skipserve.api.hosts import CheckHost
-from skipserve.api.paths import POLICIES, WITH_BODY
+from skipserve.api.pace import Pace
+from skipserve.api.paths import OPERATIONS, POLICIES, WITH_BODY
 from skipserve.api.routes import router
 from skipserve.api.serving import Serving, arrive
 from skipserve.asking.policies import PolicyRegistry
@@ -60,6 +62,8 @@ _KEY_SCHEME = "ApiKey"
 
 # What a picture of 1.6 million pixels takes: only larger ones ask for memory.
 _GRANTED_BYTES = 32 * _MIB
+# What errors may take, of one core, so that whoever makes them costs others little.
+_SHARE_OF_ERRORS = 0.05
 # What a picture's file may cost before its size is known, and any picture however small.
 _IMAGE_CPU_SECONDS = 1.0
 
@@ -98,8 +102,9 @@ def build(settings: Settings, connect: Connect = EngineService) -> Built:
     folder = model_folder(settings.model)
     serving = _build_serving(settings, folder, _read_model(settings, folder), connect)
     processor = serving.processor
-    app = _build_app(settings, serving, _build_tracer(settings, processor.model_name))
-    connections = _build_connections(settings, serving.metrics)
+    pace = Pace(_SHARE_OF_ERRORS)
+    app = _build_app(settings, serving, pace, _build_tracer(settings, processor.model_name))
+    connections = _build_connections(settings, app, pace)
     notes = (*processor.notes, *_warnings(settings, processor.policies))
     return Built(app, serving, connections, (*notes, *_descriptor_warning(settings, connections)))
 
@@ -261,7 +266,7 @@ class _App(FastAPI):
         return schema
 
 
-def _build_app(settings: Settings, serving: Serving, tracer: Tracer | None) -> FastAPI:
+def _build_app(settings: Settings, serving: Serving, pace: Pace, tracer: Tracer | None) -> FastAPI:
     log = AccessLog({route.path for route in router.routes if isinstance(route, Route)})
 
     @asynccontextmanager
@@ -299,25 +304,37 @@ def _build_app(settings: Settings, serving: Serving, tracer: Tracer | None) -> F
         arrive=arrive,
     )
     app.add_middleware(CheckHost, hosts=settings.served_hosts)
+    app.add_middleware(RequireKey, **_keys(settings))
     app.add_middleware(
-        RequireKey,
-        keys=[key.get_secret_value() for key in settings.api_key],
-        metrics_keys=[key.get_secret_value() for key in settings.metrics_api_key],
-    )
-    app.add_middleware(
-        Guard, metrics=serving.metrics, admission=serving.admission, tracer=tracer, log=log
+        Guard,
+        metrics=serving.metrics,
+        admission=serving.admission,
+        pace=pace,
+        tracer=tracer,
+        log=log,
     )
     return app
 
 
-def _build_connections(settings: Settings, metrics: ServerMetrics) -> Connections:
+def _keys(settings: Settings) -> dict[str, list[str]]:
+    return {
+        "keys": [key.get_secret_value() for key in settings.api_key],
+        "metrics_keys": [key.get_secret_value() for key in settings.metrics_api_key],
+    }
+
+
+def _build_connections(settings: Settings, app: FastAPI, pace: Pace) -> Connections:
+    serving: Serving = app.state.serving
+    metrics = serving.metrics
     limits = ConnectionLimits(
         num_connections=room_for_connections(settings.max_connections),
         num_per_address=settings.max_address_connections,
         header_seconds=settings.header_seconds,
         write_seconds=settings.write_seconds,
     )
-    return Connections(limits, lambda error: metrics.record_error(error.status))
+    check_key = RequireKey(app, **_keys(settings)).check
+    door = Door(serving.admission, metrics, OPERATIONS, check_key, pace)
+    return Connections(limits, lambda error: metrics.record_error(error.status), door.turn_away)
 
 
 def _descriptor_warning(settings: Settings, connections: Connections) -> Iterator[str]:

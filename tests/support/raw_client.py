@@ -54,3 +54,19 @@ def error_of(reply: bytes) -> dict[str, Any]:
     assert head.split(b" ")[1] == str(error["code"]).encode()
     assert error.keys() == {"message", "type", "param", "code"}
     return error
+
+
+def read_reply(connection: socket.socket) -> tuple[bytes, bytes]:
+    """Return the head and the body of one reply, which says its length; what follows is left."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        part = connection.recv(1)
+        assert part, head
+        head += part
+    num_bytes = int(head.lower().partition(b"\r\ncontent-length:")[2].split()[0])
+    body = b""
+    while len(body) < num_bytes:
+        part = connection.recv(num_bytes - len(body))
+        assert part, head + body
+        body += part
+    return head, body

@@ -5,11 +5,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from skipserve.api.token_queue import TokenQueue
+from skipserve.api.token_queue import TokenQueue, retry_seconds
 from skipserve.errors import UnavailableError
 from skipserve.metrics.registry import ServerMetrics
 from skipserve.metrics.table import Rejection
 from skipserve.service.service import Service
+
+_FULL = {
+    Rejection.QUEUE_FULL: "too many requests are waiting",
+    Rejection.QUEUED_TOKENS: "too many prompt tokens are waiting",
+    Rejection.BODY_BYTES: "too many large requests are under way",
+}
 
 
 class Admission:
@@ -66,6 +72,8 @@ class Admission:
             UnavailableError: there is no place now, or the server is not ready, or it is stopping.
         """
         self._check(self.why_not_ready)
+        if (reason := self._full_queue()) is not None:
+            raise self._full(reason)
         self._num_inside += 1
         self._is_idle.clear()
         arrival = Arrival(self)
@@ -93,6 +101,18 @@ class Admission:
             permit.leave_queue(is_served=False)
             permit.hand_over()
 
+    def is_full(self, num_before: int = 0) -> bool:
+        """Whether the server is ready, and has no place for another request of the usual size.
+
+        Args:
+            num_before: requests that were let in and have not been looked at.
+        """
+        return self.why_not_ready is None and self._full_queue(num_before) is not None
+
+    def turn_away(self) -> UnavailableError:
+        """Return why a request is turned away from a queue that is full, and count it."""
+        return self._full(self._full_queue() or Rejection.QUEUE_FULL)
+
     def drain(self) -> None:
         """Turn all further requests away, but those whose bodies are on their way."""
         self.is_draining = True
@@ -108,11 +128,11 @@ class Admission:
             UnavailableError: too many wait there.
         """
         # The first has its place already. Where nobody else waits, any number may.
-        num_others = self._num_preparing - 1 + self._service.num_waiting
+        num_others = self._num_waiting - 1
         if num_choices > 1 and num_others and num_others + num_choices > self._max_requests:
-            raise self._full(Rejection.QUEUE_FULL, "too many requests are waiting")
+            raise self._full(Rejection.QUEUE_FULL)
         if not self._tokens.has_room(num_tokens):
-            raise self._full(Rejection.QUEUED_TOKENS, "too many prompt tokens are waiting")
+            raise self._full(Rejection.QUEUED_TOKENS)
         self._tokens.add(num_tokens)
 
     def unqueue(self, num_tokens: int, *, is_served: bool) -> None:
@@ -130,7 +150,7 @@ class Admission:
             UnavailableError: there are too many.
         """
         if num_bytes > 0 and self._num_bytes + num_bytes > self._max_bytes:
-            raise self._rejected(Rejection.BODY_BYTES, "too many large requests are under way")
+            raise self._full(Rejection.BODY_BYTES)
         self._num_bytes += num_bytes
 
     def _check(self, why: str | None) -> None:
@@ -138,13 +158,25 @@ class Admission:
             raise self._rejected(
                 Rejection.DRAINING if self.is_draining else Rejection.NOT_READY, why
             )
+        if self._num_waiting >= self._max_requests:
+            raise self._full(Rejection.QUEUE_FULL)
+
+    @property
+    def _num_waiting(self) -> int:
+        """Requests that wait for the engine, those among them that are being prepared."""
         # The engine counts those that it was handed, until it has no work with them: whether their
         # clients read the answers is nothing to those who wait.
-        if self._num_preparing + self._service.num_waiting >= self._max_requests:
-            raise self._full(Rejection.QUEUE_FULL, "too many requests are waiting")
+        return self._num_preparing + self._service.num_waiting
 
-    def _full(self, reason: Rejection, message: str) -> UnavailableError:
-        return self._rejected(reason, message, self._tokens.seconds_to_empty)
+    def _full_queue(self, num_before: int = 0) -> Rejection | None:
+        """Return what has no place for a request of the usual size; None where all has."""
+        if self._num_waiting + num_before >= self._max_requests:
+            return Rejection.QUEUE_FULL
+        num_more = self._num_preparing + num_before + 1
+        return None if self._tokens.has_room_for_more(num_more) else Rejection.QUEUED_TOKENS
+
+    def _full(self, reason: Rejection) -> UnavailableError:
+        return self._rejected(reason, _FULL[reason], retry_seconds(self._tokens.seconds_to_empty))
 
     def _rejected(
         self, reason: Rejection, message: str, retry_seconds: int = 1

@@ -39,10 +39,14 @@ class RequireKey:
             AuthenticationError: the key is missing or wrong.
             KeyScopeError: the key opens the metrics only.
         """
+        self.check(scope)
+        await self._app(scope, receive, send)
+
+    def check(self, scope: Scope) -> None:
+        """Let a request pass, or raise as above."""
         is_public = scope["type"] == "lifespan" or scope.get("path") in PUBLIC_PATHS
         if self._digests and not is_public:
             self._check(scope)
-        await self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
@@ -60,7 +64,7 @@ class RequireKey:
             raise KeyScopeError(f"this API key opens GET {_METRICS_PATH} and nothing else")
 
 
-def get_key_digest(request: Request) -> bytes | None:
+async def get_key_digest(request: Request) -> bytes | None:
     """Return the digest of a request's API key, None on an open server; for FastAPI's `Depends`."""
     digest: bytes | None = getattr(request.state, _STATE_NAME, None)
     return digest

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import h11
+
 from skipserve.api.access_log import LineLimit
+from skipserve.api.door import Refusal
 from skipserve.errors import SkipserveError
 
 logger = logging.getLogger("skipserve.connections")
@@ -56,18 +59,24 @@ class Connections:
         limits: what they may cost.
         record_refusal: hears of an error that a client is told before it has a request.
         lines: how many lines may be logged of all this.
+        turn_away: says how a request is turned away by its head; None where it may come in.
 
     Args:
         limits: as above.
         record_refusal: as above.
+        turn_away: as above.
     """
 
     def __init__(
-        self, limits: ConnectionLimits, record_refusal: Callable[[SkipserveError], None]
+        self,
+        limits: ConnectionLimits,
+        record_refusal: Callable[[SkipserveError], None],
+        turn_away: Callable[[h11.Request], Refusal | None] = lambda _: None,
     ) -> None:
         self.limits = limits
         self.record_refusal = record_refusal
         self.lines = LineLimit(logger)
+        self.turn_away = turn_away
         self._open: set[Connection] = set()
         self._num_of_address: Counter[str] = Counter()
         # In the order in which they began to wait for their clients.

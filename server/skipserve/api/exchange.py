@@ -45,8 +45,7 @@ class Exchange(Account):
         self.arrived = time.perf_counter()
         self.arrived_at = time.time_ns()
         self.headers = Headers(scope=scope)
-        given = self.headers.get("x-request-id", "")
-        self.request_id = given if _CLIENT_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"
+        self.request_id = request_id_of(self.headers.get("x-request-id", ""))
         self.method: str = scope["method"][:_MAX_METHOD_LENGTH]
         self.address: str = (scope.get("client") or ("",))[0]
         self.path = ascii(scope["path"])[1:-1][:_MAX_PATH_LENGTH]
@@ -117,12 +116,17 @@ class Exchange(Account):
         }
 
 
+def request_id_of(given: str) -> str:
+    """Return the id of a request whose client gives one: that, where it is harmless."""
+    return given if _CLIENT_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"
+
+
 def _rounded(seconds: float | None) -> float | None:
     """Return a time in whole microseconds."""
     return None if seconds is None else round(seconds, 6)
 
 
-def get_exchange(request: HttpRequest) -> Exchange:
+async def get_exchange(request: HttpRequest) -> Exchange:
     """Return the exchange of a request; for FastAPI's `Depends`."""
     exchange: Exchange = getattr(request.state, _STATE_NAME)
     return exchange

@@ -1,5 +1,6 @@
 """Around every request: its id, one line in the log, and a reply whatever goes wrong inside."""
 
+import asyncio
 import logging
 from typing import Protocol
 
@@ -11,11 +12,14 @@ from skipserve.api.admission import Admission
 from skipserve.api.errors import ERROR_STATUSES, SAFE_HEADERS, error_response, to_skipserve_error
 from skipserve.api.exchange import Exchange
 from skipserve.api.forms.errors import is_of_messages
+from skipserve.api.pace import Pace
 from skipserve.errors import AuthenticationError
 from skipserve.logging_setup import request_id
 from skipserve.metrics.registry import ServerMetrics
 
 logger = logging.getLogger("skipserve.requests")
+# What an error costs, of a core: measured where little is read before it, and rounded up.
+_ERROR_SECONDS = 0.0005
 
 
 class Tracer(Protocol):
@@ -36,6 +40,7 @@ class Guard:
         metrics: counts the errors that clients are told.
         admission: knows whether the server is about to stop. Replies then end their connections, so
             that clients open others, to servers that stay.
+        pace: that of errors: whoever makes one after the other waits for them.
         tracer: is shown each request that has ended, but for those without a key; None traces
             nothing.
         log: takes the lines about requests.
@@ -46,12 +51,14 @@ class Guard:
         app: ASGIApp,
         metrics: ServerMetrics,
         admission: Admission,
+        pace: Pace,
         tracer: Tracer | None = None,
         log: AccessLog | None = None,
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._admission = admission
+        self._pace = pace
         self._tracer = tracer
         self._log = log or AccessLog()
         metrics.expect_errors(ERROR_STATUSES)
@@ -111,6 +118,8 @@ class Guard:
                 headers.update(SAFE_HEADERS)
                 if self._admission.is_draining:
                     headers["Connection"] = "close"
+                if message["status"] in ERROR_STATUSES:
+                    await asyncio.sleep(self._pace.wait_seconds(_ERROR_SECONDS))
             await send(message)
 
         return watched

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from skipserve.api.connections import Connections, logger
+from skipserve.api.door import Refusal
 from skipserve.api.errors import SAFE_HEADERS, error_response
 from skipserve.errors import (
     HeadersTooLargeError,
@@ -44,11 +45,19 @@ def web_server_config(app: ASGIApp, connections: Connections, **more: Any) -> uv
 
 
 class _Parser(h11.Connection):
-    """h11's, which also keeps its last complaint, and counts the pieces that a body comes in."""
+    """h11's, which also keeps its last complaint, and counts the pieces that a body comes in.
+
+    Args:
+        turn_away: answers a request, or will, and returns True; False where others see to it.
+    """
 
     fault: h11.RemoteProtocolError | None = None
     _num_pieces = 0
     _num_bytes = 0
+
+    def __init__(self, turn_away: Callable[[h11.Request], bool]) -> None:
+        super().__init__(h11.SERVER, _MAX_HEADER_BYTES)
+        self._turn_away = turn_away
 
     def next_event(self) -> Any:
         """Return the next event.
@@ -62,6 +71,8 @@ class _Parser(h11.Connection):
                 self._count(event)
             elif isinstance(event, h11.Request):
                 self._num_pieces = self._num_bytes = 0
+                if self._turn_away(event):
+                    return h11.PAUSED
         except h11.RemoteProtocolError as error:
             self.fault = error
             raise
@@ -91,12 +102,13 @@ class LimitedProtocol(H11Protocol):
 
     def __init__(self, connections: Connections, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.conn: _Parser = _Parser(h11.SERVER, _MAX_HEADER_BYTES)
+        self.conn: _Parser = _Parser(self._turn_away)
         self.address = ""
         self._connections = connections
         self._limits = connections.limits
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
+        self._refusal_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Let the connection in if there is room."""
@@ -112,6 +124,7 @@ class LimitedProtocol(H11Protocol):
         self._connections.leave(self)
         self._head_timer = _cancel(self._head_timer)
         self._write_timer = _cancel(self._write_timer)
+        self._refusal_timer = _cancel(self._refusal_timer)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -121,8 +134,8 @@ class LimitedProtocol(H11Protocol):
             self._look()
 
     def handle_events(self) -> None:
-        """Act on what came; later, where what was sent before is not read yet."""
-        if self.flow.write_paused:
+        """Act on what came; later, where what was sent before is not read yet, or not sent."""
+        if self.flow.write_paused or self._refusal_timer is not None:
             self.flow.pause_reading()
         else:
             super().handle_events()
@@ -223,6 +236,29 @@ class LimitedProtocol(H11Protocol):
             logger.info("%s does not read what it is sent: cut off", self.address)
         self.give_way()
 
+    def _turn_away(self, request: h11.Request) -> bool:
+        """Turn a request away by its head, if it is to be, when it is its turn."""
+        refusal = self._connections.turn_away(request)
+        if refusal is None:
+            return False
+        self._head_timer = _cancel(self._head_timer)
+        self._refusal_timer = self._later(refusal.wait_seconds, lambda: self._tell(refusal))
+        return True
+
+    def _tell(self, refusal: Refusal) -> None:
+        """Tell it, and go on: what is left of the request is read and dropped."""
+        self._refusal_timer = None
+        if self.transport.is_closing():
+            return
+        self._write(refusal.error, refusal.request_id)
+        if self.conn.our_state is h11.MUST_CLOSE:
+            self.transport.close()
+            self._expect_reading()
+            return
+        self.flow.resume_reading()
+        self.handle_events()
+        self._look()
+
     def _refuse(self, error: SkipserveError) -> None:
         """Tell an error in the one form, where nothing else was begun, and end the connection."""
         self._connections.record_refusal(error)
@@ -230,25 +266,24 @@ class LimitedProtocol(H11Protocol):
         if self._connections.lines.admits(status=error.status, error=error.type):
             logger.info("%s from %s: %s", request_id, self.address, error.message)
         if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-            self._write(error, request_id)
+            self._write(error, request_id, (b"connection", b"close"))
         self.transport.close()
         self._expect_reading()
 
-    def _write(self, error: SkipserveError, request_id: str) -> None:
+    def _write(self, error: SkipserveError, request_id: str, *more: tuple[bytes, bytes]) -> None:
         response = error_response(error)
         response.headers.update(SAFE_HEADERS)
         headers = [
             *response.raw_headers,
             (b"x-request-id", request_id.encode()),
-            (b"connection", b"close"),
+            *more,
         ]
         events = (
             h11.Response(status_code=response.status_code, headers=headers),
             h11.Data(data=bytes(response.body)),
             h11.EndOfMessage(),
         )
-        for event in events:
-            self.transport.write(self.conn.send(event) or b"")
+        self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
 
     def _later(self, seconds: float, act: Callable[[], None]) -> asyncio.TimerHandle:
         return self.loop.call_later(seconds, act)

@@ -204,8 +204,8 @@ def arrive(scope: Scope) -> AbstractContextManager[Arrival]:
     return serving.admission.arrive()
 
 
-def get_serving(request: HttpRequest) -> Serving:
-    """Return what the app was built with."""
+async def get_serving(request: HttpRequest) -> Serving:
+    """Return what the app was built with; for FastAPI's `Depends`."""
     serving: Serving = request.app.state.serving
     return serving
 

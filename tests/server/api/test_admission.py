@@ -196,3 +196,17 @@ def test_bytes_of_all_bodies_have_a_limit() -> None:
     with door.admission.arrive() as third:
         third.take(100)
     assert door.rejections("body_bytes") == 1
+
+
+def test_a_body_is_not_read_where_nobody_of_the_usual_size_has_room() -> None:
+    door = Door(max_requests=10, max_tokens=100)
+    with door.admission.admit() as first, door.admission.admit() as second:
+        for permit in (first, second):
+            permit.join_queue(40)
+            permit.hand_over()
+        with pytest.raises(UnavailableError) as caught, door.admission.arrive():
+            raise NotImplementedError
+        assert caught.value.reason == "queued_tokens"
+        first.leave_queue()
+        with door.admission.arrive():
+            pass

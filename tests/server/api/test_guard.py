@@ -15,6 +15,7 @@ from skipserve import errors
 from skipserve.api.admission import Admission
 from skipserve.api.exchange import Exchange
 from skipserve.api.guard import Guard, Tracer
+from skipserve.api.pace import Pace
 from skipserve.engine.limits import EngineSpec
 from skipserve.errors import AuthenticationError, SkipserveError, UnavailableError
 from skipserve.metrics.registry import ServerMetrics
@@ -33,7 +34,7 @@ async def _unready(scope: Scope, receive: Receive, send: Send) -> None:
 
 def _guard(app: ASGIApp, metrics: ServerMetrics, tracer: Tracer | None = None) -> Guard:
     service = EngineService(EngineSpec(Path("nowhere")))
-    return Guard(app, metrics, Admission(service, metrics, 1, 1), tracer)
+    return Guard(app, metrics, Admission(service, metrics, 1, 1), Pace(1.0), tracer)
 
 
 async def _get(guard: Guard, path: str) -> None:

@@ -1,10 +1,12 @@
 """Tests of the queue of prompt tokens: its end, and how long it says it is."""
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skipserve.api.token_queue import MAX_RETRY_SECONDS, TokenQueue
+from skipserve.api.token_queue import MAX_RETRY_SECONDS, TokenQueue, retry_seconds
 
 pytestmark = pytest.mark.fast
 
@@ -32,7 +34,7 @@ def test_room_ends_at_the_limit() -> None:
 def test_the_pace_is_that_of_the_time_in_which_there_was_a_queue() -> None:
     clock = Clock()
     queue = TokenQueue(10_000, clock)
-    assert queue.seconds_to_empty == 1
+    assert queue.seconds_to_empty == 0
     queue.add(1000)
     clock.now += 2.0
     queue.remove(1000, is_served=True)
@@ -52,6 +54,26 @@ def test_what_was_given_up_was_not_served() -> None:
     queue.remove(1000, is_served=False)
     queue.add(1000)
     assert queue.seconds_to_empty == 4
+
+
+def test_there_is_room_for_more_of_the_usual_size() -> None:
+    queue = TokenQueue(100)
+    assert queue.has_room_for_more(1000)
+    queue.add(10)
+    queue.add(30)
+    assert queue.has_room_for_more(3)
+    assert not queue.has_room_for_more(4)
+    queue.remove(30, is_served=False)
+    assert queue.has_room_for_more(9)
+    assert not queue.has_room_for_more(10)
+
+
+@pytest.mark.parametrize(("seconds", "first", "last"), [(0.0, 1, 2), (10.0, 10, 20), (1e6, 30, 60)])
+def test_those_turned_away_come_back_one_after_the_other(
+    seconds: float, first: int, last: int
+) -> None:
+    told = {retry_seconds(seconds, partial(float, drawn / 100)) for drawn in range(101)}
+    assert told == set(range(first, last + 1))
 
 
 def test_old_times_are_forgotten() -> None:
@@ -74,6 +96,6 @@ def test_the_estimate_is_whole_seconds_within_bounds(
     for num_tokens, seconds, is_served in served:
         queue.add(num_tokens)
         clock.now += seconds
-        assert queue.seconds_to_empty in range(1, MAX_RETRY_SECONDS + 1)
+        assert retry_seconds(queue.seconds_to_empty) in range(1, MAX_RETRY_SECONDS + 1)
         queue.remove(num_tokens, is_served=is_served)
     assert queue.num_tokens == 0

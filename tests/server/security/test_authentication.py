@@ -266,7 +266,7 @@ def test_the_app_hears_whose_request_it_is_but_not_the_key() -> None:
 
 
 def test_on_an_open_server_a_request_is_nobody_s() -> None:
-    assert get_key_digest(Request({"type": "http", "state": {}})) is None
+    assert asyncio.run(get_key_digest(Request({"type": "http", "state": {}}))) is None
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/messages/nothing"])
