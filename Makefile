@@ -97,7 +97,13 @@ format: install  ## Format the code and mend what the linter can mend.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-BENCH ?= end_to_end throughput host_cost reuse mixed policies small_pictures
+attack: install  ## Attack the demo as it is shipped, on loopback alone, for ten minutes; say what it took.
+	cd tests/support && PYTHONPATH=. $(CURDIR)/$(BIN)/python attack.py $(or $(SECONDS),600)
+
+soak: install  ## Serve honest and hostile clients at once for ten minutes; SECONDS=60 is quicker.
+	cd tests/support && PYTHONPATH=. $(CURDIR)/$(BIN)/python soak.py $(or $(SECONDS),600)
+
+BENCH ?= end_to_end throughput host_cost reuse mixed policies small_pictures overload
 
 bench: install  ## Run all benchmarks, half an hour; make bench BENCH=reuse ARGS="--models demo" runs one.
 	for name in $(BENCH); do $(BIN)/python benchmarks/$$name.py $(ARGS) || exit 1; done
@@ -123,4 +129,4 @@ train-demo: install  ## Train the demo model anew into runs/demo: hours on 2 cor
 clean:  ## Remove .venv, caches and runs.
 	rm -rf $(VENV) runs dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install serve test check test-kernels test-image kernel-cache gpu-bundle lock format bench dashboards metrics-page fields-page evaluate pretrained train-demo clean
+.PHONY: help install serve test check test-kernels test-image kernel-cache gpu-bundle lock format attack soak bench dashboards metrics-page fields-page evaluate pretrained train-demo clean

@@ -62,8 +62,8 @@ _KEY_SCHEME = "ApiKey"
 
 # What a picture of 1.6 million pixels takes: only larger ones ask for memory.
 _GRANTED_BYTES = 32 * _MIB
-# What errors may take, of one core, so that whoever makes them costs others little.
-_SHARE_OF_ERRORS = 0.05
+# What all may take that the engine has no part in, of one core: whoever floods costs others little.
+_SHARE_OF_REPLIES = 0.05
 # What a picture's file may cost before its size is known, and any picture however small.
 _IMAGE_CPU_SECONDS = 1.0
 
@@ -102,7 +102,7 @@ def build(settings: Settings, connect: Connect = EngineService) -> Built:
     folder = model_folder(settings.model)
     serving = _build_serving(settings, folder, _read_model(settings, folder), connect)
     processor = serving.processor
-    pace = Pace(_SHARE_OF_ERRORS)
+    pace = Pace(_SHARE_OF_REPLIES)
     app = _build_app(settings, serving, pace, _build_tracer(settings, processor.model_name))
     connections = _build_connections(settings, app, pace)
     notes = (*processor.notes, *_warnings(settings, processor.policies))

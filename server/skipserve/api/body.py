@@ -69,7 +69,7 @@ class ReadBody:
         Raises:
             BodyTooLargeError: the body is over a ceiling.
             InvalidRequestError: it holds too many values.
-            UnsupportedBodyError: it is not declared as JSON.
+            UnsupportedBodyError: it is not declared as JSON, or is packed.
             RequestTimeoutError: it did not arrive in time.
             UnavailableError: there is no place for the request, or none for its bytes.
         """
@@ -88,6 +88,10 @@ class ReadBody:
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type != "application/json":
             raise UnsupportedBodyError("the body must be JSON: send Content-Type: application/json")
+        if (coding := headers.get("content-encoding", "identity").strip().lower()) != "identity":
+            raise UnsupportedBodyError(
+                f"a body in the Content-Encoding {coding[:20]!a} is not read; send it as it is"
+            )
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length[:20]) > self._limits.max_bytes:
             raise self._too_large()

@@ -36,6 +36,17 @@ class ConnectionLimits:
     write_seconds: float
 
 
+class TurnAway(Protocol):
+    """Says how a request is turned away by its head."""
+
+    def __call__(self, request: h11.Request, *, is_first: bool) -> Refusal | None:
+        """Return how; None where it may come in."""
+
+
+def _let_in(request: h11.Request, *, is_first: bool) -> None:
+    """Turn nobody away."""
+
+
 class Connection(Protocol):
     """One client's connection."""
 
@@ -71,7 +82,7 @@ class Connections:
         self,
         limits: ConnectionLimits,
         record_refusal: Callable[[SkipserveError], None],
-        turn_away: Callable[[h11.Request], Refusal | None] = lambda _: None,
+        turn_away: TurnAway = _let_in,
     ) -> None:
         self.limits = limits
         self.record_refusal = record_refusal

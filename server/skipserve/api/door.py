@@ -19,6 +19,8 @@ from skipserve.metrics.registry import ServerMetrics
 logger = logging.getLogger("skipserve.requests")
 # What it costs to turn one away, of a core: measured, and rounded up.
 _COST_SECONDS = 0.0002
+# And what it costs to take in the connection that it came on.
+_CONNECTION_SECONDS = 0.0002
 # One line each is what a flood is after; the metrics count them.
 _LOG_SECONDS = 1.0
 
@@ -73,8 +75,13 @@ class Door:
         self._num_untold = 0
         self._num_let_in = 0
 
-    def turn_away(self, request: h11.Request) -> Refusal | None:
-        """Return how a request is turned away; None where it may come in, or others see to it."""
+    def turn_away(self, request: h11.Request, *, is_first: bool = False) -> Refusal | None:
+        """Return how a request is turned away; None where it may come in, or others see to it.
+
+        Args:
+            request: its head.
+            is_first: whether it is the first of its connection.
+        """
         path = request.target.partition(b"?")[0].decode("ascii")
         if request.method != b"POST" or path not in self._paths:
             return None
@@ -86,8 +93,9 @@ class Door:
         error = self._admission.turn_away()
         self._metrics.record_error(error.status)
         given = dict(request.headers).get(b"x-request-id", b"")
+        cost = _COST_SECONDS + is_first * _CONNECTION_SECONDS
         refusal = Refusal(
-            error, request_id_of(given.decode("latin-1")), self._pace.wait_seconds(_COST_SECONDS)
+            error, request_id_of(given.decode("latin-1")), self._pace.wait_seconds(cost)
         )
         self._log(path, refusal)
         return refusal

@@ -18,8 +18,11 @@ from skipserve.logging_setup import request_id
 from skipserve.metrics.registry import ServerMetrics
 
 logger = logging.getLogger("skipserve.requests")
-# What an error costs, of a core: measured where little is read before it, and rounded up.
-_ERROR_SECONDS = 0.0005
+# Asked for all the time by whatever watches over the server.
+_UNPACED = frozenset({"/health", "/ready", "/version"})
+# What an error costs, of a core: measured where little is read before it, and rounded up; and a
+# list, a schema, or the metrics.
+_ERROR_SECONDS, _PAGE_SECONDS = 0.0005, 0.002
 
 
 class Tracer(Protocol):
@@ -40,7 +43,7 @@ class Guard:
         metrics: counts the errors that clients are told.
         admission: knows whether the server is about to stop. Replies then end their connections, so
             that clients open others, to servers that stay.
-        pace: that of errors: whoever makes one after the other waits for them.
+        pace: that of all that the engine has no part in: whoever asks on and on waits for it.
         tracer: is shown each request that has ended, but for those without a key; None traces
             nothing.
         log: takes the lines about requests.
@@ -105,6 +108,14 @@ class Guard:
                 logger.exception("no trace")
             return None
 
+    def _wait_seconds(self, exchange: Exchange) -> float:
+        """Return how long a reply waits for its turn: answers do not, nor do good probes."""
+        if exchange.status in ERROR_STATUSES:
+            return self._pace.wait_seconds(_ERROR_SECONDS)
+        if exchange.has_started or exchange.path in _UNPACED:
+            return 0.0
+        return self._pace.wait_seconds(_PAGE_SECONDS)
+
     def _watched(self, send: Send, exchange: Exchange) -> Send:
         """Return a `send` that notes the status, and completes the headers."""
 
@@ -118,8 +129,7 @@ class Guard:
                 headers.update(SAFE_HEADERS)
                 if self._admission.is_draining:
                     headers["Connection"] = "close"
-                if message["status"] in ERROR_STATUSES:
-                    await asyncio.sleep(self._pace.wait_seconds(_ERROR_SECONDS))
+                await asyncio.sleep(self._wait_seconds(exchange))
             await send(message)
 
         return watched

@@ -8,6 +8,8 @@ import json
 import re
 import secrets
 import string
+import sys
+from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -50,17 +52,33 @@ class JsonBody:
 
         Raises:
             JSONDecodeError: it is not JSON.
-            InvalidRequestError: it is not UTF-8, or is nested too deeply.
+            InvalidRequestError: it is not UTF-8, is nested too deeply, says a field twice, or has a
+                number that is too long.
         """
         text, pictures = self.text, self.pictures
         self.text, self.pictures = b"", {}
         try:
-            value = json.loads(text.decode())
+            value = json.loads(text.decode(), object_pairs_hook=_fields)
         except UnicodeDecodeError as error:
             raise InvalidRequestError("the body cannot be read as UTF-8 JSON") from error
         except RecursionError as error:
             raise InvalidRequestError("the body is nested too deeply") from error
+        except json.JSONDecodeError:
+            raise
+        except ValueError as error:
+            most = sys.get_int_max_str_digits()
+            raise InvalidRequestError(f"a number may have at most {most} digits") from error
         return _with_pictures(value, pictures) if pictures else value
+
+
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object; others than this server might take the first of two values."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        [(name, number)] = Counter(name for name, _ in pairs).most_common(1)
+        shown = json.dumps(name)[1:-1][:_MAX_NAME]
+        raise InvalidRequestError(f"{shown} is given {number} times; send it once", shown)
+    return fields
 
 
 def _with_pictures(value: Any, pictures: dict[str, str]) -> Any:

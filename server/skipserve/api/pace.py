@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 # What was not used of the share is kept for so long: a few clients at once are told at once.
-_KEPT_SECONDS = 0.2
+_KEPT_SECONDS = 1.0
 # Nobody waits longer, whatever has come before him.
 MOST_SECONDS = 2.0
 # Turns fall on the ticks of a clock: to wake up for each of them costs more than most of them.

@@ -109,6 +109,7 @@ class LimitedProtocol(H11Protocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._refusal_timer: asyncio.TimerHandle | None = None
+        self._is_first = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Let the connection in if there is room."""
@@ -238,7 +239,8 @@ class LimitedProtocol(H11Protocol):
 
     def _turn_away(self, request: h11.Request) -> bool:
         """Turn a request away by its head, if it is to be, when it is its turn."""
-        refusal = self._connections.turn_away(request)
+        refusal = self._connections.turn_away(request, is_first=self._is_first)
+        self._is_first = False
         if refusal is None:
             return False
         self._head_timer = _cancel(self._head_timer)

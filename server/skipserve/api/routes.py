@@ -1,5 +1,6 @@
 """The routes that list and show: each calls what knows, and shapes the reply."""
 
+from functools import cache
 from importlib.metadata import version
 
 from fastapi import APIRouter, Response
@@ -111,4 +112,10 @@ async def metrics(serving: TheServing) -> Response:
 @router.get("/version")
 async def show_version() -> Version:
     """Say which version runs."""
-    return Version(version=version("skipserve"))
+    return Version(version=_our_version())
+
+
+@cache
+def _our_version() -> str:
+    """Return it, read from its files once."""
+    return version("skipserve")

@@ -114,6 +114,13 @@ def test_what_does_not() -> None:
     refused(UnsupportedBodyError, Client([b"{}"]), scope_of((b"content-type", b"text/json")))
 
 
+def test_a_packed_body_is_not_taken_for_a_broken_one() -> None:
+    refused(UnsupportedBodyError, Client([b"{}"]), scope_of(JSON, (b"content-encoding", b"gzip")))
+    app = App()
+    run(app, Client([b"{}"]), scope_of(JSON, (b"content-encoding", b"Identity")))
+    assert app.body == b"{}"
+
+
 def test_s25_bytes_are_counted_as_they_come() -> None:
     app = App()
     run(app, Client([b"x" * 100]), scope_of(JSON))

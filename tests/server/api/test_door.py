@@ -43,7 +43,7 @@ class Entrance:
             metrics,
             {PATH},
             self._check_key,
-            Pace(1.0, lambda: self.now),
+            Pace(0.05, lambda: self.now),
             lambda: self.now,
         )
 

@@ -121,3 +121,28 @@ def test_a_trace_that_fails_costs_no_request(caplog: pytest.LogCaptureFixture) -
 def test_long_methods_are_cut() -> None:
     scope = {"type": "http", "method": "M" * 5000, "path": "/", "headers": []}
     assert Exchange(scope).describe()["method"] == "M" * 20
+
+
+class _Till(Pace):
+    """Notes what is charged, and lets nobody wait."""
+
+    def __init__(self) -> None:
+        super().__init__(1.0)
+        self.charged: list[float] = []
+
+    def wait_seconds(self, cost_seconds: float) -> float:
+        self.charged.append(cost_seconds)
+        return 0.0
+
+
+@pytest.mark.parametrize(
+    ("app", "path", "num_charged"),
+    [(_fine, "/health", 0), (_fine, "/metrics", 1), (_unready, "/health", 1)],
+)
+def test_what_the_engine_has_no_part_in_is_paid_for(
+    app: ASGIApp, path: str, num_charged: int
+) -> None:
+    metrics, till = ServerMetrics(CollectorRegistry(), "m", []), _Till()
+    service = EngineService(EngineSpec(Path("nowhere")))
+    asyncio.run(_get(Guard(app, metrics, Admission(service, metrics, 1, 1), till), path))
+    assert len(till.charged) == num_charged

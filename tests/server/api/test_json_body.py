@@ -148,3 +148,18 @@ def test_a_text_that_begins_as_a_picture_is_a_text(head: str) -> None:
     assert scan(body, max_text_bytes=100).parse() == {"data": f"{head} says"}
     with pytest.raises(BodyTooLargeError):
         scan(json.dumps({"data": head + "A" * 100 + " "}).encode(), max_text_bytes=100)
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{"n": 1, "a": [{"stop": "x", "stop": "y", "stop": ""}]}', "stop is given 3 times"),
+        (b'{"\\ud800": 1, "\\ud800": 1}', "ud800 is given 2 times"),
+        (b'{"seed": ' + b"9" * 5000 + b"}", "at most 4300 digits"),
+        (b'{"seed": -' + b"9" * 400_000 + b"}", "at most 4300 digits"),
+    ],
+)
+def test_what_would_be_read_otherwise_elsewhere_is_refused(body: bytes, told: str) -> None:
+    with pytest.raises(InvalidRequestError, match=told) as caught:
+        scan(body).parse()
+    caught.value.message.encode()

@@ -20,9 +20,9 @@ def test_a_few_at_once_do_not_wait_and_the_others_take_turns() -> None:
     clock = Clock()
     pace = Pace(0.1, clock)
     clock.now += 60
-    # Two tenths of a second of the share are kept: so much for 20 that cost a millisecond.
-    waits = [pace.wait_seconds(0.001) for _ in range(120)]
-    assert waits[:20] == [0.0] * 20
+    # A second of the share is kept: so much for 100 that cost a millisecond.
+    waits = [pace.wait_seconds(0.001) for _ in range(200)]
+    assert waits[:100] == [0.0] * 100
     assert waits == sorted(waits)
     assert waits[-1] == pytest.approx(1.0, abs=0.06)
 
