@@ -2,7 +2,7 @@
 
 import pytest
 
-from skipserve.api.pace import MOST_SECONDS, Pace
+from skipserve.api.pace import MOST_SECONDS, OwnTime, Pace
 
 pytestmark = pytest.mark.fast
 
@@ -44,3 +44,22 @@ def test_whoever_comes_slowly_never_waits() -> None:
     for _ in range(100):
         assert pace.wait_seconds(0.001) == 0
         clock.now += 0.011
+
+
+def test_our_time_stands_while_the_processor_is_others() -> None:
+    clock, waited = Clock(), Clock()
+    waited.now = 0.0
+    own = OwnTime(clock, waited)
+    assert own() == 1000
+    clock.now, waited.now = 1010.0, 8.0
+    assert own() == 1002
+    # It is read once a tick, and never goes back.
+    clock.now, waited.now = 1010.01, 8.0
+    assert own() == 1002
+    clock.now, waited.now = 1011.0, 9.5
+    assert own() == 1002
+
+
+def test_the_system_tells_how_long_we_waited() -> None:
+    own = OwnTime(lambda: 1e9)
+    assert 0 < own() <= 1e9
