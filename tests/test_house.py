@@ -130,6 +130,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "skipserve.errors",
         "skipserve.logging_setup",
         "skipserve.metrics",
+        "skipserve.prompt.template",
         "skipserve.service.service",
         "skipserve_policies",
     },

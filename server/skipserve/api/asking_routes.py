@@ -52,11 +52,10 @@ _MESSAGE_ERRORS = error_replies(401, 403, 405, 421, *_ASKING, model=MessageError
 @router.post(CHAT, response_model=ChatReply, responses=_RESPONSES)
 async def chat_completions(form: ChatForm, visit: TheVisit) -> Response:
     """Answer a question about images, under the skip policy that the request names."""
-    tells_usage = bool(form.stream_options and form.stream_options.include_usage)
     return await visit.answer(
         [read_chat(form, visit.policy_header)],
         wants_stream=bool(form.stream),
-        make_writer=lambda accounts, created: ChatWriter(accounts[0], created, tells_usage),
+        make_writer=lambda accounts, created: ChatWriter.of(form, accounts[0], created),
     )
 
 

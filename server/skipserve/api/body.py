@@ -14,9 +14,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from skipserve.api.admission import Arrival
 from skipserve.api.errors import form_of
-from skipserve.api.exchange import get_exchange
+from skipserve.api.exchange import exchange_of
 from skipserve.api.json_body import JsonBody, JsonScanner
-from skipserve.api.serving import get_serving
+from skipserve.api.serving import Serving
 from skipserve.asking.fields import FieldTable, shown_names, sift
 from skipserve.errors import BodyTooLargeError, RequestTimeoutError, UnsupportedBodyError
 
@@ -173,9 +173,10 @@ class _JsonRequest(Request):
     async def json(self) -> Any:
         """Return the body's value, without the fields that change no answer."""
         body: JsonBody = getattr(self.state, _STATE_NAME)
-        ignores_unknown = get_serving(self).processor.terms.ignores_unknown
+        serving: Serving = self.app.state.serving
+        ignores_unknown = serving.processor.terms.ignores_unknown
         value, ignored = sift(body.parse(), self._table, ignores_unknown=ignores_unknown)
-        get_exchange(self).ignored_fields = ignored
+        exchange_of(self).ignored_fields = ignored
         return value
 
 
@@ -190,7 +191,7 @@ class JsonRoute(APIRoute):
 
         async def handle(request: Request) -> Response:
             response = await answer(_JsonRequest(request, form.field_table))
-            if names := get_exchange(request).ignored_fields:
+            if names := exchange_of(request).ignored_fields:
                 response.headers["X-Ignored-Fields"] = shown_names(names)
             return response
 

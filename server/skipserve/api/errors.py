@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from skipserve.api.exchange import Exchange, get_exchange
+from skipserve.api.exchange import Exchange, exchange_of
 from skipserve.api.forms.errors import is_of_messages, message_error
 from skipserve.api.wire import BodyForm, ErrorBody, ErrorReply
 from skipserve.asking.fields import FieldTable, Handling
@@ -99,7 +99,7 @@ async def handle_error(request: Request, error: Exception) -> Response:
         told = _no_route(request)
     elif isinstance(error, RequestValidationError):
         told = to_skipserve_error(error, form_of(request.scope.get("route")))
-    exchange = get_exchange(request)
+    exchange = exchange_of(request)
     exchange.fail(to_skipserve_error(told))
     return error_response(told, exchange)
 

@@ -126,7 +126,12 @@ def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 6)
 
 
-async def get_exchange(request: HttpRequest) -> Exchange:
-    """Return the exchange of a request; for FastAPI's `Depends`."""
+def exchange_of(request: HttpRequest) -> Exchange:
+    """Return the exchange of a request."""
     exchange: Exchange = getattr(request.state, _STATE_NAME)
     return exchange
+
+
+async def get_exchange(request: HttpRequest) -> Exchange:
+    """Return the exchange of a request; for FastAPI's `Depends`."""
+    return exchange_of(request)

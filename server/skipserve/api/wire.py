@@ -71,12 +71,23 @@ Salt = Annotated[
 Stops = Annotated[tuple[Stop, ...], Field(max_length=MAX_STOPS, fail_fast=True)]
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+# Left out of a reply unless asked for.
+ShownIds = Annotated[tuple[int, ...] | None, Field(exclude_if=_is_none)]
+
+
 class StreamOptions(Form):
     """What a stream carries besides the answer."""
 
     model_config = ConfigDict(json_schema_extra=STREAM_OPTIONS.describe_ignored)
 
     include_usage: Flag = False
+    continuous_usage_stats: Flag = Field(
+        default=False, description="With include_usage: every chunk carries the usage so far."
+    )
 
 
 class ResponseFormatKind(StrEnum):
@@ -214,6 +225,9 @@ class ChatForm(OpenAiFields):
     max_completion_tokens: Count | None = Field(default=None, examples=[16])
     logprobs: Flag | None = None
     top_logprobs: Annotated[int, Field(strict=True, ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    add_generation_prompt: Flag | None = None
+    continue_final_message: Flag | None = None
+    return_token_ids: Flag | None = None
     response_format: ResponseFormat | None = None
 
 
@@ -263,6 +277,7 @@ class Choice(Reply):
     message: AnswerMessage
     logprobs: ChoiceLogprobs | None
     finish_reason: str
+    token_ids: ShownIds = None
 
 
 class ChatReply(Reply):
@@ -275,6 +290,7 @@ class ChatReply(Reply):
     choices: tuple[Choice, ...]
     usage: Usage
     metrics: RequestMetrics
+    prompt_token_ids: ShownIds = None
 
 
 class Delta(Sparse):
@@ -291,6 +307,7 @@ class ChunkChoice(Reply):
     delta: Delta
     logprobs: ChoiceLogprobs | None = None
     finish_reason: str | None = None
+    token_ids: ShownIds = None
 
 
 class ChatChunk(Sparse):
@@ -307,6 +324,7 @@ class ChatChunk(Sparse):
     choices: tuple[ChunkChoice, ...]
     usage: Usage | None = None
     metrics: RequestMetrics | None = None
+    prompt_token_ids: ShownIds = None
 
 
 class ErrorBody(Reply):

@@ -8,8 +8,10 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
+from skipserve.asking.question import Generation
 from skipserve.engine.reports import FinishReason, StepOutput
 from skipserve.prompt.detokenize import Detokenizer, StopScanner
+from skipserve.prompt.template import Ending
 from skipserve.prompt.tokenizer import Tokenizer
 
 
@@ -40,6 +42,7 @@ class Piece:
         index: which of the request's questions it belongs to.
         choice: which of the answers to it.
         stop: the stop string that ended the answer; None if none did.
+        token_ids: that were generated for it, the end token and what is not shown among them.
     """
 
     text: str
@@ -48,6 +51,7 @@ class Piece:
     index: int = 0
     choice: int = 0
     stop: str | None = None
+    token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +72,7 @@ class WholeAnswer(Piece):
             index=pieces[-1].index,
             choice=pieces[-1].choice,
             stop=pieces[-1].stop,
+            token_ids=tuple(token_id for piece in pieces for token_id in piece.token_ids),
         )
 
     @classmethod
@@ -87,34 +92,25 @@ class AnswerText:
 
     Args:
         tokenizer: the model's.
-        stops: strings that end the answer and are not part of it.
-        has_logprobs: whether the steps carry log-probabilities.
-        drops_space: whether one space at the very start is the chat template's, and not shown.
-        min_tokens: stop strings count after so many tokens.
+        wanted: what was asked of the answer.
         choice: which of several answers it is.
     """
 
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        stops: Sequence[str],
-        has_logprobs: bool,
-        min_tokens: int = 0,
-        choice: int = 0,
-        *,
-        drops_space: bool = True,
-    ) -> None:
-        self._choice = choice
+    def __init__(self, tokenizer: Tokenizer, wanted: Generation, choice: int = 0) -> None:
         self.seconds = 0.0
-        self._num_tokens = 0
-        self._min_tokens = min_tokens
         self._tokenizer = tokenizer
-        self._has_logprobs = has_logprobs
-        self._stops = tuple(stops)
-        self._detokenizer = Detokenizer(tokenizer, drops_space=drops_space)
-        self._scanner = StopScanner(stops)
+        self._min_tokens = wanted.min_tokens
+        self._has_logprobs = wanted.num_top_logprobs is not None
+        self._choice = choice
+        self._stops = wanted.stops
+        continues = wanted.ending is Ending.CONTINUED
+        self._detokenizer = Detokenizer(tokenizer, drops_space=not continues)
+        self._scanner = StopScanner(wanted.stops)
+        self._num_tokens = 0
         self._num_decoded = 0
         self._num_shown = 0
+        # Whether the next token's first space is not shown.
+        self._drops_space = not continues
         # Tokens whose text is not shown yet, each with the place where its text begins.
         self._waiting: deque[tuple[int, TokenLogprobs]] = deque()
 
@@ -136,7 +132,10 @@ class AnswerText:
         self._num_shown += len(text)
         shown = tuple(self._logprobs_shown(finish_reason))
         stop = self._stop(output, finish_reason)
-        return Piece(text, shown, finish_reason, choice=self._choice, stop=stop)
+        token_ids = () if output.token_id is None else (output.token_id,)
+        return Piece(
+            text, shown, finish_reason, choice=self._choice, stop=stop, token_ids=token_ids
+        )
 
     def _stop(self, output: StepOutput, finish_reason: FinishReason | None) -> str | None:
         """Return the stop string that ended the answer: found in its text, or a token's name."""
@@ -160,23 +159,37 @@ class AnswerText:
         return self._scanner.push(text, may_stop=self._num_tokens > self._min_tokens)
 
     def _logprobs_shown(self, finish_reason: FinishReason | None) -> list[TokenLogprobs]:
-        """Let go of the tokens whose text has begun to be shown; at the end, of all."""
-        is_whole = finish_reason is not None and not self._scanner.has_stopped
+        """Let go of the tokens whose text has begun to be shown; at the end, of all.
+
+        A stop string may begin inside the last one, which is then cut before it.
+        """
+        has_stopped = self._scanner.has_stopped
+        is_whole = finish_reason is not None and not has_stopped
         shown = []
         while self._waiting and (is_whole or self._waiting[0][0] < self._num_shown):
-            shown.append(self._waiting.popleft()[1])
+            start, token = self._waiting.popleft()
+            num_shown = self._num_shown - start
+            is_cut = has_stopped and len(token.token) > num_shown
+            shown.append(_cut(token, num_shown) if is_cut else token)
         return shown
 
     def _logprobs(self, output: StepOutput, token_id: int) -> TokenLogprobs:
         chosen = self._top_logprob(token_id, output.logprob or 0.0)
         top = tuple(self._top_logprob(each.token_id, each.logprob) for each in output.top_logprobs)
+        if self._tokenizer.token_bytes(token_id):
+            self._drops_space = False
         return TokenLogprobs(
             token=chosen.token, logprob=chosen.logprob, bytes=chosen.bytes, top_logprobs=top
         )
 
     def _top_logprob(self, token_id: int, logprob: float) -> TopLogprob:
-        return TopLogprob(
-            token=self._tokenizer.token_text(token_id),
-            logprob=logprob,
-            bytes=tuple(self._tokenizer.token_bytes(token_id)),
-        )
+        token, content = self._tokenizer.token_text(token_id), self._tokenizer.token_bytes(token_id)
+        if self._drops_space:
+            token, content = token.removeprefix(" "), content.removeprefix(b" ")
+        return TopLogprob(token=token, logprob=logprob, bytes=tuple(content))
+
+
+def _cut(token: TokenLogprobs, num_shown: int) -> TokenLogprobs:
+    """Return a token of which so many characters are shown."""
+    text = token.token[:num_shown]
+    return token.model_copy(update={"token": text, "bytes": tuple(text.encode())})

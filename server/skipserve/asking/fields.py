@@ -245,7 +245,10 @@ MESSAGE = FieldTable(
 STREAM_OPTIONS = FieldTable(
     "stream_options.",
     (
-        *_honoured(include_usage="whether a stream ends with the usage"),
+        *_honoured(
+            include_usage="whether a stream ends with the usage",
+            continuous_usage_stats="with that, whether each chunk has the usage so far",
+        ),
         *_without_effect("chunks carry nothing to obscure their size", "include_obfuscation"),
     ),
 )
@@ -285,6 +288,11 @@ CHAT = FieldTable(
             ignore_eos="whether the model's end tokens do not end the answer",
             priority="of requests that wait the one with the lowest starts first; 0 without it",
             response_format='`{"type": "text"}`',
+            add_generation_prompt="whether the prompt ends where an answer begins; true without it",
+            continue_final_message="whether the answer goes on with the last message, the "
+            "assistant's; wants `add_generation_prompt: false`",
+            return_token_ids="whether to tell the tokens of prompt and answer: "
+            "`prompt_token_ids`, `token_ids`",
             stream="whether the answer comes as server-sent events",
             stream_options="what a stream carries besides the answer",
         ),

@@ -131,8 +131,7 @@ class QuestionProcessor:
             priority=question.priority,
         )
         model = question.model or self.model_name
-        is_chat = question.prompt is None
-        return Prepared(request, policy, model, question.generation, seconds, is_chat)
+        return Prepared(request, policy, model, question.generation, seconds)
 
     def encode(self, question: Question, policy: ResolvedPolicy) -> EncodedPrompt:
         """Return the rows of a question's prompt; its images may still be as a client sent them.
@@ -154,7 +153,7 @@ class QuestionProcessor:
                     return self.prompts.encode_chat(
                         question.messages,
                         [num_rows] * num_images,
-                        begins_answer=question.begins_answer,
+                        question.generation.ending,
                     )
                 case str() as text:
                     return self.prompts.encode_text(text, adds_special=question.adds_special)
@@ -184,15 +183,7 @@ class QuestionProcessor:
 
     def answer_text(self, prepared: Prepared, choice: int = 0) -> AnswerText:
         """Return what puts the text of an answer together, of one of several."""
-        wanted = prepared.generation
-        return AnswerText(
-            self.prompts.tokenizer,
-            wanted.stops,
-            prepared.has_logprobs,
-            wanted.min_tokens,
-            choice,
-            drops_space=prepared.is_chat,
-        )
+        return AnswerText(self.prompts.tokenizer, prepared.generation, choice)
 
     def choose_policy(self, given: PolicyChoice | None, model: str | None) -> ResolvedPolicy:
         """Return the policy that is given, else the one in "NAME@POLICY", else the default."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from skipserve.engine.reports import Stage
 from skipserve.engine.request import Image, Request
-from skipserve.prompt.template import Message
+from skipserve.prompt.template import Ending, Message
 from skipserve_policies.resolve import ResolvedPolicy
 from skipserve_policies.schema import SkipPolicy
 
@@ -36,6 +36,7 @@ class Generation:
         max_tokens: it may have so many, or fewer where fewer fit; None leaves it open.
         open_tokens: the same where that is left open; None for all that fit.
         num_choices: so many answers are wanted.
+        ending: where its prompt ends.
         temperature: 0 is greedy.
         top_k: keep so many of the most probable tokens; 0 keeps all.
         top_p: then keep the smallest set of tokens that holds this much probability.
@@ -56,6 +57,7 @@ class Generation:
     max_tokens: int | None = None
     open_tokens: int | None = None
     num_choices: int = 1
+    ending: Ending = Ending.ANSWER
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
@@ -83,8 +85,6 @@ class Question:
         prompt: what stands in the place of messages and goes through no template; None where there
             are messages.
         prompt_param: the field that holds either, named where the fault is there.
-        begins_answer: whether the prompt goes up to where the answer begins, or ends with the
-            messages.
         adds_special: whether a text gets the tokens that the tokenizer puts around one.
         image_uris: its images, in the order of their places; none once they are fitted.
         images: the same, fitted to the model.
@@ -100,7 +100,6 @@ class Question:
     messages: tuple[Message, ...] = ()
     prompt: RawPrompt | None = None
     prompt_param: str = "messages"
-    begins_answer: bool = True
     adds_special: bool = True
     image_uris: tuple[ImageUri, ...] = ()
     images: tuple[Image, ...] = ()
@@ -122,7 +121,6 @@ class Prepared:
         model: the name by which the model was asked.
         generation: what was asked of the answer.
         stage_seconds: what the preparation took, by stage.
-        is_chat: whether the prompt came from the chat template.
     """
 
     request: Request
@@ -130,7 +128,6 @@ class Prepared:
     model: str
     generation: Generation
     stage_seconds: dict[Stage, float] = field(default_factory=dict)
-    is_chat: bool = True
 
     @property
     def requests(self) -> Iterator[Request]:

@@ -12,6 +12,7 @@ from skipserve.model.config import ModelConfig, ModelFilesError, read_json
 from skipserve.prompt.template import (
     LLAVA_TEMPLATE,
     ChatTemplate,
+    Ending,
     ImagePart,
     Message,
     TextPart,
@@ -95,8 +96,7 @@ class PromptProcessor:
         self,
         messages: Sequence[Message],
         num_rows: Sequence[int] = (),
-        *,
-        begins_answer: bool = True,
+        ending: Ending = Ending.ANSWER,
     ) -> EncodedPrompt:
         """Return the rows of a conversation, each image in the place of its token.
 
@@ -107,14 +107,14 @@ class PromptProcessor:
         Args:
             messages: what is said, with the places of the images.
             num_rows: rows of each image, in the order of their places.
-            begins_answer: whether they go up to where the answer begins, or end with the messages.
+            ending: where the prompt ends.
 
         Raises:
             InvalidRequestError: the prompt is longer than the context, or the template does not
                 take the messages or leaves out an image.
         """
         self._check_length(messages)
-        ids = self._encode(messages, begins_answer=begins_answer)
+        ids = self._encode(messages, ending)
         self._check_images(ids, len(num_rows))
         return self._expand(ids, num_rows)
 
@@ -241,15 +241,15 @@ class PromptProcessor:
                 param="messages",
             )
 
-    def _encode(self, messages: Sequence[Message], *, begins_answer: bool) -> list[int]:
+    def _encode(self, messages: Sequence[Message], ending: Ending) -> list[int]:
         """Return the ids of a conversation, in which no client's text spells a reserved token."""
         guarded = _with_texts(messages, self.tokenizer.guard)
         plain = _with_texts(guarded, self.tokenizer.unguarded)
-        text = self.template.render(guarded, begins_answer=begins_answer)
+        text = self.template.render(guarded, ending)
         ids = self._encode_text(text)
         if guarded == plain:
             return ids
-        plain_text = self.template.render(plain, begins_answer=begins_answer)
+        plain_text = self.template.render(plain, ending)
         if plain_text == self.tokenizer.unguarded(text):
             return ids
         # A template that cuts, counts or searches what a message says must see it as it is.

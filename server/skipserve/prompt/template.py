@@ -50,6 +50,14 @@ class Message:
     parts: tuple[TextPart | ImagePart, ...]
 
 
+class Ending(Enum):
+    """Where a prompt ends: where an answer begins, behind the last message, or inside it."""
+
+    ANSWER = "answer"
+    MESSAGE = "message"
+    CONTINUED = "continued"
+
+
 class ContentForm(Enum):
     """What a template takes a message's `content` for: a list of parts, or one text."""
 
@@ -108,31 +116,34 @@ class ChatTemplate:
         for role in ("system", "assistant"):
             self._forms[role] = self._form_of(role) or self._forms["user"]
 
-    def render(self, messages: Sequence[Message], *, begins_answer: bool = True) -> str:
-        """Return the prompt's text.
+    def render(self, messages: Sequence[Message], ending: Ending = Ending.ANSWER) -> str:
+        """Return the prompt's text, up to where the answer begins or goes on.
 
         Args:
             messages: what is said.
-            begins_answer: whether it goes up to where the answer begins, or ends with the messages.
+            ending: where the prompt ends.
 
         Raises:
-            InvalidRequestError: the template does not take these messages.
+            InvalidRequestError: the template does not take these messages, or there is none to go
+                on with.
         """
         try:
-            forms = [self._form(message) for message in messages]
-            return self._render(forms, begins_answer=begins_answer)
+            text = self._render([self._form(message) for message in messages], ending)
+            return _cut_behind(text, messages[-1]) if ending is Ending.CONTINUED else text
+        except InvalidRequestError:
+            raise
         except TemplateError as error:
             reason = f"refuses these messages: {_first_line(error)}"
         except Exception as error:  # noqa: BLE001 (a template may do anything)
             reason = f"fails on these messages: {type(error).__name__}: {_first_line(error)}"
         raise InvalidRequestError(f"the model's chat template {reason}", param="messages")
 
-    def _render(self, messages: Sequence[Mapping[str, Any]], *, begins_answer: bool = True) -> str:
+    def _render(self, messages: Sequence[Mapping[str, Any]], ending: Ending = Ending.ANSWER) -> str:
         return self._template.render(
             messages=messages,
             tools=None,
             documents=None,
-            add_generation_prompt=begins_answer,
+            add_generation_prompt=ending is Ending.ANSWER,
             **self._variables,
         )
 
@@ -174,6 +185,29 @@ class ChatTemplate:
             return [turn]
         user = self._form(Message("user", (TextPart("?"),)))
         return [turn, user] if role == "system" else [user, turn, user]
+
+
+def _cut_behind(text: str, message: Message) -> str:
+    """Return a prompt up to the end of what its last message says, as transformers does.
+
+    Raises:
+        InvalidRequestError: the message is not the assistant's, says nothing, or is not shown.
+    """
+    said = [part.text for part in message.parts if isinstance(part, TextPart)]
+    if message.role != "assistant" or not said or not said[-1].strip():
+        raise InvalidRequestError(
+            "continue_final_message needs a last message of the assistant's that says something",
+            param="messages",
+        )
+    # Templates may strip what is said.
+    for shown in (said[-1], said[-1].rstrip(), said[-1].strip()):
+        if (at := text.rfind(shown)) >= 0:
+            return text[: at + len(shown)]
+    raise InvalidRequestError(
+        "the model's chat template does not show the last message as it is, so that it cannot be "
+        "continued",
+        param="continue_final_message",
+    )
 
 
 def _part_form(part: TextPart | ImagePart) -> dict[str, str]:

@@ -156,7 +156,7 @@ FORM: dict[str, Any] = {
     "logprobs": True,
     "top_logprobs": 1,
     "stream": True,
-    "stream_options": {"include_usage": True},
+    "stream_options": {"include_usage": True, "continuous_usage_stats": True},
     "n": 1,
     "top_k": 1,
     "min_p": 0,
@@ -168,6 +168,9 @@ FORM: dict[str, Any] = {
     "min_tokens": 1,
     "ignore_eos": True,
     "priority": 1,
+    "add_generation_prompt": False,
+    "continue_final_message": True,
+    "return_token_ids": True,
     "response_format": {"type": "text", "json_schema": {}},
 }
 

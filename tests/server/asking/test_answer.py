@@ -1,10 +1,16 @@
 """Tests of how steps become text."""
 
+from typing import Any
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_llava import make_tokenizer
 
 from skipserve.asking.answer import AnswerText, Piece, WholeAnswer
+from skipserve.asking.question import Generation
 from skipserve.engine.reports import FinishReason, StepOutput, TokenLogprob
+from skipserve.prompt.template import Ending
 from skipserve.prompt.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.fast
@@ -31,8 +37,11 @@ def steps(text: str, finish_reason: FinishReason = FinishReason.STOP) -> list[St
     ]
 
 
-def pieces(outputs: list[StepOutput], *stops: str, has_logprobs: bool = True) -> list[Piece]:
-    text, shown = AnswerText(OURS, stops, has_logprobs), []
+def pieces(
+    outputs: list[StepOutput], *stops: str, has_logprobs: bool = True, **fields: Any
+) -> list[Piece]:
+    wanted = Generation(stops=stops, num_top_logprobs=2 if has_logprobs else None, **fields)
+    text, shown = AnswerText(OURS, wanted), []
     for output in outputs:
         shown.append(text.push(output))
         if shown[-1].finish_reason is not None:
@@ -60,9 +69,9 @@ def test_a_whole_answer(reason: FinishReason) -> None:
 
 def test_log_probabilities_cover_the_answer_and_not_its_end() -> None:
     shown = pieces(steps(" the cat"))
-    assert tokens_of(shown) == " the cat"
+    assert tokens_of(shown) == "the cat"
     [first, *_] = [token for piece in shown for token in piece.logprobs]
-    assert bytes(first.bytes) == b" the"
+    assert (bytes(first.bytes), first.top_logprobs[0].token) == (b"the", "the")
     assert [top.logprob for top in first.top_logprobs] == [0.0, -9.0]
     assert not tokens_of(pieces(steps(" the cat"), has_logprobs=False))
 
@@ -93,7 +102,7 @@ def test_a_stop_string_completed_by_the_last_token() -> None:
 
 def test_an_empty_answer() -> None:
     [piece] = pieces(steps(""))
-    assert piece == Piece("", (), FinishReason.STOP)
+    assert piece == Piece("", (), FinishReason.STOP, token_ids=(EOS,))
 
 
 def test_an_end_without_a_token() -> None:
@@ -107,8 +116,38 @@ def test_an_end_without_a_token() -> None:
     assert shown[-1].finish_reason is FinishReason.LENGTH
 
 
+@given(
+    text=st.text("ab c€", max_size=12),
+    stop=st.none() | st.text("ab c", min_size=1, max_size=3),
+    ending=st.sampled_from([Ending.ANSWER, Ending.CONTINUED]),
+)
+def test_joined_tokens_are_the_content(text: str, stop: str | None, ending: Ending) -> None:
+    shown = pieces(steps(text), *([stop] if stop else []), ending=ending)
+    tokens = [token for piece in shown for token in piece.logprobs]
+    content = text_of(shown)
+    assert bytes(byte for token in tokens for byte in token.bytes) == content.encode()
+    if "€" not in text:  # of which each token has a part
+        assert "".join(token.token for token in tokens) == content
+    if stop is None and ending is Ending.CONTINUED:
+        assert content == text
+
+
+def test_all_tokens_are_told_that_came() -> None:
+    outputs = steps("one, two")
+    ids = [output.token_id for output in outputs]
+    assert [it for piece in pieces(outputs) for it in piece.token_ids] == ids
+    whole = WholeAnswer.join(pieces(outputs, "e, t"))
+    assert list(whole.token_ids) == ids[: len(whole.token_ids)]
+
+
+@pytest.mark.parametrize(("min_tokens", "expected"), [(0, "on"), (2, "on"), (3, "one, on")])
+def test_stop_strings_count_after_the_least_length(min_tokens: int, expected: str) -> None:
+    assert len(steps("one")) == 4
+    assert text_of(pieces(steps("one, one"), "e", min_tokens=min_tokens)) == expected
+
+
 def test_the_time_that_it_takes_is_known() -> None:
-    text = AnswerText(OURS, (), has_logprobs=False)
+    text = AnswerText(OURS, Generation())
     assert text.seconds == 0
     seen = [text.seconds for output in steps(" the cat") if text.push(output)]
     assert seen == sorted(set(seen))

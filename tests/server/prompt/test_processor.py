@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from skipserve.errors import InvalidRequestError
 from skipserve.model.config import ModelConfig, ModelFilesError
 from skipserve.prompt.processor import EncodedPrompt, PromptProcessor
-from skipserve.prompt.template import ChatTemplate, ImagePart, Message, TextPart
+from skipserve.prompt.template import ChatTemplate, Ending, ImagePart, Message, TextPart
 from skipserve_policies.plan import TokenClass
 
 IMAGE = 4
@@ -394,6 +394,6 @@ def test_ids_that_are_no_prompt(
 @pytest.mark.fast
 def test_a_prompt_may_end_with_its_messages(prompts: PromptProcessor) -> None:
     whole = prompts.encode_chat(user(TextPart("Hi"))).prompt_ids
-    ended = prompts.encode_chat(user(TextPart("Hi")), begins_answer=False).prompt_ids
+    ended = prompts.encode_chat(user(TextPart("Hi")), ending=Ending.MESSAGE).prompt_ids
     assert whole[: len(ended)] == ended
     assert prompts.tokenizer.decode(whole[len(ended) :]) == "ASSISTANT:"

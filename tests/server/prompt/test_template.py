@@ -7,6 +7,7 @@ from skipserve.errors import InvalidRequestError
 from skipserve.prompt.template import (
     LLAVA_TEMPLATE,
     ChatTemplate,
+    Ending,
     ImagePart,
     Message,
     TextPart,
@@ -21,6 +22,38 @@ TALK = [
 ]
 # As the processor of llava-hf/llava-1.5-7b-hf renders it.
 RENDERED = "USER: <image>\nWhat is this? ASSISTANT: A cat. USER: Sure? ASSISTANT:"
+
+
+def said(text: str) -> list[Message]:
+    return [Message("user", (TextPart("Hi"),)), Message("assistant", (TextPart(text),))]
+
+
+@pytest.mark.parametrize("text", ["I say", "I say ", "  I", "Hi", "a\nb"])
+@pytest.mark.parametrize("body", ["content", "content.strip()"])
+def test_a_last_message_is_continued_where_it_ends(text: str, body: str) -> None:
+    source = "{% for m in messages %}[{{ m.role }}]{% set content = m.content %}{{ BODY }}</s>"
+    source = source.replace("BODY", body) + "{% endfor %}{% if add_generation_prompt %}>{% endif %}"
+    template = ChatTemplate(source, {})
+    shown = text.strip() if "strip" in body else text
+    continued = template.render(said(text), Ending.CONTINUED)
+    assert continued == f"[user]Hi</s>[assistant]{shown}"
+    assert template.render(said(text), Ending.MESSAGE) == continued + "</s>"
+    assert template.render(said(text)) == continued + "</s>>"
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_what_says_nothing_is_not_continued(text: str) -> None:
+    template = ChatTemplate(LLAVA_TEMPLATE, {})
+    with pytest.raises(InvalidRequestError, match="says something"):
+        template.render(said(text), Ending.CONTINUED)
+    with pytest.raises(InvalidRequestError, match="says something"):
+        template.render(said("a")[:1], Ending.CONTINUED)
+
+
+def test_a_template_that_changes_what_is_said_cannot_continue_it() -> None:
+    source = "{% for m in messages %}{{ m.content | upper }}{% endfor %}"
+    with pytest.raises(InvalidRequestError, match="does not show the last message"):
+        ChatTemplate(source, {}).render(said("abc"), Ending.CONTINUED)
 
 
 def test_llava_template() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 from skipserve.api.forms.shared import (
     begin_question,
@@ -20,14 +21,15 @@ from skipserve.api.wire import (
     ChoiceLogprobs,
     ChunkChoice,
     Delta,
-    RequestMetrics,
     ResponseFormat,
+    StreamOptions,
 )
 from skipserve.asking.account import Account
 from skipserve.asking.answer import Piece, WholeAnswer
 from skipserve.asking.messages import Role, image_uris, template_messages
 from skipserve.asking.question import Generation, Question
 from skipserve.errors import InvalidRequestError
+from skipserve.prompt.template import Ending
 
 
 def read_chat(form: ChatForm, policy_header: str | None = None) -> Question:
@@ -60,6 +62,12 @@ def _check_supported(form: ChatForm) -> None:
             f"max_tokens is {both[0]} and max_completion_tokens is {both[1]}; send one of them",
             param="max_tokens",
         )
+    if form.continue_final_message and form.add_generation_prompt is not False:
+        raise InvalidRequestError(
+            "continue_final_message needs add_generation_prompt: false: an answer begins anew or "
+            "goes on",
+            param="continue_final_message",
+        )
     if form.top_logprobs and not form.logprobs:
         raise InvalidRequestError("top_logprobs needs logprobs: true", param="top_logprobs")
 
@@ -67,9 +75,16 @@ def _check_supported(form: ChatForm) -> None:
 def _generation(form: ChatForm) -> Generation:
     return replace(
         openai_sampling(form),
+        ending=_ending(form),
         max_tokens=form.max_completion_tokens or form.max_tokens,
         num_top_logprobs=(form.top_logprobs or 0) if form.logprobs else None,
     )
+
+
+def _ending(form: ChatForm) -> Ending:
+    if form.continue_final_message:
+        return Ending.CONTINUED
+    return Ending.MESSAGE if form.add_generation_prompt is False else Ending.ANSWER
 
 
 @dataclass(frozen=True)
@@ -80,11 +95,27 @@ class ChatWriter(DataEvents):
         account: of the question.
         created: when it came, in seconds since 1970.
         tells_usage: whether a stream ends with the usage.
+        tells_usage_so_far: whether each chunk has it besides.
+        tells_tokens: whether the ids of tokens are told.
     """
 
     account: Account
     created: int
     tells_usage: bool = False
+    tells_usage_so_far: bool = False
+    tells_tokens: bool = False
+
+    @classmethod
+    def of(cls, form: ChatForm, account: Account, created: int) -> Self:
+        """Return what writes the answer that a form asks for."""
+        options = form.stream_options or StreamOptions()
+        return cls(
+            account,
+            created,
+            tells_usage=options.include_usage,
+            tells_usage_so_far=options.include_usage and options.continuous_usage_stats,
+            tells_tokens=bool(form.return_token_ids),
+        )
 
     def reply(self, answers: Sequence[WholeAnswer]) -> ChatReply:
         """Return the reply that is a question's whole answers."""
@@ -98,26 +129,29 @@ class ChatWriter(DataEvents):
                     message=AnswerMessage(content=answer.text),
                     logprobs=self._logprobs(answer),
                     finish_reason=answer.finish_reason.value,
+                    token_ids=self._token_ids(answer),
                 )
                 for answer in answers
             ),
             usage=usage(self.account),
             metrics=request_metrics(self.account),
+            prompt_token_ids=self._prompt_ids,
         )
 
     def opening(self) -> list[str]:
         """Return the chunks that come before the answers."""
         opened = Delta(role=Role.ASSISTANT, content="")
         choices = range(len(self.account.choices))
-        return [self._chunk(ChunkChoice(index=choice, delta=opened)) for choice in choices]
+        prompt_ids = {"prompt_token_ids": self._prompt_ids}
+        return [self._chunk(ChunkChoice(index=it, delta=opened), **prompt_ids) for it in choices]
 
     def chunks(self, piece: Piece) -> list[str]:
         """Return the chunks that a piece of the answer becomes."""
         chunks = []
-        if piece.text or piece.logprobs:
+        if piece.text or piece.logprobs or (self.tells_tokens and piece.token_ids):
             chunks.append(self._chunk(self._delta(replace(piece, finish_reason=None))))
         if piece.finish_reason is not None:
-            chunks += self._ending(self._delta(replace(piece, text="", logprobs=())))
+            chunks += self._ending(self._delta(replace(piece, text="", logprobs=(), token_ids=())))
         return chunks
 
     def _ending(self, last: ChunkChoice) -> list[str]:
@@ -125,7 +159,7 @@ class ChatWriter(DataEvents):
             return [self._chunk(last)]  # another answer ends later
         metrics = request_metrics(self.account)
         if not self.tells_usage:
-            return [self._chunk(last, metrics)]
+            return [self._chunk(last, metrics=metrics)]
         told = self._chunk_of(choices=(), usage=usage(self.account), metrics=metrics)
         return [self._chunk(last), told]
 
@@ -139,10 +173,20 @@ class ChatWriter(DataEvents):
             delta=Delta(content=piece.text or None),
             logprobs=self._logprobs(piece) if piece.logprobs else None,
             finish_reason=None if piece.finish_reason is None else piece.finish_reason.value,
+            token_ids=self._token_ids(piece) or None,
         )
 
-    def _chunk(self, choice: ChunkChoice, metrics: RequestMetrics | None = None) -> str:
-        return self._chunk_of(choices=(choice,), metrics=metrics)
+    @property
+    def _prompt_ids(self) -> tuple[int, ...] | None:
+        return self.account.prepared.request.prompt_ids if self.tells_tokens else None
+
+    def _token_ids(self, piece: Piece) -> tuple[int, ...] | None:
+        return piece.token_ids if self.tells_tokens else None
+
+    def _chunk(self, choice: ChunkChoice, **fields: object) -> str:
+        if self.tells_usage_so_far:
+            fields["usage"] = usage(self.account)
+        return self._chunk_of(choices=(choice,), **fields)
 
     def _chunk_of(self, **fields: object) -> str:
         prepared = self.account.prepared

@@ -7,7 +7,12 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
-from skipserve.api.forms.shared import begin_question, check_openai, openai_sampling
+from skipserve.api.forms.shared import (
+    begin_question,
+    check_openai,
+    not_supported,
+    openai_sampling,
+)
 from skipserve.api.forms.tables import COMPLETIONS
 from skipserve.api.replies import Reply, Sparse
 from skipserve.api.streaming import DataEvents, event
@@ -25,6 +30,7 @@ from skipserve.asking.answer import Piece, TopLogprob, WholeAnswer
 from skipserve.asking.messages import Text
 from skipserve.asking.question import Question, RawPrompt
 from skipserve.errors import InvalidRequestError
+from skipserve.prompt.template import Ending
 from skipserve_policies.schema import MIN_ITEMS, NotEmpty
 
 MAX_PROMPTS = 128
@@ -133,6 +139,7 @@ def read_completion(form: CompletionForm, policy_header: str | None = None) -> l
     _check_supported(form)
     generation = replace(
         openai_sampling(form),
+        ending=Ending.CONTINUED,
         max_tokens=form.max_tokens,
         open_tokens=_NUM_TOKENS,
         num_top_logprobs=form.logprobs,
@@ -160,6 +167,8 @@ def _prompts(given: RawPrompt | tuple[RawPrompt, ...]) -> Sequence[RawPrompt]:
 
 def _check_supported(form: CompletionForm) -> None:
     check_openai(form)
+    if form.stream_options is not None and form.stream_options.continuous_usage_stats:
+        raise not_supported("stream_options.continuous_usage_stats")
     if form.echo and form.logprobs is not None:
         raise InvalidRequestError(
             "echo with logprobs asks for log-probabilities of the prompt, which are not supported "

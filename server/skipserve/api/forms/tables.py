@@ -53,6 +53,9 @@ COMPLETIONS = like_chat(
     *refused("send logprobs with their number", "top_logprobs"),
     *refused("structured output is not supported yet", "response_format", {"type": "text"}),
     *refused("the text goes on, and is not filled in", "suffix"),
+    *refused("the prompt goes through no template", "add_generation_prompt", True),
+    *refused("the text goes on always", "continue_final_message", True),
+    *refused("send logprobs: their tokens have names", "return_token_ids"),
 )
 TOKENIZE = FieldTable(
     "",

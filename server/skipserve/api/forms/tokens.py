@@ -9,8 +9,9 @@ from skipserve.api.forms.tables import DETOKENIZE, TOKENIZE
 from skipserve.api.replies import Reply
 from skipserve.api.wire import BodyForm, Flag, Name
 from skipserve.asking.messages import Messages, Text, image_uris, template_messages
-from skipserve.asking.question import Question
+from skipserve.asking.question import Generation, Question
 from skipserve.errors import InvalidRequestError
+from skipserve.prompt.template import Ending
 
 
 class TokenizeForm(BodyForm):
@@ -82,9 +83,10 @@ def read_tokenize(form: TokenizeForm) -> Question:
             param="add_special_tokens",
         )
     messages = form.messages or ()
+    ending = Ending.ANSWER if form.add_generation_prompt else Ending.MESSAGE
     return Question(
         id="",
         messages=template_messages(messages),
         image_uris=image_uris(messages),
-        begins_answer=form.add_generation_prompt,
+        generation=Generation(ending=ending),
     )

@@ -487,6 +487,78 @@ def test_unknown_fields_are_ignored_where_the_operator_says_so(client: httpx.Cli
         assert refused.json()["error"]["param"] == field
 
 
+def test_where_a_prompt_ends(client: httpx.Client, prompts: PromptProcessor) -> None:
+    body = question("Why?", temperature=0, max_tokens=3, return_token_ids=True)
+    said = [*body["messages"], {"role": "assistant", "content": "I say"}]
+
+    def prompt_of(**fields: Any) -> bytes:
+        ids = ask(client, body | fields)["prompt_token_ids"]
+        return b"".join(map(prompts.tokenizer.token_bytes, ids))
+
+    asked_alone = prompt_of()
+    assert asked_alone.endswith(b"ASSISTANT:")
+    assert asked_alone.startswith(prompt_of(add_generation_prompt=False))
+    closed = prompt_of(messages=said, add_generation_prompt=False)
+    assert prompt_of(messages=said) == closed + b"ASSISTANT:"
+    continued = prompt_of(messages=said, add_generation_prompt=False, continue_final_message=True)
+    assert continued == asked_alone + b" I say" == closed.removesuffix(b" ")
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"continue_final_message": True}, "continue_final_message"),
+        (
+            {"continue_final_message": True, "add_generation_prompt": True},
+            "continue_final_message",
+        ),
+        ({"continue_final_message": True, "add_generation_prompt": False}, "messages"),
+    ],
+)
+def test_what_cannot_be_continued(client: httpx.Client, fields: dict[str, Any], param: str) -> None:
+    response = client.post(CHAT, json=question("Why?", **fields))
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == param
+
+
+def test_tokens_are_told_where_that_is_asked_for(
+    client: httpx.Client, prompts: PromptProcessor, picture_url: str
+) -> None:
+    body = question("Why?", picture_url, temperature=0, max_tokens=6, return_token_ids=True, n=2)
+    reply = ask(client, body)
+    assert len(reply["prompt_token_ids"]) == reply["usage"]["prompt_tokens"]
+    assert reply["prompt_token_ids"].count(prompts.image_token_id) == 16
+    token_ids = reply["choices"][0]["token_ids"]
+    assert 2 * len(token_ids) == reply["usage"]["completion_tokens"]
+    chunks = stream(client, body)
+    assert chunks[0]["prompt_token_ids"] == reply["prompt_token_ids"]
+    found = [chunk["choices"][0] for chunk in chunks]
+    assert [
+        it for choice in found if choice["index"] == 0 for it in choice.get("token_ids") or ()
+    ] == token_ids
+    plain = ask(client, body | {"return_token_ids": False})
+    assert "prompt_token_ids" not in plain
+    assert "token_ids" not in plain["choices"][0]
+
+
+def test_usage_so_far(client: httpx.Client) -> None:
+    body = question("Why?", temperature=0, max_tokens=6)
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    chunks = stream(client, body | {"stream_options": options})
+    counts = [chunk["usage"]["completion_tokens"] for chunk in chunks]
+    assert counts[0] == 0
+    assert counts == sorted(counts)
+    assert counts[-1] == ask(client, body)["usage"]["completion_tokens"]
+
+
+def test_joined_tokens_are_the_content(client: httpx.Client) -> None:
+    for fields in ({}, {"stop": "e"}):
+        body = question("Why?", temperature=1.0, seed=2, max_tokens=12, logprobs=True, **fields)
+        [choice] = ask(client, body)["choices"]
+        spelt = bytes(byte for it in choice["logprobs"]["content"] for byte in it["bytes"])
+        assert spelt.decode(errors="replace") == choice["message"]["content"]
+
+
 def test_times_and_salts_that_are_none_are_named(client: httpx.Client) -> None:
     for fields in ({"cache_salt": "with spaces"}, {"timeout_seconds": 0}):
         reply = client.post(CHAT, json=question("Why?", **fields))
