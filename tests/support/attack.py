@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -21,13 +22,14 @@ from hostile_bodies import CHAT, HOSTILE_BODIES, JSON
 from hostile_pictures import exif_of_many_faults, flat_png, repeated_scans, webp_canvas
 from pictures import data_uri, question
 from process_tree import cpu_seconds, watched_memory
-from raw_client import connect, post_head, post_whole, read_all
+from raw_client import connect, post_head, post_whole, read_all, read_reply
 from server_process import ServerProcess
 
 MIB = 2**20
 # Smallest of the limits that are shipped.
 _MOST_BYTES = 2048 * MIB
 _PATIENCE_SECONDS = 60.0
+_FLOOD_SECONDS = 5.0
 # What an attack says of itself, for its line.
 Attack = Callable[[ServerProcess], str]
 
@@ -174,38 +176,17 @@ def rebinding(server: ServerProcess) -> str:
 
 def overload(server: ServerProcess) -> str:
     """Let 300 clients ask and ask again, whatever they are told, for five seconds."""
-    statuses: list[bytes] = []
-    request = post_whole(CHAT, question("Hi", max_tokens=4))
-    ends_at = time.monotonic() + 5
-
-    def ask(_: int) -> None:
-        with connect(server.url) as connection:
-            connection.settimeout(_PATIENCE_SECONDS)
-            while time.monotonic() < ends_at:
-                connection.sendall(request)
-                head = b""
-                while b"}" not in head[-3:]:
-                    head += connection.recv(2**16)
-                statuses.append(head[9:12])
-
-    with ThreadPoolExecutor(300) as threads:
-        list(threads.map(ask, range(300)))
-    return f"{statuses.count(b'200')} answered, {statuses.count(b'503')} told 503"
+    return _ask_on_and_on(server, 300, post_whole(CHAT, question("Hi", max_tokens=4)))
 
 
-def guesses(server: ServerProcess) -> str:
-    """Ask for what is not there, from 50 connections, for three seconds."""
-    ends_at = time.monotonic() + 3
-
-    def ask(_: int) -> int:
-        number = 0
-        with server.client() as client:
-            while time.monotonic() < ends_at:
-                number += client.get("/v1/nothing").status_code == 404
-        return number
-
-    with ThreadPoolExecutor(50) as threads:
-        return f"{sum(threads.map(ask, range(50))) / 3:.0f} told 404 a second"
+def pages(server: ServerProcess) -> str:
+    """Let 50 clients ask for the metrics, and then for what is not there, for five seconds each."""
+    metrics, nothing = (
+        f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        for path in ("/metrics", "/v1/nothing")
+    )
+    told = _ask_on_and_on(server, 50, metrics), _ask_on_and_on(server, 50, nothing)
+    return "; ".join(told)
 
 
 def one_key_s_flood(_shipped: ServerProcess) -> str:
@@ -267,7 +248,7 @@ ATTACKS: dict[str, Attack] = {
     "8 no HTTP": not_http,
     "9 rebinding": rebinding,
     "10 overload": overload,
-    "10 a flood of errors": guesses,
+    "10 pages and errors": pages,
     "11 one key's flood": one_key_s_flood,
 }
 
@@ -281,6 +262,23 @@ def run(server: ServerProcess, attack: Attack) -> Cost:
     cost.cpu_seconds = cpu_seconds(server.process_id) - before
     cost.peak_bytes = most[0]
     return cost
+
+
+def _ask_on_and_on(server: ServerProcess, num_clients: int, request: bytes) -> str:
+    """Ask on so many connections, each again when it is answered; count what is told."""
+    statuses: Counter[str] = Counter()
+    ends_at = time.monotonic() + _FLOOD_SECONDS
+
+    def ask(_: int) -> None:
+        with connect(server.url) as connection:
+            connection.settimeout(_PATIENCE_SECONDS)
+            while time.monotonic() < ends_at:
+                connection.sendall(request)
+                statuses[read_reply(connection)[0][9:12].decode()] += 1
+
+    with ThreadPoolExecutor(num_clients) as threads:
+        list(threads.map(ask, range(num_clients)))
+    return ", ".join(f"{number} times {status}" for status, number in sorted(statuses.items()))
 
 
 def _ask_at_once(server: ServerProcess, count: int, *urls: str, **fields: object) -> str:

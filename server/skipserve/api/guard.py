@@ -109,12 +109,12 @@ class Guard:
             return None
 
     def _wait_seconds(self, exchange: Exchange) -> float:
-        """Return how long a reply waits for its turn: answers do not, nor do good probes."""
+        """Return how long a reply waits for its turn: answers do not, nor do probes."""
+        if exchange.path in _UNPACED:
+            return 0.0
         if exchange.status in ERROR_STATUSES:
             return self._pace.wait_seconds(_ERROR_SECONDS)
-        if exchange.has_started or exchange.path in _UNPACED:
-            return 0.0
-        return self._pace.wait_seconds(_PAGE_SECONDS)
+        return 0.0 if exchange.has_started else self._pace.wait_seconds(_PAGE_SECONDS)
 
     def _watched(self, send: Send, exchange: Exchange) -> Send:
         """Return a `send` that notes the status, and completes the headers."""

@@ -137,7 +137,7 @@ class _Till(Pace):
 
 @pytest.mark.parametrize(
     ("app", "path", "num_charged"),
-    [(_fine, "/health", 0), (_fine, "/metrics", 1), (_unready, "/health", 1)],
+    [(_fine, "/health", 0), (_unready, "/ready", 0), (_fine, "/metrics", 1), (_unready, "/x", 1)],
 )
 def test_what_the_engine_has_no_part_in_is_paid_for(
     app: ASGIApp, path: str, num_charged: int
