@@ -73,7 +73,7 @@ def error_response(error: Exception, exchange: Exchange | None = None) -> Respon
     told = to_skipserve_error(error)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if "GET" in (allowed := headers.get("Allow", "").split(", ")):
-        headers["Allow"] = ", ".join((*allowed, "HEAD"))
+        headers["Allow"] = ", ".join(sorted({*allowed, "HEAD"}))
     if isinstance(told, UnavailableError):
         headers["Retry-After"] = str(told.retry_after_seconds)
     if told.status == 401:

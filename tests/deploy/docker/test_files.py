@@ -70,6 +70,24 @@ def test_lock_holds_what_the_project_requires(name: str) -> None:
 
 
 @pytest.mark.fast
+def test_s54_what_is_installed_is_what_was_locked_wherever_it_comes_from() -> None:
+    """A second index could offer another file under a name of the first: its hash would differ."""
+    text = (ROOT / "docker/Dockerfile").read_text().replace("\\\n", " ")
+    installs = [line for line in text.splitlines() if " install " in line and "pip" in line]
+    fetching = [line for line in installs if "--no-index" not in line and "apt-get" not in line]
+    assert len(fetching) == 3
+    for line in fetching:
+        assert {"--require-hashes", "--only-binary", "--requirement"} <= set(line.split()), line
+        assert "--trusted-host" not in line
+    assert sum("index-url" in line for line in fetching) == 1
+    for name in _LOCKS:
+        lines = (ROOT / f"docker/requirements-{name}.txt").read_text().splitlines()
+        options = {line.split()[0] for line in lines if line.startswith("-")}
+        assert not options, f"{name}: {options}"
+        assert not [line for line in lines if "://" in line and not line.startswith("#")]
+
+
+@pytest.mark.fast
 def test_locks_have_the_torch_of_their_device() -> None:
     assert _locked("cpu")["torch"].endswith("+cpu")
     assert not [name for name in _locked("cpu") if name.startswith(("nvidia-", "cuda-", "triton"))]

@@ -255,6 +255,22 @@ def test_s41_errors_are_few_short_and_echo_nothing(client: httpx.Client) -> None
     refuse(client, {"x" * 500_000: 1, "messages": []}, 400)
 
 
+@pytest.mark.parametrize("item", [None, 1, "x", [], {}, {"x" * 100: 1}])
+@pytest.mark.parametrize("place", ["messages", "content", "stop", "stop_token_ids", "rules"])
+def test_s41_a_list_of_wrong_items_is_told_in_a_few_words(
+    client: httpx.Client, place: str, item: object
+) -> None:
+    items = [item if item != "x" or place != "stop" else 1] * 5000
+    body = question("Hi")
+    if place == "content":
+        body["messages"] = [{"role": "user", "content": items}]
+    else:
+        body |= {"skip_policy": {"rules": items}} if place == "rules" else {place: items}
+    error = refuse(client, body, 400)
+    assert len(error["message"]) < 1000
+    assert error["message"].count(";") <= 10
+
+
 @pytest.mark.parametrize(
     "given",
     ["a b", "a" * 129, "", "<script>", "a\u00e9", "../../etc/passwd", "chatcmpl-1,2"],
@@ -304,6 +320,20 @@ def test_wrong_methods(client: httpx.Client, method: str) -> None:
     reply = client.request(method, CHAT)
     check_refusal(reply, 405)
     assert reply.headers["Allow"] == "POST"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/health", "/ready", "/version", "/metrics", "/openapi.json"),
+        *("/v1/models", "/v1/skip_policies"),
+    ],
+)
+def test_head_works_where_get_does(client: httpx.Client, path: str) -> None:
+    reply = client.head(path)
+    assert (reply.status_code, reply.content) == (200, b"")
+    assert int(reply.headers["Content-Length"]) > 0
+    assert client.post(path).headers["Allow"] == "GET, HEAD"
 
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/v1/chat", "/v1/models/", "//v1/models", "/%00"])

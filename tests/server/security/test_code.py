@@ -3,9 +3,13 @@
 import ast
 import importlib.util
 from collections.abc import Iterator
+from importlib.metadata import requires, version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 import skipserve
 
@@ -50,6 +54,29 @@ def test_s51_s52_s57_nothing_runs_what_it_reads(path: Path) -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     }
     assert not {"eval", "exec", "compile", "__import__"} & called
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_s29_nothing_is_saved_under_a_name_that_a_checkpoint_chose(path: Path) -> None:
+    """Transformers took the names of chat templates for paths. Only `fetch` saves, what is ours."""
+    if path.relative_to(ROOT).parts[0] != "pretrained":
+        assert not {"save_pretrained", "save_vocabulary", "push_to_hub"} & words(TREES[path])
+
+
+def test_s29_the_transformers_that_are_taken_check_such_names() -> None:
+    requirements = [Requirement(line) for line in requires("skipserve") or ()]
+    (wanted,) = {str(it.specifier) for it in requirements if it.name == "transformers"}
+    assert not any(SpecifierSet(wanted).contains(old) for old in ("5.9.9", "5.0", "4.57"))
+    assert Version(version("transformers")) >= Version("5.10")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_s47_no_key_of_a_cache_can_be_guessed(path: Path) -> None:
+    """Python's own hash has few bits, and of numbers none that are secret."""
+    called = {node.func for node in ast.walk(TREES[path]) if isinstance(node, ast.Call)}
+    names = {it.id for it in called if isinstance(it, ast.Name)}
+    assert "hash" not in names
+    assert not {"md5", "sha1", "crc32", "adler32"} & words(TREES[path])
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())

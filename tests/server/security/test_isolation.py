@@ -89,6 +89,26 @@ def test_s48_a_salt_changes_no_answer(live: LiveServer) -> None:
         answer(live, index, cache_salt="mine").check_same_as(shared[index])
 
 
+def test_s47_a_salt_tells_nobody_what_others_have_asked(live: LiveServer) -> None:
+    """Neither by the count of what was cached, nor by the work that was spared."""
+
+    def ask(salt: str) -> tuple[int, int]:
+        with live.client() as client:
+            reply = client.post(CHAT, json=body_of(701) | {"cache_salt": salt}).json()
+            page = client.get("/metrics").text
+        num_encoded = sum(
+            float(line.rpartition(" ")[2])
+            for line in page.splitlines()
+            if line.startswith("skipserve_images_encoded_total{")
+        )
+        return reply["usage"]["prompt_tokens_details"]["cached_tokens"], int(num_encoded)
+
+    first, again, other = ask("victim"), ask("victim"), ask("guess")
+    assert first[0] == other[0] == 0
+    assert again[0] > 0
+    assert (again[1] - first[1], other[1] - again[1]) == (0, 1)
+
+
 def test_nothing_is_left_behind(live: LiveServer) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda index: disturb(live, index), range(12)))
