@@ -27,21 +27,29 @@ train.command()(mapping)
 def demo(
     out: Annotated[Path, typer.Option(help="The run's folder; an earlier run there goes on.")],
     steps_scale: Annotated[
-        float, typer.Option(min=0.0, help="Multiplies the steps of every stage.")
+        float, typer.Option(min=0.0, help="Multiplies the steps of every stage to run.")
     ] = 1.0,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="A checkpoint that the first stages made: run the others."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Train the demo model from nothing: pictures, tokenizer, weights, checkpoint, record."""
     # Torch takes seconds to import, which `skipserve --help` must not.
     from skipserve_training.demo.produce import produce  # noqa: PLC0415
     from skipserve_training.demo.recipe import default_recipe  # noqa: PLC0415
+    from skipserve_training.demo.warm_start import read_predecessor  # noqa: PLC0415
     from skipserve_training.devices import find_device  # noqa: PLC0415
 
     console = Console()
     try:
+        predecessor = read_predecessor(source) if source is not None else None
+        done = len(predecessor.stages) if predecessor is not None else 0
+        recipe = default_recipe().scaled(steps_scale, first=done)
         with progress_bars(console) as progress:
-            recipe = default_recipe().scaled(steps_scale)
-            product = produce(recipe, out, find_device(device), _reporter(progress))
+            bars = _reporter(progress)
+            product = produce(recipe, out, find_device(device), bars, predecessor)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     console.print(_score_table(product.held_out))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from skipserve_client.evaluate.off_topic import REFUSAL, draw_off_topic
 from skipserve_client.evaluate.scenes import (
     COLOURS,
     MAX_OBJECTS,
@@ -20,6 +21,7 @@ from skipserve_client.evaluate.scenes import (
 
 PARAPHRASED_SHARE = 0.25
 MAX_CAPTION_OBJECTS = 4
+EMPTY_CAPTION = "nothing"
 _CLEAR_PIXELS = 4.0  # two objects closer than this on an axis have no order on it
 
 
@@ -33,6 +35,7 @@ class QuestionType(StrEnum):
     EXISTENCE = "existence"
     RELATION = "relation"
     CAPTION = "caption"
+    REFUSAL = "refusal"  # the question is about something else
 
 
 QUESTION_TYPES = tuple(QuestionType)
@@ -82,7 +85,8 @@ class Description:
         return f"an {name}" if name[0] in "aeiou" else f"a {name}"
 
 
-# The first phrasing is the usual one, the others are the paraphrases.
+# The first phrasing is the usual one, the others are the paraphrases. What is asked beyond the
+# shapes has none: it is drawn whole.
 PHRASINGS: dict[QuestionType, tuple[str, ...]] = {
     QuestionType.COLOUR: (
         "What color is the {}?",
@@ -135,6 +139,8 @@ DIRECTIONS: dict[str, tuple[int, int]] = {
 
 def draw_question(scene: Scene, kind: QuestionType, rng: random.Random) -> Question | None:
     """Draw a question of one type, or None where the scene has no unambiguous one."""
+    if kind is QuestionType.REFUSAL:
+        return Question(kind, draw_off_topic(scene.split, rng), REFUSAL)
     drawn = _DRAWERS[kind](scene, rng)
     if drawn is None:
         return None
@@ -145,6 +151,8 @@ def draw_question(scene: Scene, kind: QuestionType, rng: random.Random) -> Quest
 
 
 def _draw_colour(scene: Scene, rng: random.Random) -> tuple[str, str] | None:
+    if not scene.objects:
+        return None
     item = rng.choice(scene.objects)
     options = (
         Description(),
@@ -156,6 +164,8 @@ def _draw_colour(scene: Scene, rng: random.Random) -> tuple[str, str] | None:
 
 
 def _draw_shape(scene: Scene, rng: random.Random) -> tuple[str, str] | None:
+    if not scene.objects:
+        return None
     item = rng.choice(scene.objects)
     options = (
         Description(),
@@ -213,7 +223,7 @@ def _countable(scene: Scene, rng: random.Random) -> list[Description]:
 
 
 def _draw_existence(scene: Scene, rng: random.Random) -> tuple[str, str] | None:
-    is_there = rng.random() < 0.5
+    is_there = bool(scene.objects) and rng.random() < 0.5
     description = _present(scene, rng) if is_there else _absent(scene, rng)
     if description is None:
         return None
@@ -230,7 +240,9 @@ def _present(scene: Scene, rng: random.Random) -> Description:
 def _absent(scene: Scene, rng: random.Random) -> Description | None:
     """Draw what is not there; half of the time something that differs in one attribute."""
     for _ in range(8):
-        candidate = _near_miss(scene, rng) if rng.random() < 0.5 else _random_pair(rng)
+        candidate = (
+            _near_miss(scene, rng) if scene.objects and rng.random() < 0.5 else _random_pair(rng)
+        )
         if candidate.count(scene) == 0:
             return candidate
     return None
@@ -294,6 +306,8 @@ def _draw_caption(scene: Scene, rng: random.Random) -> tuple[str, str] | None:
     gaps = [right.x - left.x for left, right in itertools.pairwise(items)]
     if len(items) > MAX_CAPTION_OBJECTS or any(gap < _CLEAR_PIXELS for gap in gaps):
         return None
+    if not items:
+        return "", EMPTY_CAPTION
     named = [Description(item.size, item.colour, item.shape).with_article() for item in items]
     return "", ", ".join(named)
 

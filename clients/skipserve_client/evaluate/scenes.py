@@ -6,15 +6,22 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+
+from skipserve_client.evaluate.backgrounds import (
+    BACKGROUND_KINDS,
+    MIN_CONTRAST,
+    Background,
+    BackgroundKind,
+    Pixels,
+    draw_background,
+)
 
 CANVAS = 96
 MAX_OBJECTS = 5
 _SUPERSAMPLING = 3
 _PLACEMENT_TRIES = 40
 _GAP = 4.0
-_NOISE = 7.0
 
 
 class Split(StrEnum):
@@ -86,26 +93,31 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """Non-overlapping objects before a shaded, noisy background."""
+    """Objects that do not overlap, before a background that all of them stand out from."""
 
     split: Split
     index: int
     objects: tuple[SceneObject, ...]
-    background: tuple[int, int, int, int]  # grey level of the four corners
+    background: Background
 
     def render(self) -> Image.Image:
         """Paint the scene as an RGB picture of `CANVAS` by `CANVAS` pixels."""
-        canvas = _shaded(self.background)
+        backdrop = self.background.paint(CANVAS)
+        canvas = backdrop.resize((CANVAS * _SUPERSAMPLING,) * 2, Image.Resampling.NEAREST)
         draw = ImageDraw.Draw(canvas)
         for item in self.objects:
             _draw_object(draw, item)
-        pixels: NDArray[np.float32] = np.asarray(canvas.reduce(_SUPERSAMPLING), dtype=np.float32)
-        noise = _noise(random.Random(f"noise/{self.split}/{self.index}").getrandbits(63))
-        return Image.fromarray(np.clip(pixels + noise, 0, 255).astype(np.uint8))
+        pixels: Pixels = np.asarray(canvas.reduce(_SUPERSAMPLING), dtype=np.float32)
+        noisy = pixels + self.background.noise(CANVAS)
+        return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
 
 
-def make_scene(split: Split, index: int) -> Scene:
-    """Draw the scene number `index` of a split."""
+def make_scene(
+    split: Split, index: int, kinds: tuple[BackgroundKind, ...] = BACKGROUND_KINDS
+) -> Scene:
+    """Draw the scene number `index` of a split, before a background of one of `kinds`."""
+    backdrop_rng = random.Random(f"background/{split}/{index}")
+    background = draw_background(backdrop_rng.choice(kinds), backdrop_rng)
     rng = random.Random(f"scene/{split}/{index}")
     shapes, colours = _palette(rng)
     wanted = rng.choices(range(1, MAX_OBJECTS + 1), weights=(2, 4, 5, 5, 4))[0]
@@ -114,10 +126,10 @@ def make_scene(split: Split, index: int) -> Scene:
         if len(placed) == wanted:
             break
         candidate = _draw_candidate(rng, shapes, colours)
-        if all(_is_clear(candidate, other) for other in placed):
+        stands_out = background.contrast(candidate.rgb) >= MIN_CONTRAST
+        if stands_out and all(_is_clear(candidate, other) for other in placed):
             placed.append(candidate)
-    corners = (rng.randint(25, 95), rng.randint(25, 95), rng.randint(25, 95), rng.randint(25, 95))
-    return Scene(split, index, tuple(placed), corners)
+    return Scene(split, index, tuple(placed), background)
 
 
 def _palette(rng: random.Random) -> tuple[tuple[Shape, ...], tuple[Colour, ...]]:
@@ -153,19 +165,6 @@ def _jittered(rng: random.Random, level: int) -> int:
 def _is_clear(one: SceneObject, other: SceneObject) -> bool:
     distance = math.hypot(one.x - other.x, one.y - other.y)
     return distance >= one.radius + other.radius + _GAP
-
-
-def _shaded(corners: tuple[int, int, int, int]) -> Image.Image:
-    """Interpolate the grey levels of the corners over the supersampled canvas."""
-    side = CANVAS * _SUPERSAMPLING
-    small = Image.fromarray(np.array(corners, dtype=np.uint8).reshape(2, 2))
-    return small.resize((side, side), Image.Resampling.BILINEAR).convert("RGB")
-
-
-def _noise(seed: int) -> NDArray[np.float32]:
-    generator = np.random.Generator(np.random.PCG64(seed))
-    uniform = generator.random((CANVAS, CANVAS, 3), dtype=np.float32)
-    return (uniform - np.float32(0.5)) * np.float32(2 * _NOISE)
 
 
 def _draw_object(draw: ImageDraw.ImageDraw, item: SceneObject) -> None:

@@ -13,15 +13,15 @@ pytestmark = pytest.mark.fast
 
 
 def test_examples_are_fixed_and_a_longer_list_begins_alike() -> None:
-    short = list(demo_examples(Split.HELD_OUT, 14))
-    longer = list(islice(demo_examples(Split.HELD_OUT, 28), 14))
+    short = list(demo_examples(Split.HELD_OUT, 16))
+    longer = list(islice(demo_examples(Split.HELD_OUT, 32), 16))
     for one, other in zip(short, longer, strict=True):
         assert (one.question, one.answer, one.type) == (other.question, other.answer, other.type)
         assert one.image.tobytes() == other.image.tobytes()
 
 
 def test_types_come_in_turn() -> None:
-    examples = list(demo_examples(Split.HELD_OUT, 70))
+    examples = list(demo_examples(Split.HELD_OUT, 80))
     assert Counter(example.type for example in examples) == dict.fromkeys(QUESTION_TYPES, 10)
 
 

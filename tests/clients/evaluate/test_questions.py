@@ -5,8 +5,11 @@ from collections import Counter, defaultdict
 
 import pytest
 
+from skipserve_client.evaluate.backgrounds import BackgroundKind, draw_background
 from skipserve_client.evaluate.questions import (
+    EMPTY_CAPTION,
     MAX_CAPTION_OBJECTS,
+    PHRASINGS,
     QUESTION_TYPES,
     Description,
     Question,
@@ -32,7 +35,8 @@ def _object(shape: Shape, colour: Colour, size: Size, x: float, y: float) -> Sce
 
 
 def _scene(*objects: SceneObject) -> Scene:
-    return Scene(Split.TRAIN, 0, objects, (50, 50, 50, 50))
+    background = draw_background(BackgroundKind.SHADED, random.Random(0))
+    return Scene(Split.TRAIN, 0, objects, background)
 
 
 RED_STAR = _object(Shape.STAR, Colour.RED, Size.SMALL, 20, 30)
@@ -116,6 +120,19 @@ def test_captions_need_a_clear_order_and_few_objects() -> None:
     assert not _drawn(_scene(*row), QuestionType.CAPTION)
 
 
+def test_an_empty_picture_holds_nothing() -> None:
+    empty = _scene()
+    for kind in (QuestionType.COLOUR, QuestionType.SHAPE, QuestionType.SIZE, QuestionType.RELATION):
+        assert not _drawn(empty, kind)
+    assert {question.answer for question in _drawn(empty, QuestionType.COUNT)} == {"0"}
+    assert {question.answer for question in _drawn(empty, QuestionType.EXISTENCE)} == {"no"}
+    assert {question.answer for question in _drawn(empty, QuestionType.CAPTION)} == {EMPTY_CAPTION}
+
+
+def test_only_what_is_refused_has_no_phrasings() -> None:
+    assert set(QUESTION_TYPES) - set(PHRASINGS) == {QuestionType.REFUSAL}
+
+
 def test_names_read_as_english() -> None:
     orange = Description(colour=Colour.ORANGE, shape=Shape.STAR)
     assert orange.with_article() == "an orange star"
@@ -134,7 +151,7 @@ def test_no_constant_answer_gets_far() -> None:
     answers: dict[str, Counter[str]] = defaultdict(Counter)
     for index in range(600):
         scene = make_scene(Split.TRAIN, index)
-        for kind in QUESTION_TYPES:
+        for kind in PHRASINGS:
             question = draw_question(scene, kind, rng)
             if question is not None:
                 answers[kind][question.answer] += 1
@@ -153,12 +170,12 @@ def test_no_constant_answer_gets_far() -> None:
         assert max(counts.values()) / counts.total() < limit, kind
 
 
-def test_the_vocabulary_covers_every_question_and_answer() -> None:
+def test_the_vocabulary_covers_every_question_about_shapes_and_its_answer() -> None:
     known = {word for line in vocabulary() for word in _words(line)}
     rng = random.Random(2)
     for index in range(300):
         scene = make_scene(Split.TRAIN, index)
-        for kind in QUESTION_TYPES:
+        for kind in PHRASINGS:
             question = draw_question(scene, kind, rng)
             if question is not None:
                 assert {*_words(question.text), *_words(question.answer)} <= known

@@ -7,6 +7,8 @@ from skipserve_training.demo.model import DemoModel, ModelSizes
 from skipserve_training.demo.recipe import Recipe, StageName, StageRecipe
 from skipserve_training.demo.stages import Lesson, make_lesson
 
+GROWN = (StageName.FINAL, StageName.BACKGROUNDS, StageName.VARIED)
+
 
 @pytest.fixture(scope="session")
 def recipe() -> Recipe:
@@ -14,7 +16,7 @@ def recipe() -> Recipe:
         stages=tuple(
             StageRecipe(
                 name,
-                layers=4 if name is StageName.FINAL else 2,
+                layers=4 if name in GROWN else 2,
                 steps=3,
                 batch=4,
                 muon_rate=0.01,
@@ -22,6 +24,7 @@ def recipe() -> Recipe:
                 final_share=0.1,
                 warmup=1,
                 save_every=2,
+                is_varied=name is StageName.VARIED,
             )
             for name in StageName
         ),

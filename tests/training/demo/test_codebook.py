@@ -1,8 +1,11 @@
 """Visual tokens say what is where, and can be read back."""
 
+import random
+
 import pytest
 import torch
 
+from skipserve_client.evaluate.backgrounds import BackgroundKind, draw_background
 from skipserve_client.evaluate.scenes import (
     CANVAS,
     COLOURS,
@@ -21,7 +24,8 @@ pytestmark = pytest.mark.fast
 
 CODEBOOK = Codebook(hidden=128, patch=16, per_side=6, seed=1)
 STAR = SceneObject(Shape.STAR, Colour.CYAN, Size.LARGE, 36.0, 56.0, 14.0, 0.0, (0, 0, 0))
-SCENE = Scene(Split.TRAIN, 0, (STAR,), (0, 0, 0, 0))
+BACKGROUND = draw_background(BackgroundKind.SHADED, random.Random(0))
+SCENE = Scene(Split.TRAIN, 0, (STAR,), BACKGROUND)
 PLACE = 3 * 6 + 2  # row 3, column 2
 
 

@@ -29,16 +29,17 @@ def test_a_checkpoint_comes_with_its_record(
 ) -> None:
     monkeypatch.setattr(produce_module, "_CPU_RANKS", 1)
     monkeypatch.setattr("skipserve_training.demo.training.can_compile", lambda device: False)
-    short = replace(recipe.scaled(0), held_out_questions=14)
+    short = replace(recipe.scaled(0), held_out_questions=16)
     product = produce(short, tmp_path, torch.device("cpu"), lambda stage, step, loss: None)
     assert {path.name for path in product.checkpoint.iterdir()} == EXPECTED_FILES
     record = json.loads((product.checkpoint / "training-record.json").read_text())
     assert record["seed"] == recipe.seed
-    assert record["steps"] == 4
+    assert record["steps"] == 6
+    assert record["began_from"] is None
     assert record["wall_seconds"] > 0
-    assert record["held_out"]["n"] == product.held_out.n == 14
+    assert record["held_out"]["n"] == product.held_out.n == 16
     assert set(record["held_out"]["types"]) == set(product.held_out.types)
-    assert record["types_too_near_their_majority"]  # four steps teach nothing
+    assert record["types_too_near_their_majority"]  # six steps teach nothing
     cosines = record["neighbour_cosines"]
     assert cosines["others"] < 0.1 < cosines["siblings"]
     assert record["versions"]["torch"] == torch.__version__

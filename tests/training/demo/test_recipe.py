@@ -2,7 +2,8 @@
 
 import pytest
 
-from skipserve_client.evaluate.questions import QUESTION_TYPES
+from skipserve_client.evaluate.backgrounds import BACKGROUND_KINDS, BackgroundKind
+from skipserve_client.evaluate.questions import PHRASINGS
 from skipserve_training.demo.recipe import LAYERS, QUESTION_SHARES, StageName, default_recipe
 
 pytestmark = pytest.mark.fast
@@ -24,8 +25,23 @@ def test_scaling_multiplies_steps_and_keeps_at_least_one() -> None:
     assert {stage.steps for stage in recipe.scaled(0).stages} == {1}
 
 
+def test_scaling_can_leave_the_first_stages() -> None:
+    recipe = default_recipe()
+    scaled = recipe.scaled(0.1, first=4)
+    assert scaled.stages[:4] == recipe.stages[:4]
+    assert [stage.steps for stage in scaled.stages[4:]] == [
+        round(stage.steps / 10) for stage in recipe.stages[4:]
+    ]
+
+
+def test_the_stages_before_the_backgrounds_see_one_kind_and_the_others_all() -> None:
+    for stage in default_recipe().stages:
+        is_late = stage.name in (StageName.BACKGROUNDS, StageName.VARIED)
+        assert stage.backgrounds == (BACKGROUND_KINDS if is_late else (BackgroundKind.SHADED,))
+
+
 def test_every_type_is_asked() -> None:
-    assert set(QUESTION_SHARES) == set(QUESTION_TYPES)
+    assert set(QUESTION_SHARES) == set(PHRASINGS)
     assert min(QUESTION_SHARES.values()) > 0
 
 

@@ -7,6 +7,7 @@ import torch
 
 from skipserve_training.demo.run_folder import (
     Checkpoint,
+    Origin,
     StageFolder,
     StageSummary,
 )
@@ -37,3 +38,10 @@ def test_summaries_replace_their_namesake(tmp_path: Path) -> None:
     for summary in (_summary("vision"), _summary("symbolic"), _summary("vision", steps=9)):
         folder.add_summary(summary)
     assert folder.summaries() == [_summary("symbolic"), _summary("vision", steps=9)]
+
+
+def test_a_run_knows_what_it_began_from(tmp_path: Path) -> None:
+    folder = StageFolder(tmp_path)
+    assert folder.origin() is None
+    folder.note_origin(Origin("ab" * 32, ("vision", "symbolic")))
+    assert StageFolder(tmp_path).origin() == Origin("ab" * 32, ("vision", "symbolic"))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,17 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 import skipserve
 from skipserve_client.evaluate.dataset import demo_examples
-from skipserve_client.evaluate.scenes import Split
+from skipserve_client.evaluate.off_topic import REFUSAL
+from skipserve_client.evaluate.questions import EMPTY_CAPTION, QuestionType
+from skipserve_client.evaluate.scenes import CANVAS, Split
 from skipserve_client.evaluate.scoring import GradedAnswer, score
 from skipserve_policies.quality import QUALITY_FILE
-from skipserve_training.demo.recipe import LAYERS
+from skipserve_training.demo.recipe import LAYERS, default_recipe
 
 SHIPPED = Path(next(iter(skipserve.__path__))) / "demo"
 MAX_BYTES = 20_000_000
-NUM_QUESTIONS = 70
+NUM_QUESTIONS = 72
+BLANK = ("white", "black", (120, 170, 220))
 
 
 @pytest.mark.fast
@@ -44,9 +48,20 @@ def test_the_record_shows_what_was_asked_for() -> None:
     held_out = record["held_out"]
     assert held_out["n"] >= 1000
     assert held_out["accuracy"] >= 0.9
-    assert record["types_too_near_their_majority"] == []
+    # A refusal is the same whatever is seen: that type cannot be above its majority answer.
+    assert record["types_too_near_their_majority"] == [QuestionType.REFUSAL]
     for name, kind in held_out["types"].items():
-        assert kind["accuracy"] >= kind["majority"] + 0.15, name
+        needed = 0.9 if name == QuestionType.REFUSAL else kind["majority"] + 0.15
+        assert kind["accuracy"] >= needed, name
+
+
+@pytest.mark.fast
+def test_the_record_tells_of_every_stage_and_of_what_the_last_ones_began_from() -> None:
+    record = json.loads((SHIPPED / "training-record.json").read_text())
+    planned = [(stage.name, stage.steps) for stage in default_recipe().stages]
+    assert [(stage["name"], stage["steps"]) for stage in record["stages"]] == planned
+    assert record["began_from"]["stages"] == [name for name, _ in planned[:4]]
+    assert record["recipe"] == json.loads(json.dumps(asdict(default_recipe())))
 
 
 def test_transformers_answers_with_it_as_well_as_the_record_says() -> None:
@@ -63,9 +78,26 @@ def test_transformers_answers_with_it_as_well_as_the_record_says() -> None:
     assert score(graded).high >= record["held_out"]["accuracy"]
 
 
-def test_a_question_without_a_picture_gets_an_answer() -> None:
+def test_without_a_picture_it_refuses() -> None:
     processor, model = _load()
-    assert isinstance(_generate(processor, model, None, "What color is the star?"), str)
+    for text in ("What color is the star?", "Who won the election?", "Hello!"):
+        assert _generate(processor, model, None, text) == REFUSAL
+
+
+def test_it_refuses_what_is_not_about_shapes() -> None:
+    processor, model = _load()
+    image = next(demo_examples(Split.HELD_OUT, 1)).image
+    for text in ("Who won the election?", "What is the capital of France?", "Good evening!"):
+        assert _generate(processor, model, image, text) == REFUSAL
+
+
+@pytest.mark.parametrize("colour", BLANK)
+def test_an_empty_picture_holds_nothing(colour: str | tuple[int, int, int]) -> None:
+    processor, model = _load()
+    blank = Image.new("RGB", (CANVAS, CANVAS), colour)
+    assert _generate(processor, model, blank, "Describe the image.") == EMPTY_CAPTION
+    assert _generate(processor, model, blank, "How many objects are there?") == "0"
+    assert _generate(processor, model, blank, "Is there a red circle?") == "no"
 
 
 def _load() -> tuple[Any, Any]:
@@ -86,4 +118,4 @@ def _generate(processor: Any, model: Any, image: Image.Image | None, question: s
     answer: str = processor.decode(
         tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True
     )
-    return answer
+    return answer.strip()

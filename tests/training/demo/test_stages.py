@@ -1,5 +1,7 @@
 """Each stage's loss really falls, and reaches the parts that the stage trains."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,7 +9,8 @@ from skipserve_client.evaluate.scenes import Split, make_scene
 from skipserve_training.demo.model import DemoModel
 from skipserve_training.demo.optimizer import make_optimizers, set_rates
 from skipserve_training.demo.recipe import StageName
-from skipserve_training.demo.stages import LOSSES, Lesson, trained_parameters
+from skipserve_training.demo.stages import LOSSES, Lesson, embed, trained_parameters
+from skipserve_training.demo.tokenizer import IMAGE_ID
 
 SCENES = [make_scene(Split.TRAIN, index) for index in range(4)]
 
@@ -38,6 +41,8 @@ def test_a_few_steps_lower_the_loss(stage: StageName, model: DemoModel, lesson: 
         (StageName.VISION, {"vision"}),
         (StageName.SYMBOLIC, {"decoder"}),
         (StageName.END_TO_END, {"vision", "decoder"}),
+        (StageName.BACKGROUNDS, {"vision"}),
+        (StageName.VARIED, {"vision", "decoder"}),
     ],
 )
 def test_a_stage_trains_its_parts(
@@ -59,6 +64,25 @@ def test_shares_are_by_type(model: DemoModel, lesson: Lesson) -> None:
     answers = LOSSES[StageName.SYMBOLIC](lesson, model, SCENES).shares
     assert {"count", "colour"} <= set(answers)
     assert all(0 <= share <= 1 for share in (*vision.values(), *answers.values()))
+
+
+@pytest.mark.fast
+def test_a_picture_that_is_not_in_the_prompt_is_not_seen(model: DemoModel) -> None:
+    pictures = torch.randn(3, 2, 128)
+    ids = torch.tensor([[1, IMAGE_ID, IMAGE_ID], [1, 7, 8], [1, IMAGE_ID, IMAGE_ID]])
+    rows = embed(model, ids, pictures)
+    assert torch.equal(rows[0, 1:], pictures[0])
+    assert torch.equal(rows[1], model.decoder.embedding[ids[1]])
+    assert torch.equal(rows[2, 1:], pictures[2])
+
+
+@pytest.mark.fast
+def test_a_varied_lesson_asks_otherwise(model: DemoModel, lesson: Lesson) -> None:
+    loss = LOSSES[StageName.VARIED]
+    with torch.inference_mode():
+        plain = loss(lesson, model, SCENES * 8)
+        varied = loss(replace(lesson, is_varied=True), model, SCENES * 8)
+    assert not torch.equal(plain.value, varied.value)
 
 
 @pytest.mark.fast

@@ -15,6 +15,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from skipserve_client.evaluate.off_topic import REFUSAL, draw_off_topic
 from skipserve_client.evaluate.questions import (
     QUESTION_TYPES,
     Question,
@@ -22,8 +23,16 @@ from skipserve_client.evaluate.questions import (
     draw_question,
 )
 from skipserve_client.evaluate.scenes import Scene
-from skipserve_training.demo.recipe import QUESTION_SHARES, Recipe
+from skipserve_training.demo.recipe import (
+    FOLLOW_UP_SHARE,
+    PICTURELESS_SHARE,
+    QUESTION_SHARES,
+    REFUSED_SHARE,
+    Recipe,
+)
+from skipserve_training.demo.rewording import reworded
 from skipserve_training.demo.tokenizer import (
+    ANSWER_MARK,
     END_ID,
     IMAGE_ID,
     PADDING_ID,
@@ -57,6 +66,23 @@ class Batch:
         return Batch(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
 
+@dataclass(frozen=True)
+class _Segment:
+    """A question and its answer as ids."""
+
+    kind: QuestionType
+    prompt: list[int]
+    answer: list[int]
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    """What one row of a batch is packed from: a prefix, and what is asked behind it."""
+
+    prefix: list[int]
+    segments: list[_Segment]
+
+
 class Packer:
     """Turns scenes into batches; encodes a text once."""
 
@@ -66,49 +92,81 @@ class Packer:
         self.prefix = prompt_prefix(tokenizer, patches)
         self._known: dict[str, list[int]] = {}
 
-    def pack(self, scenes: list[Scene]) -> Batch:
-        """Pack one sequence a scene; the same scenes give the same questions."""
+    def pack(self, scenes: list[Scene], is_varied: bool = False) -> Batch:
+        """Pack one sequence a scene; the same scenes give the same questions.
+
+        Args:
+            scenes: what is asked about.
+            is_varied: whether to reword some questions, to ask beyond the shapes, and to leave
+                out some pictures.
+        """
         shape = (len(scenes), self.recipe.rows)
         ids = np.full(shape, PADDING_ID, dtype=np.int64)
         positions = np.zeros(shape, dtype=np.int64)
         segments = np.full(shape, _PADDING_SEGMENT, dtype=np.int64)
         answers: list[tuple[int, int, float, int]] = []
         for row, scene in enumerate(scenes):
-            cursor = len(self.prefix)
-            ids[row, :cursor] = self.prefix
+            sequence = self._varied(scene) if is_varied else self._plain(scene)
+            start = cursor = len(sequence.prefix)
+            ids[row, :cursor] = sequence.prefix
             positions[row, :cursor] = np.arange(cursor)
             segments[row, :cursor] = 0
-            for number, question in enumerate(self._questions(scene), start=1):
-                prompt, answer = self._encode(question)
+            for number, segment in enumerate(sequence.segments, start=1):
+                prompt, answer = segment.prompt, segment.answer
                 end = cursor + len(prompt) + len(answer)
                 if end > shape[1]:
                     break
                 ids[row, cursor:end] = prompt + answer
-                positions[row, cursor:end] = len(self.prefix) + np.arange(end - cursor)
+                positions[row, cursor:end] = start + np.arange(end - cursor)
                 segments[row, cursor:end] = number
                 first = row * shape[1] + cursor + len(prompt) - 1
-                answers += self._answer_rows(question, first, answer)
+                answers += self._answer_rows(segment, first)
                 cursor = end
         return _to_batch(ids, positions, segments, answers)
 
-    def _questions(self, scene: Scene) -> list[Question]:
-        rng = random.Random(f"training-questions/{scene.split}/{scene.index}")
-        kinds = rng.choices(
-            QUESTION_TYPES,
-            weights=[QUESTION_SHARES[kind] for kind in QUESTION_TYPES],
-            k=_QUESTION_TRIES,
-        )
-        unique: dict[str, Question] = {}
-        for kind in kinds:
-            question = draw_question(scene, kind, rng)
-            if question is not None and (kind is not QuestionType.CAPTION or kind not in unique):
-                unique[kind if kind is QuestionType.CAPTION else question.text] = question
-        return list(unique.values())
+    def _plain(self, scene: Scene) -> _Sequence:
+        questions = _questions_about(scene)
+        return _Sequence(self.prefix, [self._after_picture(question) for question in questions])
 
-    def _encode(self, question: Question) -> tuple[list[int], list[int]]:
-        """Return the ids of the prompt after the prefix, and of the answer with its end."""
-        prompt = self._ids(question_text(question.text))
-        return prompt[1:], [*self._ids(" " + question.answer), END_ID]
+    def _varied(self, scene: Scene) -> _Sequence:
+        rng = random.Random(f"varied-questions/{scene.split}/{scene.index}")
+        questions = _questions_about(scene)
+        if rng.random() < PICTURELESS_SHARE:
+            return self._without_picture(scene, questions, rng)
+        if rng.random() < REFUSED_SHARE:
+            questions.insert(0, _off_topic(scene, rng))
+        asked = [reworded(question, rng) for question in questions]
+        segments = [self._after_picture(question) for question in asked]
+        for number, question in enumerate(asked[1:], start=1):
+            if rng.random() < FOLLOW_UP_SHARE:
+                segments[number] = self._follow_up(segments[number - 1], question)
+        return _Sequence(self.prefix, segments)
+
+    def _without_picture(
+        self, scene: Scene, questions: list[Question], rng: random.Random
+    ) -> _Sequence:
+        """Refuse everything where there is no picture, be it about shapes or not."""
+        refused = [Question(QuestionType.REFUSAL, question.text, REFUSAL) for question in questions]
+        others = [_off_topic(scene, rng) for _ in refused]
+        paired = [one for pair in zip(refused, others, strict=True) for one in pair]
+        head = [START_ID, *self._ids(PROMPT_HEAD.rstrip())]
+        asked = [reworded(question, rng) for question in paired]
+        return _Sequence(head, [self._alone(question) for question in asked])
+
+    def _after_picture(self, question: Question) -> _Segment:
+        """Encode what follows the prefix, which holds the line break already."""
+        return self._segment(question, self._ids(question_text(question.text))[1:])
+
+    def _follow_up(self, before: _Segment, question: Question) -> _Segment:
+        """Encode a later turn of a conversation, behind an earlier one with its answer."""
+        turn = self._ids(f"{PROMPT_HEAD}{question.text}{ANSWER_MARK}")
+        return self._segment(question, [*before.prompt, *before.answer, *turn])
+
+    def _alone(self, question: Question) -> _Segment:
+        return self._segment(question, self._ids(f" {question.text}{ANSWER_MARK}"))
+
+    def _segment(self, question: Question, prompt: list[int]) -> _Segment:
+        return _Segment(question.type, prompt, [*self._ids(" " + question.answer), END_ID])
 
     def _ids(self, text: str) -> list[int]:
         if text not in self._known:
@@ -116,18 +174,37 @@ class Packer:
             self._known[text] = encoded.ids
         return self._known[text]
 
-    def _answer_rows(
-        self, question: Question, first: int, answer: list[int]
-    ) -> list[tuple[int, int, float, int]]:
+    def _answer_rows(self, segment: _Segment, first: int) -> list[tuple[int, int, float, int]]:
         """List (row that predicts, token, weight, type) for each token of an answer."""
-        is_caption = question.type is QuestionType.CAPTION
-        word = self.recipe.caption_weight if is_caption else 1.0
-        weights = [word] * (len(answer) - 1) + [self.recipe.end_weight]
-        kind = QUESTION_TYPES.index(question.type)
+        words = len(segment.answer) - 1
+        weights = [1.0] * words
+        if segment.kind is QuestionType.CAPTION:
+            weights = [self.recipe.caption_weight] * words
+        elif segment.kind is QuestionType.REFUSAL:  # its first token decides, the rest is fixed
+            weights[1:] = [self.recipe.refusal_weight] * (words - 1)
+        kind = QUESTION_TYPES.index(segment.kind)
+        weights.append(self.recipe.end_weight)
         return [
             (first + step, token, weight, kind)
-            for step, (token, weight) in enumerate(zip(answer, weights, strict=True))
+            for step, (token, weight) in enumerate(zip(segment.answer, weights, strict=True))
         ]
+
+
+def _questions_about(scene: Scene) -> list[Question]:
+    rng = random.Random(f"training-questions/{scene.split}/{scene.index}")
+    kinds = rng.choices(
+        list(QUESTION_SHARES), weights=list(QUESTION_SHARES.values()), k=_QUESTION_TRIES
+    )
+    unique: dict[str, Question] = {}
+    for kind in kinds:
+        question = draw_question(scene, kind, rng)
+        if question is not None and (kind is not QuestionType.CAPTION or kind not in unique):
+            unique[kind if kind is QuestionType.CAPTION else question.text] = question
+    return list(unique.values())
+
+
+def _off_topic(scene: Scene, rng: random.Random) -> Question:
+    return Question(QuestionType.REFUSAL, draw_off_topic(scene.split, rng), REFUSAL)
 
 
 def prompt_prefix(tokenizer: Tokenizer, patches: int) -> list[int]:

@@ -1,6 +1,6 @@
 """From nothing to a checkpoint: trains, answers the held-out questions, writes the files."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from skipserve_training.demo.run_folder import StageFolder
 from skipserve_training.demo.similarity import sibling_cosines
 from skipserve_training.demo.tokenizer import train_tokenizer
 from skipserve_training.demo.training import ProgressFunction, can_compile, train_rank
+from skipserve_training.demo.warm_start import Predecessor, begin_after
 
 CHECKPOINT_FOLDER = "checkpoint"
 _CPU_RANKS = 2  # fixed: the number of ranks changes the sums, and so the model
@@ -31,11 +32,21 @@ class Product:
 
 
 def produce(
-    recipe: Recipe, path: Path, device: torch.device, progress: ProgressFunction
+    recipe: Recipe,
+    path: Path,
+    device: torch.device,
+    progress: ProgressFunction,
+    predecessor: Predecessor | None = None,
 ) -> Product:
-    """Make the checkpoint `path/checkpoint`, from where an earlier run stopped if there is one."""
+    """Make the checkpoint `path/checkpoint`, from where an earlier run stopped if there is one.
+
+    Raises:
+        ValueError: The run's folder or the predecessor belongs to another recipe.
+    """
     folder = StageFolder(path)
     folder.claim(recipe)
+    if predecessor is not None:
+        begin_after(predecessor, recipe, folder)
     ranks = _CPU_RANKS if device.type == "cpu" else 1
     with started(ranks, train_rank, recipe, path, device) as this_rank:
         model = train_rank(this_rank, recipe, path, device, progress)
@@ -52,6 +63,7 @@ def _finish(
     checkpoint = folder.path / CHECKPOINT_FOLDER
     export(model, tokenizer, checkpoint)
     record = make_record(recipe, environment, folder.summaries(), held_out, cosines)
-    write_record(checkpoint, record)
+    origin = folder.origin()
+    write_record(checkpoint, record | {"began_from": None if origin is None else asdict(origin)})
     write_checksums(checkpoint)
     return Product(checkpoint, held_out)

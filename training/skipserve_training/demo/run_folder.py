@@ -1,4 +1,4 @@
-"""What the demo's run folder holds besides: a checkpoint of several stages, a summary of each."""
+"""What the demo's run folder holds besides: its stages' checkpoint and summaries, its origin."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -30,7 +30,15 @@ class Checkpoint:
     wall_seconds: float  # spent in this stage so far
     cpu_seconds: float
     model: dict[str, Any]
-    optimizers: list[dict[str, Any]]
+    optimizers: list[dict[str, Any]]  # none where the stage begins from another run's model
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The checkpoint that a run began from, and the stages that had made it."""
+
+    weights_sha256: str
+    stages: tuple[str, ...]
 
 
 class StageFolder(RunFolder[Checkpoint]):
@@ -50,6 +58,21 @@ class StageFolder(RunFolder[Checkpoint]):
         if not self._summaries.exists():
             return []
         return [StageSummary(**entry) for entry in json.loads(self._summaries.read_text())]
+
+    def note_origin(self, origin: Origin) -> None:
+        """Record what the run began from."""
+        self._origin.write_text(json.dumps(asdict(origin), indent=2) + "\n")
+
+    def origin(self) -> Origin | None:
+        """Return what the run began from, or None where it began from nothing."""
+        if not self._origin.exists():
+            return None
+        entry = json.loads(self._origin.read_text())
+        return Origin(entry["weights_sha256"], tuple(entry["stages"]))
+
+    @property
+    def _origin(self) -> Path:
+        return self.path / "origin.json"
 
     @property
     def _summaries(self) -> Path:

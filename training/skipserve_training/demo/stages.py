@@ -35,6 +35,7 @@ class Lesson:
     codebook: Codebook
     packer: Packer
     device: torch.device
+    is_varied: bool = False  # see `StageRecipe.is_varied`
 
 
 LossFunction = Callable[[Lesson, DemoModel, list[Scene]], StageLoss]
@@ -50,7 +51,7 @@ def make_lesson(recipe: Recipe, sizes: ModelSizes, device: torch.device) -> Less
 def trained_parameters(stage: StageName, model: DemoModel) -> dict[str, nn.Parameter]:
     """Return what a stage trains: the eye, the decoder, or both."""
     part: nn.Module = model
-    if stage is StageName.VISION:
+    if stage in (StageName.VISION, StageName.BACKGROUNDS):
         part = model.vision
     elif stage is StageName.SYMBOLIC:
         part = model.decoder
@@ -104,16 +105,16 @@ def _look(lesson: Lesson, model: DemoModel, scenes: list[Scene]) -> Tensor:
 
 
 def embed(model: DemoModel, ids: Tensor, tokens: Tensor) -> Tensor:
-    """Embed `[B, T]` and puts the visual tokens `[B, P, D]` in the image's places."""
+    """Embed `[B, T]` and put the visual tokens `[B, P, D]` in the places of pictures, if any."""
     rows = F.embedding(ids, model.decoder.embedding).to(tokens.dtype)
-    places = (ids == IMAGE_ID)[..., None]
-    return rows.masked_scatter(places, tokens)
+    places = ids == IMAGE_ID
+    return rows.masked_scatter(places[..., None], tokens[places.any(1)])
 
 
 def _answer_loss(
     lesson: Lesson, model: DemoModel, tokens: Tensor, scenes: list[Scene]
 ) -> StageLoss:
-    batch = lesson.packer.pack(scenes).to(lesson.device)
+    batch = lesson.packer.pack(scenes, lesson.is_varied).to(lesson.device)
     hidden = model.decoder(embed(model, batch.ids, tokens), batch.positions, batch.allowed)
     logits = model.decoder.logits(hidden.flatten(0, 1)[batch.answer_rows])
     losses = F.cross_entropy(logits, batch.targets, reduction="none")
@@ -138,4 +139,6 @@ LOSSES: dict[StageName, LossFunction] = {
     StageName.SYMBOLIC: symbolic_loss,
     StageName.END_TO_END: end_to_end_loss,
     StageName.FINAL: end_to_end_loss,
+    StageName.BACKGROUNDS: vision_loss,
+    StageName.VARIED: end_to_end_loss,
 }

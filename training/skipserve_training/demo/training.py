@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from skipserve_training.demo.model import BlockFunction, DemoModel, ModelSizes, 
 from skipserve_training.demo.optimizer import make_optimizers, set_rates
 from skipserve_training.demo.ranks import Ranks
 from skipserve_training.demo.recipe import Recipe, StageRecipe
+from skipserve_training.demo.rewording import emptied
 from skipserve_training.demo.run_folder import Checkpoint, StageFolder, StageSummary
 from skipserve_training.demo.stages import LOSSES, Lesson, make_lesson, trained_parameters
 from skipserve_training.run_folder import Clock
@@ -104,8 +106,9 @@ class _Stage:
         if start is not None:
             clock = Clock(start.wall_seconds, start.cpu_seconds)
             first = start.step
-            for optimizer, state in zip(self.optimizers, start.optimizers, strict=True):
-                optimizer.load_state_dict(state)
+            if start.optimizers:
+                for optimizer, state in zip(self.optimizers, start.optimizers, strict=True):
+                    optimizer.load_state_dict(state)
         for step in range(first, self.stage.steps):
             loss, shares = self._step(step)
             done = step + 1
@@ -124,7 +127,8 @@ class _Stage:
         ):
             optimizer.zero_grad(set_to_none=True)
             set_rates(optimizer, peak * rate)
-        loss = LOSSES[self.stage.name](self.lesson, self.model, self._scenes(step))
+        lesson = replace(self.lesson, is_varied=self.stage.is_varied)
+        loss = LOSSES[self.stage.name](lesson, self.model, self._scenes(step))
         loss.value.backward()  # type: ignore[no-untyped-call]
         self.ranks.average(_gradients(self.parameters))
         nn.utils.clip_grad_norm_(self.parameters.values(), _CLIP_NORM)
@@ -135,7 +139,8 @@ class _Stage:
     def _scenes(self, step: int) -> list[Scene]:
         first = self.number * _SCENES_PER_STAGE + step * self.stage.batch
         rows = range(self.ranks.rank, self.stage.batch, self.ranks.count)
-        return [make_scene(Split.TRAIN, first + row) for row in rows]
+        scenes = [make_scene(Split.TRAIN, first + row, self.stage.backgrounds) for row in rows]
+        return [emptied(scene) for scene in scenes] if self.stage.is_varied else scenes
 
     def _log(self, done: int, loss: float, shares: dict[str, float]) -> None:
         if self.ranks.rank == 0:
