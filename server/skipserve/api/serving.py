@@ -165,9 +165,9 @@ class Serving:
                     break
 
     def _count(self, output: StepOutput, account: Account, choice: int) -> None:
-        is_first = account.first_token is None
         answer = account.choices[choice]
         last_token = answer.last_token
+        is_first = last_token is None and account.first_token is None
         account.take(output, choice)
         if output.token_id is None or answer.last_token is None:
             return

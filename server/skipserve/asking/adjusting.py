@@ -5,6 +5,8 @@ from skipserve.engine.request import Adjustments
 from skipserve.errors import InvalidRequestError
 from skipserve.prompt.processor import PromptProcessor
 
+_NOTHING = Adjustments()
+
 
 def adjustments_of(wanted: Generation, prompts: PromptProcessor) -> Adjustments | None:
     """Return what is asked for; None where that changes nothing.
@@ -35,4 +37,4 @@ def adjustments_of(wanted: Generation, prompts: PromptProcessor) -> Adjustments 
         min_tokens=wanted.min_tokens,
         end_token_ids=prompts.end_token_ids if wanted.min_tokens else (),
     )
-    return None if adjustments == Adjustments() else adjustments
+    return None if adjustments == _NOTHING else adjustments

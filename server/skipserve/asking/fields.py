@@ -151,26 +151,39 @@ class _Sieve:
         self._unknown: dict[tuple[str, str], bool] = {}
 
     def sift(self, value: Any, table: FieldTable) -> Any:
-        """Sift a form, or each in a list of them; a list in the list is no form."""
+        """Sift a form, or each in a list of them; a list in the list is no form.
+
+        What holds nothing to be left out is returned itself: most requests are of this kind.
+        """
         if isinstance(value, dict):
             return self._sift_form(value, table)
-        if isinstance(value, list):
-            return [self._sift_form(it, table) if isinstance(it, dict) else it for it in value]
-        return value
+        if not isinstance(value, list):
+            return value
+        kept = value
+        for place, item in enumerate(value):
+            if isinstance(item, dict) and (sifted := self._sift_form(item, table)) is not item:
+                kept = list(value) if kept is value else kept
+                kept[place] = sifted
+        return kept
 
     def _sift_form(self, form: dict[str, Any], table: FieldTable) -> dict[str, Any]:
+        kept = form
+        if not form.keys() <= table.honoured:
+            kept = self._without_ignored(form, table)
+        for name, inner in table.inner.items():
+            value = kept.get(name)
+            if value is not None and (sifted := self.sift(value, inner)) is not value:
+                kept = {**kept, name: sifted}
+        return kept
+
+    def _without_ignored(self, form: dict[str, Any], table: FieldTable) -> dict[str, Any]:
         ignored = {
             name
-            for name in form.keys() - table.honoured
-            if self._is_ignored(name, form[name], table)
-        }
-        inner = {
-            name: self.sift(form[name], inner)
-            for name, inner in table.inner.items()
-            if name in form
+            for name, value in form.items()
+            if name not in table.honoured and self._is_ignored(name, value, table)
         }
         self.names.update(table.place + name for name in ignored)
-        return {name: value for name, value in (form | inner).items() if name not in ignored}
+        return {name: value for name, value in form.items() if name not in ignored}
 
     def _is_ignored(self, name: str, value: object, table: FieldTable) -> bool:
         row = table.by_name.get(name)

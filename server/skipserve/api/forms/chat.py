@@ -22,7 +22,6 @@ from skipserve.api.wire import (
     ChunkChoice,
     Delta,
     ResponseFormat,
-    StreamOptions,
 )
 from skipserve.asking.account import Account
 from skipserve.asking.answer import Piece, WholeAnswer
@@ -108,12 +107,13 @@ class ChatWriter(DataEvents):
     @classmethod
     def of(cls, form: ChatForm, account: Account, created: int) -> Self:
         """Return what writes the answer that a form asks for."""
-        options = form.stream_options or StreamOptions()
+        options = form.stream_options
+        tells_usage = bool(options and options.include_usage)
         return cls(
             account,
             created,
-            tells_usage=options.include_usage,
-            tells_usage_so_far=options.include_usage and options.continuous_usage_stats,
+            tells_usage=tells_usage,
+            tells_usage_so_far=bool(tells_usage and options and options.continuous_usage_stats),
             tells_tokens=bool(form.return_token_ids),
         )
 
