@@ -148,7 +148,7 @@ def read_completion(form: CompletionForm, policy_header: str | None = None) -> l
     return [
         replace(
             begun,
-            id=begun.id if index == 0 else f"{begun.id}-{index}",
+            id=begun.id if index == 0 else f"{begun.id}.{index}",
             prompt=prompt,
             prompt_param="prompt",
             adds_special=form.add_special_tokens is not False,
@@ -211,19 +211,21 @@ class CompletionWriter(DataEvents):
 
     def reply(self, answers: Sequence[WholeAnswer]) -> CompletionReply:
         """Return the reply that is whole answers."""
+        self._ended.update(range(self._num_answers))
         return self._reply(
-            choices=tuple(self._choice(answer, self._echo(answer.index)) for answer in answers),
+            choices=tuple(
+                self._choice(answer, self._echo(self._place(answer))) for answer in answers
+            ),
             usage=usage(*self.accounts),
             metrics=self._metrics_of_one(),
         )
 
     def opening(self) -> list[str]:
         """Return the events that come before the answers: the prompts, where they are wanted."""
-        num_choices = len(self.accounts[0].choices)
         return [
-            self._event(choices=(CompletionChoice(index=index * num_choices + choice, text=text),))
-            for index, text in enumerate(self.echoes)
-            for choice in range(num_choices)
+            self._event(choices=(CompletionChoice(index=place, text=self._echo(place)),))
+            for place in range(self._num_answers)
+            if self.echoes
         ]
 
     def chunks(self, piece: Piece) -> list[str]:
@@ -232,8 +234,7 @@ class CompletionWriter(DataEvents):
             return []
         if piece.finish_reason is not None:
             self._ended.add(self._place(piece))
-        num_answers = sum(len(account.choices) for account in self.accounts)
-        choices, is_last = (self._choice(piece),), len(self._ended) == num_answers
+        choices, is_last = (self._choice(piece),), len(self._ended) == self._num_answers
         metrics = self._metrics_of_one() if is_last else None
         if not (is_last and self.tells_usage):
             return [self._event(choices=choices, metrics=metrics)]
@@ -242,15 +243,19 @@ class CompletionWriter(DataEvents):
 
     def _choice(self, piece: Piece, echo: str = "") -> CompletionChoice:
         account, reason = self.accounts[piece.index], piece.finish_reason
-        is_whole = reason is not None and account.skip is not None
-        tells_metrics = is_whole and len(self.accounts) > 1
         return CompletionChoice(
             index=self._place(piece),
             text=echo + piece.text,
             logprobs=self._logprobs(piece) if account.prepared.has_logprobs else None,
             finish_reason=None if reason is None else reason.value,
-            metrics=request_metrics(account) if tells_metrics else None,
+            metrics=request_metrics(account) if self._ends_prompt(piece) else None,
         )
+
+    def _ends_prompt(self, piece: Piece) -> bool:
+        """Whether the metrics of a prompt go with a piece: it has others, and its answers ended."""
+        first = self._place(piece) - piece.choice
+        answers = {*range(first, first + self._num_choices)}
+        return len(self.accounts) > 1 and piece.finish_reason is not None and answers <= self._ended
 
     def _logprobs(self, piece: Piece) -> OldLogprobs:
         offsets = self._offsets.setdefault(self._place(piece), _Offsets())
@@ -265,12 +270,20 @@ class CompletionWriter(DataEvents):
             text_offset=tuple(map(offsets.next, tokens)),
         )
 
+    @property
+    def _num_choices(self) -> int:
+        return len(self.accounts[0].choices)
+
+    @property
+    def _num_answers(self) -> int:
+        return len(self.accounts) * self._num_choices
+
     def _place(self, piece: Piece) -> int:
         """Return the number of an answer: all to the first prompt come first."""
-        return piece.index * len(self.accounts[0].choices) + piece.choice
+        return piece.index * self._num_choices + piece.choice
 
-    def _echo(self, index: int) -> str:
-        return self.echoes[index] if self.echoes else ""
+    def _echo(self, place: int) -> str:
+        return self.echoes[place // self._num_choices] if self.echoes else ""
 
     def _metrics_of_one(self) -> RequestMetrics | None:
         return request_metrics(self.accounts[0]) if len(self.accounts) == 1 else None

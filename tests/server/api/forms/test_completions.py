@@ -259,7 +259,7 @@ def test_chats_fields_are_not_of_this_form() -> None:
 def test_each_prompt_is_a_question_of_its_own() -> None:
     first, second = asked(prompt=["a", "b"], stop="x", logprobs=2, skip_policy="full")
     assert (first.prompt, second.prompt) == ("a", "b")
-    assert second.id == f"{first.id}-1"
+    assert second.id == f"{first.id}.1"
     assert second.generation == first.generation
     assert second.generation.stops == ("x",)
     assert second.policy == "full"
