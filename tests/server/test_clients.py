@@ -77,6 +77,20 @@ def test_openai_knows_the_errors(theirs: openai.OpenAI) -> None:
     assert next(model.id for model in theirs.models.list()) == "tiny"
 
 
+def test_openai_takes_several_answers_and_says_what_it_likes(theirs: openai.OpenAI) -> None:
+    reply = theirs.chat.completions.with_raw_response.create(
+        model="tiny",
+        messages=question("Hello")["messages"],
+        n=3,
+        user="Ann",
+        presence_penalty=0.5,
+        logit_bias={"20": 1},
+        reasoning_effort="low",
+    )
+    assert reply.headers["x-ignored-fields"] == "reasoning_effort, user"
+    assert [choice.index for choice in reply.parse().choices] == [0, 1, 2]
+
+
 def test_our_own_client(live: LiveServer, picture_url: str) -> None:
     with SkipserveClient(live.url) as client:
         answer = client.ask(picture_url, "What?", skip_policy=SKIPPING, max_tokens=3)
