@@ -4,7 +4,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -24,6 +24,7 @@ from skipserve.media.data_uri import EncodedImage, decode_data_uri
 from skipserve.media.preprocess import Preprocessor
 from skipserve.model.config import ModelConfig
 from skipserve.prompt.processor import EncodedPrompt, PromptProcessor
+from skipserve.prompt.template import Ending
 from skipserve_policies.resolve import ResolvedPolicy
 from skipserve_policies.schema import Quality, SkipPolicy
 
@@ -131,7 +132,11 @@ class QuestionProcessor:
             priority=question.priority,
         )
         model = question.model or self.model_name
-        return Prepared(request, policy, model, question.generation, seconds)
+        generation = question.generation
+        if question.prompt is not None:
+            # It goes on with the prompt's own text.
+            generation = replace(generation, ending=Ending.CONTINUED)
+        return Prepared(request, policy, model, generation, seconds)
 
     def encode(self, question: Question, policy: ResolvedPolicy) -> EncodedPrompt:
         """Return the rows of a question's prompt; its images may still be as a client sent them.

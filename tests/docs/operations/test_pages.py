@@ -13,6 +13,7 @@ import yaml
 from monitoring_files import ROOT, dashboards, recorded_from, rules
 from prometheus_client import CollectorRegistry
 
+from skipserve.api.asking_routes import router as asking_router
 from skipserve.api.routes import router
 from skipserve.engine.limits import EngineSpec
 from skipserve.metrics.registry import ServerMetrics
@@ -274,7 +275,8 @@ def test_lines_of_the_log_are_written_somewhere() -> None:
     assert clues
     for page, clue in clues:
         assert any(clue in source for source in sources), (page, clue)
-    routes = {route.path for route in router.routes}  # type: ignore[attr-defined]
+    all_routes = (*router.routes, *asking_router.routes)
+    routes = {route.path for route in all_routes}  # type: ignore[attr-defined]
     assert {clue.split()[1] for _, clue in _clues("access log")} <= routes
 
 

@@ -89,9 +89,9 @@ def test_text_waits_for_no_picture(idle: Built, pool: FakePool) -> None:
 @pytest.mark.parametrize(
     ("times", "fields"),
     [
-        (TimeLimits(), {"timeout_seconds": 0.01}),
-        (TimeLimits(request_seconds=0.01), {}),
-        (TimeLimits(request_seconds=0.01), {"timeout_seconds": 100}),
+        (TimeLimits(), {"timeout_seconds": 0.3}),
+        (TimeLimits(request_seconds=0.3), {}),
+        (TimeLimits(request_seconds=0.3), {"timeout_seconds": 100}),
     ],
 )
 def test_a_question_s_time_ends_its_wait_for_pictures(

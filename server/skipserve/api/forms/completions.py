@@ -30,7 +30,6 @@ from skipserve.asking.answer import Piece, TopLogprob, WholeAnswer
 from skipserve.asking.messages import Text
 from skipserve.asking.question import Question, RawPrompt
 from skipserve.errors import InvalidRequestError
-from skipserve.prompt.template import Ending
 from skipserve_policies.schema import MIN_ITEMS, NotEmpty
 
 MAX_PROMPTS = 128
@@ -139,7 +138,6 @@ def read_completion(form: CompletionForm, policy_header: str | None = None) -> l
     _check_supported(form)
     generation = replace(
         openai_sampling(form),
-        ending=Ending.CONTINUED,
         max_tokens=form.max_tokens,
         open_tokens=_NUM_TOKENS,
         num_top_logprobs=form.logprobs,

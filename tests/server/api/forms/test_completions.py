@@ -231,7 +231,10 @@ def asked(**fields: Any) -> list[Question]:
     ("fields", "param"),
     [
         ({"echo": True, "logprobs": 0}, "echo"),
-        ({"n": 2}, "n"),
+        (
+            {"stream": True, "stream_options": {"continuous_usage_stats": True}},
+            "stream_options.continuous_usage_stats",
+        ),
         ({"stream_options": {}}, "stream_options"),
     ],
 )
