@@ -71,9 +71,9 @@ class AccessLog:
 
     def write(self, exchange: Exchange, trace_id: str | None) -> None:
         """Write the line of a request that has ended."""
-        if not self._is_due(exchange):
-            return
         is_routine = exchange.status == 200 and exchange.path in _PROBES
+        if not is_routine and not self._is_due(exchange):
+            return
         logger.log(
             logging.DEBUG if is_routine else logging.INFO,
             "%s",

@@ -80,6 +80,17 @@ def test_every_answer_has_its_line(log_lines: pytest.LogCaptureFixture) -> None:
     assert all(vars(record)["fields"] == {"trace_id": "a-trace"} for record in log_lines.records)
 
 
+def test_of_probes_that_succeed_nothing_is_said(log_lines: pytest.LogCaptureFixture) -> None:
+    async def probe() -> None:
+        log = AccessLog({"/health", "/ready", "/metrics"})
+        for path in ("/health", "/ready", "/metrics") * 5:
+            log.write(exchange_of(path, 200), None)
+        log.close()
+
+    asyncio.run(probe())
+    assert not log_lines.records
+
+
 def test_kinds_do_not_hide_each_other(log_lines: pytest.LogCaptureFixture) -> None:
     kinds: list[tuple[int | None, SkipserveError | None]] = [
         (401, AuthenticationError("no")),
