@@ -98,6 +98,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "skipserve.service.loop",
     },
     "skipserve.metrics": {
+        "skipserve.budgets",
         "skipserve.media.kill",
         "skipserve.engine.reports",
         "skipserve.service.observer",
@@ -112,7 +113,14 @@ MAY_IMPORT: dict[str, set[str]] = {
         "skipserve.model.image_processor",
     },
     "skipserve.prompt": {"skipserve.errors", "skipserve.model.config", "skipserve_policies"},
+    "skipserve.budgets": {
+        "skipserve.digests",
+        "skipserve.errors",
+        "skipserve.media.places",
+        "skipserve_policies",
+    },
     "skipserve.asking": {
+        "skipserve.budgets.client",
         "skipserve.checkpoint_notes",
         "skipserve.engine.reports",
         "skipserve.engine.request",
@@ -125,6 +133,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "skipserve.api": {
         "skipserve.asking",
+        "skipserve.budgets",
         "skipserve.engine.reports",
         "skipserve.engine.request",
         "skipserve.errors",
@@ -143,6 +152,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "skipserve.app": {
         "skipserve.api",
         "skipserve.asking",
+        "skipserve.budgets",
         "skipserve.engine.limits",
         "skipserve.media",
         "skipserve.metrics",
@@ -190,6 +200,7 @@ NEVER = {
     "skipserve.engine": {"fastapi", "prometheus_client", "uvicorn"},
     "skipserve.service": {"fastapi", "prometheus_client", "uvicorn"},
     "skipserve.service.local": {"torch"},
+    "skipserve.budgets": {"torch", "fastapi", "starlette", "uvicorn", "prometheus_client"},
     "skipserve.asking": {"torch", "fastapi", "starlette", "uvicorn", "prometheus_client"},
     "skipserve.offline": {"fastapi", "starlette", "uvicorn", "prometheus_client"},
     "skipserve.api": {"torch"},

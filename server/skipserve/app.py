@@ -5,6 +5,7 @@ import shlex
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ from skipserve.asking.policies import PolicyRegistry
 from skipserve.asking.preparation import Preparation
 from skipserve.asking.processor import QuestionProcessor
 from skipserve.asking.terms import ImageLimits, Terms, TimeLimits
+from skipserve.budgets.clients import Clients
+from skipserve.budgets.keys import KeysFileError, read_keys
+from skipserve.budgets.usage_log import UsageLog
 from skipserve.engine.limits import EngineLimits, EngineSpec
 from skipserve.media.decode import PixelLimits
 from skipserve.media.fitting import Fitting
@@ -135,7 +139,6 @@ def _terms(settings: Settings) -> Terms:
         keeps_misfits=settings.allow_misfit_policies,
         default_policy=settings.default_skip_policy,
         takes_inline=settings.allow_inline_policies,
-        isolates_keys=settings.isolate_keys,
         ignores_unknown=settings.unknown_fields is UnknownFields.IGNORE,
     )
 
@@ -155,6 +158,8 @@ def _build_serving(
         pool_spec(settings, processor.preprocessor.fitting), metrics.record_image_kill
     )
     metrics.watch_images(lambda: pictures.num_waiting)
+    clients = _build_clients(settings, policies)
+    metrics.know_keys(clients.names)
     return Serving(
         service=service,
         preparation=Preparation(processor, pictures),
@@ -167,8 +172,30 @@ def _build_serving(
         ),
         metrics=metrics,
         registry=registry,
+        clients=clients,
+        usage_log=_build_usage_log(settings),
         keep_alive_seconds=settings.keep_alive_seconds,
     )
+
+
+def _build_clients(settings: Settings, policies: PolicyRegistry) -> Clients:
+    path = settings.api_keys_file
+    names = policies.resolved.keys() | policies.misfits.keys()
+    try:
+        return Clients(
+            (key.get_secret_value() for key in settings.api_key),
+            settings.isolate_keys,
+            None if path is None else partial(read_keys, path, names),
+        )
+    except KeysFileError as error:
+        raise StartError(str(error)) from error
+
+
+def _build_usage_log(settings: Settings) -> UsageLog | None:
+    try:
+        return None if settings.usage_log is None else UsageLog(settings.usage_log)
+    except OSError as error:
+        raise StartError(f"the usage log {settings.usage_log}: {error.strerror}") from error
 
 
 def pool_spec(settings: Settings, fitting: Fitting) -> PoolSpec:
@@ -281,6 +308,8 @@ def _build_app(settings: Settings, serving: Serving, pace: Pace, tracer: Tracer 
             log.close()
             if tracer is not None:
                 await asyncio.to_thread(tracer.close)
+            if serving.usage_log is not None:
+                await asyncio.to_thread(serving.usage_log.close)
 
     app = _App(
         title="skipserve",
@@ -292,7 +321,7 @@ def _build_app(settings: Settings, serving: Serving, pace: Pace, tracer: Tracer 
         redirect_slashes=False,
         exception_handlers={HTTPException: handle_error, RequestValidationError: handle_error},
     )
-    app.wants_key = bool(settings.api_key)
+    app.wants_key = settings.wants_keys
     app.state.serving = serving
     app.include_router(asking_router)
     app.include_router(router)
@@ -304,7 +333,7 @@ def _build_app(settings: Settings, serving: Serving, pace: Pace, tracer: Tracer 
         arrive=arrive,
     )
     app.add_middleware(CheckHost, hosts=settings.served_hosts)
-    app.add_middleware(RequireKey, **_keys(settings))
+    app.add_middleware(RequireKey, **_keys(settings, serving))
     app.add_middleware(
         Guard,
         metrics=serving.metrics,
@@ -312,13 +341,14 @@ def _build_app(settings: Settings, serving: Serving, pace: Pace, tracer: Tracer 
         pace=pace,
         tracer=tracer,
         log=log,
+        usage_log=serving.usage_log,
     )
     return app
 
 
-def _keys(settings: Settings) -> dict[str, list[str]]:
+def _keys(settings: Settings, serving: Serving) -> dict[str, Any]:
     return {
-        "keys": [key.get_secret_value() for key in settings.api_key],
+        "clients": serving.clients,
         "metrics_keys": [key.get_secret_value() for key in settings.metrics_api_key],
     }
 
@@ -332,7 +362,7 @@ def _build_connections(settings: Settings, app: FastAPI, pace: Pace) -> Connecti
         header_seconds=settings.header_seconds,
         write_seconds=settings.write_seconds,
     )
-    check_key = RequireKey(app, **_keys(settings)).check
+    check_key = RequireKey(app, **_keys(settings, serving)).check
     door = Door(serving.admission, metrics, OPERATIONS, check_key, pace)
     return Connections(limits, lambda error: metrics.record_error(error.status), door.turn_away)
 
@@ -348,13 +378,13 @@ def _descriptor_warning(settings: Settings, connections: Connections) -> Iterato
 
 def _warnings(settings: Settings, policies: PolicyRegistry) -> list[str]:
     warnings = [*_misfit_warning(settings, policies), *misspelt_variables()]
-    if not settings.is_loopback and not settings.api_key:
+    if not settings.is_loopback and not settings.wants_keys:
         warnings.append(
             f"anyone who reaches {settings.host}:{settings.port} can use this server: "
-            "set --api-key, or listen on 127.0.0.1"
+            "set --api-key or --api-keys-file, or listen on 127.0.0.1"
         )
-    if settings.isolate_keys and not settings.api_key:
-        warnings.append("without --api-key, --isolate-keys does nothing: all share one cache")
+    if settings.isolate_keys and not settings.wants_keys:
+        warnings.append("without keys, --isolate-keys does nothing: all share one cache")
     return warnings
 
 

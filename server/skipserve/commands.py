@@ -6,6 +6,7 @@ import errno
 import gc
 import inspect
 import logging
+import signal
 import socket
 from collections.abc import Awaitable, Generator, Iterator, Mapping, Sequence
 from enum import IntEnum
@@ -75,6 +76,8 @@ _METAVARS = {
     "policies": "FILE",
     "allowed_hosts": "NAME",
     "api_key": "KEY",
+    "api_keys_file": "FILE",
+    "usage_log": "FILE",
     "metrics_api_key": "KEY",
     "default_skip_policy": "NAME",
     "hot_policies": "NAME",
@@ -86,7 +89,8 @@ _PANELS = {
         "max_batch_tokens", "max_running_requests", "page_size",
         "kv_cache_gib", "encoder_cache_mib", "prefix_cache", "cuda_graphs",
     ),
-    "Network": ("host", "port", "allowed_hosts", "api_key", "metrics_api_key", "isolate_keys"),
+    "Network": ("host", "port", "allowed_hosts"),
+    "Keys": ("api_key", "api_keys_file", "metrics_api_key", "isolate_keys", "usage_log"),
     "Skip policies": (
         "policies", "default_skip_policy", "hot_policies",
         "allow_inline_policies", "allow_misfit_policies",
@@ -210,7 +214,7 @@ def _flag(name: str, field: FieldInfo) -> Any:
     words = name.replace("_", "-")
     kind: Any = list[str] if isinstance(field.default, tuple) else field.annotation
     option = typer.Option(
-        f"--{words}/--no-{words}" if kind is bool else f"--{words}",
+        f"--{words}/--no-{words}" if kind in {bool, bool | None} else f"--{words}",
         help=(field.description or "") + _default_text(field.default),
         metavar=_METAVARS.get(name),
         rich_help_panel=next((title for title, of in _PANELS.items() if name in of), "Process"),
@@ -280,7 +284,8 @@ class _Process:
 
     The first SIGTERM or SIGINT drains: new requests are turned away, those that have come finish
     within the grace time. Then, or at a second signal, the others are told that they are lost. If
-    the engine dies, so does the server.
+    the engine dies, so does the server. A SIGHUP has the keys file read and the usage log
+    opened again, where there are any.
 
     Args:
         built: what is served.
@@ -297,6 +302,7 @@ class _Process:
         self._settings = settings
         self._listener = listener
         self._signals = signals
+        self._reloading: asyncio.Task[None] | None = None
         self._http = _Server(
             web_server_config(
                 # Its own patience is the last resort: what it cancels is never told why.
@@ -309,6 +315,8 @@ class _Process:
     async def run(self) -> int:
         """Serve until told to stop; return the exit code."""
         self._signals.follow()
+        if self._settings.has_files_to_reload:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         http = asyncio.create_task(self._http.serve(sockets=[self._listener]))
         announcement = asyncio.create_task(self._announce())
         await _first_of(self._drain(), self._follow_engine(), asyncio.shield(http))
@@ -332,6 +340,9 @@ class _Process:
         num_cut_off = self._connections.cut_off()
         await http
         return num_cut_off
+
+    def _reload(self) -> None:
+        self._reloading = asyncio.create_task(self._serving.reload())
 
     async def _drain(self) -> None:
         """Return when it was asked to stop and the running requests are done, or out of time."""
@@ -375,7 +386,7 @@ class _Process:
             url,
             is_demo=self._settings.model == DEMO,
             skip_policy=next((name for name, it in policies.items() if it.policy.rules), None),
-            has_key=bool(self._settings.api_key),
+            has_key=self._settings.wants_keys,
         )
 
     def _model(self) -> str:

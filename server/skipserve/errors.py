@@ -14,6 +14,7 @@ SkipserveError                  500  server_error
  +- UnsupportedBodyError        415  invalid_request_error
  +- MisdirectedRequestError     421  invalid_request_error
  +- UnusableImageError          422  invalid_request_error
+ +- RateLimitError              429  rate_limit_error   (Retry-After)
  +- HeadersTooLargeError        431  invalid_request_error
  +- UnavailableError            503  overloaded_error   (Retry-After)
  +- EngineError                 500  server_error
@@ -31,10 +32,14 @@ class SkipserveError(Exception):
         message: what is wrong, the offending value, what would be right; no paths, no addresses.
         param: the field of the request that is at fault, where there is one.
         reason: for the log, the `reason` under which the metrics count it, where they do.
+
+    Attributes:
+        retry_after_seconds: when to come back, where that helps.
     """
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
+    retry_after_seconds: int | None = None
 
     def __init__(
         self, message: str, param: str | None = None, *, reason: str | None = None
@@ -138,6 +143,20 @@ class UnusableImageError(SkipserveError):
     type = "invalid_request_error"
 
 
+class RateLimitError(SkipserveError):
+    """Whoever asks has used what it may for now; `retry_after_seconds` says when to come back."""
+
+    status = 429
+    type = "rate_limit_error"
+    retry_after_seconds: int
+
+    def __init__(
+        self, message: str, retry_after_seconds: int = 1, *, reason: str | None = None
+    ) -> None:
+        super().__init__(message, reason=reason)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class HeadersTooLargeError(SkipserveError):
     """The head of the request is over the limit."""
 
@@ -150,6 +169,7 @@ class UnavailableError(SkipserveError):
 
     status = 503
     type = "overloaded_error"
+    retry_after_seconds: int
 
     def __init__(
         self, message: str, retry_after_seconds: int = 1, *, reason: str | None = None

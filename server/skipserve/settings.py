@@ -150,12 +150,26 @@ class Settings(_FromFiles):
     api_key: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="A key that clients must send; several by repeating or with commas."
     )
+    api_keys_file: Path | None = Field(
+        None,
+        description="A YAML or JSON file of clients' keys, with names, limits and rights; SIGHUP "
+        "has it read again.",
+    )
     metrics_api_key: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (),
         description="A key that opens GET /metrics and nothing else, for Prometheus; wants "
-        "api_key too. Several by repeating or with commas.",
+        "api_key or api_keys_file too. Several by repeating or with commas.",
     )
-    isolate_keys: bool = Field(False, description="Whether each API key has a cache of its own.")
+    isolate_keys: bool | None = Field(
+        None,
+        description="Whether each API key has a cache of its own. If not set, where there are "
+        "several keys.",
+    )
+    usage_log: Path | None = Field(
+        None,
+        description="A file that gets a line of JSON for each request that took something; SIGHUP "
+        "has it opened again.",
+    )
     policies: Path | None = Field(None, description="A YAML file that adds skip policies.")
     default_skip_policy: str = Field(
         "full", description="The skip policy of requests that name none."
@@ -291,8 +305,11 @@ class Settings(_FromFiles):
         cls, keys: tuple[SecretStr, ...], info: ValidationInfo
     ) -> tuple[SecretStr, ...]:
         """Take them beside clients' keys only: without those everything is open."""
-        if keys and info.data.get("api_key") == ():
-            raise ValueError("without api_key the metrics are open like all else: set both")
+        said = info.data.get("api_key"), info.data.get("api_keys_file")
+        if keys and said == ((), None):
+            raise ValueError(
+                "without api_key or api_keys_file the metrics are open like all else: set both"
+            )
         return keys
 
     @field_validator("allowed_hosts", mode="before")
@@ -366,6 +383,16 @@ class Settings(_FromFiles):
     def num_image_workers(self) -> int:
         """Processes that decode images, at most."""
         return self.image_workers or min(len(os.sched_getaffinity(0)), _MOST_IMAGE_WORKERS - 1) + 1
+
+    @property
+    def wants_keys(self) -> bool:
+        """Whether clients must send keys."""
+        return bool(self.api_key) or self.api_keys_file is not None
+
+    @property
+    def has_files_to_reload(self) -> bool:
+        """Whether there is something to do again on SIGHUP."""
+        return self.api_keys_file is not None or self.usage_log is not None
 
     @property
     def is_loopback(self) -> bool:

@@ -36,7 +36,7 @@ def test_defaults() -> None:
     assert settings.api_key == ()
     assert (settings.max_queued_tokens, settings.max_running_requests) == (131_072, 256)
     assert (settings.queue_seconds, settings.request_seconds) == (60, 600)
-    assert (settings.prefix_cache, settings.isolate_keys) == (True, False)
+    assert (settings.prefix_cache, settings.isolate_keys) == (True, None)
 
 
 @pytest.mark.parametrize("suffix", ["yaml", "yml", "toml"])
@@ -263,7 +263,7 @@ def test_misspelt_variables_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_metrics_keys_go_beside_clients_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SKIPSERVE_METRICS_API_KEY", "a, b")
-    with pytest.raises(ValidationError, match="without api_key the metrics are open"):
+    with pytest.raises(ValidationError, match="without api_key or api_keys_file the metrics"):
         Settings()
     keys = Settings(api_key="k").metrics_api_key
     assert [key.get_secret_value() for key in keys] == ["a", "b"]

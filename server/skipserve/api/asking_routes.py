@@ -7,6 +7,7 @@ from fastapi import APIRouter, Response
 
 from skipserve.api.body import JsonRoute
 from skipserve.api.errors import error_replies
+from skipserve.api.exchange import TheExchange
 from skipserve.api.forms.chat import ChatWriter, read_chat
 from skipserve.api.forms.completions import (
     CompletionForm,
@@ -43,9 +44,9 @@ router = APIRouter(responses=error_replies(401, 403, 405, 421), route_class=Json
 _STREAMS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
 }
-_ASKING = (400, 404, 408, 413, 415, 422, 500, 503)
+_ASKING = (400, 404, 408, 413, 415, 422, 429, 500, 503)
 _RESPONSES = _STREAMS | error_replies(*_ASKING)
-_COUNTING = error_replies(400, 404, 408, 413, 415, 500, 503)
+_COUNTING = error_replies(400, 404, 408, 413, 415, 429, 500, 503)
 _MESSAGE_ERRORS = error_replies(401, 403, 405, 421, *_ASKING, model=MessageErrorReply)
 
 
@@ -100,19 +101,19 @@ async def messages(form: MessageForm, visit: TheVisit) -> Response:
 
 
 @router.post(COUNT_TOKENS, responses=_MESSAGE_ERRORS)
-async def count_tokens(form: CountForm, serving: TheServing) -> TokenCount:
+async def count_tokens(form: CountForm, serving: TheServing, exchange: TheExchange) -> TokenCount:
     """Count the tokens of messages in Anthropic's form, each image with all its rows."""
     question = read_count(form)
-    policy = serving.processor.choose_policy(None, form.model)
+    policy = serving.processor.choose_policy(None, form.model, exchange.client.rights)
     encoded = await asyncio.to_thread(serving.processor.encode, question, policy)
     return TokenCount(input_tokens=len(encoded.prompt_ids))
 
 
 @router.post(TOKENIZE, responses=_COUNTING)
-async def tokenize(form: TokenizeForm, serving: TheServing) -> TokenizeReply:
+async def tokenize(form: TokenizeForm, serving: TheServing, exchange: TheExchange) -> TokenizeReply:
     """Return the tokens of a prompt, or of messages as the model would read them."""
     processor, question = serving.processor, read_tokenize(form)
-    policy = processor.choose_policy(None, form.model)
+    policy = processor.choose_policy(None, form.model, exchange.client.rights)
     encoded = await asyncio.to_thread(processor.encode, question, policy)
     name = processor.prompts.tokenizer.token_name
     return TokenizeReply(
@@ -124,8 +125,10 @@ async def tokenize(form: TokenizeForm, serving: TheServing) -> TokenizeReply:
 
 
 @router.post(DETOKENIZE, responses=_COUNTING)
-async def detokenize(form: DetokenizeForm, serving: TheServing) -> DetokenizeReply:
+async def detokenize(
+    form: DetokenizeForm, serving: TheServing, exchange: TheExchange
+) -> DetokenizeReply:
     """Return the text of tokens."""
     processor = serving.processor
-    processor.choose_policy(None, form.model)
+    processor.choose_policy(None, form.model, exchange.client.rights)
     return DetokenizeReply(prompt=processor.prompts.text_of(form.tokens))

@@ -1,43 +1,46 @@
 """Asks for an API key on every route that is not public, before anything else is looked at."""
 
-import hashlib
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from starlette.datastructures import Headers
-from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from skipserve.budgets.client import Client
+from skipserve.budgets.clients import Clients
+from skipserve.budgets.keys import digest_of_key
 from skipserve.errors import AuthenticationError, KeyScopeError
 
+# Under this name a request's state holds whose it is.
+CLIENT = "client"
 PUBLIC_PATHS = frozenset({"/health", "/ready", "/version"})
 _METRICS_PATH = "/metrics"
-_STATE_NAME = "key_digest"
 
 
 class RequireKey:
     """Lets a request pass if its path is public or its key is one of those set.
 
     Decides on the path that the router will see, never on a URL put together from headers. Whose
-    request it is stands in the scope's state, as a digest of the client's key.
+    request it is stands in the scope's state, as the client.
 
     Args:
         app: what comes next.
-        keys: those of clients, which open everything; none leaves the server open.
+        clients: those who have keys. They may do everything, but see the metrics only where there
+            is no keys file, or as its admins. Without any the server is open.
         metrics_keys: those that open `GET /metrics` and nothing else, unless they are clients' too.
     """
 
-    def __init__(self, app: ASGIApp, keys: Iterable[str], metrics_keys: Iterable[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, clients: Clients, metrics_keys: Iterable[str] = ()) -> None:
         self._app = app
-        self._digests = tuple(_digest(key) for key in keys)
-        self._metrics_digests = tuple(_digest(key) for key in metrics_keys)
+        self._clients = clients
+        self._metrics_digests = tuple(map(digest_of_key, metrics_keys))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app.
 
         Raises:
             AuthenticationError: the key is missing or wrong.
-            KeyScopeError: the key opens the metrics only.
+            KeyScopeError: the key opens the metrics only, or all but those.
         """
         self.check(scope)
         await self._app(scope, receive, send)
@@ -45,7 +48,7 @@ class RequireKey:
     def check(self, scope: Scope) -> None:
         """Let a request pass, or raise as above."""
         is_public = scope["type"] == "lifespan" or scope.get("path") in PUBLIC_PATHS
-        if self._digests and not is_public:
+        if self._clients.are_wanted and not is_public:
             self._check(scope)
 
     def _check(self, scope: Scope) -> None:
@@ -53,31 +56,41 @@ class RequireKey:
         header = headers.get("authorization", "")
         # Anthropic's clients send keys in a header of their own.
         key = _bearer(header) or headers.get("x-api-key", "").strip() or None
-        given = _digest(key or "")
+        given = digest_of_key(key or "")
         # Always both: what matches changes nothing in the time it takes.
-        is_client, is_reader = _is_in(given, self._digests), _is_in(given, self._metrics_digests)
-        if key is not None and is_client:
-            scope.setdefault("state", {})[_STATE_NAME] = given
-        elif key is None or not is_reader:
+        client, is_reader = self._clients.find(given), _is_in(given, self._metrics_digests)
+        if key is None or (client is None and not is_reader):
             raise AuthenticationError(_tell_fault(header, key))
-        elif (scope.get("method"), scope["path"]) != ("GET", _METRICS_PATH):
+        opens_metrics = is_reader and (scope.get("method"), scope["path"]) == ("GET", _METRICS_PATH)
+        if client is None and not opens_metrics:
             raise KeyScopeError(f"this API key opens GET {_METRICS_PATH} and nothing else")
+        if client is not None:
+            self._check_metrics(client, scope["path"], opens_metrics=opens_metrics)
+            scope.setdefault("state", {})[CLIENT] = client
+
+    def _check_metrics(self, client: Client, path: str, *, opens_metrics: bool) -> None:
+        is_open = opens_metrics or client.is_admin or not self._clients.have_file
+        if path == _METRICS_PATH and not is_open:
+            raise KeyScopeError(
+                f"{_METRICS_PATH} is for admin keys, and for those of --metrics-api-key"
+            )
 
 
-async def get_key_digest(request: Request) -> bytes | None:
-    """Return the digest of a request's API key, None on an open server; for FastAPI's `Depends`."""
-    digest: bytes | None = getattr(request.state, _STATE_NAME, None)
-    return digest
+def client_of(state: Mapping[str, object], address: str) -> Client:
+    """Return whose a request is, whose key was looked at: without one, its address's.
+
+    Args:
+        state: the request's.
+        address: where it comes from.
+    """
+    client = state.get(CLIENT)
+    return client if isinstance(client, Client) else Client.of_address(address)
 
 
 def _is_in(given: bytes, digests: Iterable[bytes]) -> bool:
     """Compare with every digest in the same time, whichever matches."""
     matches = [secrets.compare_digest(given, digest) for digest in digests]
     return any(matches)
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def _bearer(header: str) -> str | None:

@@ -176,7 +176,7 @@ class _JsonRequest(Request):
         serving: Serving = self.app.state.serving
         ignores_unknown = serving.processor.terms.ignores_unknown
         value, ignored = sift(body.parse(), self._table, ignores_unknown=ignores_unknown)
-        exchange_of(self).ignored_fields = ignored
+        exchange_of(self.scope).ignored_fields = ignored
         return value
 
 
@@ -191,7 +191,7 @@ class JsonRoute(APIRoute):
 
         async def handle(request: Request) -> Response:
             response = await answer(_JsonRequest(request, form.field_table))
-            if names := exchange_of(request).ignored_fields:
+            if names := exchange_of(request.scope).ignored_fields:
                 response.headers["X-Ignored-Fields"] = shown_names(names)
             return response
 

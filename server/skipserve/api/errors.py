@@ -21,7 +21,6 @@ from skipserve.errors import (
     MethodNotAllowedError,
     NotFoundError,
     SkipserveError,
-    UnavailableError,
 )
 from skipserve_policies.faults import Fault, plain_faults
 
@@ -74,7 +73,7 @@ def error_response(error: Exception, exchange: Exchange | None = None) -> Respon
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if "GET" in (allowed := headers.get("Allow", "").split(", ")):
         headers["Allow"] = ", ".join(sorted({*allowed, "HEAD"}))
-    if isinstance(told, UnavailableError):
+    if told.retry_after_seconds is not None:
         headers["Retry-After"] = str(told.retry_after_seconds)
     if told.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
@@ -99,7 +98,7 @@ async def handle_error(request: Request, error: Exception) -> Response:
         told = _no_route(request)
     elif isinstance(error, RequestValidationError):
         told = to_skipserve_error(error, form_of(request.scope.get("route")))
-    exchange = exchange_of(request)
+    exchange = exchange_of(request.scope)
     exchange.fail(to_skipserve_error(told))
     return error_response(told, exchange)
 

@@ -3,12 +3,17 @@
 import re
 import time
 import uuid
+from functools import cached_property
+from typing import Annotated
 
+from fastapi import Depends
 from starlette.datastructures import Headers
 from starlette.requests import Request as HttpRequest
 from starlette.types import Scope
 
+from skipserve.api.auth import client_of
 from skipserve.asking.account import Account
+from skipserve.budgets.client import Client, Use
 from skipserve.errors import SkipserveError
 
 _CLIENT_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
@@ -55,7 +60,8 @@ class Exchange(Account):
         self.wants_stream = False
         self.ignored_fields: tuple[str, ...] = ()
         self.others: list[Account] = []
-        scope.setdefault("state", {})[_STATE_NAME] = self
+        self._state: dict[str, object] = scope.setdefault("state", {})
+        self._state[_STATE_NAME] = self
 
     def __str__(self) -> str:
         words = [self.method, self.path, str(self.status or "cut off")]
@@ -65,6 +71,11 @@ class Exchange(Account):
         # A stream that fails has begun with a 200.
         words.extend(filter(None, (self.error_type, self.reason)))
         return " ".join(words)
+
+    @cached_property
+    def client(self) -> Client:
+        """Whose it is: known when its key was looked at."""
+        return client_of(self._state, self.address)
 
     @property
     def duration_seconds(self) -> float:
@@ -81,6 +92,12 @@ class Exchange(Account):
         """Those of all its questions that run, its own first."""
         return tuple(account for account in (self, *self.others) if account.has_started)
 
+    @property
+    def total_use(self) -> Use | None:
+        """What all its questions have taken that the engine has had; None where it had none."""
+        uses = [account.use for account in self.accounts if account.use is not None]
+        return sum(uses, start=Use()) if uses else None
+
     def fail(self, error: SkipserveError) -> None:
         """Note the error that the client is told; not itself, which would keep the body alive."""
         self.error, self.reason = type(error), error.reason
@@ -95,6 +112,8 @@ class Exchange(Account):
             "error": self.error_type,
             "reason": self.reason,
         }
+        if self.client.name is not None:
+            fields["key"] = self.client.name
         return fields | self._describe_answer() if self.has_started else fields
 
     def _describe_answer(self) -> dict[str, object]:
@@ -126,12 +145,15 @@ def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 6)
 
 
-def exchange_of(request: HttpRequest) -> Exchange:
+def exchange_of(scope: Scope) -> Exchange:
     """Return the exchange of a request."""
-    exchange: Exchange = getattr(request.state, _STATE_NAME)
+    exchange: Exchange = scope["state"][_STATE_NAME]
     return exchange
 
 
 async def get_exchange(request: HttpRequest) -> Exchange:
     """Return the exchange of a request; for FastAPI's `Depends`."""
-    return exchange_of(request)
+    return exchange_of(request.scope)
+
+
+TheExchange = Annotated[Exchange, Depends(get_exchange)]

@@ -13,7 +13,10 @@ from skipserve.api.errors import ERROR_STATUSES, SAFE_HEADERS, error_response, t
 from skipserve.api.exchange import Exchange
 from skipserve.api.forms.errors import is_of_messages
 from skipserve.api.pace import Pace
-from skipserve.errors import AuthenticationError
+from skipserve.api.usage import usage_record
+from skipserve.budgets.client import Limited, Use
+from skipserve.budgets.usage_log import UsageLog
+from skipserve.errors import AuthenticationError, RateLimitError
 from skipserve.logging_setup import request_id
 from skipserve.metrics.registry import ServerMetrics
 
@@ -47,6 +50,7 @@ class Guard:
         tracer: is shown each request that has ended, but for those without a key; None traces
             nothing.
         log: takes the lines about requests.
+        usage_log: gets a record of each request that took something; None where there is none.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Guard:
         pace: Pace,
         tracer: Tracer | None = None,
         log: AccessLog | None = None,
+        usage_log: UsageLog | None = None,
     ) -> None:
         self._app = app
         self._metrics = metrics
@@ -64,6 +69,7 @@ class Guard:
         self._pace = pace
         self._tracer = tracer
         self._log = log or AccessLog()
+        self._usage_log = usage_log
         metrics.expect_errors(ERROR_STATUSES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,7 +100,16 @@ class Guard:
         """Count an error, trace the request, and log its line."""
         if exchange.error is not None:
             self._metrics.record_error(exchange.error.status)
+        if exchange.error is RateLimitError and exchange.reason is not None:
+            self._metrics.record_limited(exchange.client.name, Limited(exchange.reason))
+        if (use := exchange.total_use) is not None:
+            self._record_use(exchange, use)
         self._log.write(exchange, self._trace(exchange))
+
+    def _record_use(self, exchange: Exchange, use: Use) -> None:
+        self._metrics.record_use(exchange.client.name, use)
+        if self._usage_log is not None:
+            self._usage_log.write(usage_record(exchange, use))
 
     def _trace(self, exchange: Exchange) -> str | None:
         """Return the id of a request's trace; what goes wrong with it is not the request's."""
@@ -127,6 +142,7 @@ class Guard:
                 if is_of_messages(exchange.path):
                     headers["Request-Id"] = exchange.request_id
                 headers.update(SAFE_HEADERS)
+                headers.update(exchange.client.rate_headers)
                 if self._admission.is_draining:
                     headers["Connection"] = "close"
                 await asyncio.sleep(self._wait_seconds(exchange))

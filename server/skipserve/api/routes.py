@@ -1,5 +1,6 @@
 """The routes that list and show: each calls what knows, and shapes the reply."""
 
+from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
 
@@ -7,6 +8,7 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from skipserve.api.errors import error_replies
+from skipserve.api.exchange import TheExchange
 from skipserve.api.paths import POLICIES
 from skipserve.api.serving import Serving, TheServing
 from skipserve.api.wire import (
@@ -15,6 +17,8 @@ from skipserve.api.wire import (
     ModelList,
     PolicyEntry,
     PolicyList,
+    UsageEntry,
+    UsageList,
     Version,
 )
 from skipserve.asking.processor import QuestionProcessor
@@ -25,19 +29,21 @@ router = APIRouter(responses=error_replies(401, 403, 405, 421))
 
 
 @router.get("/v1/models")
-async def list_models(serving: TheServing) -> ModelList:
-    """List the served model, alone and with each skip policy: NAME@POLICY."""
-    processor = serving.processor
+async def list_models(serving: TheServing, exchange: TheExchange) -> ModelList:
+    """List the served model, alone and with each skip policy that may be used: NAME@POLICY."""
+    processor, rights = serving.processor, exchange.client.rights
     names = {processor.model_name: processor.terms.default_policy} | {
         f"{processor.model_name}@{policy}": policy for policy in processor.policies.resolved
     }
-    return ModelList(data=tuple(_model_entry(serving, *it) for it in names.items()))
+    return ModelList(
+        data=tuple(_model_entry(serving, *it) for it in names.items() if rights.has(it[1]))
+    )
 
 
 @router.get("/v1/models/{model_id:path}", responses=error_replies(400, 404))
-async def show_model(model_id: str, serving: TheServing) -> ModelEntry:
+async def show_model(model_id: str, serving: TheServing, exchange: TheExchange) -> ModelEntry:
     """Show a name that `model` may have: the served model's, alone or as NAME@POLICY."""
-    policy = serving.processor.choose_policy(None, model_id)
+    policy = serving.processor.choose_policy(None, model_id, exchange.client.rights)
     return _model_entry(serving, model_id, policy.name)
 
 
@@ -56,21 +62,22 @@ def _model_entry(serving: Serving, name: str, policy: str) -> ModelEntry:
 
 
 @router.get(POLICIES)
-async def list_skip_policies(serving: TheServing) -> PolicyList:
-    """List the named skip policies, resolved for the loaded model.
+async def list_skip_policies(serving: TheServing, exchange: TheExchange) -> PolicyList:
+    """List the named skip policies that may be used, resolved for the loaded model.
 
     `saved_ratio` is the share of the full model's FLOPs that is saved on one standard request with
     60 text tokens, one image and an answer of 10 tokens, nothing cached: `saved_for` names it.
     """
-    processor = serving.processor
-    resolved = processor.policies.resolved.values()
-    return PolicyList(data=tuple(_policy_entry(policy, processor) for policy in resolved))
+    processor, rights = serving.processor, exchange.client.rights
+    allowed = (it for it in processor.policies.resolved.values() if rights.has(it.name))
+    return PolicyList(data=tuple(_policy_entry(policy, processor) for policy in allowed))
 
 
 @router.get(POLICIES + "/{name}", responses=error_replies(400, 404))
-async def show_skip_policy(name: str, serving: TheServing) -> PolicyEntry:
+async def show_skip_policy(name: str, serving: TheServing, exchange: TheExchange) -> PolicyEntry:
     """Show a named skip policy, resolved for the loaded model, as the list does."""
-    return _policy_entry(serving.processor.policies.find(name), serving.processor)
+    policy = serving.processor.choose_policy(name, None, exchange.client.rights)
+    return _policy_entry(policy, serving.processor)
 
 
 def _policy_entry(resolved: ResolvedPolicy, processor: QuestionProcessor) -> PolicyEntry:
@@ -85,6 +92,17 @@ def _policy_entry(resolved: ResolvedPolicy, processor: QuestionProcessor) -> Pol
         saved_for=processor.reporter.saved_for(),
         quality=processor.policies.quality(resolved),
     )
+
+
+@router.get("/v1/usage")
+async def show_usage(serving: TheServing, exchange: TheExchange) -> UsageList:
+    """Show what the key of the request has used; to an admin key, what each has."""
+    clients = serving.clients if exchange.client.is_admin else (exchange.client,)
+    entries = (
+        UsageEntry(key=client.name, requests=client.num_requests, **asdict(client.used))
+        for client in clients
+    )
+    return UsageList(data=tuple(entries))
 
 
 @router.get("/health", responses=error_replies(503))

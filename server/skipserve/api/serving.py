@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Protocol
 
@@ -16,17 +16,22 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from skipserve.api.admission import Admission, Arrival, Permit
-from skipserve.api.exchange import Exchange
+from skipserve.api.exchange import Exchange, exchange_of
 from skipserve.api.streaming import EventStream, StreamWriter
 from skipserve.asking.account import Account
 from skipserve.asking.answer import AnswerText, Piece, WholeAnswer
+from skipserve.asking.asker import Asker
 from skipserve.asking.merging import merged
-from skipserve.asking.preparation import Asker, Preparation
+from skipserve.asking.preparation import Preparation
 from skipserve.asking.processor import QuestionProcessor
 from skipserve.asking.question import Prepared, Question
 from skipserve.asking.report import num_visual
-from skipserve.engine.reports import FinishReason, Stage, StepOutput
+from skipserve.budgets.client import Client, Cost, Resource
+from skipserve.budgets.clients import Clients
+from skipserve.budgets.usage_log import UsageLog
+from skipserve.engine.reports import FailureKind, FinishReason, Stage, StepOutput
 from skipserve.engine.request import Request
+from skipserve.errors import RequestTimeoutError
 from skipserve.metrics.registry import ServerMetrics
 from skipserve.service.service import Service
 
@@ -61,6 +66,8 @@ class Serving:
         admission: who may come in.
         metrics: where requests are counted.
         registry: what `/metrics` shows.
+        clients: those who have keys.
+        usage_log: where their use is written; None for nowhere.
         keep_alive_seconds: between signs of life in a stream.
         created: when the server started, in seconds since 1970.
     """
@@ -70,7 +77,9 @@ class Serving:
     admission: Admission
     metrics: ServerMetrics
     registry: CollectorRegistry
+    clients: Clients
     keep_alive_seconds: float
+    usage_log: UsageLog | None = None
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
@@ -78,24 +87,45 @@ class Serving:
         """What questions are prepared with, and answers put together."""
         return self.preparation.processor
 
-    async def prepare(self, question: Question, turn: Turn, owner: str | bytes) -> None:
-        """Make a question ready for the engine, and let it wait there.
+    async def reload(self) -> None:
+        """Read the keys file again, and open the usage log again."""
+        await self.clients.reload()
+        self.metrics.know_keys(self.clients.names)
+        if self.usage_log is not None:
+            self.usage_log.reopen()
+
+    async def prepare(self, question: Question, turn: Turn, client: Client) -> None:
+        """Make a question ready for the engine.
 
         Args:
             question: what is asked.
             turn: its own.
-            owner: whose pictures take turns with those of others.
+            client: who asks.
 
         Raises:
             SkipserveError: any of those that a client can be told of, but for the engine's.
         """
         ready = self.service.ready
         num_cache_tokens = ready.num_cache_tokens if ready else None
-        asker = Asker(owner, turn.account.key_digest, turn.account.asked)
-        prepared = await self.preparation.prepare(question, asker, num_cache_tokens)
-        turn.account.start(prepared)
-        num_choices = prepared.generation.num_choices
-        turn.permit.join_queue(prepared.request.num_prompt * num_choices, num_choices)
+        account = turn.account
+        account.tells_cached = self.clients.tells_cached(client)
+        asker = Asker(client, self.clients.isolation(client), account.asked)
+        account.start(await self.preparation.prepare(question, asker, num_cache_tokens))
+
+    def line_up(self, exchange: Exchange, turns: Sequence[Turn]) -> None:
+        """Reserve what a request's prepared questions may cost, and let them wait for the engine.
+
+        Raises:
+            InvalidRequestError: whoever asks can never pay for them.
+            RateLimitError: it cannot now.
+            UnavailableError: too much waits there.
+        """
+        if exchange.spending is not None:
+            exchange.spending.reserve(*(_bound(turn.account.prepared) for turn in turns))
+        for turn in turns:
+            prepared = turn.account.prepared
+            num_choices = prepared.generation.num_choices
+            turn.permit.join_queue(prepared.request.num_prompt * num_choices, num_choices)
 
     async def respond(
         self, exchange: Exchange, turns: Sequence[Turn], writer: AnswerWriter
@@ -142,7 +172,11 @@ class Serving:
                         reporter = self.processor.reporter
                         account.finish(piece.finish_reason, reporter, piece.choice)
                     yield replace(piece, index=index) if index else piece
+        except RequestTimeoutError as error:
+            account.is_given_up = error.reason == FailureKind.DEADLINE
+            raise
         except (asyncio.CancelledError, GeneratorExit):
+            account.is_given_up = True
             account.finish_reason = account.finish_reason or FinishReason.CANCELLED
             raise
         finally:
@@ -189,19 +223,33 @@ class Serving:
             self.metrics.record_stage(stage, seconds)
 
     def _record_end(self, account: Account) -> None:
+        account.settle(self.processor.reporter)
         name = account.prepared.policy.name
         self.metrics.record_stage(Stage.DETOKENIZE, account.stage_seconds[Stage.DETOKENIZE])
         self.metrics.record_request(name, account.finish_reason, account.elapsed_seconds)
+
+
+def _bound(prepared: Prepared) -> Cost:
+    """Return the most that a question can cost whoever pays for it: nothing found in a cache."""
+    request, num_choices = prepared.request, prepared.generation.num_choices
+    num_tokens = request.num_prompt + request.sampling.max_tokens
+    return {
+        Resource.TOKENS: num_choices * num_tokens,
+        Resource.FLOPS: num_choices * request.planned_flops,
+    }
 
 
 def _together(sources: Sequence[AsyncGenerator[Piece, None]]) -> AsyncGenerator[Piece, None]:
     return merged(sources) if len(sources) > 1 else sources[0]
 
 
-def arrive(scope: Scope) -> AbstractContextManager[Arrival]:
-    """Return what the body of a request is counted in; it is let in with it."""
+@contextmanager
+def arrive(scope: Scope) -> Iterator[Arrival]:
+    """Let a request in, count it as its client's, and yield what its body is counted in."""
     serving: Serving = scope["app"].state.serving
-    return serving.admission.arrive()
+    exchange = exchange_of(scope)
+    with serving.admission.arrive() as arrival, exchange.client.spend() as exchange.spending:
+        yield arrival
 
 
 async def get_serving(request: HttpRequest) -> Serving:

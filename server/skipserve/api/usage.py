@@ -1,8 +1,13 @@
-"""What replies say of a request's account: tokens and times."""
+"""What is told of a request's account: tokens and times in replies, its use for billing."""
 
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from skipserve.api.exchange import Exchange
 from skipserve.api.wire import RequestMetrics, TokenDetails, Usage
 from skipserve.asking.account import Account
 from skipserve.asking.report import num_visual
+from skipserve.budgets.client import Use
 
 
 def usage(*accounts: Account) -> Usage:
@@ -15,7 +20,7 @@ def usage(*accounts: Account) -> Usage:
         completion_tokens=num_generated,
         total_tokens=num_prompt + num_generated,
         prompt_tokens_details=TokenDetails(
-            cached_tokens=sum(account.num_cached for account in accounts),
+            cached_tokens=sum(account.num_told_cached for account in accounts),
             multimodal_tokens=sum(num_visual(request) for request in requests),
         ),
     )
@@ -31,3 +36,16 @@ def request_metrics(account: Account) -> RequestMetrics:
         duration_seconds=account.elapsed_seconds,
         skip=account.skip,
     )
+
+
+def usage_record(exchange: Exchange, use: Use) -> dict[str, object]:
+    """Return the record of a request that has ended, and of what it took, for the usage log."""
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "key": exchange.client.name,
+        "request_id": exchange.request_id,
+        "skip_policy": exchange.prepared.policy.name,
+        **asdict(use),
+        "status": exchange.error.status if exchange.error else exchange.status,
+        "finish_reason": exchange.finish_reason,
+    }

@@ -8,8 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Header
 from starlette.responses import Response
 
-from skipserve.api.auth import get_key_digest
-from skipserve.api.exchange import Exchange, get_exchange
+from skipserve.api.exchange import Exchange, TheExchange
 from skipserve.api.serving import AnswerWriter, Serving, TheServing, Turn
 from skipserve.asking.account import Account
 from skipserve.asking.question import Question
@@ -51,9 +50,9 @@ class Visit:
         """
         self.exchange.wants_stream = wants_stream
         turns = [self.first, *(self._further_turn() for _ in questions[1:])]
-        owner = self.exchange.key_digest or self.exchange.address
         for question, turn in zip(questions, turns, strict=True):
-            await self.serving.prepare(question, turn, owner)
+            await self.serving.prepare(question, turn, self.exchange.client)
+        self.serving.line_up(self.exchange, turns)
         accounts = [turn.account for turn in turns]
         writer = make_writer(accounts, self.exchange.arrived_at // 10**9)
         return await self.serving.respond(self.exchange, turns, writer)
@@ -66,15 +65,14 @@ class Visit:
 
 async def _visit(
     serving: TheServing,
-    exchange: Annotated[Exchange, Depends(get_exchange)],
-    key_digest: Annotated[bytes | None, Depends(get_key_digest)],
+    exchange: TheExchange,
     x_skip_policy: Annotated[str | None, Header()] = None,
 ) -> AsyncIterator[Visit]:
     """Let a request in until its reply is sent.
 
     Not a plain generator: that would be left in a thread, which a cancelled request never awaits.
     """
-    exchange.ask(key_digest)
+    exchange.ask()
     with ExitStack() as permits:
         permit = permits.enter_context(serving.admission.admit())
         yield Visit(serving, exchange, x_skip_policy, Turn(exchange, permit), permits)

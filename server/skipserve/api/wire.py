@@ -388,6 +388,25 @@ class PolicyList(Reply):
     data: tuple[PolicyEntry, ...]
 
 
+class UsageEntry(Reply):
+    """What a key has used since the server started, or was named in the keys file."""
+
+    key: str | None = Field(description="Its name in the keys file; null for other keys.")
+    requests: int = Field(description="Requests that were let in, those that failed too.")
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    computed_flops: int
+    full_flops: int
+
+
+class UsageList(Reply):
+    """The reply of `GET /v1/usage`."""
+
+    object: Literal["list"] = "list"
+    data: tuple[UsageEntry, ...]
+
+
 class Health(Reply):
     """The reply of `GET /health` and `GET /ready`."""
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from skipserve.asking.question import Prepared
 from skipserve.asking.report import Reporter, SkipReport
+from skipserve.budgets.client import Spending, Use
 from skipserve.engine.reports import FinishReason, Stage, StepOutput
 
 
@@ -41,30 +42,36 @@ class Account:
     """What is known of a question from its arrival to its end.
 
     Attributes:
-        key_digest: of the API key of whoever asks; None where there is none.
         asked: when the question was there, whole; like all times here, on the clock of
             `perf_counter`.
         choices: its answers, of which there is one unless more are wanted.
+        tells_cached: whether whoever asks may hear of cached rows: it must not learn what others
+            ask.
+        is_given_up: whether whoever asked ended it, or the time that it had.
         stage_seconds: time spent in each stage, once it is over; with several answers, by one.
         finish_reason: why its first answer ended; None until all have, or after an error.
         skip: what its work cost, once its answers are whole.
+        use: what it took, once it is over.
+        spending: what that is paid from; None where nobody pays.
     """
 
-    key_digest: bytes | None = None
     asked: float = field(default_factory=time.perf_counter)
     choices: list[ChoiceAccount] = field(default_factory=lambda: [ChoiceAccount()])
+    tells_cached: bool = True
+    is_given_up: bool = False
     stage_seconds: dict[Stage, float] = field(default_factory=dict)
     finish_reason: FinishReason | None = None
     skip: SkipReport | None = None
+    use: Use | None = None
+    spending: Spending | None = None
     _prepared: Prepared | None = field(default=None, init=False)
 
     def sibling(self) -> "Account":
         """Return the account of another question that came with this one."""
-        return Account(self.key_digest, self.asked)
+        return Account(self.asked, spending=self.spending)
 
-    def ask(self, key_digest: bytes | None) -> None:
-        """Note that the question is there, and whose it is."""
-        self.key_digest = key_digest
+    def ask(self) -> None:
+        """Note that the question is there."""
         self.asked = time.perf_counter()
 
     def start(self, prepared: Prepared) -> None:
@@ -94,9 +101,37 @@ class Account:
         self.choices[choice].finish_reason = reason
         if all(it.finish_reason is not None for it in self.choices):
             self.finish_reason = self.choices[0].finish_reason
-            request, policy = self.prepared.request, self.prepared.policy
-            first, *others = ((it.num_generated, it.num_cached) for it in self.choices)
-            self.skip = reporter.report(request, policy, *first, *others)
+            self.skip = self._report(reporter)
+
+    def settle(self, reporter: Reporter) -> None:
+        """Note what it took, whole or not, and pay for it.
+
+        Without a token nothing is known of what was computed. Whoever gave it up then pays for the
+        prompt: else it could have one computed after the other for nothing.
+        """
+        self.use = Use()
+        if self.num_generated or self.is_given_up:
+            report = self.skip or self._report(reporter)
+            self.use = Use(
+                prompt_tokens=self.prepared.request.num_prompt,
+                cached_tokens=self.num_told_cached,
+                completion_tokens=self.num_generated,
+                computed_flops=report.planned_flops,
+                full_flops=report.full_flops,
+            )
+        if self.spending is not None:
+            self.spending.settle(self.use)
+
+    def _report(self, reporter: Reporter) -> SkipReport:
+        """Report on the answers that have begun; on the first, where none has."""
+        begun = [it for it in self.choices if it.num_generated] or self.choices[:1]
+        num_cached = [it.num_cached for it in begun]
+        if not self.tells_cached:
+            # The others found what one of them had computed, whatever others ask.
+            num_cached[num_cached.index(min(num_cached))] = 0
+        generated = (it.num_generated for it in begun)
+        first, *others = zip(generated, num_cached, strict=True)
+        return reporter.report(self.prepared.request, self.prepared.policy, *first, *others)
 
     @property
     def num_generated(self) -> int:
@@ -107,6 +142,11 @@ class Account:
     def num_cached(self) -> int:
         """Leading prompt rows that were not computed for any of the answers."""
         return self.choices[0].num_cached
+
+    @property
+    def num_told_cached(self) -> int:
+        """Leading prompt rows that, as whoever asks is told and pays, were not computed."""
+        return self.num_cached if self.tells_cached else 0
 
     @property
     def first_token(self) -> float | None:

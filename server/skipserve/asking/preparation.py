@@ -5,28 +5,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from skipserve.asking.asker import Asker
 from skipserve.asking.processor import QuestionProcessor
 from skipserve.asking.question import Prepared, Question
 from skipserve.engine.reports import FailureKind, Stage
 from skipserve.errors import RequestTimeoutError
 from skipserve.media.messages import Fitted
-from skipserve.media.places import Owner
 from skipserve.media.pool import PicturePool
-
-
-@dataclass(frozen=True)
-class Asker:
-    """Who asks.
-
-    Attributes:
-        owner: whose pictures take turns with those of others.
-        key_digest: of the API key, where there is one.
-        asked: when, on the clock of `perf_counter`.
-    """
-
-    owner: Owner
-    key_digest: bytes | None
-    asked: float
 
 
 @dataclass(frozen=True)
@@ -57,7 +42,7 @@ class Preparation:
         """
         if not question.image_uris:
             return await asyncio.to_thread(
-                self.processor.prepare, question, asker.key_digest, num_cache_tokens
+                self.processor.prepare, question, asker, num_cache_tokens
             )
         seconds_left = self._seconds_left(question, asker)
         try:
@@ -74,8 +59,8 @@ class Preparation:
         self, question: Question, asker: Asker, num_cache_tokens: int | None
     ) -> Prepared:
         begun = time.perf_counter()
-        files = await asyncio.to_thread(self.processor.read_images, question)
-        fitted = await self.pictures.fit(files, asker.owner)
+        files = await asyncio.to_thread(self.processor.read_images, question, asker)
+        fitted = await self.pictures.fit(files, asker.client.owner)
         seconds = time.perf_counter() - begun
         prepared = await asyncio.to_thread(self._finish, question, fitted, asker, num_cache_tokens)
         fit_seconds = sum(it.fit_seconds for it in fitted)
@@ -100,7 +85,7 @@ class Preparation:
             image_uris=(),
             timeout_seconds=self._seconds_left(question, asker),
         )
-        return self.processor.prepare(question, asker.key_digest, num_cache_tokens)
+        return self.processor.prepare(question, asker, num_cache_tokens)
 
     def _seconds_left(self, question: Question, asker: Asker) -> float | None:
         seconds = self.processor.terms.times.deadline(question.timeout_seconds)

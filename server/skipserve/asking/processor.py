@@ -10,16 +10,23 @@ from typing import Self
 
 from skipserve.asking.adjusting import adjustments_of
 from skipserve.asking.answer import AnswerText
+from skipserve.asking.asker import Asker
 from skipserve.asking.length import answer_length
 from skipserve.asking.policies import PolicyRegistry
 from skipserve.asking.question import Generation, PolicyChoice, Prepared, Question
 from skipserve.asking.report import Reporter
 from skipserve.asking.terms import Terms
+from skipserve.budgets.client import Rights
 from skipserve.checkpoint_notes import checkpoint_notes
 from skipserve.digests import digest_of
 from skipserve.engine.reports import Stage
 from skipserve.engine.request import Request, SamplingParams
-from skipserve.errors import FeatureOffError, InvalidRequestError, NotFoundError
+from skipserve.errors import (
+    FeatureOffError,
+    InvalidRequestError,
+    KeyScopeError,
+    NotFoundError,
+)
 from skipserve.media.data_uri import EncodedImage, decode_data_uri
 from skipserve.media.preprocess import Preprocessor
 from skipserve.model.config import ModelConfig
@@ -96,20 +103,21 @@ class QuestionProcessor:
     def prepare(
         self,
         question: Question,
-        key_digest: bytes | None = None,
+        asker: Asker | None = None,
         num_cache_tokens: int | None = None,
     ) -> Prepared:
         """Return the request that a question becomes.
 
         Args:
             question: what is asked, with its images fitted.
-            key_digest: of the API key of whoever asks, where there is one.
+            asker: who asks; None for nobody in particular.
             num_cache_tokens: positions that the engine's cache holds; None for no limit.
 
         Raises:
             SkipserveError: any of those that a client can be told of, but for the engine's.
         """
-        policy = self.choose_policy(question.policy, question.model)
+        asker = asker or Asker()
+        policy = self.choose_policy(question.policy, question.model, asker.client.rights)
         seconds: dict[Stage, float] = {}
         images = tuple(image.reduced(policy.reduction) for image in question.images)
         with _timed(seconds, Stage.TOKENIZE):
@@ -124,12 +132,14 @@ class QuestionProcessor:
             sampling=sampling,
             policy_name=policy.name,
             plan=policy.plan,
-            cache_salt=cache_salt(
-                question.cache_salt, key_digest if self.terms.isolates_keys else None
-            ),
+            cache_salt=cache_salt(question.cache_salt, asker.isolation),
             queue_seconds=self.terms.times.queue_seconds,
             deadline_seconds=self.terms.times.deadline(question.timeout_seconds),
             priority=question.priority,
+            owner=asker.client.owner_number,
+            planned_flops=self.reporter.bound(
+                policy, prompt.token_classes, len(images), sampling.max_tokens
+            ),
         )
         model = question.model or self.model_name
         generation = question.generation
@@ -170,13 +180,18 @@ class QuestionProcessor:
         prompt = question.prompt or ""
         return prompt if isinstance(prompt, str) else self.prompts.text_of(prompt)
 
-    def read_images(self, question: Question) -> list[EncodedImage]:
+    def read_images(self, question: Question, asker: Asker | None = None) -> list[EncodedImage]:
         """Return the files of a question's images, unless what is cheap to find is wrong with it.
+
+        Args:
+            question: what is asked.
+            asker: who asks; None for nobody in particular.
 
         Raises:
             SkipserveError: its policy or an image's URI is at fault, or it has too many images.
         """
-        self.choose_policy(question.policy, question.model)
+        asker = asker or Asker()
+        self.choose_policy(question.policy, question.model, asker.client.rights)
         uris, limits = question.image_uris, self.terms.images
         if len(uris) > limits.num_images:
             raise InvalidRequestError(
@@ -190,8 +205,19 @@ class QuestionProcessor:
         """Return what puts the text of an answer together, of one of several."""
         return AnswerText(self.prompts.tokenizer, prepared.generation, choice)
 
-    def choose_policy(self, given: PolicyChoice | None, model: str | None) -> ResolvedPolicy:
-        """Return the policy that is given, else the one in "NAME@POLICY", else the default."""
+    def choose_policy(
+        self, given: PolicyChoice | None, model: str | None, rights: Rights
+    ) -> ResolvedPolicy:
+        """Return the policy that is given, else the one in "NAME@POLICY", else the default.
+
+        Args:
+            given: a policy or its name.
+            model: the name by which the model is asked.
+            rights: what whoever asks may ask for.
+
+        Raises:
+            SkipserveError: there is no such policy or model, or it may not be asked for.
+        """
         in_model = self._policy_in_model(model)
         if given is not None and in_model is not None and given != in_model:
             raise InvalidRequestError(
@@ -202,8 +228,17 @@ class QuestionProcessor:
         choices = (given, in_model, self.terms.default_policy)
         chosen = next(it for it in choices if it is not None)
         if isinstance(chosen, SkipPolicy):
-            return self._resolve_inline(chosen)
-        return chosen if isinstance(chosen, ResolvedPolicy) else self.policies.find(chosen)
+            return self._resolve_inline(chosen, rights)
+        found = chosen if isinstance(chosen, ResolvedPolicy) else self.policies.find(chosen)
+        if not rights.has(found.name):
+            is_default = given is None and in_model is None
+            raise KeyScopeError(
+                f"this API key may not use the skip policy {found.name!r}"
+                + (", the server's default" if is_default else "")
+                + f"; it may use {', '.join(sorted(rights.policies or ()))}",
+                param="skip_policy",
+            )
+        return found
 
     def _policy_in_model(self, model: str | None) -> str | None:
         """Return the policy in "NAME@POLICY".
@@ -220,11 +255,16 @@ class QuestionProcessor:
             )
         return model.removeprefix(self.model_name + "@")
 
-    def _resolve_inline(self, policy: SkipPolicy) -> ResolvedPolicy:
+    def _resolve_inline(self, policy: SkipPolicy, rights: Rights) -> ResolvedPolicy:
         if not self.terms.takes_inline:
             raise FeatureOffError(
                 "policies spelt out in a request are switched off on this server; name one of "
                 f"{self.terms.listing}",
+                param="skip_policy",
+            )
+        if not rights.takes_inline:
+            raise KeyScopeError(
+                f"this API key may not spell skip policies out; name one of {self.terms.listing}",
                 param="skip_policy",
             )
         return self.policies.resolve_inline(policy)
@@ -269,13 +309,13 @@ def _timed(seconds: dict[Stage, float], stage: Stage) -> Iterator[None]:
     seconds[stage] = time.perf_counter() - begun
 
 
-def cache_salt(own: str | None, key_digest: bytes | None) -> str:
+def cache_salt(own: str | None, isolation: bytes | None) -> str:
     """Return the salt of a request: requests of one salt share what they computed.
 
     Args:
         own: what the client asks for.
-        key_digest: of its API key; None where keys share a cache.
+        isolation: what whoever asks is kept apart by; None where all share a cache.
     """
-    if key_digest is None:
+    if isolation is None:
         return own or ""
-    return digest_of(key_digest, (own or "").encode()).hex()
+    return digest_of(isolation, (own or "").encode()).hex()

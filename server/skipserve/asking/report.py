@@ -1,5 +1,6 @@
 """What is told of the work that an answer took, beside what the full model would have done."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -69,6 +70,17 @@ class Reporter:
         """Return what names a request's shape; without one, the standard request's."""
         named = request_shape(self.sizes, shape or standard_request(self.sizes))
         return SavedFor(**asdict(named))
+
+    def bound(
+        self,
+        policy: ResolvedPolicy,
+        prompt: Sequence[TokenClass],
+        num_images: int,
+        max_tokens: int,
+    ) -> int:
+        """Return the most that a request can cost under its plan: nothing cached, all tokens."""
+        shape = flops.Request(prompt, num_generated=max_tokens, num_images=num_images)
+        return flops.request_flops(self.sizes, policy.plan, shape).total
 
     def report(
         self,

@@ -52,7 +52,6 @@ class Terms:
         keeps_misfits: whether a policy of that file may name layers that the model lacks.
         default_policy: runs where a question names none.
         takes_inline: whether a question may spell a policy out.
-        isolates_keys: whether each API key has a cache of its own.
         ignores_unknown: whether fields that are not known are taken, and told to be ignored.
     """
 
@@ -63,5 +62,4 @@ class Terms:
     keeps_misfits: bool = False
     default_policy: str = "full"
     takes_inline: bool = True
-    isolates_keys: bool = False
     ignores_unknown: bool = False

@@ -132,6 +132,8 @@ class Request:
         queue_seconds: it may wait so long for its first step; None for ever.
         deadline_seconds: it may take so long in all; None for ever.
         priority: of those that wait the lowest starts first, of equals the one that came first.
+        owner: who takes turns with others while requests wait; any number.
+        planned_flops: what its turn costs: the most that it can take under its plan.
     """
 
     id: str
@@ -145,6 +147,8 @@ class Request:
     queue_seconds: float | None = None
     deadline_seconds: float | None = None
     priority: int = 0
+    owner: int = 0
+    planned_flops: int = 0
 
     @property
     def num_prompt(self) -> int:

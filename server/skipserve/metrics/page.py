@@ -14,7 +14,8 @@ _BEFORE = """\
     curl -s http://127.0.0.1:8000/metrics -H "Authorization: Bearer $KEY"
 
 `/metrics` is in Prometheus' text format. Where `--api-key` is set it wants one of those keys, or
-one of `--metrics-api-key`, which opens nothing else. This page is made from the code and never
+one of `--metrics-api-key`, which opens nothing else; where `--api-keys-file` is, an admin key of
+that file, or one of `--metrics-api-key`. This page is made from the code and never
 edited: `python -m skipserve.metrics.page > docs/metrics.md`.
 
 Every metric of ours has the label `model`. The other labels are closed sets, so that no client can

@@ -7,11 +7,13 @@ from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
+from skipserve.budgets.client import Limited, Use
+from skipserve.budgets.keys import OTHER
 from skipserve.engine.reports import FinishReason, Stage
 from skipserve.media.kill import Kill
 from skipserve.metrics.engine import EngineMetrics
 from skipserve.metrics.families import Families
-from skipserve.metrics.table import Metrics, Rejection
+from skipserve.metrics.table import Metrics, Rejection, UsedFlops, UsedTokens
 from skipserve_policies.resolve import ResolvedPolicy
 from skipserve_policies.schema import Quality
 
@@ -38,6 +40,8 @@ class ServerMetrics:
         families = Families(registry, model, frozenset(policy.name for policy in policies))
         self.engine = EngineMetrics(families)
         self._of = families.of
+        self._keys: frozenset[str] = frozenset()
+        self.know_keys(())
         self._of(Metrics.build_info, version("skipserve"), platform.python_version()).set(1)
         for policy in policies:
             labels = policy.name, policy.digest, policy.scope or "none"
@@ -52,6 +56,35 @@ class ServerMetrics:
         for quality in measured:
             labels = policy_name, quality.dataset, str(quality.n or "unknown")
             self._of(Metrics.skip_policy_quality_ratio, *labels).set(quality.value / 100)
+
+    def know_keys(self, names: Iterable[str]) -> None:
+        """Count those who have these names apart from now on. Who had one before keeps it."""
+        self._keys |= frozenset(names)
+        for name in (OTHER, *sorted(self._keys)):
+            self._of(Metrics.key_requests, name)
+            for tokens in UsedTokens:
+                self._of(Metrics.key_tokens, name, tokens)
+            for flops in UsedFlops:
+                self._of(Metrics.key_flops, name, flops)
+            for reason in Limited:
+                self._of(Metrics.key_limited, name, reason)
+
+    def record_use(self, key_name: str | None, use: Use) -> None:
+        """Count what a request of a key took; None for whoever has no name."""
+        name = self._key(key_name)
+        self._of(Metrics.key_requests, name).inc()
+        self._of(Metrics.key_tokens, name, UsedTokens.PROMPT).inc(use.prompt_tokens)
+        self._of(Metrics.key_tokens, name, UsedTokens.CACHED).inc(use.cached_tokens)
+        self._of(Metrics.key_tokens, name, UsedTokens.COMPLETION).inc(use.completion_tokens)
+        self._of(Metrics.key_flops, name, UsedFlops.COMPUTED).inc(use.computed_flops)
+        self._of(Metrics.key_flops, name, UsedFlops.FULL).inc(use.full_flops)
+
+    def record_limited(self, key_name: str | None, limit: Limited) -> None:
+        """Count a request of a key that was over a limit of its."""
+        self._of(Metrics.key_limited, self._key(key_name), Limited(limit)).inc()
+
+    def _key(self, name: str | None) -> str:
+        return name if name in self._keys else OTHER
 
     def watch_queue(self, num_tokens: Callable[[], int]) -> None:
         """Ask for the prompt tokens that wait whenever the metrics are read."""

@@ -5,6 +5,7 @@ from functools import partial
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from skipserve.budgets.client import Limited
 from skipserve.engine.reports import FailureKind, FinishReason, Stage, StepMode
 from skipserve.media.kill import Kill
 from skipserve.metrics.metric import Label, Metric, Table
@@ -42,6 +43,21 @@ class Rejection(StrEnum):
     NOT_READY = "not_ready"
 
 
+class UsedTokens(StrEnum):
+    """What tokens of a key's requests are."""
+
+    PROMPT = "prompt"
+    CACHED = "cached"
+    COMPLETION = "completion"
+
+
+class UsedFlops(StrEnum):
+    """FLOPs of a key's requests."""
+
+    COMPUTED = "computed"
+    FULL = "full"
+
+
 class PageState(StrEnum):
     """What a page of keys and values is to the engine."""
 
@@ -64,6 +80,8 @@ _DEVICE = Label("device", "as torch names it")
 _DIGEST = Label("digest", "of what the policy computes")
 _DTYPE = Label("dtype", "as torch names it")
 _FINISH_REASON = Label("finish_reason", f"{listed(FinishReason)} by the client, `error`")
+# A client that has no name here counts as "other".
+KEY = Label("key", "the names in the keys file, `other`")
 _KIND = Label("kind", "`attention`, `ffn`")
 _MODE = Label("mode", StepMode)
 _PYTHON = Label("python", "the version of Python")
@@ -259,6 +277,32 @@ class Metrics(Table):
         "Requests given up by clients.",
         "Rises with latency: clients run out of patience.",
         unit="requests",
+    )
+    key_requests = counter(
+        "Requests of a key that took something, whole or given up.",
+        "Who sends more than before: `--usage-log` has each of them.",
+        (KEY,),
+        "requests",
+    )
+    key_tokens = counter(
+        "Tokens of a key's requests; the cached ones are among those of the prompt.",
+        "As for FLOPs. Few cached ones: the key's requests begin differently.",
+        (KEY, Label("kind", UsedTokens)),
+        "tokens",
+    )
+    key_flops = counter(
+        "FLOPs of a key's requests: those that were planned for them, and what the full model "
+        "would have cost.",
+        "computed over full: what the key's policies leave. The rate of computed is the share of "
+        "the engine that it has.",
+        (KEY, Label("kind", UsedFlops)),
+        "FLOPs",
+    )
+    key_limited = counter(
+        "Requests of a key that were turned away with a 429, by the limit that it has reached.",
+        "The key's limits are too small for what it is for, or its program sends too much.",
+        (KEY, Label("reason", Limited)),
+        "requests",
     )
     image_decoders_killed = counter(
         "Processes that were lost over an image that they decoded: it took too much CPU time, its "

@@ -12,9 +12,11 @@ from pictures import data_uri, encode, question, random_picture
 from skipserve.api.forms.chat import read_chat
 from skipserve.api.wire import ChatForm
 from skipserve.app import Built, pool_spec
-from skipserve.asking.preparation import Asker, Preparation
+from skipserve.asking.asker import Asker
+from skipserve.asking.preparation import Preparation
 from skipserve.asking.question import Prepared
 from skipserve.asking.terms import TimeLimits
+from skipserve.budgets.client import Client
 from skipserve.engine.reports import Stage
 from skipserve.errors import NotFoundError, RequestTimeoutError
 from skipserve.media.data_uri import EncodedImage
@@ -61,7 +63,7 @@ def prepare(
     if times is not None:
         processor = replace(processor, terms=replace(processor.terms, times=times))
     asked = read_chat(ChatForm.model_validate(question("Hi", *urls, **fields)))
-    asker = Asker("somebody", None, time.perf_counter() - waited)
+    asker = Asker(Client("somebody"), None, time.perf_counter() - waited)
     preparation = Preparation(processor, cast(PicturePool, pool))
     return asyncio.run(preparation.prepare(asked, asker, None))
 
@@ -129,7 +131,7 @@ def test_a_pool_of_processes_gives_the_same(
         asked = read_chat(ChatForm.model_validate(question("Hi", *URLS)))
         try:
             prepared = await Preparation(processor, processes).prepare(
-                asked, Asker("a", None, time.perf_counter()), None
+                asked, Asker(Client("a"), None, time.perf_counter()), None
             )
         finally:
             await processes.close()

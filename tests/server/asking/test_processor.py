@@ -11,6 +11,7 @@ from pictures import data_uri, encode, question, random_picture
 from skipserve.api.forms.chat import read_chat
 from skipserve.api.wire import ChatForm
 from skipserve.app import Built
+from skipserve.asking.asker import Asker
 from skipserve.asking.processor import QuestionProcessor, cache_salt
 from skipserve.asking.question import Prepared, Question
 from skipserve.asking.terms import TimeLimits
@@ -204,14 +205,13 @@ def test_times(processor: QuestionProcessor) -> None:
 
 
 def test_salts(processor: QuestionProcessor) -> None:
-    def salt(processor: QuestionProcessor, key_digest: bytes | None, **fields: Any) -> str:
-        return processor.prepare(asked("Hi", **fields), key_digest=key_digest).request.cache_salt
+    def salt(isolation: bytes | None, **fields: Any) -> str:
+        asker = Asker(isolation=isolation)
+        return processor.prepare(asked("Hi", **fields), asker).request.cache_salt
 
-    assert salt(processor, b"k") == salt(processor, None) == ""
-    assert salt(processor, b"k", cache_salt="s") == "s"
-    isolating = with_terms(processor, isolates_keys=True)
-    assert salt(isolating, None, cache_salt="s") == "s"
-    salts = [salt(isolating, key, cache_salt=own) for key in (b"k", b"l") for own in (None, "s")]
+    assert not salt(None)
+    assert salt(None, cache_salt="s") == "s"
+    salts = [salt(key, cache_salt=own) for key in (b"k", b"l") for own in (None, "s")]
     assert len({*salts, "", "s"}) == 6
 
 

@@ -9,14 +9,15 @@ import httpx
 import pytest
 from app_client import send
 from fastapi import FastAPI
-from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from skipserve.api.asking_routes import router as asking_router
-from skipserve.api.auth import PUBLIC_PATHS, RequireKey, get_key_digest
+from skipserve.api.auth import CLIENT, PUBLIC_PATHS, RequireKey
 from skipserve.api.routes import router
 from skipserve.app import Built, build
+from skipserve.budgets.client import Client
+from skipserve.budgets.clients import Clients
 from skipserve.errors import AuthenticationError
 from skipserve.settings import Settings
 
@@ -203,7 +204,7 @@ def test_s30_the_scope_s_path_decides() -> None:
     async def send(message: Message) -> None:
         raise NotImplementedError
 
-    app = RequireKey(inner, ["k"])
+    app = RequireKey(inner, Clients(["k"]))
     for scope in (
         {"type": "http", "path": "/v1/models", "raw_path": b"/health", "headers": []},
         {"type": "websocket", "path": "/v1/models", "headers": []},
@@ -221,7 +222,7 @@ def test_s31_keys_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
         return original(first, second)
 
     monkeypatch.setattr(secrets, "compare_digest", watch)
-    checker = RequireKey(None, ["a", "b", "c"], ["d", "e"])  # type: ignore[arg-type]
+    checker = RequireKey(None, Clients(["a", "b", "c"]), ["d", "e"])  # type: ignore[arg-type]
     for number, key in enumerate(["a", "c", "d", "x", ""], start=1):
         headers = [(b"authorization", f"Bearer {key}".encode())]
         with contextlib.suppress(AuthenticationError):
@@ -237,7 +238,7 @@ def test_without_keys_all_is_open(idle: Built) -> None:
 
 
 def test_the_app_hears_whose_request_it_is_but_not_the_key() -> None:
-    states: list[dict[str, bytes]] = []
+    states: list[dict[str, object]] = []
 
     async def inner(scope: Scope, receive: Receive, send: Send) -> None:
         states.append(dict(scope.get("state", {})))
@@ -248,7 +249,7 @@ def test_the_app_hears_whose_request_it_is_but_not_the_key() -> None:
     async def send(message: Message) -> None:
         raise NotImplementedError
 
-    app = RequireKey(inner, KEYS.split(","), METRICS_KEYS.split(","))
+    app = RequireKey(inner, Clients(KEYS.split(",")), METRICS_KEYS.split(","))
     for key, path in (
         ("first-key", "/v1/models"),
         ("second-key", "/v1/models"),
@@ -259,14 +260,11 @@ def test_the_app_hears_whose_request_it_is_but_not_the_key() -> None:
         headers = [(b"authorization", f"Bearer {key}".encode())]
         scope = {"type": "http", "method": "GET", "path": path, "headers": headers}
         asyncio.run(app(scope, receive, send))
-    first, second, again, public, scraper = (state.get("key_digest") for state in states)
-    assert first == again != second
+    first, second, again, public, scraper = (state.get(CLIENT) for state in states)
+    assert isinstance(first, Client)
+    assert first is again is not second
     assert public is scraper is None
-    assert not any(b"first-key" in digest for state in states for digest in state.values())
-
-
-def test_on_an_open_server_a_request_is_nobody_s() -> None:
-    assert asyncio.run(get_key_digest(Request({"type": "http", "state": {}}))) is None
+    assert not any("first-key" in repr(value) for value in vars(first).values())
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/messages/nothing"])

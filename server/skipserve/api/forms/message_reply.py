@@ -136,7 +136,8 @@ class MessageWriter:
         return MessageReply.model_validate(head | fields)
 
     def _usage(self) -> MessageUsage:
-        num_prompt, num_cached = self.account.prepared.request.num_prompt, self.account.num_cached
+        num_prompt = self.account.prepared.request.num_prompt
+        num_cached = self.account.num_told_cached
         return MessageUsage(
             input_tokens=num_prompt - num_cached,
             cache_read_input_tokens=num_cached,

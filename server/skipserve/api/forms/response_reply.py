@@ -221,7 +221,7 @@ class ResponseWriter:
         return ResponseUsage(
             input_tokens=request.num_prompt,
             input_tokens_details=TokenDetails(
-                cached_tokens=self._account.num_cached, multimodal_tokens=num_visual(request)
+                cached_tokens=self._account.num_told_cached, multimodal_tokens=num_visual(request)
             ),
             output_tokens=num_generated,
             total_tokens=request.num_prompt + num_generated,

@@ -1,0 +1,1 @@
+"""Who asks, and what it may cost: API keys, their budgets, and what they have used."""

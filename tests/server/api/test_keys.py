@@ -1,0 +1,395 @@
+"""Tests of what keys of a file may ask for, and what they have left, over HTTP."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from app_client import send
+from fastapi import FastAPI
+from pictures import question
+from played_app import CHAT, Asking, PlayedService, app_with, play
+
+from skipserve.app import build
+from skipserve.budgets.keys import digest_of_key
+from skipserve.errors import EngineError, RequestTimeoutError
+from skipserve.model_folder import StartError
+from skipserve.settings import Settings
+
+pytestmark = pytest.mark.fast
+
+NAMES = ("alice", "bob", "ops")
+Making = Callable[..., FastAPI]
+
+
+def key_of(name: str) -> str:
+    return f"key-of-{name}"
+
+
+def write_keys(path: Path, **fields: dict[str, Any]) -> None:
+    entries = [
+        {"name": name, "sha256": digest_of_key(key_of(name)).hex()} | fields.get(name, {})
+        for name in (*NAMES, *sorted(fields.keys() - set(NAMES)))
+    ]
+    path.write_text(yaml.safe_dump({"keys": entries}))
+
+
+@pytest.fixture
+def make(settings: Settings, tmp_path: Path) -> Iterator[Making]:
+    """Make an application whose keys have rights and limits."""
+    made = []
+
+    def make(
+        service: PlayedService | None = None,
+        changes: dict[str, object] | None = None,
+        **fields: dict[str, Any],
+    ) -> FastAPI:
+        write_keys(tmp_path / "keys.yaml", **{"ops": {"admin": True}} | fields)
+        named = {"api_keys_file": tmp_path / "keys.yaml", "usage_log": tmp_path / "usage"}
+        if service is None:
+            service = PlayedService()
+            service.let_run()
+        made.append(app_with(service, settings.model_copy(update=named | (changes or {}))))
+        return made[-1]
+
+    yield make
+    for app in made:
+        app.state.serving.usage_log.close()
+
+
+def get(app: FastAPI, name: str, path: str) -> httpx.Response:
+    return send(app, "GET", path, headers={"Authorization": f"Bearer {key_of(name)}"})
+
+
+def ask(app: FastAPI, name: str, headers: dict[str, str] | None = None, **fields: object) -> Any:
+    headers = {"Authorization": f"Bearer {key_of(name)}"} | (headers or {})
+    return send(app, "POST", CHAT, headers=headers, json=question("Hi", **fields))
+
+
+def error_of(reply: httpx.Response) -> dict[str, Any]:
+    error = reply.json()["error"]
+    assert error["code"] == reply.status_code
+    return dict(error)
+
+
+def usage_lines(app: FastAPI, tmp_path: Path) -> list[dict[str, Any]]:
+    app.state.serving.usage_log.close()
+    return [json.loads(line) for line in (tmp_path / "usage").read_text().splitlines()]
+
+
+def counted(app: FastAPI, metric: str, **labels: str) -> float | None:
+    value: float | None = app.state.serving.registry.get_sample_value(
+        f"skipserve_key_{metric}_total", {"model": "tiny"} | labels
+    )
+    return value
+
+
+def test_the_metrics_are_for_admins(make: Making) -> None:
+    app = make(changes={"metrics_api_key": ()})
+    assert [get(app, name, "/metrics").status_code for name in NAMES] == [403, 403, 200]
+    assert "admin keys" in error_of(get(app, "bob", "/metrics"))["message"]
+    assert get(app, "nobody", "/metrics").status_code == 401
+    assert get(app, "bob", "/v1/models").status_code == 200
+
+
+def test_keys_of_flags_and_of_scrapers_go_beside_the_file(
+    settings: Settings, tmp_path: Path
+) -> None:
+    write_keys(tmp_path / "keys.yaml")
+    flags = {"api_key": key_of("flag"), "metrics_api_key": f"{key_of('scraper')},{key_of('bob')}"}
+    app = build(
+        Settings(**settings.model_dump() | flags | {"api_keys_file": tmp_path / "keys.yaml"})
+    ).app
+    statuses = {
+        name: (
+            get(app, name, "/metrics").status_code,
+            get(app, name, "/v1/models").status_code,
+        )
+        for name in ("flag", "scraper", "alice", "bob")
+    }
+    assert statuses == {
+        "flag": (403, 200),
+        "scraper": (200, 403),
+        "alice": (403, 200),
+        "bob": (200, 200),
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "headers"),
+    [
+        ({"skip_policy": "exit-after-24"}, {}),
+        ({"vllm_xargs": {"skip_policy": "exit-after-24"}}, {}),
+        ({}, {"X-Skip-Policy": "exit-after-24"}),
+        ({"model": "tiny@exit-after-24"}, {}),
+    ],
+)
+def test_a_policy_that_is_not_allowed_however_it_is_named(
+    make: Making, fields: dict[str, Any], headers: dict[str, str]
+) -> None:
+    app = make(alice={"policies": ["full", "visual-freeze-from-16"]})
+    error = error_of(ask(app, "alice", headers, **fields))
+    assert (error["code"], error["type"], error["param"]) == (
+        403,
+        "permission_error",
+        "skip_policy",
+    )
+    assert "'exit-after-24'; it may use full, visual-freeze-from-16" in error["message"]
+    assert ask(app, "bob", headers, **fields).status_code == 200
+    assert ask(app, "alice").status_code == 200
+    assert ask(app, "alice", skip_policy="visual-freeze-from-16").status_code == 200
+
+
+def test_the_default_policy_counts_too(make: Making) -> None:
+    app = make(alice={"policies": ["exit-after-24"]})
+    assert "'full', the server's default" in error_of(ask(app, "alice"))["message"]
+    assert ask(app, "alice", skip_policy="exit-after-24").status_code == 200
+    assert ask(app, "alice", skip_policy="nope").status_code == 404
+
+
+def test_spelling_policies_out_is_a_right_of_its_own(make: Making) -> None:
+    rights = {"policies": ["full"], "inline_policies": True}
+    app = make(alice={"policies": ["full"]}, bob=rights, carol={"inline_policies": False})
+    inline = {"rules": [{"action": "skip_ffn", "layers": [5]}]}
+    statuses = {name: ask(app, name, skip_policy=inline).status_code for name in (*NAMES, "carol")}
+    assert statuses == {"alice": 403, "bob": 200, "ops": 200, "carol": 403}
+    assert "spell" in error_of(ask(app, "carol", skip_policy=inline))["message"]
+
+
+def test_lists_show_what_may_be_used(make: Making) -> None:
+    app = make(alice={"policies": ["exit-after-24"]})
+    policies = get(app, "alice", "/v1/skip_policies").json()["data"]
+    models = get(app, "alice", "/v1/models").json()["data"]
+    assert [entry["name"] for entry in policies] == ["exit-after-24"]
+    assert [entry["id"] for entry in models] == ["tiny@exit-after-24"]
+    assert len(get(app, "bob", "/v1/skip_policies").json()["data"]) > 20
+
+
+def test_replies_say_what_is_left(make: Making) -> None:
+    app = make(alice={"limits": {"requests_per_minute": 6, "tokens_per_minute": 600}})
+    reply = ask(app, "alice")
+    assert reply.status_code == 200
+    took = reply.json()["usage"]["total_tokens"]
+    headers = {name: it for name, it in reply.headers.items() if name.startswith("x-ratelimit")}
+    assert headers.pop("x-ratelimit-reset-tokens").isdecimal()
+    assert headers == {
+        "x-ratelimit-limit-requests": "6",
+        "x-ratelimit-remaining-requests": "5",
+        "x-ratelimit-reset-requests": "10",
+        "x-ratelimit-limit-tokens": "600",
+        "x-ratelimit-remaining-tokens": str(600 - took),
+    }
+    assert not [name for name in ask(app, "bob").headers if name.startswith("x-ratelimit")]
+
+
+def test_too_many_requests(make: Making) -> None:
+    app = make(alice={"limits": {"requests_per_minute": 2}})
+    replies = [ask(app, "alice", max_tokens=max_tokens) for max_tokens in (3, -1, 3)]
+    # One that is wrong in itself counts too.
+    assert [reply.status_code for reply in replies] == [200, 400, 429]
+    assert error_of(replies[-1])["type"] == "rate_limit_error"
+    assert 25 <= int(replies[-1].headers["Retry-After"]) <= 30
+    assert replies[-1].headers["X-RateLimit-Remaining-Requests"] == "0"
+    assert ask(app, "bob").status_code == 200
+    assert counted(app, "limited", key="alice", reason="requests") == 1
+    assert counted(app, "limited", key="bob", reason="requests") == 0
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_flops_are_settled_by_what_was_planned(make: Making, streams: bool) -> None:
+    service = PlayedService()
+    service.let_run()
+    ask(make(service), "bob", max_tokens=200)
+    bound = service.requests[0].planned_flops
+    app = make(service, alice={"limits": {"flops_per_minute": 2 * bound}})
+    reply = ask(app, "alice", stream=streams, max_tokens=200)
+    text = reply.text.split("\n\n")[-3].removeprefix("data: ") if streams else reply.text
+    planned = json.loads(text)["metrics"]["skip"]["planned_flops"]
+    left = int(ask(app, "alice", max_tokens=-1).headers["X-RateLimit-Remaining-Flops"])
+    # It had reserved all tokens; a second brings less than a twentieth of that.
+    assert planned < bound / 2
+    assert 2 * bound - planned <= left <= 2 * bound
+
+
+def test_what_can_never_be_paid_says_so(make: Making) -> None:
+    app = make(alice={"limits": {"tokens_per_minute": 100}})
+    error = error_of(ask(app, "alice", max_tokens=150))
+    assert (error["code"], error["param"]) == (400, "max_tokens")
+    assert "this API key has 100 a minute" in error["message"]
+    assert ask(app, "alice", max_tokens=5).status_code == 200
+
+
+def test_requests_at_once_share_what_is_left(make: Making) -> None:
+    service = PlayedService()
+    app = make(service, alice={"limits": {"tokens_per_minute": 120}})
+
+    async def scenario(ask: Asking) -> None:
+        first = asyncio.create_task(ask(key_of("alice"), max_tokens=80))
+        while not service.requests:
+            await asyncio.sleep(0)
+        refused = await ask(key_of("alice"), max_tokens=80)
+        assert (refused.status_code, refused.headers["Retry-After"].isdecimal()) == (429, True)
+        service.let_run()
+        assert (await first).status_code == 200
+        # The first has used two of its eighty.
+        assert (await ask(key_of("alice"), max_tokens=60)).status_code == 200
+
+    play(app, scenario)
+    assert counted(app, "limited", key="alice", reason="tokens") == 1
+
+
+def test_so_many_at_once(make: Making) -> None:
+    service = PlayedService()
+    app = make(service, alice={"limits": {"concurrent": 1}})
+
+    async def scenario(ask: Asking) -> None:
+        first = asyncio.create_task(ask(key_of("alice")))
+        while not service.requests:
+            await asyncio.sleep(0)
+        refused = await ask(key_of("alice"))
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
+        service.let_run()
+        assert (await ask(key_of("bob"))).status_code == 200
+        assert (await first).status_code == 200
+        assert (await ask(key_of("alice"))).status_code == 200
+
+    play(app, scenario)
+
+
+def test_use_is_written_counted_and_shown(
+    make: Making, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    service = PlayedService(num_cached=4)
+    service.let_run()
+    app = make(service)
+    reply = ask(app, "alice", {"X-Request-Id": "mine"}, skip_policy="exit-after-24")
+    assert ask(app, "alice", max_tokens=-1).status_code == 400
+    assert ask(app, "bob").status_code == 200
+    usage, skip = reply.json()["usage"], reply.json()["metrics"]["skip"]
+    assert usage["prompt_tokens_details"]["cached_tokens"] == 4
+    used = {
+        "prompt_tokens": usage["prompt_tokens"],
+        "cached_tokens": 4,
+        "completion_tokens": 2,
+        "computed_flops": skip["planned_flops"],
+        "full_flops": skip["full_flops"],
+    }
+    first, second = usage_lines(app, tmp_path)
+    assert first.pop("time").endswith("Z")
+    assert first == used | {
+        "key": "alice",
+        "request_id": "mine",
+        "skip_policy": "exit-after-24",
+        "status": 200,
+        "finish_reason": "length",
+    }
+    assert second["key"] == "bob"
+    assert counted(app, "requests", key="alice") == 1
+    assert counted(app, "tokens", key="alice", kind="cached") == 4
+    assert counted(app, "flops", key="alice", kind="computed") == skip["planned_flops"]
+    assert counted(app, "requests", key="other") == 0
+    assert [line.fields.get("key") for line in caplog.records if hasattr(line, "fields")] == [
+        *("alice", "alice", "bob")
+    ]
+    own = get(app, "alice", "/v1/usage").json()["data"]
+    assert own == [{"key": "alice", "requests": 2} | used]
+    entries = get(app, "ops", "/v1/usage").json()["data"]
+    assert [(entry["key"], entry["requests"]) for entry in entries] == [
+        *(("alice", 2), ("bob", 1), ("ops", 0))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "pays"),
+    [
+        (EngineError("the engine has died"), False),
+        (RequestTimeoutError("too long in the queue", reason="queue_timeout"), False),
+        (RequestTimeoutError("longer than it may", reason="deadline"), True),
+    ],
+)
+def test_who_gives_up_before_the_first_token_pays_for_the_prompt(
+    make: Making, tmp_path: Path, error: Exception, pays: bool
+) -> None:
+    service = PlayedService(error=error)
+    service.let_run()
+    app = make(service)
+    status = ask(app, "alice").status_code
+    [line] = usage_lines(app, tmp_path)
+    assert (line["status"], line["finish_reason"]) == (status, None)
+    assert (line["prompt_tokens"] > 0, line["computed_flops"] > 0) == (pays, pays)
+    assert line["completion_tokens"] == 0
+
+
+def test_who_hangs_up_pays_for_the_prompt_too(make: Making) -> None:
+    service = PlayedService()
+    app = make(service, alice={"limits": {"tokens_per_minute": 500}})
+
+    async def scenario(ask: Asking) -> None:
+        asking = asyncio.create_task(ask(key_of("alice"), max_tokens=100))
+        while not service.requests:
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+
+    play(app, scenario)
+    [entry] = get(app, "alice", "/v1/usage").json()["data"]
+    assert entry["prompt_tokens"] == service.requests[0].num_prompt
+    assert entry["completion_tokens"] == 0
+    left = int(get(app, "alice", "/v1/models").headers["X-RateLimit-Remaining-Tokens"])
+    assert 400 < left <= 500 - entry["prompt_tokens"] + 5
+
+
+def test_who_shares_a_cache_is_not_told_what_others_asked(make: Making) -> None:
+    service = PlayedService(num_cached=4)
+    service.let_run()
+    app = make(service, {"isolate_keys": False})
+    reply = ask(app, "alice").json()
+    assert reply["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
+    saved_for = reply["metrics"]["skip"]["saved_for"]
+    assert saved_for["cached_tokens"] == 0
+    assert service.requests[0].cache_salt == ""
+
+
+def test_owners_are_told_apart(make: Making) -> None:
+    service = PlayedService()
+    service.let_run()
+    app = make(service)
+    for name in ("alice", "bob", "alice"):
+        ask(app, name)
+    first, second, again = service.requests
+    assert first.owner == again.owner != second.owner
+    assert first.planned_flops == second.planned_flops > 0
+    assert first.cache_salt == again.cache_salt != second.cache_salt
+
+
+def test_names_that_come_later_are_counted(make: Making, tmp_path: Path) -> None:
+    app = make()
+    write_keys(tmp_path / "keys.yaml", dora={"admin": True})
+    assert get(app, "dora", "/v1/models").status_code == 401
+    asyncio.run(app.state.serving.reload())
+    assert ask(app, "dora").status_code == 200
+    assert counted(app, "requests", key="dora") == 1
+    # Who is no admin any more.
+    assert get(app, "ops", "/metrics").status_code == 403
+    (tmp_path / "keys.yaml").write_text("keys: []")
+    asyncio.run(app.state.serving.reload())
+    assert get(app, "dora", "/metrics").status_code == 200
+
+
+def test_a_broken_file_ends_the_start(settings: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "keys.yaml"
+    for text, told in (("keys: [{name: a}]", "sha256"), ("keys: []", "empty")):
+        path.write_text(text)
+        with pytest.raises(StartError, match=told):
+            build(settings.model_copy(update={"api_keys_file": path}))
+    write_keys(path, alice={"policies": ["ful"]})
+    with pytest.raises(StartError, match=r"keys\.0\.policies: there is no skip policy 'ful'"):
+        build(settings.model_copy(update={"api_keys_file": path}))
+    with pytest.raises(StartError, match="usage log"):
+        build(settings.model_copy(update={"usage_log": tmp_path / "no" / "usage"}))
