@@ -299,7 +299,7 @@ CHAT = FieldTable(
             "spelt as it stands or behind a space, is forbidden",
             min_tokens="no end token, stop token or stop string ends the answer before",
             ignore_eos="whether the model's end tokens do not end the answer",
-            priority="of requests that wait the one with the lowest starts first; 0 without it",
+            priority="of its client's requests that wait the lowest starts first; 0 without it",
             response_format='`{"type": "text"}`',
             add_generation_prompt="whether the prompt ends where an answer begins; true without it",
             continue_final_message="whether the answer goes on with the last message, the "

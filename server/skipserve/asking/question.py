@@ -93,7 +93,7 @@ class Question:
         model: the name by which the model is asked, alone or as NAME@POLICY; None for its own.
         cache_salt: only questions with the same salt share cached work.
         timeout_seconds: it may take so long in the engine, or less where less is allowed.
-        priority: of questions that wait the one of the lowest is begun first.
+        priority: of a client's questions that wait the one of the lowest is begun first.
     """
 
     id: str

@@ -131,7 +131,7 @@ class Request:
         cache_salt: requests share cached work only with those of the same salt.
         queue_seconds: it may wait so long for its first step; None for ever.
         deadline_seconds: it may take so long in all; None for ever.
-        priority: of those that wait the lowest starts first, of equals the one that came first.
+        priority: of an owner's that wait the lowest starts first, of equals the first that came.
         owner: who takes turns with others while requests wait; any number.
         planned_flops: what its turn costs: the most that it can take under its plan.
     """

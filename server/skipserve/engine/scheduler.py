@@ -1,7 +1,6 @@
-"""Decides which rows run in the next step: by priority and arrival, within one token budget."""
+"""Decides which rows run in the next step: owners by turns, within one token budget."""
 
 from bisect import insort
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -10,9 +9,9 @@ from operator import attrgetter
 from skipserve.engine.pages import PageKey, PagePool
 from skipserve.engine.sequence import NO_SEAT, Sequence
 from skipserve.engine.tables import SeatTables
+from skipserve.engine.turns import Turns
 
 _arrived = attrgetter("arrived")
-_rank = attrgetter("rank")
 
 
 @dataclass(slots=True)
@@ -88,8 +87,7 @@ class Scheduler:
         self._reuses_prefixes = reuses_prefixes
         # In the order of arrival.
         self._running: list[Sequence] = []
-        # In the order of their ranks.
-        self._waiting: deque[Sequence] = deque()
+        self._waiting = Turns()
 
     @property
     def num_running(self) -> int:
@@ -107,7 +105,7 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Line a sequence up."""
-        insort(self._waiting, sequence, key=_rank)
+        self._waiting.append(sequence)
 
     def end(self, sequence: Sequence) -> None:
         """Let go of a sequence wherever it is, and take its pages back."""
@@ -204,7 +202,7 @@ class Scheduler:
         self._running.remove(sequence)
         self._stop(sequence)
         sequence.num_computed = sequence.num_published = 0
-        insort(self._waiting, sequence, key=_rank)
+        self._waiting.put_back(sequence)
         self.num_preemptions += 1
 
     def _stop(self, sequence: Sequence) -> None:
@@ -212,7 +210,7 @@ class Scheduler:
         self._tables.clear(sequence)
 
     def _admit(self, step: Step) -> None:
-        """Start waiting sequences, in their order, while rows, seats and pages are left.
+        """Start waiting sequences, by turns, while rows, seats and pages are left.
 
         One whose next page is just being computed for another lets those behind it pass: in a step
         or two it can have that page.
@@ -222,7 +220,7 @@ class Scheduler:
         computing = {key.digest for s in self._running for key in self._unpublished(s)}
         held = []
         while self._waiting and step.num_rows < self._max_rows and self._tables.num_free:
-            sequence = self._waiting.popleft()
+            sequence = self._waiting.pop()
             found = self._find_pages(sequence)
             next_key = next(islice(self._keys(sequence), len(found), None), None)
             is_early = next_key is not None and next_key.digest in computing
@@ -235,7 +233,8 @@ class Scheduler:
             computing.update(key.digest for key in self._unpublished(sequence))
             step.placed.append(sequence)
             step.add(sequence, self._next_stop(sequence, step))
-        self._waiting.extendleft(reversed(held))
+        for sequence in reversed(held):
+            self._waiting.put_back(sequence)
 
     def _start(self, sequence: Sequence, found: list[int]) -> bool:
         """Give a sequence a seat and pages for all its tokens and a page's worth more, if it can.

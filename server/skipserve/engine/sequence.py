@@ -35,6 +35,7 @@ class Sequence:
         seat: its row in the engine's tables while it runs.
         pages: where its K/V live, in the order of their positions.
         num_allotted: positions that they hold.
+        turn_cost: FLOPs that its owner paid for its turn to start.
         is_over: whether it has left the engine.
         started, first_token: when; 0 until then.
         vision_seconds: spent encoding images before its first token.
@@ -50,6 +51,7 @@ class Sequence:
     num_published: int = 0
     num_allotted: int = 0
     num_cached: int = 0
+    turn_cost: int = 0
     is_over: bool = False
     pages: list[int] = field(default_factory=list)
     generated_ids: list[int] = field(default_factory=list)
