@@ -138,6 +138,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "skipserve.engine.request",
         "skipserve.errors",
         "skipserve.logging_setup",
+        "skipserve.media.places",
         "skipserve.metrics",
         "skipserve.prompt.template",
         "skipserve.service.service",

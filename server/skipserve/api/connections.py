@@ -39,11 +39,11 @@ class ConnectionLimits:
 class TurnAway(Protocol):
     """Says how a request is turned away by its head."""
 
-    def __call__(self, request: h11.Request, *, is_first: bool) -> Refusal | None:
+    def __call__(self, request: h11.Request, address: str, *, is_first: bool) -> Refusal | None:
         """Return how; None where it may come in."""
 
 
-def _let_in(request: h11.Request, *, is_first: bool) -> None:
+def _let_in(request: h11.Request, address: str, *, is_first: bool) -> None:
     """Turn nobody away."""
 
 

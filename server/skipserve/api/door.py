@@ -10,8 +10,10 @@ import h11
 from starlette.types import Scope
 
 from skipserve.api.admission import Admission
+from skipserve.api.auth import client_of
 from skipserve.api.exchange import request_id_of
 from skipserve.api.pace import Pace
+from skipserve.budgets.client import Client
 from skipserve.errors import SkipserveError, UnavailableError
 from skipserve.logging_setup import request_id
 from skipserve.metrics.registry import ServerMetrics
@@ -45,13 +47,14 @@ class Door:
 
     Clients that come again at once would otherwise take half of the core that the engine runs on,
     however little a refusal costs: they come as often as they are answered. So those who are many
-    wait for theirs.
+    wait for theirs. Whoever holds less than a share of the queue may come in though it is full.
 
     Args:
         admission: knows whether there is a place.
         metrics: counts what clients are told.
         paths: those whose requests wait for the engine.
-        check_key: raises where a request is for others to refuse: it has no good key.
+        check_key: notes whose a request is; raises where it is for others to refuse: it has no good
+            key.
         pace: that of refusals.
         clock: the time in seconds.
     """
@@ -75,22 +78,29 @@ class Door:
         self._num_untold = 0
         self._num_let_in = 0
 
-    def turn_away(self, request: h11.Request, *, is_first: bool = False) -> Refusal | None:
+    def turn_away(
+        self, request: h11.Request, address: str, *, is_first: bool = False
+    ) -> Refusal | None:
         """Return how a request is turned away; None where it may come in, or others see to it.
 
         Args:
             request: its head.
+            address: where it comes from.
             is_first: whether it is the first of its connection.
         """
         path = request.target.partition(b"?")[0].decode("ascii")
         if request.method != b"POST" or path not in self._paths:
             return None
-        if not self._admission.is_full(self._num_let_in):
+        if not self._admission.is_full(num_before=self._num_let_in):
             self._let_in()
             return None
-        if not self._has_key(path, request):
+        client = self._client(path, request, address)
+        if client is None:
             return None
-        error = self._admission.turn_away()
+        if not self._admission.is_full(client.owner, self._num_let_in):
+            self._let_in()
+            return None
+        error = self._admission.turn_away(client.owner)
         self._metrics.record_error(error.status)
         given = dict(request.headers).get(b"x-request-id", b"")
         cost = _COST_SECONDS + is_first * _CONNECTION_SECONDS
@@ -109,13 +119,21 @@ class Door:
     def _forget(self) -> None:
         self._num_let_in = 0
 
-    def _has_key(self, path: str, request: h11.Request) -> bool:
-        scope = {"type": "http", "method": "POST", "path": path, "headers": list(request.headers)}
+    def _client(self, path: str, request: h11.Request, address: str) -> Client | None:
+        """Return whose a request is; None where it has no good key."""
+        state: dict[str, object] = {}
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "headers": list(request.headers),
+            "state": state,
+        }
         try:
             self._check_key(scope)
         except SkipserveError:
-            return False
-        return True
+            return None
+        return client_of(state, address)
 
     def _log(self, path: str, refusal: Refusal) -> None:
         """Write a line as for any request, once a second, that says how many had none."""

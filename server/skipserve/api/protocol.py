@@ -239,7 +239,7 @@ class LimitedProtocol(H11Protocol):
 
     def _turn_away(self, request: h11.Request) -> bool:
         """Turn a request away by its head, if it is to be, when it is its turn."""
-        refusal = self._connections.turn_away(request, is_first=self._is_first)
+        refusal = self._connections.turn_away(request, self.address, is_first=self._is_first)
         self._is_first = False
         if refusal is None:
             return False

@@ -248,7 +248,8 @@ def arrive(scope: Scope) -> Iterator[Arrival]:
     """Let a request in, count it as its client's, and yield what its body is counted in."""
     serving: Serving = scope["app"].state.serving
     exchange = exchange_of(scope)
-    with serving.admission.arrive() as arrival, exchange.client.spend() as exchange.spending:
+    client = exchange.client
+    with serving.admission.arrive(client) as arrival, client.spend() as exchange.spending:
         yield arrival
 
 

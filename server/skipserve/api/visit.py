@@ -60,7 +60,9 @@ class Visit:
     def _further_turn(self) -> Turn:
         account = self.exchange.sibling()
         self.exchange.others.append(account)
-        return Turn(account, self.permits.enter_context(self.serving.admission.admit()))
+        return Turn(
+            account, self.permits.enter_context(self.serving.admission.admit(self.exchange.client))
+        )
 
 
 async def _visit(
@@ -74,7 +76,7 @@ async def _visit(
     """
     exchange.ask()
     with ExitStack() as permits:
-        permit = permits.enter_context(serving.admission.admit())
+        permit = permits.enter_context(serving.admission.admit(exchange.client))
         yield Visit(serving, exchange, x_skip_policy, Turn(exchange, permit), permits)
 
 

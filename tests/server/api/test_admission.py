@@ -9,7 +9,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from skipserve.api.admission import Admission
-from skipserve.errors import UnavailableError
+from skipserve.budgets.client import Client
+from skipserve.budgets.keys import KeyEntry
+from skipserve.errors import RateLimitError, UnavailableError
 from skipserve.metrics.registry import ServerMetrics
 
 pytestmark = pytest.mark.fast
@@ -209,4 +211,97 @@ def test_a_body_is_not_read_where_nobody_of_the_usual_size_has_room() -> None:
         assert caught.value.reason == "queued_tokens"
         first.leave_queue()
         with door.admission.arrive():
+            pass
+
+
+def test_one_client_s_flood_keeps_no_other_out_of_the_queue() -> None:
+    door = Door(max_requests=4)
+    flood, other = Client("flood"), Client("other")
+    with contextlib.ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(door.admission.admit(flood))
+        with pytest.raises(UnavailableError):
+            stack.enter_context(door.admission.admit(flood))
+        first = stack.enter_context(door.admission.admit(other))
+        stack.enter_context(door.admission.admit(other))
+        with pytest.raises(UnavailableError):
+            stack.enter_context(door.admission.admit(other))
+        # Its first token has come.
+        first.leave_queue()
+        stack.enter_context(door.admission.admit(other))
+        with pytest.raises(UnavailableError), door.admission.arrive(flood):
+            pass
+    with door.admission.admit(flood):
+        pass
+
+
+def test_nor_its_long_prompts_and_large_bodies() -> None:
+    door = Door(max_requests=10, max_tokens=100, max_bytes=100)
+    flood, other = Client("flood"), Client("other")
+    with (
+        door.admission.admit(flood) as first,
+        door.admission.admit(flood) as second,
+        door.admission.admit(other) as third,
+    ):
+        first.join_queue(90)
+        with pytest.raises(UnavailableError):
+            second.join_queue(20)
+        third.join_queue(50)
+    with (
+        door.admission.arrive(flood) as first_body,
+        door.admission.arrive(flood) as second_body,
+        door.admission.arrive(other) as third_body,
+    ):
+        first_body.take(90)
+        with pytest.raises(UnavailableError):
+            second_body.take(20)
+        third_body.take(20)
+        # It is memory: a quarter more, and no more.
+        with pytest.raises(UnavailableError):
+            third_body.take(20)
+    with door.admission.arrive(flood) as body:
+        body.take(100)
+
+
+def test_whoever_holds_less_than_a_share_may_come_in_by_its_head_too() -> None:
+    door = Door(max_requests=4, max_tokens=100)
+    flood, other = Client("flood"), Client("other")
+    with door.admission.admit(flood) as permit:
+        permit.join_queue(90)
+        permit.hand_over()
+        assert door.admission.is_full(flood.owner)
+        assert not door.admission.is_full(other.owner)
+        with door.admission.arrive(other), door.admission.admit(other) as small:
+            small.join_queue(50)
+            assert door.admission.is_full(other.owner)
+            with pytest.raises(UnavailableError), door.admission.arrive(other):
+                pass
+
+
+def test_several_answers_hold_a_place_each_of_a_share() -> None:
+    door = Door(max_requests=4)
+    flood, other = Client("flood"), Client("other")
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(door.admission.admit(flood))
+        first, second = (stack.enter_context(door.admission.admit(other)) for _ in range(2))
+        with pytest.raises(UnavailableError):
+            first.join_queue(10, 2)
+        second.leave_queue()
+        first.join_queue(10, 2)
+        with pytest.raises(UnavailableError):
+            stack.enter_context(door.admission.admit(other))
+        first.leave_queue()
+        stack.enter_context(door.admission.admit(other))
+
+
+def test_a_key_may_have_so_many_that_wait() -> None:
+    door = Door(max_requests=10)
+    limits = {"name": "a", "sha256": "0" * 64, "limits": {"queued": 1}}
+    client = Client.of_entry(KeyEntry.model_validate(limits))
+    with door.admission.admit(client) as permit:
+        with pytest.raises(RateLimitError, match="1 requests of this API key wait"):
+            door.admission.admit(client).__enter__()
+        permit.leave_queue()
+        with door.admission.admit(client):
             pass

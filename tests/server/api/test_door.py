@@ -12,13 +12,17 @@ from prometheus_client import CollectorRegistry
 from starlette.types import Scope
 
 from skipserve.api.admission import Admission
+from skipserve.api.auth import CLIENT
 from skipserve.api.door import Door, Refusal
 from skipserve.api.pace import Pace
+from skipserve.budgets.client import Client
 from skipserve.errors import AuthenticationError
 from skipserve.metrics.registry import ServerMetrics
 
 pytestmark = pytest.mark.fast
 PATH = "/v1/chat/completions"
+ADDRESS = "10.0.0.1"
+ASKS_ON = Client.of_address(ADDRESS)
 
 
 class Engine:
@@ -51,14 +55,17 @@ class Entrance:
         """Return what those are told who come at once."""
 
         async def come() -> list[Refusal | None]:
-            return list(map(self.door.turn_away, requests))
+            return [self.door.turn_away(request, ADDRESS) for request in requests]
 
         return asyncio.run(come())
 
     @staticmethod
     def _check_key(scope: Scope) -> None:
-        if (b"authorization", b"wrong") in scope["headers"]:
+        key = dict(scope["headers"]).get(b"authorization")
+        if key == b"wrong":
             raise AuthenticationError("no")
+        if key == b"other":
+            scope["state"][CLIENT] = Client("other")
 
     def count(self, name: str, **labels: str) -> float | None:
         return self._registry.get_sample_value(f"skipserve_{name}_total", {"model": "m", **labels})
@@ -72,7 +79,7 @@ def request(method: str = "POST", target: str = PATH, **headers: str) -> h11.Req
 @pytest.fixture
 def full() -> Iterator[Entrance]:
     entrance = Entrance(max_requests=1)
-    with entrance.admission.admit():
+    with entrance.admission.admit(ASKS_ON):
         yield entrance
 
 
@@ -112,10 +119,10 @@ def test_those_who_come_at_once_are_let_in_to_one_place_one_by_one() -> None:
     entrance = Entrance(max_requests=2)
 
     async def come() -> list[bool]:
-        turned_away = [entrance.door.turn_away(request()) is not None for _ in range(4)]
+        turned_away = [entrance.door.turn_away(request(), ADDRESS) is not None for _ in range(4)]
         # They were looked at, and have gone.
         await asyncio.sleep(0)
-        return [*turned_away, entrance.door.turn_away(request()) is not None]
+        return [*turned_away, entrance.door.turn_away(request(), ADDRESS) is not None]
 
     assert asyncio.run(come()) == [False, False, True, True, False]
 
@@ -124,7 +131,7 @@ def test_a_queue_is_full_where_nobody_of_the_usual_size_has_room() -> None:
     entrance = Entrance(max_requests=100, max_tokens=100)
     with ExitStack() as stack:
         for _ in range(3):
-            permit = stack.enter_context(entrance.admission.admit())
+            permit = stack.enter_context(entrance.admission.admit(ASKS_ON))
             permit.join_queue(30)
             permit.hand_over()
         [refusal] = entrance.turn_away(request())
@@ -134,6 +141,21 @@ def test_a_queue_is_full_where_nobody_of_the_usual_size_has_room() -> None:
         let_in, turned_away = entrance.turn_away(request(), request())
         assert let_in is None
         assert turned_away is not None
+
+
+def test_whoever_holds_less_than_a_share_passes_the_flood_of_another() -> None:
+    entrance = Entrance(max_requests=4)
+    other = Client("other")
+    with ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(entrance.admission.admit(ASKS_ON))
+        keyed = request(authorization="other")
+        refusals = entrance.turn_away(request(), keyed, request())
+        assert [refusal is None for refusal in refusals] == [False, True, False]
+        for _ in range(2):
+            stack.enter_context(entrance.admission.admit(other))
+        [refusal] = entrance.turn_away(keyed)
+        assert refusal is not None
 
 
 def test_a_flood_waits_and_fills_no_log(full: Entrance, caplog: pytest.LogCaptureFixture) -> None:
