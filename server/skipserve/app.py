@@ -294,7 +294,8 @@ class _App(FastAPI):
 
 
 def _build_app(settings: Settings, serving: Serving, pace: Pace, tracer: Tracer | None) -> FastAPI:
-    log = AccessLog({route.path for route in router.routes if isinstance(route, Route)})
+    routes = (*router.routes, *asking_router.routes)
+    log = AccessLog({route.path for route in routes if isinstance(route, Route)})
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:

@@ -114,7 +114,7 @@ def _commands(page: Path) -> Iterator[list[str]]:
 
 @lru_cache
 def _flags(name: str) -> set[str]:
-    """Return the flags of a subcommand.
+    """Return the flags of a subcommand, or of all in a group of them.
 
     Raises:
         AssertionError: there is no such subcommand.
@@ -122,7 +122,9 @@ def _flags(name: str) -> set[str]:
     group: Any = typer.main.get_command(app)
     command = group.get_command(None, name)
     assert command is not None, f"skipserve has no command {name}"
-    return {flag for it in command.params for flag in (*it.opts, *it.secondary_opts)}
+    commands = [command, *getattr(command, "commands", {}).values()]
+    params = [it for each in commands for it in each.params]
+    return {flag for it in params for flag in (*it.opts, *it.secondary_opts)}
 
 
 @each_page
@@ -144,7 +146,7 @@ def test_many_commands_are_looked_at() -> None:
     found = [words[:2] for page in _PAGES for words in _commands(page)]
     subcommands = {words[1] for words in found if words[0] == "skipserve" and len(words) > 1}
 
-    assert subcommands == {"ask", "policies", "flops", "evaluate", "serve"}
+    assert subcommands == {"ask", "policies", "flops", "evaluate", "serve", "keys"}
 
 
 @each_page

@@ -61,7 +61,7 @@ def test_clients_are_turned_away_before_they_send_a_body(full: ServerProcess) ->
 def test_what_comes_behind_a_request_that_is_turned_away_is_answered(full: ServerProcess) -> None:
     """The rest of its body is read and dropped; what follows it on the connection counts."""
     pipelined = post_whole(CHAT, question("Hi")) * 3
-    probe = b"GET /version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    probe = b"GET /version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     with connect(full.url) as connection:
         connection.sendall(pipelined[:-5])
         for _ in range(3):
