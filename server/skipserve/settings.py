@@ -167,8 +167,8 @@ class Settings(_FromFiles):
     )
     usage_log: Path | None = Field(
         None,
-        description="A file that gets a line of JSON for each request that took something; SIGHUP "
-        "has it opened again.",
+        description="A file that gets a line of JSON for each request that has reached the "
+        "engine; SIGHUP has it opened again.",
     )
     policies: Path | None = Field(None, description="A YAML file that adds skip policies.")
     default_skip_policy: str = Field(

@@ -50,7 +50,8 @@ class Guard:
         tracer: is shown each request that has ended, but for those without a key; None traces
             nothing.
         log: takes the lines about requests.
-        usage_log: gets a record of each request that took something; None where there is none.
+        usage_log: gets a record of each request that has reached the engine; None where there is
+            none.
     """
 
     def __init__(
