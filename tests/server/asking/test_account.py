@@ -85,3 +85,29 @@ def test_it_never_shows_what_was_asked() -> None:
     account = Account()
     account.start(PREPARED)
     assert str(PREPARED.request.prompt_ids) not in repr(account)
+
+
+@pytest.mark.parametrize("is_given_up", [False, True])
+def test_without_a_token_only_whoever_gave_up_pays(is_given_up: bool) -> None:
+    account, reporter = Account(), Reporter(CONFIG.sizes)
+    account.start(PREPARED)
+    account.is_given_up = is_given_up
+    account.settle(reporter)
+    assert account.use is not None
+    planned = reporter.report(PREPARED.request, FULL, 0, 0).planned_flops
+    paid = account.use.prompt_tokens, account.use.completion_tokens, account.use.computed_flops
+    assert paid == ((7, 0, planned) if is_given_up else (0, 0, 0))
+
+
+def test_what_was_cached_is_told_and_free_unless_it_may_be_another_s() -> None:
+    reporter = Reporter(CONFIG.sizes)
+    for tells_cached in (True, False):
+        account = Account(tells_cached=tells_cached)
+        account.start(PREPARED)
+        account.take(StepOutput("r", 7, num_cached_tokens=4))
+        account.settle(reporter)
+        assert account.use is not None
+        assert account.num_cached == 4
+        assert account.use.cached_tokens == account.num_told_cached == (4 if tells_cached else 0)
+        expected = reporter.report(PREPARED.request, FULL, 1, account.num_told_cached)
+        assert account.use.computed_flops == expected.planned_flops

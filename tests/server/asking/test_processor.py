@@ -215,6 +215,20 @@ def test_salts(processor: QuestionProcessor) -> None:
     assert len({*salts, "", "s"}) == 6
 
 
+def test_a_request_s_turn_costs_the_most_that_it_can_take(
+    processor: QuestionProcessor, picture_url: str
+) -> None:
+    for name, policy in processor.policies.resolved.items():
+        question = with_images(processor, asked("Which?", picture_url, skip_policy=name))
+        request = processor.prepare(question).request
+        num_tokens = request.sampling.max_tokens
+        report = processor.reporter.report(request, policy, num_tokens, num_cached=0)
+        assert request.planned_flops == report.planned_flops, name
+        for fewer in ((num_tokens - 1, 0), (num_tokens, 4)):
+            less = processor.reporter.report(request, policy, *fewer)
+            assert less.planned_flops < request.planned_flops
+
+
 def test_too_many_images_are_refused_before_any_is_read(processor: QuestionProcessor) -> None:
     with pytest.raises(InvalidRequestError, match="5 images; at most 4"):
         processor.read_images(asked("?", *["data:image/png;base64,AAA"] * 5))
