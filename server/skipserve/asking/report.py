@@ -80,7 +80,7 @@ class Reporter:
     ) -> int:
         """Return the most that a request can cost under its plan: nothing cached, all tokens."""
         shape = flops.Request(prompt, num_generated=max_tokens, num_images=num_images)
-        return flops.request_flops(self.sizes, policy.plan, shape).total
+        return flops.request_flops(self.sizes, policy.plan, shape, policy.reduction).total
 
     def report(
         self,
