@@ -366,6 +366,8 @@ COMMANDS = (
     "version",
     "evaluate",
     "fetch",
+    "keys check",
+    "keys new",
     "serve",
     "train demo",
     "train mapping",

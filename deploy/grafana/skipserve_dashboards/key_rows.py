@@ -6,6 +6,8 @@ from skipserve_dashboards.layout import Panel, Row, View
 from skipserve_dashboards.promql import REPLICAS, Query, each, rate
 
 _COMPUTED = f'{REPLICAS}, kind="computed"'
+# The cached ones are among those of the prompt.
+_ALL_TOKENS = f'{REPLICAS}, kind=~"prompt|completion"'
 
 KEYS = Row(
     "Keys",
@@ -17,6 +19,19 @@ KEYS = Row(
             units.FlopsPerSecond,
             (Query(rate("skipserve_key_flops_total", _COMPUTED, "key"), "{{key}}"),),
             View.STACK,
+        ),
+        Panel(
+            "Tokens by key",
+            "Of prompts, cached ones too, and of answers.",
+            units.CountsPerSecond,
+            (Query(rate("skipserve_key_tokens_total", _ALL_TOKENS, "key"), "{{key}}"),),
+            View.STACK,
+        ),
+        Panel(
+            "Requests by key",
+            "Requests that have reached the engine.",
+            units.CountsPerSecond,
+            each("key", "skipserve_key_requests_total"),
         ),
         Panel(
             "Turned away by key",

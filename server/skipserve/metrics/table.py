@@ -279,7 +279,7 @@ class Metrics(Table):
         unit="requests",
     )
     key_requests = counter(
-        "Requests of a key that took something, whole or given up.",
+        "Requests of a key that have reached the engine, however they ended.",
         "Who sends more than before: `--usage-log` has each of them.",
         (KEY,),
         "requests",
