@@ -33,11 +33,13 @@ class Refusal:
 
     Attributes:
         error: why.
+        path: what was asked for.
         request_id: the request's.
         wait_seconds: from now until it is told.
     """
 
     error: UnavailableError
+    path: str
     request_id: str
     wait_seconds: float
 
@@ -105,7 +107,7 @@ class Door:
         given = dict(request.headers).get(b"x-request-id", b"")
         cost = _COST_SECONDS + is_first * _CONNECTION_SECONDS
         refusal = Refusal(
-            error, request_id_of(given.decode("latin-1")), self._pace.wait_seconds(cost)
+            error, path, request_id_of(given.decode("latin-1")), self._pace.wait_seconds(cost)
         )
         self._log(path, refusal)
         return refusal

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from skipserve.api.exchange import Exchange, exchange_of
+from skipserve.api.exchange import exchange_of
 from skipserve.api.forms.errors import is_of_messages, message_error
 from skipserve.api.wire import BodyForm, ErrorBody, ErrorReply
 from skipserve.asking.fields import FieldTable, Handling
@@ -67,8 +67,14 @@ def error_body(error: SkipserveError) -> str:
     return ErrorReply(error=body).model_dump_json()
 
 
-def error_response(error: Exception, exchange: Exchange | None = None) -> Response:
-    """Return the reply to a request that failed, in the form of what it asked for."""
+def error_response(error: Exception, path: str = "", request_id: str | None = None) -> Response:
+    """Return the reply to a request that failed, in the form of what it asked for.
+
+    Args:
+        error: why.
+        path: what was asked for.
+        request_id: the request's, where its form tells it in the body.
+    """
     told = to_skipserve_error(error)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if "GET" in (allowed := headers.get("Allow", "").split(", ")):
@@ -77,8 +83,8 @@ def error_response(error: Exception, exchange: Exchange | None = None) -> Respon
         headers["Retry-After"] = str(told.retry_after_seconds)
     if told.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    if exchange is not None and is_of_messages(exchange.path):
-        body = message_error(told, exchange.request_id).model_dump_json()
+    if is_of_messages(path):
+        body = message_error(told, request_id).model_dump_json()
     else:
         body = error_body(told)
     return Response(body, told.status, headers, media_type="application/json")
@@ -100,7 +106,7 @@ async def handle_error(request: Request, error: Exception) -> Response:
         told = to_skipserve_error(error, form_of(request.scope.get("route")))
     exchange = exchange_of(request.scope)
     exchange.fail(to_skipserve_error(told))
-    return error_response(told, exchange)
+    return error_response(told, exchange.path, exchange.request_id)
 
 
 def form_of(route: object) -> type[BodyForm] | None:

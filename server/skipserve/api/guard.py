@@ -92,7 +92,8 @@ class Guard:
             if told is not error and self._log.admits(error):
                 logger.exception("failed", exc_info=error)
             if exchange.status is None:
-                await error_response(told, exchange)(scope, receive, send)
+                response = error_response(told, exchange.path, exchange.request_id)
+                await response(scope, receive, send)
         finally:
             self._tell(exchange)
             request_id.reset(token)

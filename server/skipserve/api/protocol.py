@@ -252,7 +252,7 @@ class LimitedProtocol(H11Protocol):
         self._refusal_timer = None
         if self.transport.is_closing():
             return
-        self._write(refusal.error, refusal.request_id)
+        self._write(refusal.error, refusal.request_id, path=refusal.path)
         if self.conn.our_state is h11.MUST_CLOSE:
             self.transport.close()
             self._expect_reading()
@@ -272,8 +272,10 @@ class LimitedProtocol(H11Protocol):
         self.transport.close()
         self._expect_reading()
 
-    def _write(self, error: SkipserveError, request_id: str, *more: tuple[bytes, bytes]) -> None:
-        response = error_response(error)
+    def _write(
+        self, error: SkipserveError, request_id: str, *more: tuple[bytes, bytes], path: str = ""
+    ) -> None:
+        response = error_response(error, path, request_id)
         response.headers.update(SAFE_HEADERS)
         headers = [
             *response.raw_headers,

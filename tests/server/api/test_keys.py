@@ -15,6 +15,16 @@ from fastapi import FastAPI
 from pictures import question
 from played_app import CHAT, Asking, PlayedService, app_with, play
 
+from skipserve.api.paths import (
+    COMPLETIONS,
+    COUNT_TOKENS,
+    DETOKENIZE,
+    MESSAGES,
+    OPERATIONS,
+    RESPONSES,
+    TOKENIZE,
+    WITH_BODY,
+)
 from skipserve.app import build
 from skipserve.budgets.keys import digest_of_key
 from skipserve.errors import EngineError, RequestTimeoutError
@@ -393,3 +403,120 @@ def test_a_broken_file_ends_the_start(settings: Settings, tmp_path: Path) -> Non
         build(settings.model_copy(update={"api_keys_file": path}))
     with pytest.raises(StartError, match="usage log"):
         build(settings.model_copy(update={"usage_log": tmp_path / "no" / "usage"}))
+
+
+# What each route is asked, by the model's name.
+BODIES: dict[str, dict[str, Any]] = {
+    CHAT: question("Hi"),
+    COMPLETIONS: {"prompt": ["a", "b"], "max_tokens": 5},
+    RESPONSES: {"input": "Hi"},
+    MESSAGES: {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5},
+    COUNT_TOKENS: {"messages": [{"role": "user", "content": "Hi"}]},
+    TOKENIZE: {"prompt": "Hi"},
+    DETOKENIZE: {"tokens": [5]},
+}
+
+
+def post(app: FastAPI, name: str, path: str, **fields: object) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {key_of(name)}"}
+    body = {"model": "tiny"} | BODIES[path] | fields
+    return send(app, "POST", path, headers=headers, json=body)
+
+
+def test_each_route_with_a_body_is_tested() -> None:
+    assert BODIES.keys() == WITH_BODY
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_each_route_counts_and_has_limits(make: Making, tmp_path: Path, path: str) -> None:
+    app = make(alice={"limits": {"requests_per_minute": 1}})
+    first, second = post(app, "alice", path), post(app, "alice", path)
+    assert (first.status_code, second.status_code) == (200, 429)
+    assert second.json()["error"]["type"] == "rate_limit_error"
+    assert second.json().get("type") == ("error" if path.startswith(MESSAGES) else None)
+    assert int(second.headers["Retry-After"]) > 50
+    assert second.headers["X-RateLimit-Remaining-Requests"] == "0"
+    assert post(app, "bob", path).status_code == 200
+    assert counted(app, "limited", key="alice", reason="requests") == 1
+    [entry] = get(app, "alice", "/v1/usage").json()["data"]
+    assert entry["requests"] == 1
+    lines = usage_lines(app, tmp_path)
+    # Counting tokens takes nothing of the engine.
+    assert [line["key"] for line in lines] == (["alice", "bob"] if path in OPERATIONS else [])
+    assert counted(app, "requests", key="alice") == (1 if path in OPERATIONS else 0)
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_each_route_holds_to_the_policies_of_a_key(make: Making, path: str) -> None:
+    app = make(alice={"policies": ["full"]})
+    refused = post(app, "alice", path, model="tiny@exit-after-24")
+    assert (refused.status_code, refused.json()["error"]["type"]) == (403, "permission_error")
+    assert post(app, "alice", path).status_code == 200
+    assert post(app, "bob", path, model="tiny@exit-after-24").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/models/tiny@{}", "/v1/skip_policies/{}"])
+def test_one_model_or_policy_is_shown_to_whom_it_is_listed(make: Making, path: str) -> None:
+    app = make(alice={"policies": ["exit-after-24"]})
+    statuses = [get(app, "alice", path.format(it)).status_code for it in ("exit-after-24", "full")]
+    assert statuses == [200, 403]
+    assert get(app, "bob", path.format("full")).status_code == 200
+    assert get(app, "alice", "/v1/models/tiny").status_code == 403
+
+
+def test_anthropic_s_header_names_a_client_of_the_file(make: Making) -> None:
+    app = make(alice={"policies": ["exit-after-24"]})
+    headers = {"x-api-key": key_of("alice")}
+    reply = send(app, "POST", MESSAGES, headers=headers, json={"model": "x"} | BODIES[MESSAGES])
+    assert reply.status_code == 404
+    usage = send(app, "GET", "/v1/usage", headers=headers).json()["data"]
+    assert [(entry["key"], entry["requests"]) for entry in usage] == [("alice", 1)]
+
+
+def test_several_prompts_are_reserved_together_and_paid_each(make: Making, tmp_path: Path) -> None:
+    app = make(alice={"limits": {"tokens_per_minute": 200}})
+    never = post(app, "alice", COMPLETIONS, prompt=["a", "b", "c"], max_tokens=66)
+    assert "200 a minute" in error_of(never)["message"]
+    assert never.headers["X-RateLimit-Remaining-Tokens"] == "200"
+    # Two have room, a third would have none beside them.
+    reply = post(app, "alice", COMPLETIONS, prompt=["a", "b"], max_tokens=66)
+    usage = reply.json()["usage"]
+    assert reply.headers["X-RateLimit-Remaining-Tokens"] == str(200 - usage["total_tokens"])
+    [line] = usage_lines(app, tmp_path)
+    assert line["completion_tokens"] == usage["completion_tokens"] == 4
+    assert line["prompt_tokens"] == usage["prompt_tokens"]
+    metrics = [choice["metrics"]["skip"] for choice in reply.json()["choices"]]
+    assert line["computed_flops"] == sum(skip["planned_flops"] for skip in metrics)
+    assert counted(app, "requests", key="alice") == 1
+
+
+def test_several_answers_reserve_so_many_times_as_much(make: Making, tmp_path: Path) -> None:
+    app = make(alice={"limits": {"tokens_per_minute": 200}})
+    assert ask(app, "alice", n=2, max_tokens=100).status_code == 400
+    reply = ask(app, "alice", n=2, max_tokens=60)
+    usage, skip = reply.json()["usage"], reply.json()["metrics"]["skip"]
+    assert reply.headers["X-RateLimit-Remaining-Tokens"] == str(200 - usage["total_tokens"])
+    [line] = usage_lines(app, tmp_path)
+    assert (line["completion_tokens"], line["computed_flops"]) == (4, skip["planned_flops"])
+
+
+def test_an_answer_beside_another_may_say_what_it_found_of_that(make: Making) -> None:
+    service = PlayedService(num_cached=4)
+    service.let_run()
+    reply = ask(make(service, {"isolate_keys": False}), "alice", n=2).json()
+    assert reply["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
+    skip = reply["metrics"]["skip"]
+    assert skip["saved_for"]["cached_tokens"] == 0
+    assert [answer["cached_tokens"] for answer in skip["further_answers"]] == [4]
+
+
+def test_no_form_tells_what_others_asked(make: Making) -> None:
+    service = PlayedService(num_cached=4)
+    service.let_run()
+    app = make(service, {"isolate_keys": False})
+    message = post(app, "alice", MESSAGES).json()["usage"]
+    assert message["cache_read_input_tokens"] == 0
+    response = post(app, "alice", RESPONSES).json()["usage"]
+    assert response["input_tokens_details"]["cached_tokens"] == 0
+    text = post(app, "alice", COMPLETIONS).json()["usage"]
+    assert text["prompt_tokens_details"]["cached_tokens"] == 0

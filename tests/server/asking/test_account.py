@@ -111,3 +111,23 @@ def test_what_was_cached_is_told_and_free_unless_it_may_be_another_s() -> None:
         assert account.use.cached_tokens == account.num_told_cached == (4 if tells_cached else 0)
         expected = reporter.report(PREPARED.request, FULL, 1, account.num_told_cached)
         assert account.use.computed_flops == expected.planned_flops
+
+
+def test_of_several_answers_those_are_paid_that_have_begun() -> None:
+    account, reporter = Account(), Reporter(CONFIG.sizes)
+    account.start(replace(PREPARED, generation=Generation(num_choices=3)))
+    account.is_given_up = True
+    account.settle(reporter)
+    assert account.use is not None
+    first = reporter.report(PREPARED.request, FULL, 0, 0)
+    assert account.use.computed_flops == first.planned_flops
+    account.take(StepOutput("r-1", 7, num_cached_tokens=4), 1)
+    account.take(StepOutput("r-2", 7, num_cached_tokens=5), 2)
+    account.settle(reporter)
+    two = reporter.report(PREPARED.request, FULL, 1, 4, (1, 5))
+    assert (account.use.completion_tokens, account.use.computed_flops) == (2, two.planned_flops)
+    account.tells_cached = False
+    account.settle(reporter)
+    # What the first of them found may be another's, what the second found is its own.
+    untold = reporter.report(PREPARED.request, FULL, 1, 0, (1, 5))
+    assert account.use.computed_flops == untold.planned_flops

@@ -37,6 +37,24 @@ def cost(tokens: int, flops: int = 0) -> Cost:
     return {Resource.TOKENS: tokens, Resource.FLOPS: flops}
 
 
+def test_questions_of_one_request_are_reserved_together_and_paid_with_the_last() -> None:
+    client = limited(tokens_per_minute=100)
+    with client.spend() as spending:
+        with pytest.raises(InvalidRequestError, match="may cost 120 tokens"):
+            spending.reserve(cost(60), cost(60))
+        spending.reserve(cost(60), cost(40))
+        spending.settle(Use(10, 0, 5))
+        assert client.rate_headers["X-RateLimit-Remaining-Tokens"] == "0"
+        spending.settle(Use(10, 0, 5))
+        assert client.rate_headers["X-RateLimit-Remaining-Tokens"] == "70"
+    assert client.used == Use(20, 0, 10)
+    # One of them never began.
+    with client.spend() as spending:
+        spending.reserve(cost(40), cost(30))
+        spending.settle(Use(10, 0, 5))
+    assert client.rate_headers["X-RateLimit-Remaining-Tokens"] == "55"
+
+
 def test_requests_of_a_minute_are_counted() -> None:
     clock = Clock()
     client = limited(clock, requests_per_minute=2)

@@ -1,5 +1,6 @@
 """Clients that come again at once after they were turned away, against a real process."""
 
+import json
 import os
 import re
 import signal
@@ -56,6 +57,16 @@ def test_clients_are_turned_away_before_they_send_a_body(full: ServerProcess) ->
         connection.sendall(post_head(CHAT, "Content-Length: 20000000", "Expect: 100-continue"))
         head, body = read_reply(connection)
         assert error_of(head + body)["code"] == 503
+
+
+def test_anthropics_clients_are_told_in_their_form(full: ServerProcess) -> None:
+    with connect(full.url) as connection:
+        connection.sendall(post_whole("/v1/messages", {}))
+        head, body = read_reply(connection)
+    assert head.startswith(b"HTTP/1.1 503 ")
+    told = json.loads(body)
+    assert (told["type"], told["error"]["type"]) == ("error", "overloaded_error")
+    assert told["request_id"].encode() in head
 
 
 def test_what_comes_behind_a_request_that_is_turned_away_is_answered(full: ServerProcess) -> None:
