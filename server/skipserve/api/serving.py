@@ -136,7 +136,7 @@ class Serving:
             SkipserveError: the engine refused a request, failed or died; not for a stream.
         """
         headers = {"X-Skip-Policy": exchange.prepared.policy.name}
-        pieces = _together([self._answer(turn, index) for index, turn in enumerate(turns)])
+        pieces = _together([self._answer(turns, index) for index in range(len(turns))])
         if exchange.wants_stream:
             seconds = self.keep_alive_seconds
             return EventStream(pieces, writer, headers, seconds, exchange.fail)
@@ -145,18 +145,18 @@ class Serving:
         reply = writer.reply(whole).model_dump_json()
         return Response(reply, 200, headers, media_type="application/json")
 
-    async def _answer(self, turn: Turn, index: int) -> AsyncGenerator[Piece, None]:
+    async def _answer(self, turns: Sequence[Turn], index: int) -> AsyncGenerator[Piece, None]:
         """Run a question and yield its answers; closing the generator cancels it.
 
         Args:
-            turn: its own; the account grows with each step, the permit leaves the queue with the
-                first token.
-            index: which of the request's questions it is.
+            turns: those of the request's questions. The account of its own grows with each step,
+                the permit leaves the queue with the first token.
+            index: which of the questions it is.
 
         Raises:
             SkipserveError: the engine refused the request, failed or died.
         """
-        account, permit = turn.account, turn.permit
+        account, permit = turns[index].account, turns[index].permit
         prepared = account.prepared
         self._record_start(prepared)
         permit.hand_over()
@@ -172,11 +172,13 @@ class Serving:
                         reporter = self.processor.reporter
                         account.finish(piece.finish_reason, reporter, piece.choice)
                     yield replace(piece, index=index) if index else piece
-        except RequestTimeoutError as error:
-            account.is_given_up = error.reason == FailureKind.DEADLINE
+        except Exception as error:
+            account.is_given_up = _is_out_of_time(error)
+            account.has_failed = not account.is_given_up
             raise
         except (asyncio.CancelledError, GeneratorExit):
-            account.is_given_up = True
+            # One that fails ends the others.
+            account.is_given_up = not any(turn.account.has_failed for turn in turns)
             account.finish_reason = account.finish_reason or FinishReason.CANCELLED
             raise
         finally:
@@ -227,6 +229,11 @@ class Serving:
         name = account.prepared.policy.name
         self.metrics.record_stage(Stage.DETOKENIZE, account.stage_seconds[Stage.DETOKENIZE])
         self.metrics.record_request(name, account.finish_reason, account.elapsed_seconds)
+
+
+def _is_out_of_time(error: Exception) -> bool:
+    """Whether what ended a question is that it took longer than it was given."""
+    return isinstance(error, RequestTimeoutError) and error.reason == FailureKind.DEADLINE
 
 
 def _bound(prepared: Prepared) -> Cost:

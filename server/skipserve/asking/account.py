@@ -48,6 +48,7 @@ class Account:
         tells_cached: whether whoever asks may hear of cached rows: it must not learn what others
             ask.
         is_given_up: whether whoever asked ended it, or the time that it had.
+        has_failed: whether something else did.
         stage_seconds: time spent in each stage, once it is over; with several answers, by one.
         finish_reason: why its first answer ended; None until all have, or after an error.
         skip: what its work cost, once its answers are whole.
@@ -59,6 +60,7 @@ class Account:
     choices: list[ChoiceAccount] = field(default_factory=lambda: [ChoiceAccount()])
     tells_cached: bool = True
     is_given_up: bool = False
+    has_failed: bool = False
     stage_seconds: dict[Stage, float] = field(default_factory=dict)
     finish_reason: FinishReason | None = None
     skip: SkipReport | None = None

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from skipserve.api.paths import (
 )
 from skipserve.app import build
 from skipserve.budgets.keys import digest_of_key
+from skipserve.engine.reports import StepOutput
+from skipserve.engine.request import Request
 from skipserve.errors import EngineError, RequestTimeoutError
 from skipserve.model_folder import StartError
 from skipserve.settings import Settings
@@ -79,6 +81,21 @@ def get(app: FastAPI, name: str, path: str) -> httpx.Response:
 def ask(app: FastAPI, name: str, headers: dict[str, str] | None = None, **fields: object) -> Any:
     headers = {"Authorization": f"Bearer {key_of(name)}"} | (headers or {})
     return send(app, "POST", CHAT, headers=headers, json=question("Hi", **fields))
+
+
+class OneFails(PlayedService):
+    """An engine that ends one request by an error, and never begins another."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._why = error
+
+    async def stream(self, request: Request) -> AsyncGenerator[StepOutput, None]:
+        self.requests.append(request)
+        if len(self.requests) == 3:
+            raise self._why
+        await self.may_begin.wait()
+        yield StepOutput(request.id, None)
 
 
 def error_of(reply: httpx.Response) -> dict[str, Any]:
@@ -334,6 +351,25 @@ def test_who_gives_up_before_the_first_token_pays_for_the_prompt(
     assert (line["status"], line["finish_reason"]) == (status, None)
     assert (line["prompt_tokens"] > 0, line["computed_flops"] > 0) == (pays, pays)
     assert line["completion_tokens"] == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "pays"),
+    [
+        (EngineError("the engine has died"), False),
+        (RequestTimeoutError("longer than it may", reason="deadline"), True),
+    ],
+)
+def test_a_prompt_that_fails_costs_the_others_nothing_either(
+    make: Making, tmp_path: Path, error: Exception, pays: bool
+) -> None:
+    service = OneFails(error)
+    app = make(service)
+    reply = post(app, "alice", COMPLETIONS, prompt=["a", "b", "c"])
+    assert reply.status_code == (408 if pays else 500)
+    [line] = usage_lines(app, tmp_path)
+    num_prompts = 3 if pays else 0
+    assert line["prompt_tokens"] == num_prompts * service.requests[0].num_prompt
 
 
 def test_who_hangs_up_pays_for_the_prompt_too(make: Making) -> None:
