@@ -29,6 +29,13 @@ class SavedFor(Reply):
     generated_tokens: int
 
 
+class ImageRows(Reply):
+    """How many rows of an image went on to the language model, of how many."""
+
+    kept: int
+    of: int
+
+
 class SkipReport(Reply):
     """What the skip policy meant for one request.
 
@@ -36,6 +43,7 @@ class SkipReport(Reply):
         policy: its name; "inline" for one that came with the request.
         digest: equal for policies that compute the same.
         layers: for each action, the layers that it touched.
+        image_rows: what is left of each image; None where that is all of it.
         planned_flops: what the request costs under the policy.
         full_flops: what the same request costs under the full model.
         saved_ratio: 1 - planned_flops / full_flops.
@@ -49,6 +57,7 @@ class SkipReport(Reply):
     full_flops: int
     saved_ratio: float
     saved_for: SavedFor | None = None
+    image_rows: ImageRows | None = None
 
 
 class Timings(Reply):

@@ -61,6 +61,7 @@ def answer_table(answer: Answer, total_seconds: float, first_token_seconds: floa
     rows = {
         "policy": skip.policy,
         "layers touched": format_layers(skip.layers) or "none",
+        "rows of a picture": skip.image_rows and f"{skip.image_rows.kept} of {skip.image_rows.of}",
         "FLOPs planned": format_flops(skip.planned_flops),
         "FLOPs of full": format_flops(skip.full_flops),
         "saved": f"{format_share(skip.saved_ratio)} of what full computes for this request",

@@ -28,6 +28,15 @@ class SavedFor(BaseModel):
     generated_tokens: int = Field(description="Tokens of the answer, its end token too.")
 
 
+class ImageRows(BaseModel):
+    """How many rows of an image went on to the decoder."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kept: int
+    of: int
+
+
 class SkipReport(BaseModel):
     """Which policy ran, and what it computed beside what the full model would have.
 
@@ -40,6 +49,11 @@ class SkipReport(BaseModel):
     policy: str
     digest: str
     layers: dict[str, tuple[int, ...]]
+    image_rows: ImageRows | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="Where the policy takes rows of images away: what is left of each.",
+    )
     planned_flops: int = Field(description="What this request costs under the policy.")
     full_flops: int = Field(
         description="What the same request costs under the full model, with the same tokens cached."
@@ -82,6 +96,11 @@ class Reporter:
         shape = flops.Request(prompt, num_generated=max_tokens, num_images=num_images)
         return flops.request_flops(self.sizes, policy.plan, shape, policy.reduction).total
 
+    def _image_rows(self, policy: ResolvedPolicy) -> ImageRows | None:
+        if policy.reduction is None:
+            return None
+        return ImageRows(kept=policy.reduction.num_rows, of=self.sizes.rows_per_image)
+
     def report(
         self,
         request: Request,
@@ -112,6 +131,7 @@ class Reporter:
             policy=policy.name,
             digest=policy.digest,
             layers=policy.layers,
+            image_rows=self._image_rows(policy),
             planned_flops=planned,
             full_flops=full,
             saved_ratio=saved[0].saved_ratio if len(saved) == 1 else 1 - planned / full,

@@ -128,6 +128,7 @@ def test_fewer_rows_of_an_image_are_fewer_tokens_of_the_prompt(
         usage, report = reply["usage"], reply["metrics"]["skip"]
         visual = usage["prompt_tokens_details"]["multimodal_tokens"]
         assert visual == (16 if name == "full" else 8)
+        assert report.get("image_rows") == (None if name == "full" else {"kept": 8, "of": 16})
         shape = report["saved_for"]
         assert shape["prompt"].split("+")[1] == "16"
         request = make_request(
