@@ -44,6 +44,19 @@ router = APIRouter(responses=error_replies(401, 403, 405, 421), route_class=Json
 _STREAMS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
 }
+# Whose events have names.
+_NAMED_STREAMS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {
+            "text/event-stream": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+                }
+            }
+        }
+    }
+}
 _ASKING = (400, 404, 408, 413, 415, 422, 429, 500, 503)
 _RESPONSES = _STREAMS | error_replies(*_ASKING)
 _COUNTING = error_replies(400, 404, 408, 413, 415, 429, 500, 503)
@@ -78,7 +91,9 @@ async def completions(form: CompletionForm, visit: TheVisit) -> Response:
     )
 
 
-@router.post(RESPONSES, response_model=ResponseReply, responses=_RESPONSES)
+@router.post(
+    RESPONSES, response_model=ResponseReply, responses=_NAMED_STREAMS | error_replies(*_ASKING)
+)
 async def responses(form: ResponseForm, visit: TheVisit) -> Response:
     """Answer in OpenAI's newer form a question about images, under the request's skip policy."""
     return await visit.answer(
@@ -90,7 +105,7 @@ async def responses(form: ResponseForm, visit: TheVisit) -> Response:
     )
 
 
-@router.post(MESSAGES, response_model=MessageReply, responses=_STREAMS | _MESSAGE_ERRORS)
+@router.post(MESSAGES, response_model=MessageReply, responses=_NAMED_STREAMS | _MESSAGE_ERRORS)
 async def messages(form: MessageForm, visit: TheVisit) -> Response:
     """Answer in Anthropic's form a question about images, under the skip policy of the request."""
     return await visit.answer(

@@ -193,7 +193,7 @@ class OpenAiFields(SamplingFields):
     n: Annotated[int, Field(strict=True, ge=1, le=MAX_CHOICES)] | None = None
     presence_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
-    repetition_penalty: Annotated[Number, Field(gt=0, le=10)] | None = None
+    repetition_penalty: Annotated[Number, Field(ge=0.01, le=10)] | None = None
     logit_bias: (
         Annotated[
             dict[

@@ -12,6 +12,7 @@ from skipserve_policies.plan import TokenClass
 _MAX_TOP = 2**31 - 1
 # OpenAI's limits, and one far beyond what is of use.
 _MAX_PENALTY, _MAX_BIAS, _MAX_RATIO = 2, 100, 10
+_MIN_RATIO = 0.01
 
 
 def check_request(request: Request, config: ModelConfig, num_cache_tokens: int) -> None:
@@ -73,7 +74,11 @@ def _check_adjustments(adjustments: Adjustments, vocab_size: int) -> None:
         value = getattr(adjustments, name)
         _require(abs(value) <= _MAX_PENALTY, f"{name} is {value}, it must be in [-2, 2]")
     ratio = adjustments.repetition_penalty
-    _require(0 < ratio <= _MAX_RATIO, f"repetition_penalty is {ratio}, it must be in (0, 10]")
+    # What divides by less leaves no numbers.
+    _require(
+        _MIN_RATIO <= ratio <= _MAX_RATIO,
+        f"repetition_penalty is {ratio}, it must be in [{_MIN_RATIO}, {_MAX_RATIO}]",
+    )
     _require(adjustments.min_tokens >= 0, f"min_tokens is {adjustments.min_tokens}, less than 0")
     biases = dict(adjustments.logit_bias)
     _require(len(biases) == len(adjustments.logit_bias), "logit_bias has a token twice")

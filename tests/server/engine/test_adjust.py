@@ -279,6 +279,7 @@ def test_a_seat_keeps_nothing_of_the_one_before() -> None:
         (Adjustments(presence_penalty=2.5), "presence_penalty is 2.5"),
         (Adjustments(frequency_penalty=math.nan), "frequency_penalty is nan"),
         (Adjustments(repetition_penalty=0.0), "repetition_penalty is 0"),
+        (Adjustments(repetition_penalty=5e-324), "repetition_penalty is 5e-324"),
         (Adjustments(repetition_penalty=math.inf), "repetition_penalty is inf"),
         (Adjustments(logit_bias=((5, 101.0),)), "logit_bias has 101"),
         (Adjustments(logit_bias=((5, math.nan),)), "logit_bias has nan"),

@@ -95,7 +95,7 @@ async def _post(built: Built, body: bytes) -> tuple[int, float]:
         "path": CHAT,
         "raw_path": CHAT.encode(),
         "query_string": b"",
-        "headers": [(b"content-type", b"application/json")],
+        "headers": [(b"content-type", b"application/json"), (b"host", b"localhost")],
         "client": None,
         "server": None,
         "scheme": "http",

@@ -104,6 +104,7 @@ Block = Annotated[
     ),
 ]
 _PARTS = Field(max_length=MAX_PARTS, fail_fast=True, json_schema_extra=MIN_ITEMS)
+_SYSTEM_PARTS = Field(max_length=MAX_PARTS, fail_fast=True)
 _MESSAGES = Field(max_length=MAX_MESSAGES, fail_fast=True, json_schema_extra=MIN_ITEMS)
 
 
@@ -125,7 +126,7 @@ class _Said(BodyForm):
     system: (
         Annotated[
             Annotated[Text, Tag("one")]
-            | Annotated[tuple[TextContent, ...], _PARTS, Tag("several")],
+            | Annotated[tuple[TextContent, ...], _SYSTEM_PARTS, Tag("several")],
             Discriminator(one_or_several),
         ]
         | None
