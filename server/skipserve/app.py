@@ -52,6 +52,7 @@ from skipserve.service.service import Service
 from skipserve.settings import (
     IMAGE_BYTES_PER_PIXEL,
     LogFormat,
+    MetricAliases,
     Settings,
     UnknownFields,
     misspelt_variables,
@@ -153,6 +154,8 @@ def _build_serving(
     for policy in policies.resolved.values():
         saved_ratio = processor.reporter.saved_ratio(policy)
         metrics.show_policy(policy.name, saved_ratio, policies.measured(policy))
+    if settings.metric_aliases is MetricAliases.VLLM:
+        metrics.show_vllm_names(settings.page_size, settings.prefix_cache)
     service = connect(engine_spec(settings, folder, hot_plans), metrics.engine)
     pictures = PicturePool(
         pool_spec(settings, processor.preprocessor.fitting), metrics.record_image_kill

@@ -80,6 +80,13 @@ class UnknownFields(StrEnum):
     IGNORE = "ignore"
 
 
+class MetricAliases(StrEnum):
+    """Whose names metrics are shown by too."""
+
+    NONE = "none"
+    VLLM = "vllm"
+
+
 class _FromFiles(BaseSettings):
     """Settings that files may hold too."""
 
@@ -267,6 +274,10 @@ class Settings(_FromFiles):
         None,
         description="A folder of files that hold one setting each, such as skipserve_api_key: "
         "Docker puts secrets into /run/secrets.",
+    )
+    metric_aliases: MetricAliases = Field(
+        MetricAliases.NONE,
+        description="Whose names /metrics shows our metrics by too, for dashboards and routers.",
     )
     log_format: LogFormat = Field(LogFormat.TEXT, description="How log lines are written.")
     otlp_endpoint: str | None = Field(

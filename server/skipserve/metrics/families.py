@@ -5,6 +5,7 @@ from itertools import product
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.metrics_core import Metric as Shown
 
 from skipserve.metrics.metric import Family, Metric, declared
 from skipserve.metrics.table import SKIP_POLICY, Metrics
@@ -24,7 +25,7 @@ class Families:
         self, registry: CollectorRegistry, model: str, policy_names: Collection[str]
     ) -> None:
         self.registry = registry
-        self._model = model
+        self.model = model
         self._policy_names = policy_names
         self._made = {metric: self._make(metric) for metric in declared(Metrics)}
         # As many as are shown. Asking prometheus_client takes 1 us, and a step has dozens of them.
@@ -40,9 +41,14 @@ class Families:
             values = INLINE_NAME, *values[1:]
         series: Family | None = self._series.get((metric, values))
         if series is None:
-            series = self._made[metric].labels(self._model, *values)
+            series = self._made[metric].labels(self.model, *values)
             self._series[metric, values] = series
         return series
+
+    def read(self, metric: Metric[Any]) -> Shown:
+        """Return all series of a metric as they stand."""
+        shown: Shown = self._made[metric].collect()[0]
+        return shown
 
     def _make(self, metric: Metric[Any]) -> Any:
         """Register a metric. Series that are known beforehand begin at 0."""
@@ -52,5 +58,5 @@ class Families:
         known = [label.values for label in metric.labels if not isinstance(label.values, str)]
         if len(known) == len(metric.labels):
             for values in product(*known):
-                made.labels(self._model, *values)
+                made.labels(self.model, *values)
         return made

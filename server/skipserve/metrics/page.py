@@ -7,6 +7,7 @@ from typing import Any
 
 from skipserve.metrics.metric import Label, Metric, declared
 from skipserve.metrics.table import Metrics, ProcessMetrics, listed
+from skipserve.metrics.vllm_names import ALIASES, CACHE_CONFIG
 
 _BEFORE = """\
 # Metrics
@@ -26,6 +27,19 @@ _HEAD = (
     "| metric | type | labels | unit | what it says | what to look at when it moves |",
     "|---|---|---|---|---|---|",
 )
+_VLLM_NAMES = """\
+With `--metric-aliases vllm` the page has these besides, for dashboards, routers and the endpoint
+pickers of gateways that read vLLM's names. Each is what stands beside it, summed over all labels
+and read at the same moment; all begin at 0, and the buckets are ours. Labels: `model_name` and
+`engine`, which is `0`; of `vllm:request_success_total` also `finished_reason`: `stop`, `length`,
+`abort`, `error`.
+"""
+_VLLM_NONE = """\
+`vllm:cache_config_info` has the labels `block_size`, `num_gpu_blocks`, `enable_prefix_caching` and
+`engine`, and is absent until the model is loaded. What vLLM has besides is not shown, for it is not
+measured here or is something else: its prefill, for one, holds the encoding of images, which is a
+stage of its own here.
+"""
 _PROCESSES = """\
 The standard ones of a process, on Linux: as named here of the front end, and with the prefix
 `skipserve_engine_` of the engine's process, while there is one. The server exits when its engine
@@ -44,6 +58,13 @@ def page() -> str:
         "| label | values |",
         "|---|---|",
         *_label_rows(metrics),
+        "\n## vLLM's names\n",
+        _VLLM_NAMES,
+        "| vLLM's name | ours |",
+        "|---|---|",
+        *(f"| `{alias.full_name}` | {alias.said} |" for alias in ALIASES),
+        f"| `{CACHE_CONFIG}` | 1; its labels tell of the cache |\n",
+        _VLLM_NONE.rstrip(),
         "\n## Processes\n",
         _PROCESSES,
         *_HEAD,

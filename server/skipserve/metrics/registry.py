@@ -14,6 +14,7 @@ from skipserve.media.kill import Kill
 from skipserve.metrics.engine import EngineMetrics
 from skipserve.metrics.families import Families
 from skipserve.metrics.table import Metrics, Rejection, UsedFlops, UsedTokens
+from skipserve.metrics.vllm_names import VllmNames
 from skipserve_policies.resolve import ResolvedPolicy
 from skipserve_policies.schema import Quality
 
@@ -39,7 +40,7 @@ class ServerMetrics:
         policies = tuple(policies)
         families = Families(registry, model, frozenset(policy.name for policy in policies))
         self.engine = EngineMetrics(families)
-        self._of = families.of
+        self._families, self._of = families, families.of
         self._keys: frozenset[str] = frozenset()
         self.know_keys(())
         self._of(Metrics.build_info, version("skipserve"), platform.python_version()).set(1)
@@ -85,6 +86,11 @@ class ServerMetrics:
 
     def _key(self, name: str | None) -> str:
         return name if name in self._keys else OTHER
+
+    def show_vllm_names(self, page_size: int, reuses_prefixes: bool) -> None:
+        """Show all that vLLM has a name for by that name too."""
+        names = VllmNames(self._families, page_size, reuses_prefixes)
+        self._families.registry.register(names)
 
     def watch_queue(self, num_tokens: Callable[[], int]) -> None:
         """Ask for the prompt tokens that wait whenever the metrics are read."""
