@@ -149,7 +149,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "skipserve.api.paths",
         "skipserve.asking.account",
         "skipserve.engine.reports",
+        "skipserve.genai_metrics",
     },
+    "skipserve.genai_metrics": {"skipserve.api.exchange", "skipserve.engine.reports"},
     "skipserve.app": {
         "skipserve.api",
         "skipserve.asking",

@@ -276,7 +276,7 @@ def _build_tracer(settings: Settings, model: str) -> Tracer | None:
             "pip install 'skipserve[trace]', or unset --otlp-endpoint and "
             "OTEL_EXPORTER_OTLP_ENDPOINT"
         ) from error
-    return SpanTracer(settings.otlp_endpoint, model)
+    return SpanTracer(settings.otlp_endpoint, model, settings.otlp_metrics)
 
 
 class _App(FastAPI):

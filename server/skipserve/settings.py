@@ -286,6 +286,9 @@ class Settings(_FromFiles):
         description="Where traces are sent, as OTLP over HTTP: http://collector:4318. "
         f"{_OTLP_ENDPOINT} if not set; without either nothing is traced.",
     )
+    otlp_metrics: bool = Field(
+        True, description="Whether OpenTelemetry's gen_ai.server metrics are sent there too."
+    )
 
     @field_validator("page_size")
     @classmethod

@@ -20,6 +20,7 @@ from skipserve.api.exchange import Exchange
 from skipserve.api.paths import OPERATIONS
 from skipserve.asking.account import Account
 from skipserve.engine.reports import Stage
+from skipserve.genai_metrics import GenAiMetrics
 
 _NAME = "skipserve"
 _LAST_WORDS_SECONDS = 2.0
@@ -36,9 +37,10 @@ class SpanTracer:
     Args:
         endpoint: of the collector, without the path of traces.
         model: the name of the served model.
+        sends_metrics: whether how long requests take is sent there as metrics too.
     """
 
-    def __init__(self, endpoint: str, model: str) -> None:
+    def __init__(self, endpoint: str, model: str, sends_metrics: bool = True) -> None:
         self._model = model
         ours = Resource.create({"service.name": _NAME, "service.version": version(_NAME)})
         # What OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say goes first.
@@ -47,6 +49,7 @@ class SpanTracer:
         exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer(_NAME, version(_NAME))
+        self._metrics = GenAiMetrics(endpoint, model, resource) if sends_metrics else None
         self._propagator = TraceContextTextMapPropagator()
 
     def record(self, exchange: Exchange) -> str | None:
@@ -54,6 +57,8 @@ class SpanTracer:
         operation = OPERATIONS.get(exchange.path)
         if exchange.method != "POST" or operation is None:
             return None
+        if self._metrics is not None:
+            self._metrics.record(exchange, operation)
         span = self._tracer.start_span(
             f"{operation} {self._model}",
             self._propagator.extract(exchange.headers),
@@ -68,9 +73,14 @@ class SpanTracer:
 
     def close(self) -> None:
         """Send what is left, unless the collector takes too long."""
-        closing = threading.Thread(target=self._provider.shutdown, daemon=True)
+        closing = threading.Thread(target=self._shut_down, daemon=True)
         closing.start()
         closing.join(_LAST_WORDS_SECONDS)
+
+    def _shut_down(self) -> None:
+        self._provider.shutdown()
+        if self._metrics is not None:
+            self._metrics.close()
 
     def _fill(self, span: Span, exchange: Exchange) -> None:
         if exchange.error is not None and exchange.error.status >= 500:

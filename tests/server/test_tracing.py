@@ -27,6 +27,12 @@ from skipserve.tracing import SpanTracer
 
 CHAT = "/v1/chat/completions"
 POLICY = "exit-after-24"
+METRIC_ATTRIBUTES = {
+    "gen_ai.operation.name",
+    "gen_ai.provider.name",
+    "gen_ai.request.model",
+    "gen_ai.response.model",
+}
 BEFORE_TOKEN = ["decode_image", "preprocess", "tokenize", "queue", "vision_encode", "prefill"]
 
 
@@ -201,13 +207,69 @@ def test_a_stream_that_fails_tells_why(traced: Traced, name: str, error: str, co
 
 
 def test_nothing_else_is_sent(traced: Traced) -> None:
-    assert traced.receiver.paths == {"/v1/traces"}
+    assert traced.receiver.paths == {"/v1/traces", "/v1/metrics"}
     assert traced.receiver.resource["service.name"] == "eyes"
     servers = [it for it in traced.receiver.spans if it.kind == Span.SPAN_KIND_SERVER]
     assert {span.trace_id for span in servers} == {_trace_id(name) for name in traced.replies}
     assert len(servers) == len(traced.replies)
     # Neither question nor picture.
     assert not [span for span in traced.receiver.spans if b"Hi" in span.SerializeToString()]
+
+
+def _counts(traced: Traced, name: str) -> dict[tuple[object, object], int]:
+    """Return how often something was observed, by operation and error."""
+    points = traced.receiver.metrics[f"gen_ai.server.{name}"].histogram.data_points
+    keys = [attributes(point.attributes) for point in points]
+    assert all(set(key) - {"error.type"} == METRIC_ATTRIBUTES for key in keys)
+    return {
+        (key["gen_ai.operation.name"], key.get("error.type")): point.count
+        for key, point in zip(keys, points, strict=True)
+    }
+
+
+def test_metrics_tell_how_long_each_request_took(traced: Traced) -> None:
+    assert _counts(traced, "request.duration") == {
+        # One of them is not sampled: metrics are of all.
+        ("chat", None): 3,
+        ("chat", "timeout_error"): 1,
+        ("chat", "not_found_error"): 1,
+        ("chat", "invalid_request_error"): 1,
+        ("chat", "server_error"): 1,
+        ("text_completion", None): 1,
+    }
+
+
+def test_metrics_tell_of_tokens_where_an_answer_came_to_its_end(traced: Traced) -> None:
+    # Two prompts of one request have a first token each.
+    first = {("chat", None): 3, ("text_completion", None): 2}
+    assert _counts(traced, "time_to_first_token") == first
+    # One answer has a single token, and so no time between two.
+    answers = [traced.replies["whole"].json()["usage"]["completion_tokens"], 3]
+    expected = sum(num_tokens > 1 for num_tokens in answers)
+    assert _counts(traced, "time_per_output_token")["chat", None] == expected
+
+
+def test_metrics_say_what_replies_say(traced: Traced) -> None:
+    replies = traced.replies["several"].json()["choices"]
+    for name, ours in (
+        ("time_to_first_token", "time_to_first_token_seconds"),
+        ("time_per_output_token", "inter_token_latency_seconds"),
+    ):
+        points = traced.receiver.metrics[f"gen_ai.server.{name}"].histogram.data_points
+        (point,) = (
+            it
+            for it in points
+            if attributes(it.attributes)["gen_ai.operation.name"] == "text_completion"
+        )
+        assert point.sum == pytest.approx(sum(it["metrics"][ours] or 0 for it in replies))
+
+
+def test_metrics_can_be_left_out() -> None:
+    with OtlpReceiver() as receiver:
+        tracer = SpanTracer(receiver.url, "tiny", sends_metrics=False)
+        tracer.record(Exchange({"type": "http", "method": "POST", "path": CHAT, "headers": []}))
+        tracer.close()
+        assert receiver.paths == {"/v1/traces"}
 
 
 def test_a_collector_that_hangs_does_not_hold_the_end_up() -> None:

@@ -1,14 +1,18 @@
-"""A collector of traces on a free loopback port: takes OTLP over HTTP and keeps the spans."""
+"""A collector on a free loopback port: takes OTLP over HTTP and keeps spans and metrics."""
 
 import threading
 from collections.abc import Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
 
@@ -18,19 +22,25 @@ class OtlpReceiver:
     Attributes:
         url: where it listens.
         paths: what was asked for.
-        received: what came, by resource.
+        received: the spans that came, by resource.
+        metrics: by name, as they last came.
     """
 
     def __init__(self) -> None:
         self.paths: set[str] = set()
         self.received: list[ResourceSpans] = []
+        self.metrics: dict[str, Metric] = {}
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.paths.add(self.path)
-                receiver.received += ExportTraceServiceRequest.FromString(body).resource_spans
+                if self.path.endswith("/metrics"):
+                    receiver.take_metrics(body)
+                else:
+                    receiver.received += ExportTraceServiceRequest.FromString(body).resource_spans
+                # That of metrics is empty too.
                 reply = ExportTraceServiceResponse().SerializeToString()
                 self.send_response(200)
                 self.send_header("Content-Type", "application/x-protobuf")
@@ -53,6 +63,12 @@ class OtlpReceiver:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+    def take_metrics(self, body: bytes) -> None:
+        """Keep what a body tells."""
+        for received in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+            for scope in received.scope_metrics:
+                self.metrics |= {metric.name: metric for metric in scope.metrics}
 
     @property
     def resource(self) -> dict[str, object]:
