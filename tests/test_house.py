@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "skipserve.pretrained.places": set(),
     "skipserve.checkpoint_notes": {"skipserve.model.config", "skipserve.prompt"},
     "skipserve.model_folder": {"skipserve.model.config", "skipserve.pretrained.places"},
-    "skipserve.settings": {"skipserve_policies"},
+    "skipserve.settings": {"skipserve.media.hosts", "skipserve_policies"},
     "skipserve.model": {
         "skipserve_kernels.key_values",
         "skipserve_kernels.plain.linear",
@@ -99,6 +99,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "skipserve.metrics": {
         "skipserve.budgets",
+        "skipserve.media.fetch_fault",
         "skipserve.media.kill",
         "skipserve.engine.reports",
         "skipserve.service.observer",

@@ -40,8 +40,10 @@ from skipserve.budgets.usage_log import UsageLog
 from skipserve.engine.limits import EngineLimits, EngineSpec
 from skipserve.media.decode import PixelLimits
 from skipserve.media.fitting import Fitting
+from skipserve.media.hosts import MediaHosts
 from skipserve.media.messages import WorkerSpec
 from skipserve.media.pool import PicturePool, PoolSpec
+from skipserve.media.remote import FetchLimits, ImageFetcher
 from skipserve.metrics.registry import ServerMetrics
 from skipserve.model.config import ModelFilesError
 from skipserve.model_folder import DEMO, StartError, model_folder
@@ -71,6 +73,8 @@ _GRANTED_BYTES = 32 * _MIB
 _SHARE_OF_REPLIES = 0.05
 # What a picture's file may cost before its size is known, and any picture however small.
 _IMAGE_CPU_SECONDS = 1.0
+# Requests whose images are fetched at a time; each may hold a thread that looks a host up.
+_MOST_FETCHES = 32
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,7 @@ def _build_serving(
     metrics.know_keys(clients.names)
     return Serving(
         service=service,
-        preparation=Preparation(processor, pictures),
+        preparation=Preparation(processor, pictures, _build_fetcher(settings, metrics)),
         admission=Admission(
             service,
             metrics,
@@ -199,6 +203,23 @@ def _build_usage_log(settings: Settings) -> UsageLog | None:
         return None if settings.usage_log is None else UsageLog(settings.usage_log)
     except OSError as error:
         raise StartError(f"the usage log {settings.usage_log}: {error.strerror}") from error
+
+
+def _build_fetcher(settings: Settings, metrics: ServerMetrics) -> ImageFetcher | None:
+    """Return what fetches images by URL; None unless the settings switch that on."""
+    hosts = MediaHosts.parse(settings.media_hosts, takes_any=settings.allow_any_media_host)
+    if not hosts.is_on:
+        return None
+    limits = FetchLimits(
+        image_bytes=settings.max_image_bytes,
+        # As much as a request can bring in its body, and all requests in theirs.
+        request_bytes=settings.max_body_bytes,
+        seconds=settings.media_seconds,
+        num_requests=min(
+            max(settings.max_buffered_bytes // settings.max_body_bytes, 1), _MOST_FETCHES
+        ),
+    )
+    return ImageFetcher(hosts, limits, metrics.record_fetch_failure)
 
 
 def pool_spec(settings: Settings, fitting: Fitting) -> PoolSpec:
@@ -307,7 +328,7 @@ def _build_app(settings: Settings, serving: Serving, pace: Pace, tracer: Tracer 
         try:
             yield
         finally:
-            await serving.preparation.pictures.close()
+            await serving.preparation.close()
             await serving.service.close(grace_seconds=0)
             log.close()
             if tracer is not None:

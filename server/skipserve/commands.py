@@ -75,6 +75,7 @@ _METAVARS = {
     "secrets_folder": "FOLDER",
     "policies": "FILE",
     "allowed_hosts": "NAME",
+    "media_hosts": "HOST",
     "api_key": "KEY",
     "api_keys_file": "FILE",
     "usage_log": "FILE",
@@ -95,6 +96,7 @@ _PANELS = {
         "policies", "default_skip_policy", "hot_policies",
         "allow_inline_policies", "allow_misfit_policies",
     ),
+    "Images by URL": ("media_hosts", "allow_any_media_host", "media_seconds"),
     "Limits": (
         "max_body_bytes", "max_text_bytes", "max_buffered_bytes",
         "max_connections", "max_address_connections",

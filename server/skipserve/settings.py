@@ -27,6 +27,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from skipserve.media.hosts import MediaHost
 from skipserve_policies.strict_yaml import load_yaml
 
 _PREFIX = "SKIPSERVE_"
@@ -241,6 +242,18 @@ class Settings(_FromFiles):
         description="CPU time for decoding an image of max_image_pixels; smaller ones get their "
         "share, and a second.",
     )
+    media_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Hosts that images may be fetched from by URL, such as images.example.com, "
+        "*.example.com or minio:9000, and addresses that are not public but may be connected to "
+        "for that, such as 10.0.0.0/8; several by repeating or with commas.",
+    )
+    allow_any_media_host: bool = Field(
+        False, description="Whether images may be fetched by URL from any host that is public."
+    )
+    media_seconds: float = Field(
+        10.0, gt=0, le=600, description="Time for fetching the images of a request."
+    )
     max_queued_requests: int = Field(
         256, ge=1, description="Requests that may wait; more are turned away."
     )
@@ -344,6 +357,19 @@ class Settings(_FromFiles):
                 f"{wrong!r} must be a name or an address without port, such as llm.example.com, "
                 "*.example.com or [::1]; * is any"
             )
+        return hosts
+
+    @field_validator("media_hosts", mode="before")
+    @classmethod
+    def _split_media_hosts(cls, value: Any) -> Any:
+        """Take one text with commas, or several, as hosts."""
+        return _split(value)
+
+    @field_validator("media_hosts")
+    @classmethod
+    def _check_media_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            MediaHost.parse(host)
         return hosts
 
     @field_validator("otlp_endpoint", mode="before")

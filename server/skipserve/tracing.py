@@ -24,7 +24,7 @@ from skipserve.genai_metrics import GenAiMetrics
 
 _NAME = "skipserve"
 _LAST_WORDS_SECONDS = 2.0
-_BEFORE_ENGINE = (Stage.DECODE_IMAGE, Stage.PREPROCESS, Stage.TOKENIZE)
+_BEFORE_ENGINE = (Stage.FETCH_IMAGE, Stage.DECODE_IMAGE, Stage.PREPROCESS, Stage.TOKENIZE)
 _BEFORE_TOKEN = (Stage.QUEUE, Stage.VISION_ENCODE, Stage.PREFILL)
 Attributes = Mapping[str, AttributeValue | None]
 

@@ -218,9 +218,12 @@ def _refused(reason: str, names: str, *neutral: object) -> Iterator[RequestField
 IMAGE_URL = FieldTable(
     "messages.content.image_url.",
     (
-        *_honoured(url="a data URI: `data:image/png;base64,...`"),
+        *_honoured(
+            url="a data URI: `data:image/png;base64,...`; an http or https URL where "
+            "`--media-hosts` or `--allow-any-media-host` allows it"
+        ),
         *_without_effect("the vision tower has one resolution", "detail"),
-        *_without_effect("what the data URI says counts", "format"),
+        *_without_effect("what the file holds counts", "format"),
     ),
 )
 PART = FieldTable(

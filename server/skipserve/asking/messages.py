@@ -56,7 +56,8 @@ class ImageUrl(Form):
     model_config = ConfigDict(json_schema_extra=IMAGE_URL.describe_ignored)
 
     url: str = Field(
-        description="A data URI: data:image/png;base64,...",
+        description="A data URI: data:image/png;base64,... or, where fetching is switched on, an "
+        "http or https URL.",
         examples=[
             "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR42mP4z8AA"
             "AAMBAQAY3Y2wAAAAAElFTkSuQmCC"

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from skipserve.asking.asker import Asker
@@ -10,8 +11,10 @@ from skipserve.asking.processor import QuestionProcessor
 from skipserve.asking.question import Prepared, Question
 from skipserve.engine.reports import FailureKind, Stage
 from skipserve.errors import RequestTimeoutError
+from skipserve.media.data_uri import EncodedImage
 from skipserve.media.messages import Fitted
 from skipserve.media.pool import PicturePool
+from skipserve.media.remote import ImageFetcher
 
 
 @dataclass(frozen=True)
@@ -21,10 +24,18 @@ class Preparation:
     Attributes:
         processor: what questions are prepared with.
         pictures: where pictures are decoded.
+        fetcher: fetches those that are elsewhere; None where that is switched off.
     """
 
     processor: QuestionProcessor
     pictures: PicturePool
+    fetcher: ImageFetcher | None = None
+
+    async def close(self) -> None:
+        """End what is done for pictures; no other is taken. Questions end on their own."""
+        await self.pictures.close()
+        if self.fetcher is not None:
+            await self.fetcher.close()
 
     async def prepare(
         self, question: Question, asker: Asker, num_cache_tokens: int | None
@@ -50,8 +61,8 @@ class Preparation:
                 return await self._prepare_with_pictures(question, asker, num_cache_tokens)
         except TimeoutError as error:
             raise RequestTimeoutError(
-                "the request took longer than it may while its images were decoded; ask for more "
-                "time with timeout_seconds, or send smaller images",
+                "the request took longer than it may while its images were fetched and decoded; "
+                "ask for more time with timeout_seconds, or send smaller images",
                 reason=FailureKind.DEADLINE,
             ) from error
 
@@ -59,15 +70,33 @@ class Preparation:
         self, question: Question, asker: Asker, num_cache_tokens: int | None
     ) -> Prepared:
         begun = time.perf_counter()
-        files = await asyncio.to_thread(self.processor.read_images, question, asker)
-        fitted = await self.pictures.fit(files, asker.client.owner)
-        seconds = time.perf_counter() - begun
+        async with self._files(question, asker) as (files, fetch_seconds):
+            fitted = await self.pictures.fit(files, asker.client.owner)
+        seconds = time.perf_counter() - begun - fetch_seconds
         prepared = await asyncio.to_thread(self._finish, question, fitted, asker, num_cache_tokens)
         fit_seconds = sum(it.fit_seconds for it in fitted)
         prepared.stage_seconds.update(
             {Stage.DECODE_IMAGE: max(seconds - fit_seconds, 0.0), Stage.PREPROCESS: fit_seconds}
         )
+        if fetch_seconds:
+            prepared.stage_seconds[Stage.FETCH_IMAGE] = fetch_seconds
         return prepared
+
+    @asynccontextmanager
+    async def _files(
+        self, question: Question, asker: Asker
+    ) -> AsyncGenerator[tuple[list[EncodedImage], float], None]:
+        """Hold the files of a question's images, and tell how long those elsewhere took."""
+        images = await asyncio.to_thread(
+            self.processor.read_images, question, asker, fetches=self.fetcher is not None
+        )
+        here = [image for image in images if isinstance(image, EncodedImage)]
+        if self.fetcher is None or len(here) == len(images):
+            yield here, 0.0
+            return
+        begun = time.perf_counter()
+        async with self.fetcher.fetched(images, asker.client.owner) as files:
+            yield files, time.perf_counter() - begun
 
     def _finish(
         self,

@@ -27,8 +27,9 @@ from skipserve.errors import (
     KeyScopeError,
     NotFoundError,
 )
-from skipserve.media.data_uri import EncodedImage, decode_data_uri
+from skipserve.media.data_uri import EncodedImage, decode_data_uri, is_data_uri
 from skipserve.media.preprocess import Preprocessor
+from skipserve.media.remote import RemoteImage
 from skipserve.model.config import ModelConfig
 from skipserve.prompt.processor import EncodedPrompt, PromptProcessor
 from skipserve.prompt.template import Ending
@@ -180,12 +181,15 @@ class QuestionProcessor:
         prompt = question.prompt or ""
         return prompt if isinstance(prompt, str) else self.prompts.text_of(prompt)
 
-    def read_images(self, question: Question, asker: Asker | None = None) -> list[EncodedImage]:
-        """Return the files of a question's images, unless what is cheap to find is wrong with it.
+    def read_images(
+        self, question: Question, asker: Asker | None = None, *, fetches: bool = False
+    ) -> list[EncodedImage | RemoteImage]:
+        """Return a question's images, unless what is cheap to find is wrong with it.
 
         Args:
             question: what is asked.
             asker: who asks; None for nobody in particular.
+            fetches: whether an image may be elsewhere; else each is a file.
 
         Raises:
             SkipserveError: its policy or an image's URI is at fault, or it has too many images.
@@ -199,7 +203,12 @@ class QuestionProcessor:
                 "taken in a request",
                 param=question.prompt_param,
             )
-        return [decode_data_uri(uri.url, uri.param, limits.image_bytes) for uri in uris]
+        return [
+            RemoteImage(uri.url, uri.param)
+            if fetches and not is_data_uri(uri.url)
+            else decode_data_uri(uri.url, uri.param, limits.image_bytes)
+            for uri in uris
+        ]
 
     def answer_text(self, prepared: Prepared, choice: int = 0) -> AnswerText:
         """Return what puts the text of an answer together, of one of several."""

@@ -20,7 +20,7 @@ class ImageUri:
     """An image as a client sends it.
 
     Attributes:
-        url: a data URI, or what should have been one.
+        url: a data URI, a URL that is to be fetched, or what should have been one.
         param: the field that held it, for messages.
     """
 

@@ -21,6 +21,7 @@ class Stage(StrEnum):
     last token belongs to one of them. A preempted request's wait belongs to where it was.
     """
 
+    FETCH_IMAGE = "fetch_image"
     DECODE_IMAGE = "decode_image"
     PREPROCESS = "preprocess"
     TOKENIZE = "tokenize"

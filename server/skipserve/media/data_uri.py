@@ -1,4 +1,4 @@
-"""Takes the bytes of an image out of the URL in a request. Fetches nothing."""
+"""Takes the bytes of an image out of a data URI in a request. Fetches nothing."""
 
 import base64
 import binascii
@@ -39,6 +39,11 @@ class EncodedImage:
 
     content: bytes
     param: str
+
+
+def is_data_uri(url: str) -> bool:
+    """Whether a URL is meant as one that holds its data."""
+    return url[:_LONGEST_HEAD].strip().lower().startswith("data:")
 
 
 def decode_data_uri(url: str, param: str, max_bytes: int) -> EncodedImage:
@@ -96,10 +101,12 @@ def _decoded_length(payload: str) -> int:
 
 
 def _wrong_url(url: str, param: str) -> FeatureOffError | InvalidRequestError:
-    if url[:_LONGEST_HEAD].strip().lower().startswith("data:"):
+    if is_data_uri(url):
         return InvalidRequestError(
             "a data URI must begin with data:image/png;base64, or another allowed image type", param
         )
     return FeatureOffError(
-        "images are taken from data URIs only: fetching URLs is switched off on this server", param
+        "images are taken from data URIs only: fetching URLs is switched off on this server; "
+        "--media-hosts or --allow-any-media-host switches it on",
+        param,
     )

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from skipserve.budgets.client import Limited, Use
 from skipserve.budgets.keys import OTHER
 from skipserve.engine.reports import FinishReason, Stage
+from skipserve.media.fetch_fault import FetchFault
 from skipserve.media.kill import Kill
 from skipserve.metrics.engine import EngineMetrics
 from skipserve.metrics.families import Families
@@ -103,6 +104,10 @@ class ServerMetrics:
     def record_image_kill(self, reason: Kill) -> None:
         """Count a process that was lost over an image."""
         self._of(Metrics.image_decoders_killed, Kill(reason)).inc()
+
+    def record_fetch_failure(self, reason: FetchFault) -> None:
+        """Count an image that was not fetched."""
+        self._of(Metrics.image_fetch_failures, FetchFault(reason)).inc()
 
     def record_request(
         self, policy_name: str, finish_reason: FinishReason | None, duration_seconds: float

@@ -7,6 +7,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from skipserve.budgets.client import Limited
 from skipserve.engine.reports import FailureKind, FinishReason, Stage, StepMode
+from skipserve.media.fetch_fault import FetchFault
 from skipserve.media.kill import Kill
 from skipserve.metrics.metric import Label, Metric, Table
 
@@ -248,7 +249,8 @@ class Metrics(Table):
     stage_duration_seconds = histogram(
         "Time of a request in one stage, once per request; decode is from the first token to the "
         "last.",
-        "queue: the engine is full. decode_image, preprocess, tokenize: the front end lacks CPU. "
+        "queue: the engine is full. fetch_image: hosts of images by URL are slow, or many requests "
+        "have such images. decode_image, preprocess, tokenize: the front end lacks CPU. "
         "vision_encode: images that no cache had.",
         (_STAGE,),
         buckets=_STAGE_SECONDS,
@@ -311,6 +313,14 @@ class Metrics(Table):
         "crashed: the log has the exit status; -9 is the system, short of memory.",
         (Label("reason", Kill),),
         "processes",
+    )
+    image_fetch_failures = counter(
+        "Images by URL that were not fetched.",
+        "host, address: clients name what `--media-hosts` does not. too_slow, unreachable: the "
+        "images' hosts, or this machine's way to them. url, status, encoding, redirects, "
+        "too_large: what clients name.",
+        (Label("reason", FetchFault),),
+        "images",
     )
     images_waiting = gauge(
         "Images that wait for a process to decode them.",

@@ -24,6 +24,7 @@ from skipserve.errors import (
     SkipserveError,
     UnusableImageError,
 )
+from skipserve.media.data_uri import EncodedImage
 from skipserve.media.decode import decode_image
 from skipserve_policies.plan import TokenClass
 
@@ -139,7 +140,9 @@ def test_inline_policies_can_be_switched_off(processor: QuestionProcessor) -> No
 def with_images(processor: QuestionProcessor, question: Question) -> Question:
     fit = processor.preprocessor.fit
     files = processor.read_images(question)
-    images = tuple(fit(decode_image(it, 10**6), it.param) for it in files)
+    images = tuple(
+        fit(decode_image(it, 10**6), it.param) for it in files if isinstance(it, EncodedImage)
+    )
     return replace(question, images=images, image_uris=())
 
 

@@ -55,7 +55,9 @@ class UrlSource(Form):
     """Where an image is."""
 
     type: Literal["url"]
-    url: str = Field(description="A data URI.")
+    url: str = Field(
+        description="A data URI, or an http or https URL where fetching is switched on."
+    )
 
     @property
     def uri(self) -> str:

@@ -34,7 +34,10 @@ class ImagePart(Form):
     """An image in a message."""
 
     type: Literal["input_image"]
-    image_url: str = Field(description="A data URI: data:image/png;base64,...")
+    image_url: str = Field(
+        description="A data URI: data:image/png;base64,... or, where fetching is switched on, an "
+        "http or https URL."
+    )
 
 
 def _part_kind(value: object) -> str | None:

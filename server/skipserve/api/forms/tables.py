@@ -90,10 +90,10 @@ _SOURCE = FieldTable(
     "messages.content.source.",
     (
         *honoured(
-            type="`base64`, or `url` with a data URI",
+            type="`base64`, or `url`",
             media_type="such as `image/png`",
             data="the file in base64",
-            url="a data URI",
+            url="a data URI, or what `messages.content.image_url.url` of chat completions takes",
         ),
     ),
 )
@@ -174,7 +174,7 @@ _RESPONSE_PART = FieldTable(
         *honoured(
             type="`input_text`, `input_image`, or `output_text` of an earlier answer",
             text="said as it is",
-            image_url="a data URI: `data:image/png;base64,...`",
+            image_url="what `messages.content.image_url.url` of chat completions takes",
         ),
         *without_effect("the vision tower has one resolution", "detail"),
         *without_effect("says nothing to the model", "annotations logprobs"),
