@@ -136,7 +136,9 @@ def test_values_out_of_range(fields: dict[str, object]) -> None:
         Settings(**fields)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["api_key", "metrics_api_key", "hot_policies", "allowed_hosts"])
+@pytest.mark.parametrize(
+    "name", ["api_key", "metrics_api_key", "hot_policies", "allowed_hosts", "media_hosts"]
+)
 @pytest.mark.parametrize("value", [83, [83], {"a": "b"}, [["a"]], True])
 def test_what_a_file_means_as_no_text_is_not_taken_for_one(name: str, value: object) -> None:
     with pytest.raises(ValidationError, match="this must be a text, or a list of texts"):
@@ -198,6 +200,15 @@ def test_hosts_are_those_of_this_machine_where_it_alone_can_ask(
 def test_a_host_that_no_header_can_match_is_refused(host: str) -> None:
     with pytest.raises(ValidationError, match="a name or an address without port"):
         Settings(allowed_hosts=(host,))
+
+
+@pytest.mark.parametrize("host", ["http://a.example", "a.example/x", "*", "127.1", "a:0"])
+def test_a_host_of_images_is_a_name_or_an_address(host: str) -> None:
+    with pytest.raises(ValidationError, match="must be a name such as"):
+        Settings(media_hosts=(host,))
+    assert Settings(media_hosts=["a.b:9, [::1]:8", "10.0.0.0/8"]).media_hosts == (
+        "a.b:9", "[::1]:8", "10.0.0.0/8",
+    )  # fmt: skip
 
 
 def test_no_host_at_all_is_refused() -> None:

@@ -115,10 +115,16 @@ class MediaHosts:
             for entry in self.listed
         )
 
-    def may_connect(self, address: IpAddress) -> bool:
-        """Whether an address may be connected to: it is public, or on the list."""
+    def may_connect(self, address: IpAddress, port: int) -> bool:
+        """Whether an address may be connected to: it is public, or on the list.
+
+        On the list, an address with a port is open at that one alone, others at any that the list
+        has for the name that leads there.
+        """
         return is_public(address) or any(
-            address in entry.host for entry in self.listed if not isinstance(entry.host, str)
+            address in entry.host and entry.port in (None, port)
+            for entry in self.listed
+            if not isinstance(entry.host, str)
         )
 
 

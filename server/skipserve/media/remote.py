@@ -213,13 +213,13 @@ class ImageFetcher:
 
     async def _addresses(self, url: httpx.URL) -> list[IpAddress]:
         """Return the addresses that a URL's host has, if each of them may be connected to."""
-        host = url.raw_host.decode("ascii")
+        host, port = url.raw_host.decode("ascii"), _port(url)
         try:
-            found = await self._resolve(host, _port(url))
+            found = await self._resolve(host, port)
             addresses = list(dict.fromkeys(map(ip_address, found)))
         except (OSError, ValueError):
             addresses = []
-        if not addresses or not all(map(self._hosts.may_connect, addresses)):
+        if not addresses or not all(self._hosts.may_connect(it, port) for it in addresses):
             # Not told apart: a client could learn which names the operator's network has.
             message = (
                 f"the host {host} has no address, or one that is not public; --media-hosts names "

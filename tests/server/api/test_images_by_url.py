@@ -15,8 +15,13 @@ from skipserve.settings import Settings
 PICTURE = encode(random_picture(40, 30))
 
 
+OVER = threading.Event()
+
+
 class Pictures(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
+        if self.path == "/never":
+            OVER.wait()
         body = {"/a.png": PICTURE, "/page": b"<html>"}.get(self.path)
         self.send_response(404 if body is None else 200)
         # What a host says of the type counts for nothing.
@@ -34,6 +39,7 @@ def host() -> Iterator[str]:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"127.0.0.1:{server.server_port}"
+        OVER.set()
         server.shutdown()
         thread.join()
 
@@ -99,6 +105,13 @@ def test_an_image_by_url_is_that_of_its_data(
         reply = fetching.post(form, json=asked(form, url))
         assert reply.status_code == status, reply.text
         assert param in reply.text
+
+
+def test_a_request_s_time_ends_its_fetch(fetching: httpx.Client, host: str) -> None:
+    body = question("?", f"http://{host}/never", timeout_seconds=0.3)
+    reply = fetching.post("/v1/chat/completions", json=body)
+    assert reply.status_code == 408, reply.text
+    assert "fetched" in reply.json()["error"]["message"]
 
 
 def test_fetches_are_measured(fetching: httpx.Client, host: str) -> None:

@@ -93,13 +93,20 @@ def test_any_host_is_any_at_the_ports_of_http() -> None:
 
 
 def test_a_name_on_the_list_opens_no_address() -> None:
+    inside, loopback = ip_address("10.0.0.5"), ip_address("127.0.0.1")
     named = MediaHosts.parse(["minio:9000"], takes_any=True)
-    assert not named.may_connect(ip_address("10.0.0.5"))
-    assert named.may_connect(ip_address("8.8.8.8"))
+    assert not named.may_connect(inside, 9000)
+    assert named.may_connect(ip_address("8.8.8.8"), 9000)
     both = MediaHosts.parse(["minio:9000", "10.0.0.0/8"], takes_any=False)
-    assert both.may_connect(ip_address("10.0.0.5"))
-    assert not both.may_connect(ip_address("127.0.0.1"))
-    assert not both.may_connect(ip_address("::ffff:127.0.0.1"))
+    assert both.may_connect(inside, 9000)
+    assert not both.may_connect(loopback, 9000)
+    assert not both.may_connect(ip_address("::ffff:127.0.0.1"), 9000)
+
+
+def test_an_address_with_a_port_is_open_there_alone() -> None:
+    hosts = MediaHosts.parse(["10.0.0.5:9000"], takes_any=True)
+    assert hosts.may_connect(ip_address("10.0.0.5"), 9000)
+    assert not hosts.may_connect(ip_address("10.0.0.5"), 80)
 
 
 def test_hosts_are_spelt_as_all_readers_agree() -> None:
