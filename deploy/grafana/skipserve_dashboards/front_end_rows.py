@@ -15,7 +15,7 @@ from skipserve_dashboards.promql import (
     rates,
 )
 
-_FRONT_END = "decode_image|preprocess|tokenize|detokenize"
+_FRONT_END = "fetch_image|decode_image|preprocess|tokenize|detokenize"
 _ENGINE = "queue|vision_encode|prefill|decode"
 
 
@@ -38,7 +38,8 @@ FRONT_END = Row(
     (
         Panel(
             "Stages of the front end, p95",
-            "Decoding and fitting images, and text to tokens and back. Once for each request.",
+            "Fetching images by URL, decoding and fitting them, and text to tokens and back. Once "
+            "for each request.",
             SECONDS,
             _tail_of_stages(_FRONT_END),
         ),

@@ -109,7 +109,8 @@ SERVICE = Row(
             "Failed and turned away",
             "Requests that the engine gave up, and those that were turned away before it. "
             "`invalid` and `deadline` are the client's; `draining` belongs to a rollout. "
-            "Decoders are lost over images that cost too much or that nobody waits for any more.",
+            "Decoders are lost over images that cost too much or that nobody waits for any more. "
+            "Images by URL are not fetched where their hosts fail, or are not allowed.",
             units.RequestsPerSecond,
             (
                 Query(rate("skipserve_request_failures_total", REPLICAS, "reason"), "{{reason}}"),
@@ -118,6 +119,10 @@ SERVICE = Row(
                 Query(
                     rate("skipserve_image_decoders_killed_total", REPLICAS, "reason"),
                     "decoder: {{reason}}",
+                ),
+                Query(
+                    rate("skipserve_image_fetch_failures_total", REPLICAS, "reason"),
+                    "image by URL: {{reason}}",
                 ),
             ),
             alerts=("HighErrorRatio", "RequestsRejected", "OutOfMemory"),

@@ -15,13 +15,16 @@ from skipserve.settings import Settings
 PICTURE = encode(random_picture(40, 30))
 
 
-OVER = threading.Event()
+HAS_LEFT = threading.Event()
 
 
 class Pictures(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/never":
-            OVER.wait()
+            # Nothing more comes until the other end closes.
+            self.connection.recv(1)
+            HAS_LEFT.set()
+            return
         body = {"/a.png": PICTURE, "/page": b"<html>"}.get(self.path)
         self.send_response(404 if body is None else 200)
         # What a host says of the type counts for nothing.
@@ -39,7 +42,6 @@ def host() -> Iterator[str]:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"127.0.0.1:{server.server_port}"
-        OVER.set()
         server.shutdown()
         thread.join()
 
@@ -108,10 +110,21 @@ def test_an_image_by_url_is_that_of_its_data(
 
 
 def test_a_request_s_time_ends_its_fetch(fetching: httpx.Client, host: str) -> None:
+    HAS_LEFT.clear()
     body = question("?", f"http://{host}/never", timeout_seconds=0.3)
     reply = fetching.post("/v1/chat/completions", json=body)
     assert reply.status_code == 408, reply.text
     assert "fetched" in reply.json()["error"]["message"]
+    HAS_LEFT.wait()
+
+
+def test_a_client_that_leaves_ends_its_fetch(fetching: httpx.Client, host: str) -> None:
+    HAS_LEFT.clear()
+    with pytest.raises(httpx.ReadTimeout):
+        fetching.post(
+            "/v1/chat/completions", json=question("?", f"http://{host}/never"), timeout=0.3
+        )
+    HAS_LEFT.wait()
 
 
 def test_fetches_are_measured(fetching: httpx.Client, host: str) -> None:
