@@ -93,6 +93,9 @@ gpu-bundle: kernel-cache  ## Pack all that a GPU machine without network needs: 
 	tar -czf $(BUNDLE).tar.gz -C dist gpu-bundle
 	@ls -l $(BUNDLE).tar.gz
 
+fuzz: install  ## Fuzz every route at length: ten minutes; make test has a short run of it.
+	FUZZ=1 $(BIN)/pytest -n 2 tests/server/security/test_fuzzing.py $(ARGS)
+
 format: install  ## Format the code and mend what the linter can mend.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -129,4 +132,4 @@ train-demo: install  ## Train the demo model anew into runs/demo: hours on 2 cor
 clean:  ## Remove .venv, caches and runs.
 	rm -rf $(VENV) runs dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install serve test check test-kernels test-image kernel-cache gpu-bundle lock format attack soak bench dashboards metrics-page fields-page evaluate pretrained train-demo clean
+.PHONY: help install serve test check test-kernels test-image kernel-cache gpu-bundle lock fuzz format attack soak bench dashboards metrics-page fields-page evaluate pretrained train-demo clean

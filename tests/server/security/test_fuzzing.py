@@ -1,5 +1,6 @@
 """Throws requests at the server that follow its published schema, and that break it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,8 +33,10 @@ def test_fuzzing(live: LiveServer, tmp_path: Path) -> None:
     fuzz(live, tmp_path, "examples,fuzzing", num_examples=10)
 
 
-@pytest.mark.slow
-def test_fuzzing_at_length(settings: Settings, tmp_path: Path) -> None:
+@pytest.mark.skipif("FUZZ" not in os.environ, reason="make fuzz runs it: minutes")
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("phases", ["coverage", "examples,fuzzing"])
+def test_fuzzing_at_length(settings: Settings, tmp_path: Path, phases: str) -> None:
     """Answers are cut off early: many a request asks for all that the context holds."""
     with LiveServer(settings.model_copy(update={"request_seconds": 0.5})) as server:
-        fuzz(server, tmp_path, "examples,coverage,fuzzing", num_examples=20)
+        fuzz(server, tmp_path, phases, num_examples=20)
