@@ -86,10 +86,10 @@ def resolve_for(name: str, policy: SkipPolicy, sizes: ModelSizes) -> ResolvedPol
         PolicyContradictionError: as `resolve` does, or two rules reduce images.
     """
     resolved = _resolve_static(name, policy, sizes.decoder.num_layers)
+    if not policy.reduces_images:
+        return resolved
     rules = enumerate(policy.rules)
     reducing = [(index, rule) for index, rule in rules if isinstance(rule, ReduceVisual)]
-    if not reducing:
-        return resolved
     (index, rule), *others = reducing
     if others:
         raise PolicyContradictionError(
@@ -128,12 +128,11 @@ def _resolve_static(name: str, policy: SkipPolicy, num_layers: int) -> ResolvedP
             f"it is for models with {policy.num_layers} layers alone: this model has layers 0 to "
             f"{num_layers - 1}"
         )
-    rules = dict(_static_rules(policy))
     claims = tuple(_claims(policy, num_layers))
     untrimmed = _build_plan(policy, claims, num_layers)
     layers: dict[str, set[int]] = {}
     for claim in claims:
-        layers.setdefault(rules[claim.rule].action.value, set()).add(claim.layer)
+        layers.setdefault(claim.rule.action.value, set()).add(claim.layer)
     return ResolvedPolicy(
         name=name,
         policy=policy,
@@ -214,7 +213,8 @@ def _interval_layers(layers: LayerInterval, num_layers: int) -> tuple[int, ...]:
 class _Claim(NamedTuple):
     """What a rule makes of the cells of one block, in the classes of its scope, if it is alone."""
 
-    rule: int
+    number: int
+    rule: Rule
     layer: int
     cell: Cell
 
@@ -223,7 +223,7 @@ def _claims(policy: SkipPolicy, num_layers: int) -> Iterator[_Claim]:
     for index, rule in _static_rules(policy):
         try:
             for layer, cell in _cells(rule, num_layers):
-                yield _Claim(index, layer, cell)
+                yield _Claim(index, rule, layer, cell)
         except PolicyMisfitError as error:
             raise PolicyMisfitError(f"{_describe(policy, index)}: {error}") from None
 
@@ -260,13 +260,12 @@ def _build_plan(policy: SkipPolicy, claims: Iterable[_Claim], num_layers: int) -
     """Lay the rules' cells over the full table."""
     columns = [[Cell()] * num_layers for _ in TokenClass]
     claimed_by: dict[tuple[TokenClass, int], int] = {}
-    rules = dict(_static_rules(policy))
-    for rule, layer, cell in claims:
-        for token_class in CLASSES_OF_SCOPE[rules[rule].scope]:
-            other = claimed_by.setdefault((token_class, layer), rule)
+    for index, rule, layer, cell in claims:
+        for token_class in CLASSES_OF_SCOPE[rule.scope]:
+            other = claimed_by.setdefault((token_class, layer), index)
             composed = _compose(columns[token_class][layer], cell)
             if composed is None:
-                raise _contradiction(policy, other, rule, layer)
+                raise _contradiction(policy, other, index, layer)
             columns[token_class][layer] = composed
     return Plan(columns=tuple(map(tuple, columns)))
 

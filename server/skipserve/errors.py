@@ -32,9 +32,7 @@ class SkipserveError(Exception):
         message: what is wrong, the offending value, what would be right; no paths, no addresses.
         param: the field of the request that is at fault, where there is one.
         reason: for the log, the `reason` under which the metrics count it, where they do.
-
-    Attributes:
-        retry_after_seconds: when to come back, where that helps.
+        retry_after_seconds: when to come back, where that helps; None for what the kind says.
     """
 
     status: ClassVar[int] = 500
@@ -42,12 +40,19 @@ class SkipserveError(Exception):
     retry_after_seconds: int | None = None
 
     def __init__(
-        self, message: str, param: str | None = None, *, reason: str | None = None
+        self,
+        message: str,
+        param: str | None = None,
+        *,
+        reason: str | None = None,
+        retry_after_seconds: int | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
         self.reason = reason
+        if retry_after_seconds is not None:
+            self.retry_after_seconds = retry_after_seconds
 
     @property
     def told(self) -> str:
@@ -148,13 +153,7 @@ class RateLimitError(SkipserveError):
 
     status = 429
     type = "rate_limit_error"
-    retry_after_seconds: int
-
-    def __init__(
-        self, message: str, retry_after_seconds: int = 1, *, reason: str | None = None
-    ) -> None:
-        super().__init__(message, reason=reason)
-        self.retry_after_seconds = retry_after_seconds
+    retry_after_seconds: int = 1
 
 
 class HeadersTooLargeError(SkipserveError):
@@ -169,13 +168,7 @@ class UnavailableError(SkipserveError):
 
     status = 503
     type = "overloaded_error"
-    retry_after_seconds: int
-
-    def __init__(
-        self, message: str, retry_after_seconds: int = 1, *, reason: str | None = None
-    ) -> None:
-        super().__init__(message, reason=reason)
-        self.retry_after_seconds = retry_after_seconds
+    retry_after_seconds: int = 1
 
 
 class EngineError(SkipserveError):

@@ -211,7 +211,9 @@ class Admission:
         self, reason: Rejection, message: str, retry_seconds: int = 1
     ) -> UnavailableError:
         self._metrics.record_rejection(reason)
-        return UnavailableError(f"{message}; try again later", retry_seconds, reason=reason)
+        return UnavailableError(
+            f"{message}; try again later", reason=reason, retry_after_seconds=retry_seconds
+        )
 
 
 class Arrival:

@@ -41,22 +41,16 @@ from skipserve.api.visit import TheVisit
 from skipserve.api.wire import ChatForm, ChatReply
 
 router = APIRouter(responses=error_replies(401, 403, 405, 421), route_class=JsonRoute)
-_STREAMS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
-}
-# Whose events have names.
-_NAMED_STREAMS: dict[int | str, dict[str, Any]] = {
-    200: {
-        "content": {
-            "text/event-stream": {
-                "schema": {
-                    "type": "object",
-                    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
-                }
-            }
-        }
-    }
-}
+
+
+def _streams(event: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+    """Return, for OpenAPI, that a route may answer with a stream of events."""
+    return {200: {"content": {"text/event-stream": {"schema": event}}}}
+
+
+_TEXT = {"type": "string"}
+_STREAMS = _streams(_TEXT)
+_NAMED_STREAMS = _streams({"type": "object", "properties": {"event": _TEXT, "data": _TEXT}})
 _ASKING = (400, 404, 408, 413, 415, 422, 429, 500, 503)
 _RESPONSES = _STREAMS | error_replies(*_ASKING)
 _COUNTING = error_replies(400, 404, 408, 413, 415, 429, 500, 503)

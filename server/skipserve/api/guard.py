@@ -147,7 +147,8 @@ class Guard:
                 headers.update(exchange.client.rate_headers)
                 if self._admission.is_draining:
                     headers["Connection"] = "close"
-                await asyncio.sleep(self._wait_seconds(exchange))
+                if (seconds := self._wait_seconds(exchange)) > 0:
+                    await asyncio.sleep(seconds)
             await send(message)
 
         return watched

@@ -1,8 +1,8 @@
 """Messages in OpenAI's form, which whoever asks writes them in; knows where their images stand."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
@@ -29,6 +29,33 @@ class Form(BaseModel):
 def one_or_several(value: object) -> str:
     """Tell one text from a list, so that an error speaks of the form that was meant."""
     return "several" if isinstance(value, list | tuple) else "one"
+
+
+def by_type(**names: str) -> Callable[[object], str | None]:
+    """Return what tells which form is meant by the `type` in it.
+
+    Args:
+        names: of the forms, by their types: words that are no field's name, for those would stand
+            in errors.
+    """
+
+    def tell(value: object) -> str | None:
+        kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+        return names.get(str(kind))
+
+    return tell
+
+
+T = TypeVar("T")
+SomeParts = Annotated[
+    tuple[T, ...],
+    Field(max_length=MAX_PARTS, fail_fast=True, json_schema_extra=MIN_ITEMS),
+    NotEmpty,
+]
+TextOrParts = Annotated[
+    Annotated[Text, Tag("one")] | Annotated[SomeParts[T], Tag("several")],
+    Discriminator(one_or_several),
+]
 
 
 class Role(StrEnum):
@@ -74,27 +101,16 @@ class ImageContent(Form):
     image_url: ImageUrl
 
 
-def _part_kind(value: object) -> str | None:
-    """Tell which part is meant, in words that are no field's name: those would stand in errors."""
-    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    return {"text": "a text", "image_url": "an image"}.get(str(kind))
-
-
 Content = Annotated[
     Annotated[TextContent, Tag("a text")] | Annotated[ImageContent, Tag("an image")],
     Discriminator(
-        _part_kind,
+        by_type(text="a text", image_url="an image"),
         custom_error_type="part_type",
         custom_error_message=(
             'a part is {"type": "text", "text": ...} or '
             '{"type": "image_url", "image_url": {"url": ...}}'
         ),
     ),
-]
-Parts = Annotated[
-    tuple[Content, ...],
-    Field(max_length=MAX_PARTS, fail_fast=True, json_schema_extra=MIN_ITEMS),
-    NotEmpty,
 ]
 
 
@@ -104,10 +120,7 @@ class ChatMessage(Form):
     model_config = ConfigDict(json_schema_extra=MESSAGE.describe_ignored)
 
     role: Role
-    content: Annotated[
-        Annotated[Text, Tag("one")] | Annotated[Parts, Tag("several")],
-        Discriminator(one_or_several),
-    ]
+    content: TextOrParts[Content]
 
     @model_validator(mode="before")
     @classmethod

@@ -181,7 +181,6 @@ class Client:
             raise RateLimitError(
                 f"this API key has {most} requests under way, as many as it may; "
                 "wait until one has ended",
-                1,
                 reason=Limited.CONCURRENT,
             )
         self.reserve({Resource.REQUESTS: 1})
@@ -204,7 +203,6 @@ class Client:
         if most is not None and num_queued >= most:
             raise RateLimitError(
                 f"{most} requests of this API key wait, as many as may; try again later",
-                1,
                 reason=Limited.QUEUED,
             )
 
@@ -238,8 +236,8 @@ class Client:
             raise RateLimitError(
                 f"this API key may use {self._buckets[resource].per_minute} {_unit(resource)} a "
                 f"minute, and has too few left for this request; try again in {wait} s",
-                wait,
                 reason=Limited(resource.value),
+                retry_after_seconds=wait,
             )
         for it, bucket in limited:
             bucket.take(bound[it])

@@ -17,6 +17,8 @@ from skipserve.asking.messages import (
     Form,
     Text,
     TextContent,
+    TextOrParts,
+    by_type,
     one_or_several,
 )
 from skipserve.asking.question import ImageUri, Question
@@ -65,15 +67,10 @@ class UrlSource(Form):
         return self.url
 
 
-def _source_kind(value: object) -> str | None:
-    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    return {"base64": "a file", "url": "a place"}.get(str(kind))
-
-
 Source = Annotated[
     Annotated[Base64Source, Tag("a file")] | Annotated[UrlSource, Tag("a place")],
     Discriminator(
-        _source_kind,
+        by_type(base64="a file", url="a place"),
         custom_error_type="source_type",
         custom_error_message=(
             'a source is {"type": "base64", "media_type": "image/png", "data": ...}'
@@ -89,15 +86,10 @@ class ImageBlock(Form):
     source: Source
 
 
-def _block_kind(value: object) -> str | None:
-    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    return {"text": "a text", "image": "an image"}.get(str(kind))
-
-
 Block = Annotated[
     Annotated[TextContent, Tag("a text")] | Annotated[ImageBlock, Tag("an image")],
     Discriminator(
-        _block_kind,
+        by_type(text="a text", image="an image"),
         custom_error_type="block_type",
         custom_error_message=(
             'a block is {"type": "text", "text": ...} or {"type": "image", "source": ...}; tools, '
@@ -105,7 +97,6 @@ Block = Annotated[
         ),
     ),
 ]
-_PARTS = Field(max_length=MAX_PARTS, fail_fast=True, json_schema_extra=MIN_ITEMS)
 _SYSTEM_PARTS = Field(max_length=MAX_PARTS, fail_fast=True)
 _MESSAGES = Field(max_length=MAX_MESSAGES, fail_fast=True, json_schema_extra=MIN_ITEMS)
 
@@ -114,11 +105,7 @@ class MessageTurn(Form):
     """One turn of a conversation."""
 
     role: MessageRole
-    content: Annotated[
-        Annotated[Text, Tag("one")]
-        | Annotated[tuple[Block, ...], _PARTS, NotEmpty, Tag("several")],
-        Discriminator(one_or_several),
-    ]
+    content: TextOrParts[Block]
 
 
 class _Said(BodyForm):

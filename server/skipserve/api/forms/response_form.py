@@ -12,10 +12,11 @@ from skipserve.api.forms.tables import RESPONSE_TEXT, RESPONSES
 from skipserve.api.wire import MAX_TOP_LOGPROBS, Count, Flag, SamplingFields
 from skipserve.asking.messages import (
     MAX_MESSAGES,
-    MAX_PARTS,
     Form,
     Role,
     Text,
+    TextOrParts,
+    by_type,
     one_or_several,
 )
 from skipserve.asking.question import ImageUri, Question
@@ -40,16 +41,10 @@ class ImagePart(Form):
     )
 
 
-def _part_kind(value: object) -> str | None:
-    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    names = {"input_text": "a text", "output_text": "a text", "input_image": "an image"}
-    return names.get(str(kind))
-
-
 Part = Annotated[
     Annotated[TextPart, Tag("a text")] | Annotated[ImagePart, Tag("an image")],
     Discriminator(
-        _part_kind,
+        by_type(input_text="a text", output_text="a text", input_image="an image"),
         custom_error_type="part_type",
         custom_error_message=(
             'a part is {"type": "input_text", "text": ...}, {"type": "input_image", '
@@ -57,7 +52,6 @@ Part = Annotated[
         ),
     ),
 ]
-_PARTS = Field(max_length=MAX_PARTS, fail_fast=True, json_schema_extra=MIN_ITEMS)
 _ITEMS = Field(max_length=MAX_MESSAGES, fail_fast=True, json_schema_extra=MIN_ITEMS)
 
 
@@ -66,10 +60,7 @@ class MessageItem(Form):
 
     type: Literal["message"] = "message"
     role: Role
-    content: Annotated[
-        Annotated[Text, Tag("one")] | Annotated[tuple[Part, ...], _PARTS, NotEmpty, Tag("several")],
-        Discriminator(one_or_several),
-    ]
+    content: TextOrParts[Part]
 
 
 def _item_kind(value: object) -> str | None:

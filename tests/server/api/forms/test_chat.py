@@ -42,6 +42,15 @@ def ask(client: httpx.Client, body: dict[str, Any], **headers: str) -> dict[str,
     return dict(reply.json())
 
 
+def check_refused(client: httpx.Client, field: dict[str, Any], message: str) -> None:
+    """Check that a field is refused by its name."""
+    response = client.post(CHAT, json=question("Why?", **field))
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert message in error["message"]
+    assert error["param"].startswith(next(iter(field)))
+
+
 def stream(client: httpx.Client, body: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the chunks of a stream; checks how it ends."""
     with client.stream("POST", CHAT, json=alone(body) | {"stream": True}) as reply:
@@ -306,11 +315,7 @@ def test_a_token_ends_the_answer(client: httpx.Client, prompts: PromptProcessor)
 def test_what_could_never_end_an_answer_is_refused(
     client: httpx.Client, field: dict[str, Any], message: str
 ) -> None:
-    response = client.post(CHAT, json=question("Why?", **field))
-    assert response.status_code == 400
-    error = response.json()["error"]
-    assert message in error["message"]
-    assert error["param"].startswith(next(iter(field)))
+    check_refused(client, field, message)
 
 
 def test_log_probabilities_are_the_models_own(client: httpx.Client) -> None:
@@ -724,11 +729,7 @@ def test_an_answer_has_its_least_length(client: httpx.Client, prompts: PromptPro
 def test_changes_that_cannot_be_made_are_refused(
     client: httpx.Client, field: dict[str, Any], message: str
 ) -> None:
-    response = client.post(CHAT, json=question("Why?", **field))
-    assert response.status_code == 400
-    error = response.json()["error"]
-    assert message in error["message"]
-    assert error["param"].startswith(next(iter(field)))
+    check_refused(client, field, message)
 
 
 @pytest.mark.fast
