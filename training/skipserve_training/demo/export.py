@@ -1,5 +1,6 @@
 """Writes a trained model as a LLaVA-1.5 checkpoint in Hugging Face format."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from skipserve_training.demo import published_names as names
 from skipserve_training.demo import tokenizer as words
 from skipserve_training.demo.model import DemoModel, ModelSizes
 
@@ -90,9 +92,9 @@ def checkpoint_tensors(model: DemoModel) -> dict[str, Tensor]:
     """Unstack the parameters under the names of the published LLaVA-1.5 checkpoints."""
     state = {name: value.to(EXPORTED_TYPE).cpu() for name, value in model.state_dict().items()}
     tensors = {
-        "language_model.model.embed_tokens.weight": state["decoder.embedding"],
-        "language_model.model.norm.weight": state["decoder.norm"],
-        "language_model.lm_head.weight": state["decoder.head"],
+        f"{names.DECODER}embed_tokens.weight": state["decoder.embedding"],
+        f"{names.DECODER}norm.weight": state["decoder.norm"],
+        names.HEAD: state["decoder.head"],
         **_projector_tensors(state),
         **_vision_tensors(state, model.sizes),
     }
@@ -102,30 +104,23 @@ def checkpoint_tensors(model: DemoModel) -> dict[str, Tensor]:
 
 
 def _decoder_layer(state: dict[str, Tensor], layer: int) -> dict[str, Tensor]:
-    query, key, value = state["decoder.qkv"][layer]
-    gate, up = state["decoder.gate_up"][layer]
-    named = {
-        "input_layernorm": state["decoder.attention_norm"][layer],
-        "self_attn.q_proj": query,
-        "self_attn.k_proj": key,
-        "self_attn.v_proj": value,
-        "self_attn.o_proj": state["decoder.output"][layer],
-        "post_attention_layernorm": state["decoder.ffn_norm"][layer],
-        "mlp.gate_proj": gate,
-        "mlp.up_proj": up,
-        "mlp.down_proj": state["decoder.down"][layer],
-    }
     return {
-        f"language_model.model.layers.{layer}.{name}.weight": tensor
-        for name, tensor in named.items()
+        f"{names.DECODER}layers.{layer}.{part}.weight": tensor
+        for name, parts in names.DECODER_LAYER.items()
+        for part, tensor in _unstacked(state[f"decoder.{name}"][layer], parts)
     }
+
+
+def _unstacked(parameter: Tensor, parts: tuple[str, ...]) -> Iterable[tuple[str, Tensor]]:
+    """Return the parts of a layer's parameter, which holds them stacked where there are several."""
+    return zip(parts, parameter if len(parts) > 1 else (parameter,), strict=True)
 
 
 def _projector_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {
-        f"multi_modal_projector.linear_{number}.{kind}": state[f"vision.projector{number}{suffix}"]
+        f"{names.PROJECTOR}{number}.{kind}": state[f"vision.projector{number}{suffix}"]
         for number in (1, 2)
-        for kind, suffix in (("weight", ""), ("bias", "_bias"))
+        for kind, suffix in zip(names.KINDS, ("", "_bias"), strict=True)
     }
 
 
@@ -142,26 +137,17 @@ def _vision_tensors(state: dict[str, Tensor], sizes: ModelSizes) -> dict[str, Te
         "post_layernorm.bias": torch.zeros_like(parts["pre_norm_bias"]),
     }
     for layer in range(sizes.vision_layers):
-        tensors |= _vision_layer(parts, layer)
+        tensors |= _vision_layer(state, layer)
     tensors |= _unused_layer(tensors, sizes.vision_layers)
-    return {f"vision_tower.vision_model.{name}": value for name, value in tensors.items()}
+    return {f"{names.VISION}{name}": value for name, value in tensors.items()}
 
 
-def _vision_layer(parts: dict[str, Tensor], layer: int) -> dict[str, Tensor]:
-    named = {
-        "layer_norm1": (parts["norm1_gain"], parts["norm1_bias"]),
-        "self_attn.q_proj": (parts["qkv"][:, 0], parts["qkv_bias"][:, 0]),
-        "self_attn.k_proj": (parts["qkv"][:, 1], parts["qkv_bias"][:, 1]),
-        "self_attn.v_proj": (parts["qkv"][:, 2], parts["qkv_bias"][:, 2]),
-        "self_attn.out_proj": (parts["output"], parts["output_bias"]),
-        "layer_norm2": (parts["norm2_gain"], parts["norm2_bias"]),
-        "mlp.fc1": (parts["fc1"], parts["fc1_bias"]),
-        "mlp.fc2": (parts["fc2"], parts["fc2_bias"]),
-    }
+def _vision_layer(state: dict[str, Tensor], layer: int) -> dict[str, Tensor]:
     return {
-        f"encoder.layers.{layer}.{name}.{kind}": stack[layer]
-        for name, pair in named.items()
-        for kind, stack in zip(("weight", "bias"), pair, strict=True)
+        f"encoder.layers.{layer}.{part}.{kind}": tensor
+        for name, parts in names.VISION_LAYER.items()
+        for kind in names.KINDS
+        for part, tensor in _unstacked(state[names.vision_parameter(name, kind)][layer], parts)
     }
 
 

@@ -8,11 +8,10 @@ from pydantic import BaseModel, Field
 
 from skipserve.api.replies import Reply, Sparse
 from skipserve.api.streaming import event
-from skipserve.api.usage import request_metrics
+from skipserve.api.usage import request_metrics, usage
 from skipserve.api.wire import RequestMetrics, TokenDetails
 from skipserve.asking.account import Account
 from skipserve.asking.answer import Piece, TokenLogprobs, WholeAnswer
-from skipserve.asking.report import num_visual
 from skipserve.engine.reports import FinishReason
 from skipserve.errors import SkipserveError
 
@@ -217,14 +216,12 @@ class ResponseWriter:
         return ResponseReply.model_validate(head | fields)
 
     def _usage(self) -> ResponseUsage:
-        request, num_generated = self._account.prepared.request, self._account.num_generated
+        told = usage(self._account)
         return ResponseUsage(
-            input_tokens=request.num_prompt,
-            input_tokens_details=TokenDetails(
-                cached_tokens=self._account.num_told_cached, multimodal_tokens=num_visual(request)
-            ),
-            output_tokens=num_generated,
-            total_tokens=request.num_prompt + num_generated,
+            input_tokens=told.prompt_tokens,
+            input_tokens_details=told.prompt_tokens_details,
+            output_tokens=told.completion_tokens,
+            total_tokens=told.total_tokens,
         )
 
     def _of_part(self, kind: str, **fields: object) -> str:
