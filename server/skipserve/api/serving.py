@@ -44,8 +44,8 @@ class AnswerWriter(StreamWriter, Protocol):
 
 
 @dataclass(frozen=True)
-class Turn:
-    """A question of a request, on its way.
+class Case:
+    """A question of a request with what it holds, on its way.
 
     Attributes:
         account: of the question.
@@ -94,12 +94,12 @@ class Serving:
         if self.usage_log is not None:
             self.usage_log.reopen()
 
-    async def prepare(self, question: Question, turn: Turn, client: Client) -> None:
+    async def prepare(self, question: Question, case: Case, client: Client) -> None:
         """Make a question ready for the engine.
 
         Args:
             question: what is asked.
-            turn: its own.
+            case: its own.
             client: who asks.
 
         Raises:
@@ -107,12 +107,12 @@ class Serving:
         """
         ready = self.service.ready
         num_cache_tokens = ready.num_cache_tokens if ready else None
-        account = turn.account
+        account = case.account
         account.tells_cached = self.clients.tells_cached(client)
         asker = Asker(client, self.clients.isolation(client), account.asked)
         account.start(await self.preparation.prepare(question, asker, num_cache_tokens))
 
-    def line_up(self, exchange: Exchange, turns: Sequence[Turn]) -> None:
+    def line_up(self, exchange: Exchange, cases: Sequence[Case]) -> None:
         """Reserve what a request's prepared questions may cost, and let them wait for the engine.
 
         Raises:
@@ -121,14 +121,14 @@ class Serving:
             UnavailableError: too much waits there.
         """
         if exchange.spending is not None:
-            exchange.spending.reserve(*(_bound(turn.account.prepared) for turn in turns))
-        for turn in turns:
-            prepared = turn.account.prepared
+            exchange.spending.reserve(*(_bound(case.account.prepared) for case in cases))
+        for case in cases:
+            prepared = case.account.prepared
             num_choices = prepared.generation.num_choices
-            turn.permit.join_queue(prepared.request.num_prompt * num_choices, num_choices)
+            case.permit.join_queue(prepared.request.num_prompt * num_choices, num_choices)
 
     async def respond(
-        self, exchange: Exchange, turns: Sequence[Turn], writer: AnswerWriter
+        self, exchange: Exchange, cases: Sequence[Case], writer: AnswerWriter
     ) -> Response:
         """Return the reply to prepared questions, or the stream that will be it.
 
@@ -136,7 +136,7 @@ class Serving:
             SkipserveError: the engine refused a request, failed or died; not for a stream.
         """
         headers = {"X-Skip-Policy": exchange.prepared.policy.name}
-        pieces = _together([self._answer(turns, index) for index in range(len(turns))])
+        pieces = _together([self._answer(cases, index) for index in range(len(cases))])
         if exchange.wants_stream:
             seconds = self.keep_alive_seconds
             return EventStream(pieces, writer, headers, seconds, exchange.fail)
@@ -145,18 +145,18 @@ class Serving:
         reply = writer.reply(whole).model_dump_json()
         return Response(reply, 200, headers, media_type="application/json")
 
-    async def _answer(self, turns: Sequence[Turn], index: int) -> AsyncGenerator[Piece, None]:
+    async def _answer(self, cases: Sequence[Case], index: int) -> AsyncGenerator[Piece, None]:
         """Run a question and yield its answers; closing the generator cancels it.
 
         Args:
-            turns: those of the request's questions. The account of its own grows with each step,
+            cases: those of the request's questions. The account of its own grows with each step,
                 the permit leaves the queue with the first token.
             index: which of the questions it is.
 
         Raises:
             SkipserveError: the engine refused the request, failed or died.
         """
-        account, permit = turns[index].account, turns[index].permit
+        account, permit = cases[index].account, cases[index].permit
         prepared = account.prepared
         self._record_start(prepared)
         permit.hand_over()
@@ -178,7 +178,7 @@ class Serving:
             raise
         except (asyncio.CancelledError, GeneratorExit):
             # One that fails ends the others.
-            account.is_given_up = not any(turn.account.has_failed for turn in turns)
+            account.is_given_up = not any(case.account.has_failed for case in cases)
             account.finish_reason = account.finish_reason or FinishReason.CANCELLED
             raise
         finally:

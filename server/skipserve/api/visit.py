@@ -9,7 +9,7 @@ from fastapi import Depends, Header
 from starlette.responses import Response
 
 from skipserve.api.exchange import Exchange, TheExchange
-from skipserve.api.serving import AnswerWriter, Serving, TheServing, Turn
+from skipserve.api.serving import AnswerWriter, Case, Serving, TheServing
 from skipserve.asking.account import Account
 from skipserve.asking.question import Question
 
@@ -24,14 +24,14 @@ class Visit:
         serving: the server.
         exchange: the request.
         policy_header: the header `X-Skip-Policy`.
-        first: the turn of its first question.
+        first: the case of its first question.
         permits: where those of further questions are held.
     """
 
     serving: Serving
     exchange: Exchange
     policy_header: str | None
-    first: Turn
+    first: Case
     permits: ExitStack
 
     async def answer(
@@ -49,18 +49,18 @@ class Visit:
             SkipserveError: any of those that a client can be told of.
         """
         self.exchange.wants_stream = wants_stream
-        turns = [self.first, *(self._further_turn() for _ in questions[1:])]
-        for question, turn in zip(questions, turns, strict=True):
-            await self.serving.prepare(question, turn, self.exchange.client)
-        self.serving.line_up(self.exchange, turns)
-        accounts = [turn.account for turn in turns]
+        cases = [self.first, *(self._further_case() for _ in questions[1:])]
+        for question, case in zip(questions, cases, strict=True):
+            await self.serving.prepare(question, case, self.exchange.client)
+        self.serving.line_up(self.exchange, cases)
+        accounts = [case.account for case in cases]
         writer = make_writer(accounts, self.exchange.arrived_at // 10**9)
-        return await self.serving.respond(self.exchange, turns, writer)
+        return await self.serving.respond(self.exchange, cases, writer)
 
-    def _further_turn(self) -> Turn:
+    def _further_case(self) -> Case:
         account = self.exchange.sibling()
         self.exchange.others.append(account)
-        return Turn(
+        return Case(
             account, self.permits.enter_context(self.serving.admission.admit(self.exchange.client))
         )
 
@@ -77,7 +77,7 @@ async def _visit(
     exchange.ask()
     with ExitStack() as permits:
         permit = permits.enter_context(serving.admission.admit(exchange.client))
-        yield Visit(serving, exchange, x_skip_policy, Turn(exchange, permit), permits)
+        yield Visit(serving, exchange, x_skip_policy, Case(exchange, permit), permits)
 
 
 TheVisit = Annotated[Visit, Depends(_visit)]

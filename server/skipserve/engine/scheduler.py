@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from operator import attrgetter
 
+from skipserve.engine.fair_queue import FairQueue
 from skipserve.engine.pages import PageKey, PagePool
 from skipserve.engine.sequence import NO_SEAT, Sequence
 from skipserve.engine.tables import SeatTables
-from skipserve.engine.turns import Turns
 
 _arrived = attrgetter("arrived")
 
@@ -87,7 +87,7 @@ class Scheduler:
         self._reuses_prefixes = reuses_prefixes
         # In the order of arrival.
         self._running: list[Sequence] = []
-        self._waiting = Turns()
+        self._waiting = FairQueue()
 
     @property
     def num_running(self) -> int:

@@ -10,8 +10,8 @@ from fake_decoder import make_request
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skipserve.engine.fair_queue import FairQueue
 from skipserve.engine.sequence import Sequence
-from skipserve.engine.turns import Turns
 
 pytestmark = pytest.mark.fast
 
@@ -26,14 +26,14 @@ def sequence(owner: int, planned_flops: int = 1, priority: int = 0) -> Sequence:
     )
 
 
-def lined_up(*waiting: Sequence) -> Turns:
-    turns = Turns()
+def lined_up(*waiting: Sequence) -> FairQueue:
+    turns = FairQueue()
     for each in waiting:
         turns.append(each)
     return turns
 
 
-def order(turns: Turns) -> list[int]:
+def order(turns: FairQueue) -> list[int]:
     owners = []
     while turns:
         owners.append(turns.pop().request.owner)

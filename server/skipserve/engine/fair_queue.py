@@ -27,7 +27,7 @@ class _Line:
     has_share: bool = False
 
 
-class Turns:
+class FairQueue:
     """Sequences that wait, in the order in which they are to start.
 
     Deficit round robin (Shreedhar and Varghese, 1995): in each round every owner may start as many
