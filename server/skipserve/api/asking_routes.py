@@ -43,14 +43,19 @@ from skipserve.api.wire import ChatForm, ChatReply
 router = APIRouter(responses=error_replies(401, 403, 405, 421), route_class=JsonRoute)
 
 
-def _streams(event: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
-    """Return, for OpenAPI, that a route may answer with a stream of events."""
-    return {200: {"content": {"text/event-stream": {"schema": event}}}}
-
-
-_TEXT = {"type": "string"}
-_STREAMS = _streams(_TEXT)
-_NAMED_STREAMS = _streams({"type": "object", "properties": {"event": _TEXT, "data": _TEXT}})
+# A 200 may be a stream of events as well; one without a name is an event of the name "message".
+_STREAMS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {
+            "text/event-stream": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+                }
+            }
+        }
+    }
+}
 _ASKING = (400, 404, 408, 413, 415, 422, 429, 500, 503)
 _RESPONSES = _STREAMS | error_replies(*_ASKING)
 _COUNTING = error_replies(400, 404, 408, 413, 415, 429, 500, 503)
@@ -85,9 +90,7 @@ async def completions(form: CompletionForm, visit: TheVisit) -> Response:
     )
 
 
-@router.post(
-    RESPONSES, response_model=ResponseReply, responses=_NAMED_STREAMS | error_replies(*_ASKING)
-)
+@router.post(RESPONSES, response_model=ResponseReply, responses=_RESPONSES)
 async def responses(form: ResponseForm, visit: TheVisit) -> Response:
     """Answer in OpenAI's newer form a question about images, under the request's skip policy."""
     return await visit.answer(
@@ -99,7 +102,7 @@ async def responses(form: ResponseForm, visit: TheVisit) -> Response:
     )
 
 
-@router.post(MESSAGES, response_model=MessageReply, responses=_NAMED_STREAMS | _MESSAGE_ERRORS)
+@router.post(MESSAGES, response_model=MessageReply, responses=_STREAMS | _MESSAGE_ERRORS)
 async def messages(form: MessageForm, visit: TheVisit) -> Response:
     """Answer in Anthropic's form a question about images, under the skip policy of the request."""
     return await visit.answer(

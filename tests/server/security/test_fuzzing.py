@@ -37,6 +37,10 @@ def test_fuzzing(live: LiveServer, tmp_path: Path) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("phases", ["coverage", "examples,fuzzing"])
 def test_fuzzing_at_length(settings: Settings, tmp_path: Path, phases: str) -> None:
-    """Answers are cut off early: many a request asks for all that the context holds."""
-    with LiveServer(settings.model_copy(update={"request_seconds": 0.5})) as server:
+    """Answers are cut off early: many a request asks for all that the context holds.
+
+    Of the requests for hundreds of answers none is turned away, which would look like a crash.
+    """
+    limits = {"request_seconds": 0.5, "max_queued_requests": 10_000, "max_queued_tokens": 10**7}
+    with LiveServer(settings.model_copy(update=limits)) as server:
         fuzz(server, tmp_path, phases, num_examples=20)
