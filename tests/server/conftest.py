@@ -29,7 +29,7 @@ def slow_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random model whose answers take long enough to be interrupted."""
     folder = tmp_path_factory.mktemp("models") / "slow"
     return make_checkpoint(
-        folder, num_layers=32, num_heads=4, num_kv_heads=4, hidden=128, ffn=352, max_positions=400
+        folder, num_layers=32, num_heads=4, num_kv_heads=4, hidden=128, ffn=352, max_positions=2000
     )
 
 

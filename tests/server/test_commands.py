@@ -28,7 +28,7 @@ from skipserve.settings import Settings
 
 CHAT = "/v1/chat/completions"
 # Long enough that it is still running when a signal comes.
-LONG = question("Why?", temperature=0, stream=True)
+LONG = question("Why?", temperature=0, ignore_eos=True, stream=True)
 del LONG["max_tokens"]
 
 

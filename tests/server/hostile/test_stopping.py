@@ -25,6 +25,8 @@ from skipserve.commands import ExitCode
 
 # What the shutdown must not wait for: where it does, the test never ends.
 _FOR_EVER = 3600
+# Tokens of an answer that no machine ends before it is cut off.
+_LONG = {"temperature": 0, "max_tokens": 1900, "ignore_eos": True}
 _ENDLESS = ("--image-cpu-seconds", str(_FOR_EVER), "--grace-seconds", str(_FOR_EVER))
 
 
@@ -45,7 +47,7 @@ class Clients(contextlib.ExitStack):
 
     def streams(self, server: ServerProcess, **fields: Any) -> socket.socket:
         """Return the connection of a stream whose first token has come; little of it is read."""
-        body = question("Why?", temperature=0, max_tokens=300, stream=True, **fields)
+        body = question("Why?", stream=True, **_LONG, **fields)
         connection = self.sends(server, post_whole(CHAT, body), receive_bytes=2048)
         text = b""
         while text.count(b"data: ") < 2:
@@ -97,7 +99,7 @@ def last_error(reply: bytes) -> dict[str, Any]:
 def test_when_the_grace_ends_every_client_is_told(server: ServerProcess, clients: Clients) -> None:
     streams = [clients.streams(server) for _ in range(4)]
     clients.streams(server, logprobs=True, top_logprobs=20)  # never read
-    whole = clients.sends(server, post_whole(CHAT, question("Why?", max_tokens=300)))
+    whole = clients.sends(server, post_whole(CHAT, question("Why?", **_LONG)))
     body = clients.sends(server, post_head(CHAT, "Content-Length: 100") + b'{"mess')
     head = clients.sends(server, b"GET /health HTTP/1.1\r\n")
     begin_to_stop(server)
