@@ -122,7 +122,7 @@ def offline_policies(
         except PolicyError as error:
             misfits[name] = str(error)
             continue
-        saved = saving(sizes, resolved.plan, request, resolved.reduction)
+        saved = saving(sizes, resolved.plan, request, resolved.reduction, resolved.narrowing)
         quality = measured.get(resolved.digest, ())
         fitting.append(_policy_info(resolved, saved, saved_for, quality))
     return PolicyListing(

@@ -8,6 +8,7 @@ from itertools import accumulate, groupby
 from typing import Any
 
 from skipserve_policies.flops import Request, RequestFlops, Segments, prompt_classes, request_flops
+from skipserve_policies.narrowing import Narrowing
 from skipserve_policies.plan import Plan, TokenClass, trim
 from skipserve_policies.reduction import Reduction
 from skipserve_policies.resolve import ResolvedPolicy
@@ -72,7 +73,11 @@ def _runs(request: Request, image_rows: int) -> Iterator[int]:
 
 
 def saving(
-    sizes: ModelSizes, plan: Plan, request: Request, reduction: Reduction | None = None
+    sizes: ModelSizes,
+    plan: Plan,
+    request: Request,
+    reduction: Reduction | None = None,
+    narrowing: Narrowing | None = None,
 ) -> Saving:
     """Return what a request costs under a trimmed plan and under the trimmed full one.
 
@@ -81,10 +86,11 @@ def saving(
         plan: what is computed, trimmed.
         request: the shape of the request, with all rows of its images.
         reduction: what its images are reduced by, if anything.
+        narrowing: which rows leave inside the decoder, if any.
     """
     reduced = reduced_request(sizes, request, reduction)
     return Saving(
-        planned_flops=request_flops(sizes, plan, reduced, reduction).total,
+        planned_flops=request_flops(sizes, plan, reduced, reduction, narrowing).total,
         full_flops=request_flops(sizes, _trimmed_full(plan.num_layers), request).total,
     )
 
@@ -150,22 +156,31 @@ def compare(sizes: ModelSizes, resolved: ResolvedPolicy, request: Request) -> Po
     """Count a request's cost under a policy and under the full model, in all ways."""
     full = Plan.full(sizes.decoder.num_layers)
     return PolicyCost(
-        policy=_count(sizes, resolved.untrimmed, resolved.plan, request, resolved.reduction),
-        full=_count(sizes, full, trim(full), request),
+        policy=_count(
+            sizes,
+            (resolved.untrimmed, resolved.plan),
+            request,
+            resolved.reduction,
+            resolved.narrowing,
+        ),
+        full=_count(sizes, (full, trim(full)), request),
     )
 
 
 def _count(
     sizes: ModelSizes,
-    untrimmed: Plan,
-    trimmed: Plan,
+    plans: tuple[Plan, Plan],
     request: Request,
     reduction: Reduction | None = None,
+    narrowing: Narrowing | None = None,
 ) -> Counting:
+    untrimmed, trimmed = plans
     reduced = reduced_request(sizes, request, reduction)
 
     def count(plan: Plan, *, is_trimmed: bool, is_dense: bool) -> RequestFlops:
-        return request_flops(sizes, plan, reduced, reduction, dense=is_dense, trimmed=is_trimmed)
+        return request_flops(
+            sizes, plan, reduced, reduction, narrowing, dense=is_dense, trimmed=is_trimmed
+        )
 
     exact, dense = (
         Trimming(

@@ -14,12 +14,13 @@ in, and a position of the head on its way out. `exact` counts the causal pairs t
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Self
 
+from skipserve_policies.narrowing import NUM_PIVOTS, Narrowing, Stretch, VisualRows, stretches
 from skipserve_policies.plan import Plan, Sublayers, TokenClass
 from skipserve_policies.reduction import Reduction, reduces_features
-from skipserve_policies.schema import Reducer
+from skipserve_policies.schema import Dropper, Reducer
 from skipserve_policies.sizes import DecoderSizes, MappingSizes, ModelSizes, VisionSizes
 
 # A prompt as runs of rows of one class, in order.
@@ -47,7 +48,10 @@ RowsByClass = Mapping[TokenClass, Rows]
 
 @dataclass(frozen=True)
 class RequestFlops:
-    """The cost of one request, by part; choosing among an image's rows is the projector's."""
+    """The cost of one request, by part.
+
+    Choosing among rows before the decoder is the projector's, inside it the prefill's.
+    """
 
     vision: int
     projector: int
@@ -121,12 +125,41 @@ def count_rows(
 
 def decoder_flops(sizes: DecoderSizes, plan: Plan, rows: RowsByClass) -> int:
     """Return what rows cost under a plan, up to the last block: the head aside."""
+    return stretch_flops(sizes, plan, range(plan.num_layers), rows)
+
+
+def stretch_flops(sizes: DecoderSizes, plan: Plan, layers: range, rows: RowsByClass) -> int:
+    """Return what rows cost in some layers under a plan, embedding with the first of them."""
     assert plan.num_layers == sizes.num_layers
-    num_rows = sum(counted.count for counted in rows.values())
+    num_rows = 0 if layers.start else sum(counted.count for counted in rows.values())
+    sublayers = plan.sublayers_in(layers.start, layers.stop)
     return _resizing_flops(sizes, num_rows) + sum(
-        _work_flops(sizes, plan.sublayers[token_class], counted)
-        for token_class, counted in rows.items()
+        _work_flops(sizes, sublayers[token_class], counted) for token_class, counted in rows.items()
     )
+
+
+def ranking_flops(sizes: DecoderSizes, narrowing: Narrowing, entering: Stretch) -> int:
+    """Return what it costs to choose which rows go on behind some layers.
+
+    The attention of the last row to all others takes its query and one product a head; pyramiddrop
+    projects keys and values of all rows for it besides, at the layer that they are about to enter.
+    Dart compares each pivot with all visual rows.
+    """
+    d, d_q = sizes.hidden_size, sizes.num_heads * sizes.head_dim
+    d_kv, num_rows = sizes.num_kv_heads * sizes.head_dim, len(entering.prompt)
+    num_visual = entering.prompt.count(TokenClass.VISUAL)
+    looking = 2 * d * d_q + 2 * d_q * num_rows
+    match narrowing.method:
+        case Dropper.FASTV:
+            return looking
+        case Dropper.PYRAMIDDROP:
+            return looking + 4 * (num_rows - entering.num_cached) * d * d_kv
+        case Dropper.DART:
+            behind = VisualRows.of(entering.prompt, 1).num_behind
+            pivots = min(NUM_PIVOTS, num_visual) + min(NUM_PIVOTS, behind)
+            return 2 * pivots * num_visual * d
+        case _:
+            return 0
 
 
 def _resizing_flops(sizes: DecoderSizes, num_rows: int) -> int:
@@ -212,6 +245,7 @@ def request_flops(
     plan: Plan,
     request: Request,
     reduction: Reduction | None = None,
+    narrowing: Narrowing | None = None,
     *,
     dense: bool = False,
     trimmed: bool = True,
@@ -223,22 +257,38 @@ def request_flops(
         plan: the table as it runs; trim it first, or not, as `trimmed` says.
         request: the shape of the request, reduced where images are.
         reduction: what its images are reduced by, if anything.
+        narrowing: which rows leave inside the decoder, if any.
         dense: count all pairs of a forward pass, not the causal ones alone.
         trimmed: whether the vision tower stops at the layer whose output is used.
     """
-    num_prompt = len(request.prompt)
-    prompt = count_rows(
-        request.prompt[request.num_cached :],
-        first_position=request.num_cached,
-        context=num_prompt if dense else None,
+    seen = stretches(
+        narrowing,
+        request.prompt,
+        request.num_cached,
+        num_layers=plan.num_layers,
+        image_rows=sizes.rows_per_image,
     )
     num_steps = max(request.num_generated - 1, 0)
-    generated = count_rows([TokenClass.GENERATED] * num_steps, first_position=num_prompt)
+    prefill = decode = 0
+    for stretch in seen:
+        num_rows = len(stretch.prompt)
+        prompt = count_rows(
+            stretch.prompt[stretch.num_cached :],
+            first_position=stretch.num_cached,
+            context=num_rows if dense else None,
+        )
+        generated = count_rows([TokenClass.GENERATED] * num_steps, first_position=num_rows)
+        prefill += stretch_flops(sizes.decoder, plan, stretch.layers, prompt)
+        decode += stretch_flops(sizes.decoder, plan, stretch.layers, generated)
+    if narrowing is not None:
+        for entering, left in pairwise(seen):
+            if len(left.prompt) < len(entering.prompt):
+                prefill += ranking_flops(sizes.decoder, narrowing, entering)
     vision_layers = sizes.vision.num_layers_used if trimmed else sizes.vision.num_layers
     return RequestFlops(
         vision=request.num_images * vision_flops(sizes.vision, vision_layers),
         projector=request.num_images * projector_flops(sizes, reduction),
-        prefill=decoder_flops(sizes.decoder, plan, prompt),
-        decode=decoder_flops(sizes.decoder, plan, generated),
+        prefill=prefill,
+        decode=decode,
         head=head_flops(sizes.decoder, request.num_generated),
     )

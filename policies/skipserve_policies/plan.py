@@ -135,11 +135,15 @@ class Plan:
     @cached_property
     def sublayers(self) -> tuple[Sublayers, ...]:
         """What one row of each class runs, over all layers: indexed by TokenClass."""
+        return self.sublayers_in(0, self.num_layers)
+
+    def sublayers_in(self, start: int, stop: int) -> tuple[Sublayers, ...]:
+        """Return what one row of each class runs in some layers: indexed by TokenClass."""
         return tuple(
             Sublayers(
-                attention=sum(cell.attention for cell in column),
-                kv=sum(kv_column),
-                ffn=sum(cell.ffn is not Ffn.NONE for cell in column),
+                attention=sum(cell.attention for cell in column[start:stop]),
+                kv=sum(kv_column[start:stop]),
+                ffn=sum(cell.ffn is not Ffn.NONE for cell in column[start:stop]),
             )
             for column, kv_column in zip(self.columns, self.kv, strict=True)
         )
@@ -208,8 +212,10 @@ def _full_digest(parts: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def trim(plan: Plan) -> Plan:
+def trim(plan: Plan, visual_stop: int | None = None) -> Plan:
     """Leave out what no wanted logit and no later K/V needs: a liveness pass from the top.
+
+    With `visual_stop` all visual rows leave before that layer: nothing of them is needed there.
 
     The wanted logits are those of the answer classes; they stay exactly the same. A class keeps a
     cell only if its state after that cell is needed, which for the first of a pair is the state
@@ -224,5 +230,7 @@ def trim(plan: Plan) -> Plan:
             if token_class not in (needed_after_next if is_first else needed_after):
                 table[token_class][layer] = IDLE
         stored = kv_classes(c for c in TokenClass if table[c][layer].attention)
+        if visual_stop is not None and layer >= visual_stop:
+            stored -= {TokenClass.VISUAL}
         needed_after, needed_after_next = needed_after | stored, needed_after
     return Plan(columns=tuple(tuple(column) for column in table))

@@ -1,17 +1,19 @@
 """Turns a policy's rules into a plan for a model of a given depth."""
 
 import hashlib
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import cached_property
 from typing import NamedTuple
 
+from skipserve_policies.narrowing import Narrowing, NarrowingMisfitError, make_narrowing
 from skipserve_policies.plan import IDLE, Cell, Ffn, Pair, Plan, TokenClass, trim
 from skipserve_policies.reduction import Reduction, ReductionMisfitError, make_reduction
 from skipserve_policies.schema import (
+    DROP_VISUAL,
     Action,
+    Dropper,
+    DropVisual,
     LayerInterval,
     LayerRange,
     Layers,
@@ -19,7 +21,7 @@ from skipserve_policies.schema import (
     Rule,
     Scope,
     SkipPolicy,
-    share_of,
+    layers_before,
 )
 from skipserve_policies.sizes import ModelSizes
 
@@ -53,8 +55,10 @@ class ResolvedPolicy:
         policy: what was asked for.
         untrimmed: the table as the rules say it.
         plan: the table that runs: trimmed, with the same logits.
-        layers: for each action, the layers that it touches, ascending.
+        layers: for each action, the layers that it touches, ascending; where rows leave inside the
+            decoder, those before which they do.
         reduction: what is left of each image before the decoder; None for all.
+        narrowing: which visual rows leave inside the decoder; None for none.
     """
 
     name: str
@@ -63,6 +67,7 @@ class ResolvedPolicy:
     plan: Plan
     layers: dict[str, tuple[int, ...]]
     reduction: Reduction | None = None
+    narrowing: Narrowing | None = None
 
     @cached_property
     def scope(self) -> str | None:
@@ -73,9 +78,10 @@ class ResolvedPolicy:
     @cached_property
     def digest(self) -> str:
         """The digest of what runs: equal for policies that compute the same."""
-        if self.reduction is None:
+        removed = [it.key for it in (self.reduction, self.narrowing) if it is not None]
+        if not removed:
             return self.plan.digest
-        return hashlib.sha256(self.plan.key + self.reduction.key).hexdigest()[:16]
+        return hashlib.sha256(b"".join((self.plan.key, *removed))).hexdigest()[:16]
 
 
 def resolve_for(name: str, policy: SkipPolicy, sizes: ModelSizes) -> ResolvedPolicy:
@@ -83,35 +89,81 @@ def resolve_for(name: str, policy: SkipPolicy, sizes: ModelSizes) -> ResolvedPol
 
     Raises:
         PolicyMisfitError: as `resolve` does, or the model lacks what is looked at.
-        PolicyContradictionError: as `resolve` does, or two rules reduce images.
+        PolicyContradictionError: as `resolve` does, or two rules take rows of images away, or one
+            skips what another one's choice of rows needs.
     """
     resolved = _resolve_static(name, policy, sizes.decoder.num_layers)
-    if not policy.reduces_images:
+    removing = [(index, rule) for index, rule in enumerate(policy.rules) if _removes_rows(rule)]
+    if not removing:
         return resolved
-    rules = enumerate(policy.rules)
-    reducing = [(index, rule) for index, rule in rules if isinstance(rule, ReduceVisual)]
-    (index, rule), *others = reducing
+    (index, rule), *others = removing
     if others:
         raise PolicyContradictionError(
-            f"{_describe(policy, index)} and {_describe(policy, others[0][0])} both reduce images: "
-            "one of them can"
+            f"{_describe(policy, index)} and {_describe(policy, others[0][0])} both take rows of "
+            "images away: one of them can"
         )
     try:
-        return replace(resolved, reduction=make_reduction(rule, sizes))
-    except ReductionMisfitError as error:
+        if isinstance(rule, ReduceVisual):
+            return replace(resolved, reduction=make_reduction(rule, sizes))
+        assert isinstance(rule, DropVisual)
+        narrowing = make_narrowing(rule, sizes)
+    except (ReductionMisfitError, NarrowingMisfitError) as error:
         raise PolicyMisfitError(f"{_describe(policy, index)}: {error}") from None
+    return resolved if narrowing is None else _narrow(resolved, index, narrowing)
+
+
+def _removes_rows(rule: object) -> bool:
+    return isinstance(rule, ReduceVisual | DropVisual)
+
+
+def _narrow(resolved: ResolvedPolicy, index: int, narrowing: Narrowing) -> ResolvedPolicy:
+    """Add rows that leave to a policy, of which that is the rule at an index.
+
+    Raises:
+        PolicyContradictionError: another rule skips what the choice of rows needs, or would have
+            rows leave between the blocks of a pair.
+    """
+    policy, plan = resolved.policy, resolved.untrimmed
+    for stage in narrowing.stages:
+        needed = stage.layer - 1
+        unmet = [
+            (token_class, stage.layer)
+            for token_class in TokenClass
+            if plan.cell(stage.layer, token_class).pair is Pair.SECOND
+        ]
+        if narrowing.method is Dropper.FASTV:
+            cell = plan.cell(needed, TokenClass.LAST)
+            if not cell.attention or cell.pair is not Pair.NONE:
+                unmet.append((TokenClass.LAST, needed))
+        if narrowing.method is Dropper.DART and not plan.kv[TokenClass.VISUAL][needed]:
+            unmet.append((TokenClass.LAST, needed))
+        for token_class, layer in unmet:
+            other = next(
+                claim.number
+                for claim in _claims(policy, plan.num_layers)
+                if claim.layer == layer and token_class in CLASSES_OF_SCOPE[claim.rule.scope]
+            )
+            raise _contradiction(policy, min(index, other), max(index, other), layer)
+    stop = narrowing.stages[0].layer if narrowing.method is Dropper.VTW else None
+    leaving = {DROP_VISUAL: tuple(stage.layer for stage in narrowing.stages)}
+    return replace(
+        resolved,
+        plan=trim(plan, visual_stop=stop),
+        layers=resolved.layers | leaving,
+        narrowing=narrowing,
+    )
 
 
 def resolve(name: str, policy: SkipPolicy, num_layers: int) -> ResolvedPolicy:
-    """Resolve a policy that skips, and reduces no images, for models of `num_layers` blocks.
+    """Resolve a policy that skips, and takes no rows away, for models of `num_layers` blocks.
 
     Raises:
         PolicyMisfitError: the policy is for another depth, or a rule touches a layer outside the
-            model, or none in it, or reduces images.
+            model, or none in it, or takes rows of images away.
         PolicyContradictionError: two rules want different things of the same cell.
     """
     for index, rule in enumerate(policy.rules):
-        if isinstance(rule, ReduceVisual):
+        if _removes_rows(rule):
             raise PolicyMisfitError(
                 f"{_describe(policy, index)}: what it does depends on more than the model's depth"
             )
@@ -157,17 +209,12 @@ def layers_of(layers: Layers, num_layers: int) -> tuple[int, ...]:
             return _listed_layers(layers, num_layers)
 
 
-def _cut(position: int | str, num_layers: int) -> int:
-    """Return how many layers lie before a position: of a share, to the nearest, halves up."""
-    if isinstance(position, int):
-        return position
-    return math.floor(share_of(position) * num_layers + Fraction(1, 2))
-
-
 def _listed_layers(positions: Iterable[int | str], num_layers: int) -> tuple[int, ...]:
     """Return the layers of a list; a share names the one behind its cut, or the last."""
     named = {
-        position if isinstance(position, int) else min(_cut(position, num_layers), num_layers - 1)
+        position
+        if isinstance(position, int)
+        else min(layers_before(position, num_layers), num_layers - 1)
         for position in positions
     }
     _check_exists(max(named), num_layers)
@@ -175,9 +222,9 @@ def _listed_layers(positions: Iterable[int | str], num_layers: int) -> tuple[int
 
 
 def _range_layers(layers: LayerRange, num_layers: int) -> tuple[int, ...]:
-    end = _cut(layers.last, num_layers) + isinstance(layers.last, int)
+    end = layers_before(layers.last, num_layers) + isinstance(layers.last, int)
     _check_exists(end - 1, num_layers)
-    named = range(_cut(layers.first, num_layers), end)
+    named = range(layers_before(layers.first, num_layers), end)
     every = layers.except_every
     found = tuple(layer for layer in named if every is None or layer % every)
     if not found:
@@ -194,7 +241,7 @@ def _check_exists(layer: int, num_layers: int) -> None:
 
 def _interval_layers(layers: LayerInterval, num_layers: int) -> tuple[int, ...]:
     intervals = layers.interval
-    start = _cut(layers.start, num_layers)
+    start = layers_before(layers.start, num_layers)
     found = tuple(
         layer
         for layer in range(start + 1, num_layers - 1)
@@ -305,6 +352,6 @@ def _contradiction(
 
 def _describe(policy: SkipPolicy, index: int) -> str:
     rule = policy.rules[index]
-    if isinstance(rule, ReduceVisual):
+    if isinstance(rule, ReduceVisual | DropVisual):
         return f"rule {index} ({rule.action}, {rule.method.value})"
     return f"rule {index} ({rule.action.value}, scope {rule.scope.value})"

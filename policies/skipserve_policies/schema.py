@@ -1,5 +1,6 @@
 """What a request or a policies file says: a skip policy and its rules. Knows no model."""
 
+import math
 import re
 from collections.abc import Mapping
 from enum import StrEnum
@@ -36,6 +37,13 @@ _SHARE = r"[0-9]{1,3}(\.[0-9]{1,6})?%"
 def share_of(text: str) -> Fraction:
     """Return the share of the depth that a text such as "12.5%" says, exactly."""
     return Fraction(text.removesuffix("%")) / 100
+
+
+def layers_before(position: int | str, num_layers: int) -> int:
+    """Return how many layers lie before a position: of a share, to the nearest, halves up."""
+    if isinstance(position, int):
+        return position
+    return math.floor(share_of(position) * num_layers + Fraction(1, 2))
 
 
 def _check_share(text: str) -> str:
@@ -146,7 +154,8 @@ class Action(StrEnum):
 
 # What stands in the same place and does something to an image's rows instead.
 REDUCE_VISUAL = "reduce_visual"
-_ACTIONS = (*(action.value for action in Action), REDUCE_VISUAL)
+DROP_VISUAL = "drop_visual"
+_ACTIONS = (*(action.value for action in Action), REDUCE_VISUAL, DROP_VISUAL)
 
 
 def _check_action(value: object) -> object:
@@ -171,6 +180,30 @@ class Reducer(StrEnum):
     DIVPRUNE = "divprune"
     RANDOM = "random"
     DOWNSAMPLE = "downsample"
+
+
+class Dropper(StrEnum):
+    """How visual rows are chosen that leave inside the decoder.
+
+    Sources: vtw, arXiv 2405.05803; fastv, arXiv 2403.06764; dart, arXiv 2502.11494; pyramiddrop,
+    arXiv 2410.17247. The last is a control: rows taken at random.
+    """
+
+    VTW = "vtw"
+    FASTV = "fastv"
+    DART = "dart"
+    PYRAMIDDROP = "pyramiddrop"
+    RANDOM = "random"
+
+
+class Positions(StrEnum):
+    """What rows are turned by behind a layer before which others have left.
+
+    KEPT: their places in the whole prompt. RENUMBERED: their places among those that are left.
+    """
+
+    KEPT = "kept"
+    RENUMBERED = "renumbered"
 
 
 class Scope(StrEnum):
@@ -352,14 +385,109 @@ class ReduceVisual(_Form):
         return self
 
 
+# Before which blocks rows leave, and how many of an image's go on, as the papers have it.
+DEFAULT_STAGES: dict[Dropper, dict[str, str]] = {
+    Dropper.VTW: {"50%": "0%"},
+    Dropper.FASTV: {"6.25%": "50%"},
+    Dropper.DART: {"6.25%": "1/3"},
+    Dropper.PYRAMIDDROP: {"25%": "1/2", "50%": "1/4", "75%": "1/8"},
+    Dropper.RANDOM: {"6.25%": "50%"},
+}
+
+# The longest list of layers before which rows leave.
+MAX_STAGES = 16
+Befores = Annotated[
+    tuple[LayerPosition, ...],
+    Field(max_length=MAX_STAGES, fail_fast=True, json_schema_extra=MIN_ITEMS),
+    NotEmpty,
+]
+Keeps = Annotated[
+    tuple[Amount, ...],
+    Field(max_length=MAX_STAGES, fail_fast=True, json_schema_extra=MIN_ITEMS),
+    NotEmpty,
+]
+
+
+class DropVisual(_Form):
+    """Visual rows leave inside the decoder: before a block, those of the prompt that count least.
+
+    What blocks below have stored of them stays. Which rows leave is settled once, at the prompt.
+
+    Attributes:
+        before: the block before which rows leave, or a list of such blocks, ascending.
+        keep: how many visual rows of an image go on there, or one such amount a block.
+    """
+
+    action: Literal["drop_visual"]
+    method: Dropper
+    before: (
+        Annotated[
+            Befores, BeforeValidator(_as_list, json_schema_input_type=LayerPosition | Befores)
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description='Default: vtw "50%"; fastv, dart and random "6.25%", which is 2 of 32; '
+        'pyramiddrop "25%", "50%", "75%".',
+    )
+    keep: (
+        Annotated[Keeps, BeforeValidator(_as_list, json_schema_input_type=Amount | Keeps)] | None
+    ) = Field(
+        default=None,
+        description="Not of vtw, which keeps none. A number of rows of each image, or a share of "
+        'them. Default: fastv and random "50%", dart "1/3", pyramiddrop "1/2", "1/4", "1/8".',
+    )
+    positions: Positions | None = Field(
+        default=None,
+        description="Whether rows are turned by their places in the whole prompt, or among those "
+        "that are left. Default: pyramiddrop renumbered, others kept.",
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] | None = Field(
+        default=None, description="Of random: with the image, keys the choice. Default 0."
+    )
+
+    @model_validator(mode="after")
+    def _check_parameters(self) -> Self:
+        if self.seed is not None and self.method is not Dropper.RANDOM:
+            raise ValueError(f"seed has no meaning for the method {self.method.value}")
+        if self.keep is not None and self.method is Dropper.VTW:
+            raise ValueError("keep has no meaning for the method vtw, which keeps no visual row")
+        if self.method is not Dropper.PYRAMIDDROP and len(self.before or (0,)) > 1:
+            raise ValueError(f"{self.method.value} drops rows before one block: name one")
+        if self.keep is not None and len(self.keep) != self.num_stages:
+            raise ValueError(
+                f"keep has {len(self.keep)} amounts for {self.num_stages} blocks: one each"
+            )
+        if self.keep is None and self.num_stages != len(DEFAULT_STAGES[self.method]):
+            raise ValueError(f"with {self.num_stages} blocks, keep must say one amount for each")
+        return self
+
+    @property
+    def num_stages(self) -> int:
+        """Before how many blocks rows leave."""
+        return len(self.before or DEFAULT_STAGES[self.method])
+
+    @property
+    def stages(self) -> tuple[tuple[int | str, int | str], ...]:
+        """The blocks before which rows leave and what is kept there, the defaults filled in."""
+        default = DEFAULT_STAGES[self.method]
+        keep = self.keep or tuple(default.values())
+        return tuple(zip(self.before or tuple(default), keep, strict=True))
+
+
+_TAGS = {REDUCE_VISUAL: "a reduction", DROP_VISUAL: "a drop"}
+
+
 def _form_of_rule(value: object) -> str:
     """Tell which form a rule is written in; what names no action is told of the usual form's."""
     action = value.get("action") if isinstance(value, Mapping) else getattr(value, "action", None)
-    return "a reduction" if action == REDUCE_VISUAL else "a rule"
+    return _TAGS.get(action, "a rule") if isinstance(action, str) else "a rule"
 
 
 AnyRule = Annotated[
-    Annotated[Rule, Tag("a rule")] | Annotated[ReduceVisual, Tag("a reduction")],
+    Annotated[Rule, Tag("a rule")]
+    | Annotated[ReduceVisual, Tag("a reduction")]
+    | Annotated[DropVisual, Tag("a drop")],
     Discriminator(_form_of_rule),
 ]
 
@@ -406,5 +534,10 @@ class SkipPolicy(_Form):
 
     @property
     def reduces_images(self) -> bool:
-        """Whether a rule takes rows of images away: more than the depth then decides what runs."""
+        """Whether a rule takes rows of images away before the decoder."""
         return any(isinstance(rule, ReduceVisual) for rule in self.rules)
+
+    @property
+    def removes_rows(self) -> bool:
+        """Whether a rule takes rows of images away: more than the depth then decides what runs."""
+        return any(isinstance(rule, ReduceVisual | DropVisual) for rule in self.rules)

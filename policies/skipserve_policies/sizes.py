@@ -94,6 +94,8 @@ class DecoderSizes:
         is_gated: whether the FFN has a gate beside its up projection, as LLaMA's and not OPT's.
         word_size: the width of embedding and head where it is not `hidden_size`: two matrices then
             lead from it and back, as in OPT-350M.
+        learns_positions: whether positions are learned and added to the rows, as OPT's, and not
+            turned into queries and keys.
     """
 
     num_layers: int
@@ -105,6 +107,7 @@ class DecoderSizes:
     vocab_size: int
     is_gated: bool = True
     word_size: int | None = None
+    learns_positions: bool = False
 
     @property
     def embedding_size(self) -> int:
@@ -159,6 +162,7 @@ class DecoderSizes:
             vocab_size=_size(values, "vocab_size"),
             is_gated=False,
             word_size=None if word_size == hidden_size else word_size,
+            learns_positions=True,
         )
 
 

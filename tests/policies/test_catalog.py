@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from skipserve_policies.catalog import load_catalog, nearest_names
+from skipserve_policies.narrowing import VisualRows
 from skipserve_policies.plan import Cell, Ffn, Plan, TokenClass
 from skipserve_policies.resolve import PolicyError, PolicyMisfitError, resolve, resolve_for
 from skipserve_policies.schema import SkipPolicy
@@ -78,6 +79,21 @@ REDUCING = {
     "downsample-64": 64,
 }
 
+# Those of which rows leave inside the decoder: before which layers of 32, and how many of 576 are
+# left then, with 25 rows behind them.
+DROPPING = {
+    "vtw-half": {16: 0},
+    "fastv-2-half": {2: 288},
+    "fastv-192": {2: 192},
+    "fastv-128": {2: 128},
+    "fastv-64": {2: 64},
+    "dart-192": {2: 196},
+    "dart-128": {2: 132},
+    "dart-64": {2: 68},
+    "pyramiddrop": {8: 288, 16: 144, 24: 72},
+    "random-2-half": {2: 288},
+}
+
 RULES = tuple(name for name in EXPECTED if name not in (*MEASURED, "full"))
 
 # Of what runs, and of the table before it is trimmed.
@@ -135,7 +151,7 @@ def refusal(folder: Path, text: str) -> str:
 
 
 def test_the_catalog_holds_exactly_these(catalog: dict[str, SkipPolicy]) -> None:
-    assert set(catalog) == {*EXPECTED, *REDUCING}
+    assert set(catalog) == {*EXPECTED, *REDUCING, *DROPPING}
     assert next(iter(catalog)) == "full"
 
 
@@ -151,6 +167,16 @@ def test_rows_that_a_shipped_policy_leaves(name: str, catalog: dict[str, SkipPol
     assert policy.reduction is not None
     assert policy.reduction.num_rows == REDUCING[name]
     assert (policy.scope, policy.layers) == (None, {})
+
+
+@pytest.mark.parametrize("name", DROPPING)
+def test_rows_that_leave_under_a_shipped_policy(name: str, catalog: dict[str, SkipPolicy]) -> None:
+    policy = resolve_for(name, catalog[name], KNOWN_MODELS["llava-1.5-7b"])
+    narrowing = policy.narrowing
+    assert narrowing is not None
+    left = narrowing.num_left(VisualRows(576, num_images=1, num_behind=25))
+    assert dict(zip(policy.layers["drop_visual"], left, strict=True)) == DROPPING[name]
+    assert policy.reduction is None
 
 
 def test_all_shipped_policies_differ(catalog: dict[str, SkipPolicy]) -> None:
@@ -174,7 +200,9 @@ def test_published_quality(catalog: dict[str, SkipPolicy]) -> None:
     assert pruned["POPE"] == (86.0, 85.9)
     published = [name for name, policy in catalog.items() if policy.quality]
     controls = ("random", "downsample")
-    assert published == ["shortv-7b", *(it for it in REDUCING if not it.startswith(controls))]
+    removing = [it for it in (*REDUCING, *DROPPING) if not it.startswith(controls)]
+    unknown = {"fastv-2-half", "dart-128"}
+    assert published == ["shortv-7b", *(it for it in removing if it not in unknown)]
 
 
 def test_the_norm_of_the_parallel_form_is_the_papers(catalog: dict[str, SkipPolicy]) -> None:
@@ -316,7 +344,8 @@ def test_inline_is_reserved(tmp_path: Path) -> None:
         (
             "a: {rules: [{action: skip_blok, layers: [1]}]}",
             "policy 'a': rules.0.action: this must be one of skip_block, skip_ffn, skip_attention, "
-            "parallel_ffn_attention, parallel_blocks, reduce_visual; is it skip_block?",
+            "parallel_ffn_attention, parallel_blocks, reduce_visual, drop_visual; is it "
+            "skip_block?",
         ),
         (
             "a: {rules: [{action: skip_ffn, layers: {from: 150%, to: 100%}}]}",

@@ -147,7 +147,9 @@ OPT_1_3B = {"hidden_size": 2048, "ffn_dim": 8192, "num_attention_heads": 32}
 
 def test_a_decoder_of_opts_type() -> None:
     small = DecoderSizes.from_config(OPT_350M)
-    assert small == DecoderSizes(24, 1024, 16, 16, 64, 4096, 50272, is_gated=False, word_size=512)
+    assert small == DecoderSizes(
+        24, 1024, 16, 16, 64, 4096, 50272, is_gated=False, word_size=512, learns_positions=True
+    )
     assert small.embedding_size == 512
     large = DecoderSizes.from_config(OPT_350M | OPT_1_3B | {"word_embed_proj_dim": 2048})
     assert (large.hidden_size, large.head_dim, large.word_size) == (2048, 64, None)
@@ -156,7 +158,9 @@ def test_a_decoder_of_opts_type() -> None:
 
 def test_a_silent_decoder_of_opts_type_is_opt_125m() -> None:
     silent = DecoderSizes.from_config({"model_type": "opt", "ffn_dim": None})
-    assert silent == DecoderSizes(12, 768, 12, 12, 64, 3072, 50272, is_gated=False)
+    assert silent == DecoderSizes(
+        12, 768, 12, 12, 64, 3072, 50272, is_gated=False, learns_positions=True
+    )
 
 
 @pytest.mark.parametrize("name", ["ffn_dim", "word_embed_proj_dim", "num_hidden_layers"])

@@ -6,4 +6,4 @@ from skipserve_policies.schema import SkipPolicy
 
 def skipping_policies() -> dict[str, SkipPolicy]:
     """Return those that reduce no images: the model's depth tells what they run."""
-    return {name: policy for name, policy in load_catalog().items() if not policy.reduces_images}
+    return {name: policy for name, policy in load_catalog().items() if not policy.removes_rows}

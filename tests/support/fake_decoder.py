@@ -115,7 +115,7 @@ class FakeDecoder:
         for table, (start, stop) in zip(group.tables.device, bounds, strict=True):
             for row in range(start, stop):
                 if attention[row]:
-                    seen = torch.arange(int(segment.positions[row]) + 1)
+                    seen = torch.arange(int(group.places[row]) + 1)
                     slots = table[seen // self.page_size] * self.page_size
                     hidden[row] += stored[slots + seen % self.page_size].mean(dim=0)
         hidden[_mask(rows.ffn, len(hidden))] += self.ffn[layer]

@@ -37,6 +37,17 @@ class GoldenSizes:
         return (self.image_size // 4) ** 2
 
 
+SIZES = {
+    "plain": GoldenSizes(8, 64, 4, 4, 16, 176, 128, 4, 32, 4, 64, 24, image_token=127),
+    "grouped": GoldenSizes(10, 48, 6, 2, 12, 128, 160, 5, 36, 3, 72, 32, image_token=159),
+}
+SEEDS = {"plain": (2, 3), "grouped": (6, 7)}  # of weights and pixels
+PROMPTS = {
+    "image-first": ((), (5, 17, 33, 2, 71, 90, 11, 64)),
+    "text-first": ((1, 45, 8, 99, 23), (7, 52, 3, 120, 31, 66, 14)),
+}
+
+
 def uniform(seed: int, name: str, shape: Sequence[int], scale: float) -> Tensor:
     """Return numbers in [-scale, scale) that depend on seed, name and index alone: splitmix64's."""
     with np.errstate(over="ignore"):

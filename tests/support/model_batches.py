@@ -92,9 +92,8 @@ def build_batch(
     features = torch.cat([_features(p) for p in pieces])
     segment = Segment.whole(
         RowWork.of(np.array(work, dtype=np.uint8), device),
-        positions=positions.to(device),
         row_starts=np.array([0, *accumulate(p.stop - p.start for p in pieces)]),
-        group=_kv_group(pieces, device),
+        group=_kv_group(pieces, positions.to(device)),
     )
     return Batch(
         token_ids=torch.cat([p.rows.ids[p.start : p.stop] for p in pieces]).to(device),
@@ -109,12 +108,13 @@ def _indexes(numbers: NDArray[np.int64], device: torch.device) -> Indexes:
     return Indexes(numbers, torch.from_numpy(numbers).to(device))
 
 
-def _kv_group(pieces: Sequence[Piece], device: torch.device) -> KvGroup:
+def _kv_group(pieces: Sequence[Piece], positions: Tensor) -> KvGroup:
     width = max(len(piece.pages) for piece in pieces)
     tables = [[*p.pages, *[NO_PAGE] * (width - len(p.pages))] for p in pieces]
+    device = positions.device
     slots = torch.cat([p.slots for p in pieces]).to(device)
     num_cached = np.array([piece.start for piece in pieces])
-    return KvGroup(_indexes(np.array(tables), device), slots, num_cached)
+    return KvGroup(_indexes(np.array(tables), device), slots, positions, positions, num_cached)
 
 
 def _features(piece: Piece) -> Tensor:

@@ -19,7 +19,9 @@ class PagedKeyValues:
         tables: the pages of each sequence in order, [B, W] int64; what lies behind its last is not
             read.
         positions: of the rows in their sequences, [T] int64; -1 for a row without one, whose query
-            and key are zero and which attends to nothing.
+            and key are zero and which attends to nothing. Queries and keys are turned by them, and
+            attention reads the slots up to them: where some rows of a sequence are not stored, it
+            is given their places among those that are.
         slots: where the rows' own keys and values go, [T] int64; -1 where they go nowhere.
         factors: cosine and sine of each position, by which queries and keys are turned, float32,
             [P, 2, C / 2].

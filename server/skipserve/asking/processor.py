@@ -141,6 +141,7 @@ class QuestionProcessor:
             planned_flops=self.reporter.bound(
                 policy, prompt.token_classes, len(images), sampling.max_tokens
             ),
+            narrowing=policy.narrowing,
         )
         model = question.model or self.model_name
         generation = question.generation

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from skipserve.engine.request import Request
 from skipserve_policies import flops
-from skipserve_policies.cost import request_shape, saving, standard_request
+from skipserve_policies.cost import Saving, request_shape, saving, standard_request
 from skipserve_policies.plan import TokenClass
 from skipserve_policies.resolve import ResolvedPolicy
 from skipserve_policies.shapes import whole_request
@@ -37,6 +37,16 @@ class ImageRows(BaseModel):
     of: int
 
 
+class RowsFrom(BaseModel):
+    """How many visual rows of a prompt went on from a layer."""
+
+    model_config = ConfigDict(frozen=True)
+
+    layer: int
+    kept: int
+    of: int
+
+
 class SkipReport(BaseModel):
     """Which policy ran, and what it computed beside what the full model would have.
 
@@ -53,6 +63,12 @@ class SkipReport(BaseModel):
         default=None,
         exclude_if=lambda value: value is None,
         description="Where the policy takes rows of images away: what is left of each.",
+    )
+    visual_rows: tuple[RowsFrom, ...] = Field(
+        default=(),
+        exclude_if=lambda value: not value,
+        description="Where the policy drops visual rows inside the decoder: from each such layer "
+        "on, how many of the prompt's are left.",
     )
     planned_flops: int = Field(description="What this request costs under the policy.")
     full_flops: int = Field(
@@ -76,9 +92,7 @@ class Reporter:
 
     def saved_ratio(self, policy: ResolvedPolicy) -> float:
         """Return what a policy saves on the standard request: one image, 10 tokens of answer."""
-        return saving(
-            self.sizes, policy.plan, standard_request(self.sizes), policy.reduction
-        ).saved_ratio
+        return self._saving(policy, standard_request(self.sizes)).saved_ratio
 
     def saved_for(self, shape: flops.Request | None = None) -> SavedFor:
         """Return what names a request's shape; without one, the standard request's."""
@@ -94,7 +108,12 @@ class Reporter:
     ) -> int:
         """Return the most that a request can cost under its plan: nothing cached, all tokens."""
         shape = flops.Request(prompt, num_generated=max_tokens, num_images=num_images)
-        return flops.request_flops(self.sizes, policy.plan, shape, policy.reduction).total
+        return flops.request_flops(
+            self.sizes, policy.plan, shape, policy.reduction, policy.narrowing
+        ).total
+
+    def _saving(self, policy: ResolvedPolicy, shape: flops.Request) -> Saving:
+        return saving(self.sizes, policy.plan, shape, policy.reduction, policy.narrowing)
 
     def _image_rows(self, policy: ResolvedPolicy) -> ImageRows | None:
         if policy.reduction is None:
@@ -123,7 +142,7 @@ class Reporter:
             whole_request(self.sizes, _shape(request, *answer), policy.reduction)
             for answer in answers
         ]
-        saved = [saving(self.sizes, policy.plan, shape, policy.reduction) for shape in shapes]
+        saved = [self._saving(policy, shape) for shape in shapes]
         planned = sum(each.planned_flops for each in saved)
         full = sum(each.full_flops for each in saved)
         first, *further = map(self.saved_for, shapes)
@@ -132,12 +151,24 @@ class Reporter:
             digest=policy.digest,
             layers=policy.layers,
             image_rows=self._image_rows(policy),
+            visual_rows=_rows_from(request),
             planned_flops=planned,
             full_flops=full,
             saved_ratio=saved[0].saved_ratio if len(saved) == 1 else 1 - planned / full,
             saved_for=first,
             further_answers=tuple(further),
         )
+
+
+def _rows_from(request: Request) -> tuple[RowsFrom, ...]:
+    narrowing = request.active_narrowing
+    if narrowing is None:
+        return ()
+    visual = request.visual_rows
+    return tuple(
+        RowsFrom(layer=stage.layer, kept=left, of=visual.count)
+        for stage, left in zip(narrowing.stages, narrowing.num_left(visual), strict=True)
+    )
 
 
 def _shape(request: Request, num_generated: int, num_cached: int) -> flops.Request:

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
+from skipserve.engine.drops import Drops, Reached
 from skipserve.engine.reports import Executed
-from skipserve.engine.scheduler import Step
+from skipserve.engine.scheduler import Chunk, Step
 from skipserve.engine.sequence import Sequence
 from skipserve_policies import flops
-from skipserve_policies.plan import Plan, TokenClass, trim
+from skipserve_policies.plan import Plan, Sublayers, TokenClass, trim
 from skipserve_policies.reduction import Reduction
 from skipserve_policies.shapes import resize
 from skipserve_policies.sizes import ModelSizes
@@ -93,8 +95,14 @@ class WorkCounter:
             num_encoded: images that were encoded, by the sequence they were encoded for.
         """
         tallies: dict[tuple[str, int, Reduction | None], _Tally] = {}
+        executed: dict[str, Executed] = {}
         for chunk in step.chunks:
             sequence, start, stop = chunk.sequence, chunk.start, chunk.stop
+            if sequence.drops is not None:
+                name = sequence.request.policy_name
+                narrowed = self._narrowed(chunk, sequence.drops, num_encoded.get(sequence, 0))
+                executed[name] = executed.get(name, Executed()) + narrowed
+                continue
             reduction = sequence.request.reduction
             key = (sequence.request.policy_name, sequence.plan.index, reduction)
             tally = tallies.get(key)
@@ -109,7 +117,6 @@ class WorkCounter:
             else:
                 tally.add_chunk(sequence, start, stop, self._sizes.rows_per_image)
                 tally.num_images += num_encoded.get(sequence, 0)
-        executed: dict[str, Executed] = {}
         for (policy_name, _, _), tally in tallies.items():
             executed[policy_name] = executed.get(policy_name, Executed()) + self._executed(tally)
         return executed
@@ -121,8 +128,8 @@ class WorkCounter:
     def _executed(self, tally: _Tally) -> Executed:
         sizes, rows, whole = self._sizes.decoder, tally.rows, tally.whole_rows
         head = flops.head_flops(sizes, tally.num_logits)
-        attention, ffn = _sublayers(tally.plan, rows)
-        full_attention, full_ffn = _sublayers(self._full, whole)
+        attention, ffn = _sublayers(tally.plan.sublayers, rows)
+        full_attention, full_ffn = _sublayers(self._full.sublayers, whole)
         return Executed(
             flops=head
             + tally.num_images * self._image_flops(tally.reduction)
@@ -137,13 +144,44 @@ class WorkCounter:
             images=tally.num_images,
         )
 
+    def _narrowed(self, chunk: Chunk, drops: Drops, num_images: int) -> Executed:
+        """Return what a chunk computed of whose prompt rows leave, layer by layer."""
+        sizes, plan, narrowing = self._sizes.decoder, chunk.sequence.plan.plan, drops.narrowing
+        head = flops.head_flops(sizes, int(chunk.samples))
+        images = num_images * self._image_flops(None)
+        work, attention, ffn = head + images, 0, 0
+        for stage, (start, stop) in enumerate(pairwise((0, *drops.layers, plan.num_layers))):
+            rows = _rows_of(chunk.reached(stage))
+            work += flops.stretch_flops(sizes, plan, range(start, stop), rows)
+            if stage and chunk.ranked_from is not None:
+                work += flops.ranking_flops(
+                    sizes, narrowing, drops.stretch(stage - 1, chunk.ranked_from)
+                )
+            some = _sublayers(plan.sublayers_in(start, stop), rows)
+            attention, ffn = attention + some[0], ffn + some[1]
+        whole = _rows_of(chunk.reached(0))
+        full_attention, full_ffn = _sublayers(self._full.sublayers, whole)
+        return Executed(
+            flops=work,
+            full_flops=head + images + flops.decoder_flops(sizes, self._full, whole),
+            attention=attention,
+            ffn=ffn,
+            skipped_attention=full_attention - attention,
+            skipped_ffn=full_ffn - ffn,
+            images=num_images,
+        )
+
     def _image_flops(self, reduction: Reduction | None) -> int:
         """Return what one image costs before the decoder."""
         return self._tower_flops + flops.projector_flops(self._sizes, reduction)
 
 
-def _sublayers(plan: Plan, rows: flops.RowsByClass) -> tuple[int, int]:
+def _rows_of(reached: Reached) -> RowCounts:
+    return flops.count_rows(map(TokenClass, reached.classes.tolist()), reached.start)
+
+
+def _sublayers(sublayers: tuple[Sublayers, ...], rows: flops.RowsByClass) -> tuple[int, int]:
     """Return how often rows run attention and the FFN, each layer counted."""
-    counts = [(plan.sublayers[c], counted.count) for c, counted in rows.items()]
+    counts = [(sublayers[c], counted.count) for c, counted in rows.items()]
     attention = sum(layers.attention * count for layers, count in counts)
     return attention, sum(layers.ffn * count for layers, count in counts)

@@ -11,6 +11,7 @@ import numpy as np
 from skipserve.engine.checks import check_request
 from skipserve.engine.counting import WorkCounter
 from skipserve.engine.device_memory import is_out_of_memory
+from skipserve.engine.drops import Drops
 from skipserve.engine.limits import EngineLimits
 from skipserve.engine.memory import (
     default_batch_tokens,
@@ -150,6 +151,7 @@ class Engine:
             visual_positions=visual,
             plan=plan,
             arrived=time.perf_counter(),
+            drops=Drops.of(request),
         )
         self._sequences[request.id] = sequence
         self._scheduler.add(sequence)
@@ -259,6 +261,8 @@ class Engine:
         tokens = launched.samples.read() if launched.samples else SampledTokens([], {})
         _book_vision(launched)
         executed = self._counter.executed(step, launched.num_encoded)
+        for sequence, chosen in launched.chosen.items():
+            sequence.settle(chosen)
         num_plans = len({chunk.sequence.plan.index for chunk in step.chunks})
         self._enter(sampling, launched, tokens)
         failed = self._fail([sampling[place] for place in tokens.faulty])

@@ -163,7 +163,7 @@ class DecodeGraphs:
         Returns:
             Logits [T, V] float32, which the next step overwrites, the seats of the rows [T], and
             the kind of graph. None where a row is not the only one of its sequence, gives no token,
-            shows an image or is one of a pair, and for too many rows.
+            shows an image or is one of a pair, where rows have left its prompt, and for too many.
         """
         buckets = [b for column, b in self._graphs if column == _GATED and b >= step.num_rows]
         if not buckets or not _is_decode(step):
@@ -198,8 +198,14 @@ class DecodeGraphs:
             work = RowWork.of(of_one[:, None].repeat(num_rows, axis=1))
         # What only the host would read of a table, it does not for rows on their own.
         tables = Indexes(np.zeros((0, 0), dtype=np.int64), inputs.tables)
-        group = KvGroup(tables, inputs.kv_slots, num_cached=np.zeros(num_rows, dtype=np.int64))
-        segment = Segment.whole(work, inputs.positions, np.arange(num_rows + 1), group)
+        group = KvGroup(
+            tables,
+            slots=inputs.kv_slots,
+            places=inputs.positions,
+            positions=inputs.positions,
+            num_cached=np.zeros(num_rows, dtype=np.int64),
+        )
+        segment = Segment.whole(work, np.arange(num_rows + 1), group)
         return Batch(inputs.ids, inputs.ids[:0], None, (segment,), logit_rows=inputs.rows)
 
 
@@ -210,7 +216,8 @@ def _key(work: NDArray[np.uint8]) -> Column:
 def _is_decode(step: Step) -> bool:
     """Return whether each row is the only one of its sequence, gives a token and shows none."""
     return step.num_rows == len(step.chunks) and all(
-        chunk.samples and chunk.start >= chunk.sequence.visual_stop for chunk in step.chunks
+        chunk.samples and chunk.start >= chunk.sequence.visual_stop and chunk.sequence.drops is None
+        for chunk in step.chunks
     )
 
 

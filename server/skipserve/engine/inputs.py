@@ -1,5 +1,6 @@
 """Step -> Batch: the rows of one forward, and who does what at each layer."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import Tensor
 from skipserve.engine.plans import PlanTable
 from skipserve.engine.scheduler import Step
 from skipserve.engine.sequence import Sequence
+from skipserve.engine.stages import StageBuilder, has_drops
 from skipserve.engine.tables import UNREAD, SeatTables
 from skipserve.model.batch import Batch, KvGroup, Segment
 from skipserve.model.transfer import to_device
@@ -64,15 +66,19 @@ class Inputs:
     Attributes:
         batch: the forward.
         sampled_seats: the seats of the sequences that sample, on the device, [R] int64.
+        chosen: by sequence whose prompt is ranked, the visual rows that reach each later stage, as
+            the forward finds them.
     """
 
     batch: Batch
     sampled_seats: Tensor
+    chosen: Mapping[Sequence, list[Tensor]]
 
 
 def build_batch(
     step: Step,
     rows: StepRows,
+    seat_tables: SeatTables,
     plans: PlanTable,
     visual_features: Tensor | None,
     last_tokens: Tensor,
@@ -84,6 +90,7 @@ def build_batch(
     Args:
         step: which rows.
         rows: the same, gathered.
+        seat_tables: what the sequences hold.
         plans: what their columns mean.
         visual_features: projected features of the rows that show an image, [N, D], in order.
         last_tokens: the last token of each seat, [seats], where the forward runs: it may have been
@@ -99,11 +106,19 @@ def build_batch(
     token_ids, positions, kv_slots, seats = numbers.unbind(0)
     if (rows.numbers[0] == UNREAD).any():
         token_ids = known_tokens(token_ids, seats, last_tokens)
-    group = KvGroup(Indexes(rows.page_tables, tables), kv_slots, rows.num_cached)
+    sampled_seats = seats.index_select(0, logit_rows)
+    group = KvGroup(
+        Indexes(rows.page_tables, tables), kv_slots, positions, positions, rows.num_cached
+    )
     work = RowWork.select(pattern, list(map(Indexes, host_sets, sets)))
-    segment = Segment.whole(work, positions, rows.row_starts, group)
-    batch = Batch(token_ids, visual_rows, visual_features, (segment,), logit_rows)
-    return Inputs(batch, seats.index_select(0, logit_rows))
+    segments: tuple[Segment, ...] = (Segment.whole(work, rows.row_starts, group),)
+    chosen: Mapping[Sequence, list[Tensor]] = {}
+    if has_drops(step):
+        builder = StageBuilder(step, seat_tables, plans, last_tokens.device)
+        segments, last_rows = builder.build()
+        (logit_rows,), chosen = to_device([last_rows], last_tokens.device), builder.chosen
+    batch = Batch(token_ids, visual_rows, visual_features, segments, logit_rows)
+    return Inputs(batch, sampled_seats, chosen)
 
 
 def known_tokens(token_ids: Tensor, seats: Tensor, last_tokens: Tensor) -> Tensor:

@@ -157,6 +157,11 @@ def _needs(model: Model, limits: EngineLimits, max_rows: int) -> list[_Need]:
     needs = [
         _Need(steps, "steps", f"--max-batch-tokens {max_rows}"),
         _Need(
+            _ranking_bytes(model, max_rows),
+            "prompts whose rows are ranked",
+            f"--max-batch-tokens {max_rows}",
+        ),
+        _Need(
             _sampler_bytes(model, limits, max_rows),
             "sampling",
             f"--max-running-requests {limits.max_running}",
@@ -244,6 +249,18 @@ def _decoder_bytes(model: Model, max_rows: int) -> int:
     width = max(sizes.hidden_size, sizes.embedding_size)
     working = 8 * width + 3 * sizes.ffn_size + 2 * sizes.vocab_size
     return 4 * max_rows * working
+
+
+def _ranking_bytes(model: Model, max_rows: int) -> int:
+    """Return what the rows of a prompt may need besides that are ranked together.
+
+    Those of one prompt wait at a time, and go on in one step, however many are left; an upper
+    estimate.
+    """
+    sizes, num_positions = model.config.sizes.decoder, model.config.max_positions
+    working = 8 * sizes.hidden_size + 3 * sizes.ffn_size
+    more = max(num_positions - max_rows, 0) * working
+    return 4 * (more + num_positions * sizes.hidden_size)
 
 
 def _sampler_bytes(model: Model, limits: EngineLimits, max_rows: int) -> int:

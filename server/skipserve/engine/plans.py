@@ -84,6 +84,11 @@ class PlanTable:
         return len(self._entries)
 
     @property
+    def num_layers(self) -> int:
+        """Of the model."""
+        return self._work.shape[1]
+
+    @property
     def num_plans(self) -> int:
         """Plans that some sequence has."""
         return sum(map(bool, self._num_users))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.digests import digest_of
+from skipserve_policies.narrowing import Narrowing, VisualRows
 from skipserve_policies.plan import Plan, TokenClass
 from skipserve_policies.reduction import Reduction
 
@@ -102,10 +103,13 @@ class Image:
         if reduction is None:
             return self
         if reduction.seed is not None:
-            # Rows that are chosen at random are others in each image.
-            mixed = digest_of(pack("<Q", reduction.seed), self.digest)
-            reduction = replace(reduction, seed=int.from_bytes(mixed[:7], "big"))
+            reduction = replace(reduction, seed=self.seed(reduction.seed))
         return replace(self, num_rows=reduction.num_rows, reduction=reduction)
+
+    def seed(self, seed: int) -> int:
+        """Return a seed mixed with the picture: rows at random are others in each image."""
+        mixed = digest_of(pack("<Q", seed), self.digest)
+        return int.from_bytes(mixed[:7], "big")
 
     @cached_property
     def shown_digest(self) -> bytes:
@@ -134,6 +138,7 @@ class Request:
         priority: of an owner's that wait the lowest starts first, of equals the first that came.
         owner: who takes turns with others while requests wait; any number.
         planned_flops: what its turn costs: the most that it can take under its plan.
+        narrowing: which visual rows leave inside the decoder; None for none.
     """
 
     id: str
@@ -149,6 +154,7 @@ class Request:
     priority: int = 0
     owner: int = 0
     planned_flops: int = 0
+    narrowing: Narrowing | None = None
 
     @property
     def num_prompt(self) -> int:
@@ -165,6 +171,18 @@ class Request:
         """How rows of its images are chosen, but for the seeds; None where all are shown."""
         reduction = self.images[0].reduction if self.images else None
         return reduction and replace(reduction, seed=None)
+
+    @cached_property
+    def visual_rows(self) -> VisualRows:
+        """The rows that can leave inside the decoder."""
+        return VisualRows.of(self.token_classes, len(self.images))
+
+    @cached_property
+    def active_narrowing(self) -> Narrowing | None:
+        """Which of its visual rows leave inside the decoder; None where none do."""
+        if self.narrowing is None or not self.narrowing.acts_on(self.visual_rows):
+            return None
+        return self.narrowing
 
     @cached_property
     def image_starts(self) -> NDArray[np.int64]:

@@ -50,6 +50,7 @@ class Launched:
         encoding: how long that took; None where there are none.
         started: when, on the clock of `perf_counter`.
         mode: how the forward ran.
+        chosen: by sequence whose prompt was ranked, the visual rows that reach each later stage.
     """
 
     step: Step
@@ -60,6 +61,24 @@ class Launched:
     encoding: Stopwatch | None
     started: float
     mode: StepMode
+    chosen: Mapping[Sequence, list[Tensor]]
+
+
+@dataclass(frozen=True)
+class Forward:
+    """What a model gave for the rows of a step.
+
+    Attributes:
+        logits: that the step samples from, [R, V] float32.
+        sampled_seats: of these, on the device, [R] int64.
+        mode: how it ran.
+        chosen: by sequence whose prompt was ranked, the visual rows that reach each later stage.
+    """
+
+    logits: Tensor
+    sampled_seats: Tensor
+    mode: StepMode
+    chosen: Mapping[Sequence, list[Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -141,16 +160,24 @@ class Runner:
             )
             sequence.started = sequence.started or started
         images = self._find_images(step)
-        logits, sampled_seats, mode = self._forward(step, images.features)
+        forward = self._forward(step, images.features)
         sampling = step.sampling
         seats = np.array([s.seat for s in sampling], dtype=np.int64)
         # The scheduler has counted the new token in.
         positions = np.array([s.num_tokens - 1 for s in sampling], dtype=np.int64)
-        samples = self._sampler.sample(logits, seats, positions) if sampling else None
+        samples = self._sampler.sample(forward.logits, seats, positions) if sampling else None
         if samples is not None:
-            self._last_tokens.index_copy_(0, sampled_seats, samples.token_ids)
+            self._last_tokens.index_copy_(0, forward.sampled_seats, samples.token_ids)
         return Launched(
-            step, samples, seats, positions, images.num_encoded, images.encoding, started, mode
+            step=step,
+            samples=samples,
+            seats=seats,
+            positions=positions,
+            num_encoded=images.num_encoded,
+            encoding=images.encoding,
+            started=started,
+            mode=forward.mode,
+            chosen=forward.chosen,
         )
 
     def free_memory(self) -> None:
@@ -183,14 +210,14 @@ class Runner:
             hot=(full, *hot_plans),
         )
 
-    def _forward(self, step: Step, features: Tensor | None) -> tuple[Tensor, Tensor, StepMode]:
-        """Return the logits that a step samples from, their seats, and how it ran."""
+    def _forward(self, step: Step, features: Tensor | None) -> Forward:
+        """Run the rows of a step."""
         rows = StepRows.of(step, self._tables)
         if self._graphs is not None and (replayed := self._graphs.run(step, rows)) is not None:
-            return replayed
-        inputs = build_batch(step, rows, self._plans, features, self._last_tokens)
+            return Forward(*replayed)
+        inputs = build_batch(step, rows, self._tables, self._plans, features, self._last_tokens)
         logits = self._model.forward(inputs.batch, self._cache)
-        return logits, inputs.sampled_seats, StepMode.EAGER
+        return Forward(logits, inputs.sampled_seats, StepMode.EAGER, inputs.chosen)
 
     def _find_images(self, step: Step) -> _Images:
         """Return the projected features of all rows that show an image."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from operator import attrgetter
 
+from skipserve.engine.drops import Reached
 from skipserve.engine.fair_queue import FairQueue
 from skipserve.engine.pages import PageKey, PagePool
 from skipserve.engine.sequence import NO_SEAT, Sequence
@@ -23,12 +24,26 @@ class Chunk:
         start: their first position.
         stop: the position after their last one.
         samples: whether they are all that the sequence has, and so give a token.
+        ranked_from: where they bring what the ranking of the prompt waited for, how many of its
+            leading rows were at hand; else None.
     """
 
     sequence: Sequence
     start: int
     stop: int
     samples: bool
+    ranked_from: int | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether the rows have not come through all layers, and wait for a ranking."""
+        drops = self.sequence.drops
+        return drops is not None and not self.reached(1).goes_on
+
+    def reached(self, stage: int) -> Reached:
+        """Return which of the rows reach a stage of a sequence of whose prompt some leave."""
+        assert self.sequence.drops is not None
+        return self.sequence.drops.reached(stage, self.start, self.stop, self.ranked_from)
 
 
 @dataclass
@@ -39,11 +54,19 @@ class Step:
         chunks: one a sequence that takes part.
         placed: sequences that have got their seat for this step.
         num_rows: over all chunks.
+        num_budgeted: the most that any layer sees: more where the rows of a prompt that have waited
+            go on.
     """
 
     chunks: list[Chunk] = field(default_factory=list)
     placed: list[Sequence] = field(default_factory=list)
     num_rows: int = 0
+    num_budgeted: int = 0
+
+    @property
+    def has_long_chunks(self) -> bool:
+        """Whether some sequence has several rows in it."""
+        return self.num_rows > len(self.chunks)
 
     @property
     def sampling(self) -> list[Sequence]:
@@ -54,8 +77,14 @@ class Step:
         """Take a sequence's pending rows in, up to a position; they count as computed from now."""
         start = sequence.num_computed
         samples = stop == sequence.num_tokens
-        self.chunks.append(Chunk(sequence, start, stop, samples))
+        chunk = Chunk(sequence, start, stop, samples)
+        self.chunks.append(chunk)
         self.num_rows += stop - start
+        self.num_budgeted += stop - start
+        drops = sequence.drops
+        if drops is not None and sequence.awaits_ranking and stop >= sequence.num_prompt:
+            chunk.ranked_from = drops.first
+            self.num_budgeted += max(drops.widest - (stop - start), 0)
         sequence.num_computed = stop
         sequence.num_tokens += samples
 
@@ -136,9 +165,12 @@ class Scheduler:
             return
         page_size = self._tables.page_size
         for chunk in step.chunks:
-            sequence, num_full = chunk.sequence, chunk.stop // page_size
+            sequence = chunk.sequence
+            num_full = min(chunk.stop, sequence.num_shareable) // page_size
+            if chunk.waits:
+                continue
             # A preempted sequence has no pages, one that is over has given them back.
-            if num_full > chunk.start // page_size and sequence.seat != NO_SEAT:
+            if num_full > sequence.num_published and sequence.seat != NO_SEAT:
                 token_ids = self._tables.token_ids[sequence.seat]
                 for place in range(sequence.num_published, num_full):
                     key = sequence.keys.key(place, token_ids)
@@ -153,11 +185,12 @@ class Scheduler:
         """
         num_before = self.num_preemptions
         place = 0
-        while place < len(self._running) and step.num_rows < self._max_rows:
+        while place < len(self._running) and step.num_budgeted < self._max_rows:
             sequence = self._running[place]
             stop = sequence.next_stop
             waits = sequence.reads_first and sequence.num_unread
-            if stop == sequence.num_computed + 1 and not waits:
+            is_next = stop == sequence.num_computed + 1 and not sequence.awaits_ranking
+            if is_next and not waits:
                 if stop > sequence.num_allotted and not self._make_room(sequence, stop):
                     break
                 step.add(sequence, stop)
@@ -171,14 +204,32 @@ class Scheduler:
         for sequence in self._running:
             stop = self._next_stop(sequence, step)
             # One row more is what a sequence lacks that has just been taken in.
-            if sequence.next_stop > sequence.num_computed + 1 and stop > sequence.num_computed:
+            lacks_more = sequence.next_stop > sequence.num_computed + 1 or sequence.awaits_ranking
+            if lacks_more and stop > sequence.num_computed:
                 step.add(sequence, stop)
 
     def _next_stop(self, sequence: Sequence, step: Step) -> int:
         """Return how far a sequence can get with the rows that a step has left."""
-        reach = sequence.num_computed + self._max_rows - step.num_rows
-        stop = sequence.next_stop
-        return stop if stop < reach else reach
+        reach = sequence.num_computed + max(self._max_rows - step.num_budgeted, 0)
+        stop = min(sequence.next_stop, reach)
+        return self._ranked_stop(sequence, stop, step) if sequence.awaits_ranking else stop
+
+    def _ranked_stop(self, sequence: Sequence, stop: int, step: Step) -> int:
+        """Return how far a sequence may get whose prompt is ranked.
+
+        With the last row of the prompt, all go on that are left, and need room in the step, unless
+        no other long chunk is there. Before, they wait: the rows of one sequence at a time.
+        """
+        drops, num_prompt = sequence.drops, sequence.num_prompt
+        assert drops is not None
+        if stop >= num_prompt:
+            if not step.has_long_chunks or drops.widest <= self._max_rows - step.num_budgeted:
+                return stop
+            stop = num_prompt - 1
+        others = (it for it in self._running if it is not sequence and it.awaits_ranking)
+        if any(it.drops and it.num_computed > it.drops.first for it in others):
+            return sequence.num_computed
+        return stop
 
     def _make_room(self, sequence: Sequence, num_positions: int) -> bool:
         """Give a running sequence the pages it needs; False if it had to go itself."""
@@ -208,6 +259,8 @@ class Scheduler:
     def _stop(self, sequence: Sequence) -> None:
         self._pool.release(sequence.pages)
         self._tables.clear(sequence)
+        if sequence.drops is not None:
+            sequence.drops.begin(0)
 
     def _admit(self, step: Step) -> None:
         """Start waiting sequences, by turns, while rows, seats and pages are left.
@@ -219,7 +272,7 @@ class Scheduler:
             return
         computing = {key.digest for s in self._running for key in self._unpublished(s)}
         held = []
-        while self._waiting and step.num_rows < self._max_rows and self._tables.num_free:
+        while self._waiting and step.num_budgeted < self._max_rows and self._tables.num_free:
             sequence = self._waiting.pop()
             found = self._find_pages(sequence)
             next_key = next(islice(self._keys(sequence), len(found), None), None)
@@ -232,7 +285,9 @@ class Scheduler:
                 break
             computing.update(key.digest for key in self._unpublished(sequence))
             step.placed.append(sequence)
-            step.add(sequence, self._next_stop(sequence, step))
+            stop = self._next_stop(sequence, step)
+            if stop > sequence.num_computed:
+                step.add(sequence, stop)
         for sequence in reversed(held):
             self._waiting.put_back(sequence)
 
@@ -255,6 +310,8 @@ class Scheduler:
         sequence.num_computed = len(found) * page_size
         if not sequence.started:
             sequence.num_cached = sequence.num_computed
+        if sequence.drops is not None:
+            sequence.drops.begin(sequence.num_computed)
         return True
 
     def _find_pages(self, sequence: Sequence) -> list[int]:
@@ -268,14 +325,15 @@ class Scheduler:
         """
         if self._reuses_prefixes:
             known_ids = sequence.known_ids
-            for place in range((len(known_ids) - 1) // self._tables.page_size):
+            num_found = min(len(known_ids) - 1, sequence.num_shareable)
+            for place in range(num_found // self._tables.page_size):
                 yield sequence.keys.key(place, known_ids)
 
     def _unpublished(self, sequence: Sequence) -> Iterator[PageKey]:
         """Yield the names of the prompt's pages that are being computed for a running sequence."""
         if self._reuses_prefixes:
             known_ids = sequence.known_ids
-            num_full = sequence.num_prompt // self._tables.page_size
+            num_full = min(sequence.num_prompt, sequence.num_shareable) // self._tables.page_size
             for place in range(sequence.num_published, num_full):
                 yield sequence.keys.key(place, known_ids)
 

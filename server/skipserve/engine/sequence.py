@@ -1,10 +1,13 @@
 """A request under way: the engine's only mutable type. Few facts are stored, the rest follows."""
 
+import sys
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
+from skipserve.engine.drops import Drops
 from skipserve.engine.page_keys import PageKeys
 from skipserve.engine.plans import PlanEntry
 from skipserve.engine.reports import FinishReason, Stage
@@ -24,6 +27,7 @@ class Sequence:
         visual_positions: the prompt rows that show an image, [N], ascending.
         plan: what is computed for it.
         arrived: when it came; like all times here, on the clock of `perf_counter`.
+        drops: which rows of its prompt leave inside the decoder; None where none do.
         generated_ids: the answer so far, as far as it is read from the device.
         num_prompt: rows of the prompt.
         reads_first: whether its next token can be chosen only after the last one has been read.
@@ -46,6 +50,7 @@ class Sequence:
     visual_positions: NDArray[np.int64]
     plan: PlanEntry
     arrived: float
+    drops: Drops | None = None
     seat: int = NO_SEAT
     num_computed: int = 0
     num_published: int = 0
@@ -71,6 +76,21 @@ class Sequence:
         self.visual_stop = int(self.visual_positions[-1]) + 1 if len(self.visual_positions) else 0
 
     @property
+    def awaits_ranking(self) -> bool:
+        """Whether rows of its prompt are to be ranked, once the last of them is there."""
+        drops = self.drops
+        return drops is not None and drops.kept is None and self.num_computed < self.num_prompt
+
+    @property
+    def num_shareable(self) -> int:
+        """How many leading positions other sequences may share, or find shared.
+
+        Behind the first visual row, where some leave, layers hold other rows than each other, and
+        which ones is a matter of the whole prompt.
+        """
+        return sys.maxsize if self.drops is None else int(self.drops.visual[0])
+
+    @property
     def next_stop(self) -> int:
         """The position behind those that can be computed next."""
         return self.num_tokens if self.num_tokens < self._last_fed else self._last_fed
@@ -90,6 +110,11 @@ class Sequence:
         if not self.generated_ids:
             return self.request.prompt_array
         return np.concatenate([self.request.prompt_array, self.generated_ids])
+
+    def settle(self, chosen: list[Tensor]) -> None:
+        """Remember which visual rows reach each later stage, for when it is computed again."""
+        assert self.drops is not None
+        self.drops.keep([rows.cpu().numpy() for rows in chosen])
 
     def finish_reason(self, eos_token_ids: frozenset[int]) -> FinishReason | None:
         """Return why the answer is complete; None while it is not."""

@@ -1,7 +1,7 @@
 """One forward, as the model sees it: rows of any number of sequences and plans.
 
 It is a chain of segments, each a range of layers over one list of rows. What a row does at a layer
-is in `work`; which rows of a segment go on to the next is not decided yet: there is one segment.
+is in `work`; which rows of a segment go on to the next, in its `handover`.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from typing import Self, TypeVar
 
 from torch import Tensor
 
+from skipserve.model.narrowing.handover import Handover
 from skipserve.model.work import GatedWork, Index, Indexes, LayerRows, RowWork
 
 T = TypeVar("T")
@@ -17,19 +18,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class KvGroup:
-    """Where keys and values live, for layers that keep the same positions.
+    """Where keys and values live, for layers that keep the same rows of each sequence.
 
-    Slot s of a layer is position s % page_size of page s // page_size.
+    The rows of a sequence have places, counted from 0 without a gap: those that a layer does not
+    see have none there. Slot s of a layer is place s % page_size of page s // page_size.
 
     Attributes:
-        tables: pages by sequence, in the order of their positions, [B, W]; what lies behind a
+        tables: pages by sequence, in the order of their places, [B, W]; what lies behind a
             sequence's last page is not looked at.
         slots: where each row's keys and values go, [T] int64; -1 for nowhere.
-        num_cached: how many positions of each sequence precede its first row, on the host, [B].
+        places: of each row, [T] int64; -1 for a row that only fills a captured graph.
+        positions: what each row is turned by, [T] int64; -1 likewise. Where no row of any sequence
+            has left, the places.
+        num_cached: how many places of each sequence precede its first row, on the host, [B].
     """
 
     tables: Indexes
     slots: Tensor
+    places: Tensor
+    positions: Tensor
     num_cached: Index
 
 
@@ -40,27 +47,29 @@ class Segment:
     Attributes:
         layers: which layers of the model.
         work: which rows do what.
-        positions: [T] int64, counted from 0 in each sequence; -1 for a row that only fills a
-            captured graph.
         row_starts: index of the first row of each sequence, and T, on the host, [B + 1].
         kv_groups: where keys and values live.
         kv_group_of: which of them each layer of the model has.
+        handover: which rows go on to the next segment; None where all do, as they are.
     """
 
     layers: range
     work: RowWork | GatedWork
-    positions: Tensor
     row_starts: Index
     kv_groups: tuple[KvGroup, ...]
     kv_group_of: tuple[int, ...]
+    handover: Handover | None = None
 
     @classmethod
-    def whole(
-        cls, work: RowWork | GatedWork, positions: Tensor, row_starts: Index, group: KvGroup
-    ) -> Self:
+    def whole(cls, work: RowWork | GatedWork, row_starts: Index, group: KvGroup) -> Self:
         """Return the segment of all layers of a model, whose keys and values lie alike."""
         layers = range(len(work.kind_of))
-        return cls(layers, work, positions, row_starts, (group,), (0,) * len(layers))
+        return cls(layers, work, row_starts, (group,), (0,) * len(layers))
+
+    @property
+    def num_rows(self) -> int:
+        """Return T."""
+        return int(self.row_starts[-1])
 
     def rows(self, layer: int) -> LayerRows:
         """Return which rows do what in a layer of the model."""
@@ -101,3 +110,8 @@ class Batch:
     visual_features: Tensor | None
     segments: tuple[Segment, ...]
     logit_rows: Tensor
+
+    @property
+    def positions(self) -> Tensor:
+        """The positions of all rows, [T] int64, counted from 0 in each sequence."""
+        return self.segments[0].kv_groups[0].positions

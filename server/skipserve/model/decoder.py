@@ -13,6 +13,7 @@ from skipserve.model.batch import Batch, Segment
 from skipserve.model.config import ModelConfig
 from skipserve.model.embedding import Embedding, Head, load_ends
 from skipserve.model.layers import KVCache, Layers
+from skipserve.model.narrowing.run import hand_over, last_rows
 from skipserve.model.plain.layers import PlainLayers
 from skipserve.model.weights import Weights
 from skipserve.model.work import put, take
@@ -62,18 +63,35 @@ class Decoder:
 
     def __call__(self, batch: Batch, cache: KVCache) -> Tensor:
         """Return the logits of the wanted rows, [R, V] float32, and store keys and values."""
-        hidden = self.embedding(batch)
+        hidden = remembered = self.embedding(batch)
         for segment in batch.segments:
-            hidden = self._run(segment, hidden, cache)
+            hidden, remembered, seen = self._run(segment, hidden, remembered, cache)
+            if segment.handover is not None:
+                hidden = hand_over(segment.handover, hidden, seen, self.layers, cache)
         if not len(batch.logit_rows):
             return hidden.new_empty(0, self.sizes.vocab_size, dtype=torch.float32)
         return self.head(self.layers.normed(hidden, batch.logit_rows)).float()
 
-    def _run(self, segment: Segment, hidden: Tensor, cache: KVCache) -> Tensor:
-        """Run the layers of a segment on the residual stream of its rows, [T, D]."""
-        remembered = hidden
+    def _run(
+        self, segment: Segment, hidden: Tensor, remembered: Tensor, cache: KVCache
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Run the layers of a segment.
+
+        Args:
+            segment: the rows.
+            hidden: their residual stream, [T, D].
+            remembered: the input of the first of a pair, of the rows that have one.
+            cache: keys and values.
+
+        Returns:
+            The residual stream, what is remembered for a pair's second block in the next segment,
+            and the input of the last block at the rows that are to be ranked by its attention.
+        """
+        seen = None
         run_block = self.layers.start(segment, cache)
         for layer in segment.layers:
+            if layer == segment.layers[-1]:
+                seen = last_rows(segment.handover, hidden)
             rows = segment.rows(layer)
             if rows.is_idle:
                 continue
@@ -87,7 +105,7 @@ class Decoder:
             hidden = run_block(layer, hidden.clone())
             first, second = take(before, rows.pair_second), take(hidden, rows.pair_second)
             hidden = put(hidden, rows.pair_second, first.lerp(second, 0.5))
-        return hidden
+        return hidden, remembered, seen
 
 
 def _load_layers(config: ModelConfig, weights: Weights, uses_triton: bool) -> Layers:

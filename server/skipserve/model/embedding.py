@@ -49,7 +49,7 @@ class Embedding:
         if self.widen is not None:
             rows = linear(rows, self.widen)
         if self.positions is not None:
-            rows = rows + self.positions.index_select(0, batch.segments[0].positions)
+            rows = rows + self.positions.index_select(0, batch.positions)
         return rows
 
     def _look_up(self, batch: Batch) -> Tensor:

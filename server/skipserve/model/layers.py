@@ -44,6 +44,15 @@ class Layers(Protocol):
     def normed(self, hidden: Tensor, rows: Tensor) -> Tensor:
         """Return some rows of the last layer's output [T, D], normalised: [R, D]."""
 
+    def queries(self, layer: int, hidden: Tensor, positions: Tensor) -> Tensor:
+        """Return the queries of a layer for its input [R, D] at positions [R], [R, H, C]."""
+
+    def keys(self, layer: int, hidden: Tensor, positions: Tensor) -> Tensor:
+        """Return the keys of a layer for its input [R, D] at positions [R], [R, K, C]."""
+
+    def stored_keys(self, layer: int, cache: KVCache, slots: Tensor) -> Tensor:
+        """Return the keys that a layer has stored in slots [N], [N, K, C]."""
+
 
 def rotary_tables(config: ModelConfig, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return cosine and sine of all positions, [P, C] each, whose two halves are alike.

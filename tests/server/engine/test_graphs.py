@@ -187,7 +187,13 @@ def test_a_graph_reads_nothing_that_could_be_freed(engine: Engine) -> None:
         batch = graphs._batch(column, room)
         (segment,) = batch.segments
         work, (group,) = segment.work, segment.kv_groups
-        tensors = [batch.token_ids, segment.positions, batch.visual_rows, batch.logit_rows]
+        tensors = [
+            batch.token_ids,
+            group.places,
+            group.positions,
+            batch.visual_rows,
+            batch.logit_rows,
+        ]
         tensors += [group.slots, group.tables.device]
         tensors += [work.gates] if isinstance(work, GatedWork) else []
         for tensor in tensors:

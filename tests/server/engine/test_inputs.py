@@ -52,7 +52,8 @@ class Built:
 def _build(parts: EngineParts) -> Built:
     step = parts.scheduler.schedule()
     rows = StepRows.of(step, parts.tables)
-    return Built(parts, step, build_batch(step, rows, parts.plans, None, LAST_TOKENS).batch)
+    inputs = build_batch(step, rows, parts.tables, parts.plans, None, LAST_TOKENS)
+    return Built(parts, step, inputs.batch)
 
 
 def _class(sequence: Sequence, position: int) -> TokenClass:
@@ -120,7 +121,7 @@ def test_rows_know_their_place(built: Built) -> None:
     segment, page_size = built.segment, built.parts.tables.page_size
     (group,) = segment.kv_groups
     assert built.batch.token_ids.tolist() == [_token(*row) for row in built.rows]
-    assert segment.positions.tolist() == [position for _, position in built.rows]
+    assert group.positions.tolist() == [position for _, position in built.rows]
     slots = [s.pages[p // page_size] * page_size + p % page_size for s, p in built.rows]
     assert group.slots.tolist() == slots
     assert len(set(slots)) == len(slots), "two rows would be written into one slot"
@@ -183,7 +184,7 @@ def test_indexes_are_what_the_model_reads() -> None:
     batch, segment = built.batch, built.segment
     group = segment.kv_groups[0]
     tables = group.tables.device
-    for tensor in (batch.token_ids, segment.positions, group.slots, tables, batch.logit_rows):
+    for tensor in (batch.token_ids, group.positions, group.slots, tables, batch.logit_rows):
         assert tensor.dtype == torch.int64
         assert tensor.device == CPU
     assert tables.shape == (1, -(-segment.row_starts[-1] // parts.tables.page_size))

@@ -115,6 +115,7 @@ def _request(source: random.Random, name: str) -> Request:
         sampling=sampling,
         policy_name=policy_name,
         plan=policy.plan,
+        narrowing=policy.narrowing,
     )
 
 
@@ -331,6 +332,7 @@ def test_a_shared_prompt_is_reused_across_policies(model: Llava) -> None:
             token_classes=classes,
             images=(image,),
             plan=policy.plan,
+            narrowing=policy.narrowing,
             policy_name=name,
             sampling=replace(shared.sampling, temperature=0.0, max_tokens=4),
         )

@@ -78,7 +78,7 @@ def test_inputs() -> None:
         step = parts.scheduler.schedule()
         rows = StepRows.of(step, parts.tables)
         with NoWaiting():
-            inputs = build_batch(step, rows, parts.plans, None, last_tokens)
+            inputs = build_batch(step, rows, parts.tables, parts.plans, None, last_tokens)
         assert inputs.batch.token_ids.device == META
         assert len(inputs.batch.token_ids) == step.num_rows
 

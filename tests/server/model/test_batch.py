@@ -16,7 +16,8 @@ WORK = RowWork.of(np.array([[7, 7], [7, 3], [0, 0], [7, 7]], dtype=np.uint8))
 
 def _group() -> KvGroup:
     slots = torch.arange(NUM_ROWS)
-    return KvGroup(indexes_of(np.zeros((1, 1), np.int64)), slots, num_cached=np.array([0]))
+    tables = indexes_of(np.zeros((1, 1), np.int64))
+    return KvGroup(tables, slots, slots, slots, num_cached=np.array([0]))
 
 
 def _prepared(segment: Segment) -> tuple[dict[int, int], list[tuple[LayerRows, KvGroup]]]:
@@ -32,7 +33,7 @@ def _prepared(segment: Segment) -> tuple[dict[int, int], list[tuple[LayerRows, K
 
 def test_layers_that_agree_share_and_idle_ones_have_nothing() -> None:
     group = _group()
-    segment = Segment.whole(WORK, torch.arange(NUM_ROWS), np.array([0, NUM_ROWS]), group)
+    segment = Segment.whole(WORK, np.array([0, NUM_ROWS]), group)
     by_layer, made = _prepared(segment)
     assert by_layer == {0: 0, 1: 1, 3: 0}
     assert made == [(segment.rows(0), group), (segment.rows(1), group)]
@@ -40,8 +41,7 @@ def test_layers_that_agree_share_and_idle_ones_have_nothing() -> None:
 
 def test_layers_whose_keys_lie_elsewhere_do_not_share() -> None:
     groups = _group(), _group()
-    positions, row_starts = torch.arange(NUM_ROWS), np.array([0, NUM_ROWS])
-    segment = Segment(range(1, 4), WORK, positions, row_starts, groups, kv_group_of=(0, 0, 0, 1))
+    segment = Segment(range(1, 4), WORK, np.array([0, NUM_ROWS]), groups, kv_group_of=(0, 0, 0, 1))
     by_layer, made = _prepared(segment)
     assert by_layer == {1: 0, 3: 1}
     assert [group for _, group in made] == list(groups)

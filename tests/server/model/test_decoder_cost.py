@@ -8,10 +8,10 @@ import pytest
 import torch
 from catalog_parts import skipping_policies
 from model_batches import Piece, Rows, build_batch, poisoned_cache, scattered_pages
+from operation_counts import count_operations
 from tiny_llava import make_checkpoint
 from tiny_opt import OptShape
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from skipserve.model.layers import KVCache
 from skipserve.model.llava import Llava
@@ -22,7 +22,6 @@ from skipserve_policies.resolve import resolve
 
 NUM_LAYERS = 32
 CATALOG = skipping_policies()
-LINEAR_OPERATIONS = (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.linear)
 
 
 WIDTH = 32
@@ -63,42 +62,6 @@ def make_rows(num_visual: int, num_generated: int) -> Rows:
     )
 
 
-class PairCounter(TorchDispatchMode):
-    """Counts the (query, key) pairs of each head that attention is asked for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.num_pairs = 0
-
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Look at attention; run everything."""
-        kwargs = kwargs or {}
-        if func is torch.ops.aten.scaled_dot_product_attention.default:
-            self.num_pairs += _pairs(args[0].shape[2], args[1].shape[2], is_causal=False)
-        if func is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default:
-            query, keys, _, *dropout_and_causality = args
-            is_causal = dropout_and_causality[1:] == [True]
-            self.num_pairs += _pairs(query.shape[2], keys.shape[2], is_causal, **kwargs)
-        return func(*args, **kwargs)
-
-
-def _pairs(
-    num_queries: int, num_keys: int, is_causal: bool, attn_mask: torch.Tensor | None = None
-) -> int:
-    if is_causal:
-        assert num_queries == num_keys
-        return num_queries * (num_queries + 1) // 2
-    if attn_mask is None:
-        return num_queries * num_keys
-    return int((attn_mask == 0).sum())
-
-
 def cleared_cache(model: Llava, num_positions: int) -> KVCache:
     """Return a cache of zeros: pieces of a sequence are run without what precedes them."""
     cache = poisoned_cache(model, num_positions)
@@ -114,12 +77,8 @@ def executed_flops(model: Llava, rows: Rows, plan: Plan, start: int, stop: int) 
     (pages,) = scattered_pages(len(rows))
     batch = build_batch([Piece(rows, plan, start, stop, pages)], [stop - start - 1])
     cache = cleared_cache(model, len(rows))
-    flops, pairs = FlopCounterMode(display=False), PairCounter()
-    with flops, pairs:
-        model.forward(batch, cache)
-    by_operation = flops.get_flop_counts()["Global"]
-    products: int = sum(by_operation[op] for op in by_operation if op in LINEAR_OPERATIONS)
-    return products + 4 * sizes.num_heads * sizes.head_dim * pairs.num_pairs
+    _, counted = count_operations(lambda: model.forward(batch, cache))
+    return counted.flops(sizes)
 
 
 @pytest.mark.parametrize(("model", "name"), COUNTED, indirect=["model"])

@@ -223,7 +223,7 @@ class _FullAtLast(FakeDecoder):
     """A decoder whose device has no memory for the third row of an answer."""
 
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
-        if int(batch.segments[0].positions[0]) == 7:
+        if int(batch.positions[0]) == 7:
             raise torch.OutOfMemoryError("tried to allocate 2 GiB")
         return super().forward(batch, cache)
 

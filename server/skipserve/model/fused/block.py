@@ -93,7 +93,7 @@ class FusedBlock:
             values=cache.values,
             page_size=context.page_size,
             tables=rows.group.tables.device,
-            positions=rows.positions,
+            positions=rows.group.positions,
             slots=rows.group.slots,
             factors=context.factors,
         )
@@ -188,10 +188,7 @@ class FusedBlock:
             self._project(Part.QUERY_KEY_VALUE, rows.kv, normed, paged, query)
         else:
             self._project(Part.KEY_VALUE, rows.kv, normed, paged)
-            normed = self._room(hidden, queries.selection, hidden.shape[1])
-            norm_rows(
-                hidden, [Target(self.attention_gain, normed)], self.epsilon, queries.selection
-            )
+            normed = self._normed(hidden, queries.selection)
             self._project(Part.QUERY, queries.selection, normed, paged, query)
         mixed = self._room(hidden, queries.selection, self.inputs.query_size)
         self._mix(query, mixed, rows, paged, context)
@@ -222,6 +219,8 @@ class FusedBlock:
         """Attend: rows alone in their sequence in one kernel, chunks in another."""
         assert rows.queries is not None
         queries: QueryRows = rows.queries
+        # A row sees as many keys as its layer has kept before it, wherever it stands in the prompt.
+        paged = replace(paged, positions=rows.group.places)
         by_head = query.view(len(query), self.inputs.num_heads, self.inputs.head_size)
         num_singles = 0
         if queries.singles is not None:
@@ -234,14 +233,30 @@ class FusedBlock:
             )
         if queries.chunks is not None:
             assert queries.spans is not None
-            assert queries.chunk_positions is not None
             paged_prefill(
                 by_head[num_singles:],
-                replace(paged, positions=queries.chunk_positions),
+                replace(paged, positions=paged.positions[queries.first_chunked :]),
                 out[num_singles:],
                 queries.chunks,
                 queries.spans,
             )
+
+    def queries(self, hidden: Tensor, paged: PagedKeyValues) -> Tensor:
+        """Return the queries of rows [R, D] at positions, [R, H, C]."""
+        every = Selection(len(hidden))
+        query = self._room(hidden, every, self.inputs.query_size)
+        self._project(Part.QUERY, every, self._normed(hidden, every), paged, query)
+        return query.view(len(hidden), self.inputs.num_heads, self.inputs.head_size)
+
+    def store(self, hidden: Tensor, paged: PagedKeyValues) -> None:
+        """Store keys and values of rows [R, D]."""
+        every = Selection(len(hidden))
+        self._project(Part.KEY_VALUE, every, self._normed(hidden, every), paged)
+
+    def _normed(self, hidden: Tensor, selection: Selection) -> Tensor:
+        normed = self._room(hidden, selection, hidden.shape[1])
+        norm_rows(hidden, [Target(self.attention_gain, normed)], self.epsilon, selection)
+        return normed
 
     def _room(self, hidden: Tensor, selection: Selection, width: int) -> Tensor:
         return hidden.new_empty(selection.num_rows, width)

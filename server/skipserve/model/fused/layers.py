@@ -19,6 +19,7 @@ from skipserve_kernels.fused.input_projection.packing import pack_factors
 from skipserve_kernels.fused.launch import Scratch, Selection
 from skipserve_kernels.fused.norm_rows.triton import Target, norm_rows
 from skipserve_kernels.fused.output_projection.triton import scratch_sizes as projection_scratch
+from skipserve_kernels.fused.paged import PagedKeyValues
 from skipserve_kernels.fused.paged_decode.triton import scratch_sizes as decode_scratch
 from skipserve_kernels.key_values import KeyValues
 from skipserve_policies.sizes import DecoderSizes
@@ -91,7 +92,7 @@ class FusedLayers:
         if device.type == "cpu":
             return
         for segment in warm_up_segments(self.sizes, self.cache_dtype, device):
-            shape = len(segment.positions), self.sizes.hidden_size
+            shape = segment.num_rows, self.sizes.hidden_size
             hidden = torch.zeros(shape, dtype=self.cache_dtype, device=device)
             self.start(segment, cache)(0, hidden)
 
@@ -101,6 +102,27 @@ class FusedLayers:
         selection = Selection(len(rows), rows)
         norm_rows(hidden, [Target(self.gain, normed)], self.epsilon, selection)
         return normed
+
+    def queries(self, layer: int, hidden: Tensor, positions: Tensor) -> Tensor:
+        """Return the queries of a layer for its input [R, D] at positions [R], [R, H, C]."""
+        return self.blocks[layer].queries(hidden, self._nowhere(positions))
+
+    def keys(self, layer: int, hidden: Tensor, positions: Tensor) -> Tensor:
+        """Return the keys of a layer for its input [R, D] at positions [R], [R, K, C]."""
+        paged = self._nowhere(positions)
+        self.blocks[layer].store(hidden, paged)
+        return paged.keys
+
+    def stored_keys(self, layer: int, cache: KVCache, slots: Tensor) -> Tensor:
+        """Return the keys that a layer has stored in slots [N], [N, K, C]."""
+        return cache.layers[layer].keys.index_select(0, slots)
+
+    def _nowhere(self, positions: Tensor) -> PagedKeyValues:
+        """Return room for the keys and values of rows at positions [R], outside the cache."""
+        shape = (2, len(positions), self.sizes.num_kv_heads, self.sizes.head_dim)
+        keys, values = self.gain.new_empty(shape).unbind(0)
+        slots = torch.arange(len(positions), device=positions.device)
+        return PagedKeyValues(keys, values, 1, slots[:, None], positions, slots, self.factors)
 
 
 def _scratch(sizes: DecoderSizes, device: torch.device) -> Scratch:

@@ -48,14 +48,14 @@ class QueryRows:
         singles: those alone in their sequence: entry i of the forward's rows is of sequence i.
         chunks: the others; None if there are none.
         spans: the tiles of the others, [G, 3] int64.
-        chunk_positions: positions that the index of `chunks` points into.
+        first_chunked: the first row that the index of `chunks` points at.
     """
 
     selection: Selection
     singles: Selection | None
     chunks: Selection | None = None
     spans: Tensor | None = None
-    chunk_positions: Tensor | None = None
+    first_chunked: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,6 @@ class FusedRows:
     """The rows of one block; made once for layers that agree.
 
     Attributes:
-        positions: of all rows, [T] int64.
         group: where keys and values lie.
         kv: rows that project keys and values; None if there are none, here and below.
         queries: rows that run attention.
@@ -75,7 +74,6 @@ class FusedRows:
         is_gated: whether gates choose among the rows.
     """
 
-    positions: Tensor
     group: KvGroup
     kv: Selection | None
     queries: QueryRows | None
@@ -96,17 +94,13 @@ def prepare_rows(segment: Segment, span_rows: int) -> dict[int, FusedRows]:
     """
     if isinstance(segment.work, GatedWork):
         gates = segment.work.gates
-        return {
-            layer: _gated(segment.positions, gates[layer], segment.kv_group(layer))
-            for layer in segment.layers
-        }
+        return {layer: _gated(gates[layer], segment.kv_group(layer)) for layer in segment.layers}
     return segment.prepare(_RowsBuilder(segment, segment.work, span_rows).block)
 
 
-def _gated(positions: Tensor, gates: Tensor, group: KvGroup) -> FusedRows:
-    every = Selection(len(positions), gates=gates)
+def _gated(gates: Tensor, group: KvGroup) -> FusedRows:
+    every = Selection(len(gates), gates=gates)
     return FusedRows(
-        positions=positions,
         group=group,
         kv=every,
         queries=QueryRows(every, singles=every),
@@ -124,7 +118,7 @@ class _RowsBuilder:
     """
 
     def __init__(self, segment: Segment, work: RowWork, span_rows: int) -> None:
-        self._positions = segment.positions
+        self._num_rows = segment.num_rows
         self._row_starts = segment.row_starts
         counts = np.diff(segment.row_starts)
         # Sequences that come first and have one row each.
@@ -138,7 +132,7 @@ class _RowsBuilder:
                 found[rows.attention,] = self._find_spans(rows.attention, span_rows)
         for rows in kinds:
             found |= self._find_places(rows)
-        sent = to_device(list(found.values()), self._positions.device)
+        sent = to_device(list(found.values()), segment.kv_groups[0].slots.device)
         self._sent = dict(zip(found, sent, strict=True))
         self._queries = {rows.attention: self._split(rows.attention) for rows in kinds}
 
@@ -151,7 +145,6 @@ class _RowsBuilder:
             self._norm(rows.parallel_shared, rows.ffn, is_shared=True),
         )
         return FusedRows(
-            positions=self._positions,
             group=group,
             kv=self._selections[rows.kv],
             queries=self._queries[rows.attention],
@@ -165,7 +158,7 @@ class _RowsBuilder:
     def _select(self, rows: RowSet) -> Selection | None:
         if isinstance(rows, Indexes):
             return Selection(len(rows.host), rows.device)
-        return Selection(len(self._positions)) if rows is Every.ALL else None
+        return Selection(self._num_rows) if rows is Every.ALL else None
 
     def _norm(self, rows: RowSet, ffn: RowSet, *, is_shared: bool = False) -> FfnNorm | None:
         """Return some of the FFN's rows as what is normalised together."""
@@ -190,7 +183,7 @@ class _RowsBuilder:
             singles=singles if num_singles else None,
             chunks=Selection(num_chunked, None if index is None else index[num_singles:]),
             spans=self._sent[rows,],
-            chunk_positions=self._positions if index is not None else self._positions[num_singles:],
+            first_chunked=0 if index is not None else num_singles,
         )
 
     def _find_spans(self, attention: RowSet, span_rows: int) -> Index:
@@ -208,4 +201,4 @@ class _RowsBuilder:
         }
 
     def _indexes(self, rows: RowSet) -> Index:
-        return host_indexes(rows, len(self._positions))
+        return host_indexes(rows, self._num_rows)

@@ -89,6 +89,8 @@ def _segment(
     group = KvGroup(
         tables=Indexes(tables, torch.from_numpy(tables).to(device)),
         slots=nowhere,
+        places=nowhere,
+        positions=nowhere,
         num_cached=np.zeros(num_sequences, dtype=np.int64),
     )
-    return Segment.whole(work, nowhere, row_starts, group)
+    return Segment.whole(work, row_starts, group)

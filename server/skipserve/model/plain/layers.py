@@ -10,6 +10,7 @@ from skipserve.model.batch import Segment
 from skipserve.model.config import ModelConfig
 from skipserve.model.layers import BlockFunction, KVCache
 from skipserve.model.plain import llama, opt
+from skipserve.model.plain.attention import Factors
 from skipserve.model.plain.block import DecoderBlock
 from skipserve.model.plain.norm import Norm
 from skipserve.model.plain.rows import prepare_rows
@@ -88,3 +89,20 @@ class PlainLayers:
     def normed(self, hidden: Tensor, rows: Tensor) -> Tensor:
         """Return some rows of the last layer's output [T, D], normalised: [R, D]."""
         return self.norm(hidden.index_select(0, rows))
+
+    def queries(self, layer: int, hidden: Tensor, positions: Tensor) -> Tensor:
+        """Return the queries of a layer for its input [R, D] at positions [R], [R, H, C]."""
+        attention = self.blocks[layer].attention
+        return attention.queries(hidden, self._factors(positions), self.cache_dtype)
+
+    def keys(self, layer: int, hidden: Tensor, positions: Tensor) -> Tensor:
+        """Return the keys of a layer for its input [R, D] at positions [R], [R, K, C]."""
+        attention = self.blocks[layer].attention
+        return attention.keys(hidden, self._factors(positions), self.cache_dtype)
+
+    def stored_keys(self, layer: int, cache: KVCache, slots: Tensor) -> Tensor:
+        """Return the keys that a layer has stored in slots [N], [N, K, C]."""
+        return cache.layers[layer].keys[0].index_select(1, slots).transpose(0, 1)
+
+    def _factors(self, positions: Tensor) -> Factors:
+        return () if self.factors is None else self.factors.index_select(0, positions).unbind(1)

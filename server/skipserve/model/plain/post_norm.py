@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from skipserve.model.plain.attention import Attention
+from skipserve.model.plain.attention import Attention, Factors
 from skipserve.model.plain.ffn import Ffn
 from skipserve.model.plain.norm import Norm
 from skipserve.model.plain.rows import BlockRows
@@ -23,6 +24,14 @@ class NormedAttention:
         """Store keys and values; return `hidden` [T, D] with the attention added, normalised."""
         added, rows = self.attention.add(hidden, block, cache), block.rows.attention
         return put(added, rows, self.norm(take(added, rows)))
+
+    def queries(self, hidden: Tensor, factors: Factors, dtype: torch.dtype) -> Tensor:
+        """Return the queries of rows [R, D], in the cache's type, [R, H, C]."""
+        return self.attention.queries(hidden, factors, dtype)
+
+    def keys(self, hidden: Tensor, factors: Factors, dtype: torch.dtype) -> Tensor:
+        """Return the keys of rows [R, D], in the cache's type, [R, K, C]."""
+        return self.attention.keys(hidden, factors, dtype)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,8 +42,13 @@ def prepare_rows(segment: Segment, factors: Tensor | None, page_size: int) -> di
     Returns:
         By layer; idle layers are left out.
     """
-    device = segment.positions.device
-    row_factors = None if factors is None else factors.index_select(0, segment.positions)
+    num_rows, device = segment.num_rows, segment.kv_groups[0].slots.device
+    # Sequences whose rows are not renumbered share the turns of their layers.
+    turns: dict[Tensor, Tensor] = {}
+    if factors is not None:
+        for group in segment.kv_groups:
+            if group.positions not in turns:
+                turns[group.positions] = factors.index_select(0, group.positions)
     counts = np.diff(segment.row_starts)
     # Where the positions of all sequences lie, those of this forward too.
     runs = {
@@ -52,20 +57,18 @@ def prepare_rows(segment: Segment, factors: Tensor | None, page_size: int) -> di
     }
 
     def layout(rows: LayerRows, group: KvGroup) -> Layout:
-        query_rows, key_rows = (
-            host_indexes(it, len(segment.positions)) for it in (rows.attention, rows.kv)
-        )
+        query_rows, key_rows = (host_indexes(it, num_rows) for it in (rows.attention, rows.kv))
         queries = find_queries(query_rows, key_rows, segment.row_starts, group.num_cached)
         return prepare(queries, runs[group], device)
 
-    def factors_of(rows: RowSet) -> tuple[Tensor, ...]:
-        return () if row_factors is None else take(row_factors, rows).unbind(1)
+    def factors_of(rows: RowSet, group: KvGroup) -> tuple[Tensor, ...]:
+        return () if factors is None else take(turns[group.positions], rows).unbind(1)
 
     def block(rows: LayerRows, group: KvGroup) -> BlockRows:
         return BlockRows(
             rows=rows,
-            query_factors=factors_of(rows.attention),
-            key_factors=factors_of(rows.kv),
+            query_factors=factors_of(rows.attention, group),
+            key_factors=factors_of(rows.kv, group),
             slots=take(group.slots, rows.kv),
             layout=None if rows.attention is Every.NONE else layout(rows, group),
         )

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skipserve.model.reduction.seen import Seen
+from skipserve.model.seeded_rows import random_rows
 from skipserve_policies.reduction import Reduction
 from skipserve_policies.schema import Reducer
 
@@ -46,7 +47,7 @@ def reduce_rows(rows: Tensor, reductions: Sequence[Reduction]) -> Tensor:
     first = reductions[0]
     if first.method is Reducer.DIVPRUNE:
         return _take(rows, divprune_rows(rows, first.num_rows))
-    chosen = [_random_rows(it, rows.shape[1]) for it in reductions]
+    chosen = [random_rows(it.seed, rows.shape[1], it.num_rows) for it in reductions]
     return _take(rows, torch.from_numpy(np.stack(chosen)).to(rows.device))
 
 
@@ -143,12 +144,6 @@ def divprune_rows(rows: Tensor, num_rows: int) -> Tensor:
         newest = nearest.argmax(dim=1, keepdim=True)
         chosen.append(newest)
     return torch.cat(chosen, dim=1).sort(dim=1).values
-
-
-def _random_rows(reduction: Reduction, num_rows: int) -> np.ndarray:
-    """Return which rows of one picture its seed chooses, [R], ascending."""
-    generator = np.random.Generator(np.random.PCG64(reduction.seed))
-    return np.sort(generator.choice(num_rows, reduction.num_rows, replace=False))
 
 
 def _downsample(features: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -92,8 +92,15 @@ class Rig:
     def _run(self, work: RowWork | GatedWork) -> None:
         numbers = np.arange(NUM_ROWS + 1)
         tables = indexes_of(np.arange(NUM_ROWS).reshape(-1, 1))
-        group = KvGroup(tables, torch.tensor([0, 5, 10]), num_cached=numbers[:NUM_ROWS])
-        self._segment = Segment.whole(work, torch.tensor([0, 1, 2]), numbers, group)
+        positions = torch.tensor([0, 1, 2])
+        group = KvGroup(
+            tables,
+            slots=torch.tensor([0, 5, 10]),
+            places=positions,
+            positions=positions,
+            num_cached=numbers[:NUM_ROWS],
+        )
+        self._segment = Segment.whole(work, numbers, group)
         rows = prepare_rows(self._segment, span_rows=16)
         self.block(self.hidden, rows[0], self.cache, self.context)
 

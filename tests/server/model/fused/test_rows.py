@@ -26,8 +26,8 @@ def segment_of(work: RowWork, device: torch.device = CPU) -> Segment:
     """Two decode rows and a chunk of five."""
     numbers = torch.empty(NUM_ROWS, dtype=torch.int64, device=device)
     tables = Indexes(np.zeros((3, 1), np.int64), numbers[:3, None])
-    group = KvGroup(tables, numbers, num_cached=np.array([3, 4, 0]))
-    return Segment.whole(work, numbers, np.array([0, 1, 2, 7]), group)
+    group = KvGroup(tables, numbers, numbers, numbers, num_cached=np.array([3, 4, 0]))
+    return Segment.whole(work, np.array([0, 1, 2, 7]), group)
 
 
 def bits(*layers: Sequence[Work]) -> np.ndarray:

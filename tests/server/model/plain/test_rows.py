@@ -24,7 +24,14 @@ ROW_STARTS, NUM_CACHED = (0, 3, 4), (2, 7)
 
 
 def make_group(tables: list[list[int]], slots: list[int], num_cached: Sequence[int]) -> KvGroup:
-    return KvGroup(indexes_of(np.array(tables)), torch.tensor(slots), np.array(num_cached))
+    positions = torch.tensor([2, 3, 4, 7])
+    return KvGroup(
+        indexes_of(np.array(tables)),
+        torch.tensor(slots),
+        positions,
+        positions,
+        np.array(num_cached),
+    )
 
 
 def make_work(attention: Sequence[int], kv: Sequence[int] = ALL) -> list[Work]:
@@ -40,7 +47,6 @@ def prepare(
 ) -> BlockRows:
     segment = Segment.whole(
         RowWork.of(np.array([make_work(attention, kv)], dtype=np.uint8)),
-        positions=torch.tensor([2, 3, 4, 7]),
         row_starts=np.array(row_starts),
         group=make_group(TABLES, SLOTS, num_cached),
     )
@@ -120,7 +126,6 @@ def test_layers_whose_keys_lie_elsewhere_have_a_layout_each() -> None:
     segment = Segment(
         layers=range(2),
         work=RowWork.of(np.array([work, work], dtype=np.uint8)),
-        positions=torch.tensor([2, 3, 4, 7]),
         row_starts=np.array(ROW_STARTS),
         kv_groups=groups,
         kv_group_of=(0, 1),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from golden_llava import GoldenSizes, make_golden_checkpoint, make_golden_pixels
+from golden_llava import PROMPTS, SEEDS, SIZES, make_golden_checkpoint, make_golden_pixels
 from model_batches import Rows, run_whole
 
 from skipserve.model.llava import Llava
@@ -20,15 +20,6 @@ from skipserve_policies.schema import Reducer
 pytestmark = pytest.mark.fast
 
 VISIONZIP, VISPRUNER, DIVPRUNE = Reducer.VISIONZIP, Reducer.VISPRUNER, Reducer.DIVPRUNE
-SIZES = {
-    "plain": GoldenSizes(8, 64, 4, 4, 16, 176, 128, 4, 32, 4, 64, 24, image_token=127),
-    "grouped": GoldenSizes(10, 48, 6, 2, 12, 128, 160, 5, 36, 3, 72, 32, image_token=159),
-}
-SEEDS = {"plain": (2, 3), "grouped": (6, 7)}  # of weights and pixels
-PROMPTS = {
-    "image-first": ((), (5, 17, 33, 2, 71, 90, 11, 64)),
-    "text-first": ((1, 45, 8, 99, 23), (7, 52, 3, 120, 31, 66, 14)),
-}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,329 @@
+"""Requests of whose prompts visual rows leave: known answers, in chunks, in crowds, and again."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from golden_drops import GOLDEN, Golden
+from golden_engine import Asker, GoldenModel, answers, make_engine
+from golden_llava import PROMPTS, SEEDS, SIZES, make_golden_checkpoint, make_golden_pixels
+from operation_counts import count_operations
+from torch import Tensor
+
+from skipserve.engine.drops import Drops
+from skipserve.engine.engine import Engine
+from skipserve.engine.limits import EngineLimits
+from skipserve.engine.reports import Executed
+from skipserve.engine.request import Request
+from skipserve.model.batch import Batch
+from skipserve.model.layers import KVCache
+from skipserve.model.llava import Llava
+from skipserve_policies import flops
+from skipserve_policies.narrowing import Narrowing, Stage
+from skipserve_policies.plan import Plan, trim
+from skipserve_policies.schema import Dropper
+
+pytestmark = pytest.mark.fast
+
+FASTV = Narrowing(Dropper.FASTV, (Stage(2, 18),))
+VTW = Narrowing(Dropper.VTW, (Stage(4, 0),))
+RANDOM = Narrowing(Dropper.RANDOM, (Stage(3, 10),), seed=5)
+DART = Narrowing(Dropper.DART, (Stage(2, 18),))
+PYRAMID = Narrowing(Dropper.PYRAMIDDROP, (Stage(2, 18), Stage(4, 9), Stage(6, 4)), renumbers=True)
+EVERY = (None, FASTV, VTW, RANDOM, DART, PYRAMID)
+BEFORE, AFTER = (1, 45, 8, 99, 23), (7, 52, 3, 120, 31, 66, 14)
+
+
+class Loaded:
+    """A model of known answers, and the rows that it sees of its picture."""
+
+    def __init__(self, name: str, model: Llava) -> None:
+        self.name = name
+        self.model = model
+        self.asker = Asker(SIZES[name])
+        (self.rows,) = model.encode_images(make_golden_pixels(SIZES[name], SEEDS[name][1]))
+
+    def engine(self, **limits: object) -> Engine:
+        """Return an engine of it."""
+        return make_engine(self.model, self.rows, **limits)
+
+    def request(self, golden: Golden) -> Request:
+        """Return the request that a known answer is to."""
+        before, after = PROMPTS[golden.prompt]
+        return self.asker.ask(golden.name, before, after, narrowing=golden.narrowing)
+
+    @property
+    def golden(self) -> list[Golden]:
+        """Its known answers."""
+        return [golden for golden in GOLDEN if golden.model == self.name]
+
+
+def _load(name: str, folder_of: pytest.TempPathFactory) -> Loaded:
+    folder = make_golden_checkpoint(folder_of.mktemp(name), SIZES[name], SEEDS[name][0])
+    return Loaded(name, Llava.load(folder, torch.device("cpu"), torch.float32))
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    return _load(request.param, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    return _load("plain", tmp_path_factory)
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[int, ...]]]:
+    """The visual rows that were settled on, by sequence, stage by stage."""
+    noted: list[list[tuple[int, ...]]] = []
+    keep = Drops.keep
+
+    def noting(drops: Drops, visual: list[np.ndarray]) -> None:
+        noted.append([tuple(rows.tolist()) for rows in visual])
+        keep(drops, visual)
+
+    monkeypatch.setattr(Drops, "keep", noting)
+    return noted
+
+
+# --- known answers
+
+
+def test_the_known_answers_alone(loaded: Loaded, kept: list[list[tuple[int, ...]]]) -> None:
+    assert len(loaded.golden) == 10
+    for golden in loaded.golden:
+        request = loaded.request(golden)
+        assert answers(loaded.engine(), request)[request.id] == list(golden.tokens)
+        assert not golden.narrowing or tuple(kept.pop()) == golden.kept
+        assert not kept
+
+
+@pytest.mark.parametrize("max_rows", [1, 7, 16, 43])
+def test_the_known_answers_in_chunks(
+    loaded: Loaded, max_rows: int, kept: list[list[tuple[int, ...]]]
+) -> None:
+    for golden in loaded.golden:
+        request = loaded.request(golden)
+        engine = loaded.engine(max_batch_tokens=max_rows, page_size=4)
+        assert answers(engine, request)[request.id] == list(golden.tokens)
+        assert not golden.narrowing or tuple(kept.pop()) == golden.kept
+
+
+@pytest.mark.parametrize("looks_ahead", [False, True])
+@pytest.mark.parametrize("max_rows", [9, 64, 512])
+def test_the_known_answers_together(loaded: Loaded, max_rows: int, looks_ahead: bool) -> None:
+    engine = loaded.engine(max_batch_tokens=max_rows, page_size=4, looks_ahead=looks_ahead)
+    found = answers(engine, *map(loaded.request, loaded.golden))
+    assert found == {golden.name: list(golden.tokens) for golden in loaded.golden}
+
+
+@pytest.mark.parametrize("looks_ahead", [False, True])
+def test_answers_stay_though_pages_run_out(
+    loaded: Loaded, looks_ahead: bool, kept: list[list[tuple[int, ...]]]
+) -> None:
+    """What was ranked once is not ranked again."""
+    requests = [
+        loaded.asker.ask(golden.name, *PROMPTS[golden.prompt], narrowing=golden.narrowing)
+        for golden in loaded.golden
+        if golden.prompt == "text-first"
+    ]
+    long = [replace(it, sampling=replace(it.sampling, max_tokens=60)) for it in requests]
+    alone = {it.id: answers(loaded.engine(), it)[it.id] for it in long}
+    settled = sorted(map(tuple, kept))
+    kept.clear()
+    engine = loaded.engine(
+        max_batch_tokens=64,
+        page_size=4,
+        looks_ahead=looks_ahead,
+        kv_cache_bytes=40 * loaded.model.cache_bytes_per_token() * 4,
+    )
+    assert answers(engine, *long) == alone
+    assert engine.state.num_preemptions > 0
+    assert sorted(map(tuple, kept)) == settled
+
+
+@pytest.mark.kernels
+def test_the_known_answers_in_the_kernels(
+    tmp_path: Path, device: torch.device, kept: list[list[tuple[int, ...]]]
+) -> None:
+    folder = make_golden_checkpoint(tmp_path, SIZES["plain"], SEEDS["plain"][0])
+    fused = Loaded("plain", Llava.load(folder, device, torch.float32, uses_triton=True))
+    golden = [it for it in fused.golden if it.prompt == "text-first"]
+    requests = [
+        replace(it, sampling=replace(it.sampling, max_tokens=2))
+        for it in map(fused.request, golden)
+    ]
+    found = answers(fused.engine(), *requests)
+    assert found == {it.name: list(it.tokens[:2]) for it in golden}
+    assert set(map(tuple, kept)) == {it.kept for it in golden if it.narrowing}
+
+
+# --- other requests
+
+
+def _crowd(plain: Loaded) -> Iterator[Request]:
+    """Yield requests with no image, one and two, of every kind."""
+    for number, narrowing in enumerate(EVERY):
+        for texts in ((BEFORE,), (BEFORE, AFTER), ((), (3, 4), AFTER), (BEFORE, ())):
+            name = f"{number} {len(texts)} {len(texts[-1])}"
+            if texts[-1]:
+                yield plain.asker.ask(name, *texts, narrowing=narrowing, max_tokens=4)
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_batch_tokens": 13, "page_size": 4}])
+def test_a_crowd_gets_what_each_gets_alone(plain: Loaded, limits: dict[str, object]) -> None:
+    crowd = list(_crowd(plain))
+    assert len(crowd) == 18
+    alone = {it.id: answers(plain.engine(), it)[it.id] for it in crowd}
+    assert answers(plain.engine(**limits), *crowd) == alone
+
+
+def test_a_text_alone_is_answered_in_full(plain: Loaded) -> None:
+    expected = answers(plain.engine(), plain.asker.ask("it", BEFORE))["it"]
+    for narrowing in EVERY:
+        request = plain.asker.ask("it", BEFORE, narrowing=narrowing)
+        assert request.active_narrowing is None
+        assert answers(plain.engine(), request)["it"] == expected
+
+
+def test_an_image_that_ends_a_prompt_keeps_its_last_row(
+    plain: Loaded, kept: list[list[tuple[int, ...]]]
+) -> None:
+    for narrowing in EVERY[1:]:
+        request = plain.asker.ask("it", BEFORE, (), narrowing=narrowing)
+        last = request.num_prompt - 1
+        assert len(answers(plain.engine(), request)["it"]) == 6
+        assert all(last not in rows for rows in kept.pop())
+
+
+def test_rows_at_random_follow_from_seed_and_image(
+    plain: Loaded, kept: list[list[tuple[int, ...]]]
+) -> None:
+    request = plain.asker.ask("it", BEFORE, AFTER, narrowing=RANDOM)
+    other = replace(request, narrowing=replace(RANDOM, seed=6))
+    for each in (request, request, other):
+        answers(plain.engine(), each)
+    (first,), (again,), (differently,) = kept
+    assert first == again != differently
+    assert len(first) == 10
+
+
+def test_giving_up_while_rows_wait_leaves_nothing_behind(plain: Loaded) -> None:
+    engine = plain.engine(max_batch_tokens=16, page_size=4)
+    for name, narrowing in (("one", FASTV), ("two", PYRAMID)):
+        engine.add(plain.asker.ask(name, BEFORE, AFTER, narrowing=narrowing))
+    engine.step()
+    engine.cancel("one")
+    expected = answers(plain.engine(), plain.asker.ask("two", BEFORE, AFTER, narrowing=PYRAMID))[
+        "two"
+    ]
+    tokens = []
+    while engine.has_work:
+        tokens += [output.token_id for output in engine.step().outputs]
+    assert tokens == expected
+    assert engine.check() == []
+    assert engine.state.num_pages_used == 0
+
+
+def test_rows_of_one_prompt_wait_at_a_time(plain: Loaded) -> None:
+    engine = plain.engine(max_batch_tokens=16, page_size=4)
+    for number in range(3):
+        engine.add(plain.asker.ask(str(number), BEFORE, AFTER, narrowing=FASTV))
+    while engine.has_work:
+        engine.step()
+        waiting = [
+            sequence.drops.waiting.num_rows
+            for sequence in engine._sequences.values()
+            if sequence.drops is not None
+        ]
+        assert sum(map(bool, waiting)) <= 1
+
+
+# --- what is shared
+
+
+@pytest.mark.parametrize("one", EVERY)
+@pytest.mark.parametrize("other", EVERY)
+def test_the_text_before_an_image_is_shared_and_nothing_behind_it(
+    plain: Loaded, one: Narrowing | None, other: Narrowing | None
+) -> None:
+    """With the full model too, and of the same question asked again."""
+    before = tuple(range(30, 40))  # two pages and a half
+    engine, num_cached = plain.engine(page_size=4), []
+    for name, narrowing in (("one", one), ("other", other)):
+        engine.add(plain.asker.ask(name, before, AFTER, narrowing=narrowing, max_tokens=2))
+        while engine.has_work:
+            num_cached += [it.num_cached_tokens for it in engine.step().outputs]
+    # All but the page of the last row, where nothing leaves.
+    assert num_cached == [0, 0, 8 if one or other else 52, 0]
+    request = plain.asker.ask("other", before, AFTER, narrowing=other)
+    assert answers(engine, request) == answers(plain.engine(), request)
+
+
+# --- what is counted
+
+
+def _executed(engine: Engine, request: Request) -> Executed:
+    engine.add(request)
+    total = Executed()
+    while engine.has_work:
+        report = engine.step().report
+        if report is not None:
+            total += report.executed[request.policy_name]
+    return total
+
+
+@pytest.mark.parametrize("max_rows", [7, 512])
+@pytest.mark.parametrize("narrowing", EVERY)
+def test_steps_add_up_to_the_formula(
+    plain: Loaded, narrowing: Narrowing | None, max_rows: int
+) -> None:
+    for texts in ((BEFORE, AFTER), (BEFORE, (2, 3), AFTER), (BEFORE, ()), (BEFORE,)):
+        request = plain.asker.ask("it", *texts, narrowing=narrowing, max_tokens=3)
+        sizes = plain.model.config.sizes
+        shape = flops.Request(request.token_classes, 3, num_images=len(texts) - 1)
+        planned = flops.request_flops(sizes, request.plan, shape, narrowing=narrowing)  # type: ignore[arg-type]
+        full = flops.request_flops(sizes, trim(Plan.full(8)), shape)
+        executed = _executed(plain.engine(max_batch_tokens=max_rows, page_size=4), request)
+        # Here an image that is shown twice is encoded once.
+        spared = (len(set(request.images)) - len(request.images)) * (
+            (full.vision + full.projector) // max(len(request.images), 1)
+        )
+        assert executed.flops == planned.total + spared
+        assert executed.full_flops == full.total + spared
+        assert (executed.skipped_ffn > 0) == (narrowing is not None and len(texts) > 1)
+
+
+class Counted(GoldenModel):
+    """A model that counts what its decoder executes."""
+
+    def __init__(self, model: Llava, rows: Tensor) -> None:
+        super().__init__(model, rows)
+        self.flops = 0
+
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+        """Run and count."""
+        logits, counted = count_operations(lambda: self._model.forward(batch, cache))
+        self.flops += counted.flops(self._model.config.sizes.decoder)
+        return logits
+
+
+@pytest.mark.parametrize("narrowing", EVERY)
+@pytest.mark.parametrize("max_rows", [16, 512])
+def test_what_is_counted_is_executed(
+    loaded: Loaded, narrowing: Narrowing | None, max_rows: int
+) -> None:
+    """As torch counts products of matrices, and attention by its pairs."""
+    model = Counted(loaded.model, loaded.rows)
+    request = loaded.asker.ask("it", BEFORE, AFTER, narrowing=narrowing, max_tokens=3)
+    engine = Engine(model, EngineLimits(max_batch_tokens=max_rows, page_size=4))  # type: ignore[arg-type]
+    model.flops = 0
+    executed = _executed(engine, request)
+    sizes = loaded.model.config.sizes
+    image = flops.vision_flops(sizes.vision, sizes.vision.num_layers_used)
+    image += flops.projector_flops(sizes)
+    assert model.flops == executed.flops - image
