@@ -3,10 +3,11 @@
 import math
 from itertools import chain
 
+from skipserve.engine.drops import Drops
 from skipserve.engine.request import Adjustments, Request, SamplingParams
 from skipserve.errors import InvalidRequestError
 from skipserve.model.config import ModelConfig
-from skipserve_policies.plan import TokenClass
+from skipserve_policies.plan import Plan, TokenClass
 
 # More than any vocabulary has; beyond what an array holds, an error would come too late.
 _MAX_TOP = 2**31 - 1
@@ -98,6 +99,29 @@ def _check_plan(request: Request, num_layers: int) -> None:
     _require(
         request.plan.num_layers == num_layers,
         f"the plan is for {request.plan.num_layers} layers, the model has {num_layers}",
+    )
+
+
+def check_drops(drops: Drops | None, plan: Plan) -> None:
+    """Check that the host can tell what each row does which a ranking leaves.
+
+    It knows how many visual rows are left, not of which image they are.
+
+    Raises:
+        InvalidRequestError: text stands between visual rows, and the plan tells them apart.
+    """
+    if drops is None or not drops.needs_whole_prompt:
+        return
+    visual, first = drops.visual, drops.layers[0]
+    is_one_run = int(visual[-1]) - int(visual[0]) + 1 == len(visual)
+    text, image = (
+        (plan.columns[c][first:], plan.kv[c][first:]) for c in (TokenClass.TEXT, TokenClass.VISUAL)
+    )
+    _require(
+        is_one_run or text == image,
+        f"the skip policy ranks visual rows before layer {first} and has those that are left do "
+        "other things than text there, which goes with images side by side alone, not with text "
+        "between them",
     )
 
 

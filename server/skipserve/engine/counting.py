@@ -169,11 +169,22 @@ class WorkCounter:
             skipped_attention=full_attention - attention,
             skipped_ffn=full_ffn - ffn,
             images=num_images,
+            dropped=_num_left_behind(chunk, drops),
         )
 
     def _image_flops(self, reduction: Reduction | None) -> int:
         """Return what one image costs before the decoder."""
         return self._tower_flops + flops.projector_flops(self._sizes, reduction)
+
+
+def _num_left_behind(chunk: Chunk, drops: Drops) -> int:
+    """Return how many visual rows left, of those that a chunk has brought or has ranked."""
+    last = len(drops.layers)
+    if chunk.ranked_from is not None:
+        return drops.num_dropped(last)
+    if chunk.waits:
+        return 0
+    return len(chunk.reached(0).rows) - len(chunk.reached(last).rows)
 
 
 def _rows_of(reached: Reached) -> RowCounts:

@@ -8,7 +8,7 @@ from operator import itemgetter
 
 import numpy as np
 
-from skipserve.engine.checks import check_request
+from skipserve.engine.checks import check_drops, check_request
 from skipserve.engine.counting import WorkCounter
 from skipserve.engine.device_memory import is_out_of_memory
 from skipserve.engine.drops import Drops
@@ -35,6 +35,7 @@ from skipserve.engine.sampler import SampledTokens
 from skipserve.engine.scheduler import Scheduler, Step
 from skipserve.engine.sequence import NO_SEAT, Sequence
 from skipserve.engine.tables import SeatTables
+from skipserve.errors import InvalidRequestError
 from skipserve.model.model import Model
 
 logger = logging.getLogger(__name__)
@@ -144,6 +145,12 @@ class Engine:
         """
         check_request(request, self._config, self.num_cache_tokens)
         plan = self._plans.acquire(request.plan)
+        drops = Drops.of(request)
+        try:
+            check_drops(drops, plan.plan)
+        except InvalidRequestError:
+            self._plans.release(plan)
+            raise
         visual = find_visual(request, self._config.image_token_id)
         sequence = Sequence(
             request,
@@ -151,7 +158,7 @@ class Engine:
             visual_positions=visual,
             plan=plan,
             arrived=time.perf_counter(),
-            drops=Drops.of(request),
+            drops=drops,
         )
         self._sequences[request.id] = sequence
         self._scheduler.add(sequence)

@@ -68,6 +68,7 @@ class Executed:
         attention, ffn: (row, layer) sublayers that ran.
         skipped_attention, skipped_ffn: those that the trimmed full model would have run besides.
         images: images that were encoded.
+        dropped: visual rows that left inside the decoder.
     """
 
     flops: int = 0
@@ -77,6 +78,7 @@ class Executed:
     skipped_attention: int = 0
     skipped_ffn: int = 0
     images: int = 0
+    dropped: int = 0
 
     def __add__(self, other: "Executed") -> "Executed":
         return Executed(

@@ -97,6 +97,7 @@ class EngineMetrics(Observer):
         of(Metrics.skipped_sublayers, policy, "attention").inc(executed.skipped_attention)
         of(Metrics.skipped_sublayers, policy, "ffn").inc(executed.skipped_ffn)
         of(Metrics.images_encoded, policy).inc(executed.images)
+        of(Metrics.dropped_rows, policy).inc(executed.dropped)
 
 
 def _increase(before: int, now: int) -> int:

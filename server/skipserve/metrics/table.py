@@ -123,6 +123,13 @@ class Metrics(Table):
         "0 for a policy that skips: its scope has no rows in this traffic.",
         (SKIP_POLICY, _KIND),
     )
+    dropped_rows = counter(
+        "Visual rows that left inside the decoder.",
+        "Over `skipserve_images_total`: rows of an image that later layers did not see. 0 for a "
+        "policy that drops some: its questions show no picture.",
+        _BY_POLICY,
+        "rows",
+    )
     images_encoded = counter(
         "Images that the vision tower ran for.",
         "Over `skipserve_images_total`: the share of images that no cache had.",

@@ -18,13 +18,15 @@ from skipserve.engine.engine import Engine
 from skipserve.engine.limits import EngineLimits
 from skipserve.engine.reports import Executed
 from skipserve.engine.request import Request
+from skipserve.errors import InvalidRequestError
 from skipserve.model.batch import Batch
 from skipserve.model.layers import KVCache
 from skipserve.model.llava import Llava
 from skipserve_policies import flops
 from skipserve_policies.narrowing import Narrowing, Stage
 from skipserve_policies.plan import Plan, trim
-from skipserve_policies.schema import Dropper
+from skipserve_policies.resolve import resolve
+from skipserve_policies.schema import Dropper, SkipPolicy
 
 pytestmark = pytest.mark.fast
 
@@ -212,6 +214,24 @@ def test_rows_at_random_follow_from_seed_and_image(
     assert len(first) == 10
 
 
+def test_rows_of_an_image_that_another_rule_tells_from_text(plain: Loaded) -> None:
+    """ShortV's kind beside a ranking: with text between two images the host cannot tell them."""
+    skipping = {"action": "skip_ffn", "layers": [5], "scope": "visual"}
+    plan = resolve("it", SkipPolicy.model_validate({"rules": [skipping]}), 8).plan
+    for narrowing in EVERY:
+        engine = plain.engine()
+        between = plain.asker.ask("it", BEFORE, (3, 4), AFTER, narrowing=narrowing, plan=plan)
+        if narrowing is not None and narrowing.is_ranked:
+            with pytest.raises(InvalidRequestError, match="not with text between them"):
+                engine.add(between)
+            assert engine.check() == []
+        else:
+            answers(engine, between)
+        beside = plain.asker.ask("it", BEFORE, (), AFTER, narrowing=narrowing, plan=plan)
+        chunked = plain.engine(max_batch_tokens=20, page_size=4)
+        assert answers(chunked, beside) == answers(plain.engine(), beside)
+
+
 def test_giving_up_while_rows_wait_leaves_nothing_behind(plain: Loaded) -> None:
     engine = plain.engine(max_batch_tokens=16, page_size=4)
     for name, narrowing in (("one", FASTV), ("two", PYRAMID)):
@@ -296,6 +316,9 @@ def test_steps_add_up_to_the_formula(
         assert executed.flops == planned.total + spared
         assert executed.full_flops == full.total + spared
         assert (executed.skipped_ffn > 0) == (narrowing is not None and len(texts) > 1)
+        rows = request.visual_rows
+        left = narrowing.num_left(rows)[-1] if narrowing else rows.count
+        assert executed.dropped == rows.count - left
 
 
 class Counted(GoldenModel):
