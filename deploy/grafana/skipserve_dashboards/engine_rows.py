@@ -99,6 +99,16 @@ ENGINE = Row(
             ),
             View.STACK,
         ),
+        Panel(
+            "Visual rows dropped",
+            "Rows of images that left inside the decoder, by skip policy.",
+            units.CountsPerSecond,
+            (
+                Query(
+                    rate("skipserve_dropped_rows_total", REPLICAS, "skip_policy"), "{{skip_policy}}"
+                ),
+            ),
+        ),
     ),
 )
 

@@ -115,6 +115,43 @@ def test_the_skip_report_is_the_formula(
     assert 0 < report["saved_ratio"] < 1
 
 
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("vtw-half", {16: 0}),
+        ("fastv-2-half", {2: 8}),
+        ("dart-192", {2: 4}),
+        ("pyramiddrop", {8: 8, 16: 4, 24: 2}),
+        ("random-2-half", {2: 8}),
+    ],
+)
+def test_rows_that_leave_inside_the_decoder_are_told(
+    client: httpx.Client, live: LiveServer, picture_url: str, name: str, rows: dict[int, int]
+) -> None:
+    """The prompt's tokens are all counted: the first layers have seen them."""
+    body = question("What?", picture_url, temperature=0, max_tokens=3, skip_policy=name)
+    reply = client.post(CHAT, json=body | {"cache_salt": uuid.uuid4().hex}).json()
+    report, usage = reply["metrics"]["skip"], reply["usage"]
+    assert report["layers"] == {"drop_visual": list(rows)}
+    assert usage["prompt_tokens_details"]["multimodal_tokens"] == 16
+    assert report["visual_rows"] == [
+        {"layer": layer, "kept": kept, "of": 16} for layer, kept in rows.items()
+    ]
+    processor = live.built.serving.processor
+    policy = processor.policies.find(name)
+    shape = make_request(
+        parse_prompt(report["saved_for"]["prompt"]), report["saved_for"]["generated_tokens"]
+    )
+    saved = saving(processor.reporter.sizes, policy.plan, shape, narrowing=policy.narrowing)
+    assert (report["planned_flops"], report["saved_ratio"]) == (
+        saved.planned_flops,
+        saved.saved_ratio,
+    )
+    text = client.post(CHAT, json=question("What?", max_tokens=3, skip_policy=name)).json()
+    assert "visual_rows" not in text["metrics"]["skip"]
+    assert text["metrics"]["skip"]["saved_ratio"] == 0
+
+
 def test_fewer_rows_of_an_image_are_fewer_tokens_of_the_prompt(
     client: httpx.Client, live: LiveServer, picture_url: str
 ) -> None:
