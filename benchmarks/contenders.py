@@ -83,6 +83,7 @@ def make_request(question: Question) -> Request:
         ),
         policy_name=question.policy,
         plan=question.plan,
+        narrowing=question.narrowing,
     )
 
 

@@ -1,11 +1,12 @@
-"""The catalog's policies as plans for a model of a given depth."""
+"""The catalog's policies, resolved for a model, or as plans for a depth."""
 
 from functools import cache
 
 from skipserve_policies.catalog import load_catalog
 from skipserve_policies.plan import Plan
-from skipserve_policies.resolve import PolicyMisfitError, resolve
+from skipserve_policies.resolve import PolicyMisfitError, ResolvedPolicy, resolve, resolve_for
 from skipserve_policies.schema import SkipPolicy
+from skipserve_policies.sizes import ModelSizes
 
 # Four policies whose generated rows do four different things; each runs layers of `full` alone.
 FOUR_POLICIES = (
@@ -28,8 +29,32 @@ def plan_of(policy: str, num_layers: int) -> Plan:
 
 
 def fitting_policies(num_layers: int) -> list[str]:
-    """Return the policies that a model of so many layers can run, in the catalog's order."""
+    """Return the policies that skip in a model of so many layers, in the catalog's order."""
     return [policy for policy in _catalog() if _fits(policy, num_layers)]
+
+
+@cache
+def resolved(policy: str, sizes: ModelSizes) -> ResolvedPolicy:
+    """Return a policy of the catalog for a model.
+
+    Raises:
+        KeyError: there is no such policy.
+        PolicyMisfitError: the model has not what it needs.
+    """
+    return resolve_for(policy, _catalog()[policy], sizes)
+
+
+def policies_for(sizes: ModelSizes) -> list[str]:
+    """Return the policies that a model can run, in the catalog's order."""
+    return [policy for policy in _catalog() if _goes_with(policy, sizes)]
+
+
+def _goes_with(policy: str, sizes: ModelSizes) -> bool:
+    try:
+        resolved(policy, sizes)
+    except PolicyMisfitError:
+        return False
+    return True
 
 
 @cache

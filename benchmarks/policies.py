@@ -10,7 +10,7 @@ import typer
 from checkpoints import checkpoint
 from contenders import OurEngine, load_engine
 from options import Dtype, Model, Output, Repeats, Threads
-from plans import fitting_policies
+from plans import policies_for
 from questions import QuestionSource, flops_ratio, num_text
 from report import RESULTS, Row, grid, show, write
 from speedup_picture import Speedups, draw
@@ -18,6 +18,7 @@ from timing import median_in_turns, time_set
 
 from skipserve.engine.engine import Engine
 from skipserve.model.config import ModelConfig
+from skipserve_policies.sizes import ModelSizes
 
 NUM_NEW_TOKENS = 10
 
@@ -42,7 +43,7 @@ def main(
     with checkpoint(model) as folder:
         config = ModelConfig.from_folder(folder)
         engine = load_engine(folder, torch.device("cpu"), getattr(torch, dtype))
-    policies = _chosen(names, config.sizes.decoder.num_layers)
+    policies = _chosen(names, config.sizes)
     seconds = {
         concurrency: _time_all(engine, config, policies, concurrency, model, repeats)
         for concurrency in map(int, concurrencies.split(","))
@@ -56,9 +57,9 @@ def main(
     draw(ratios, speedups, output.with_suffix(".svg"))
 
 
-def _chosen(names: str, num_layers: int) -> list[str]:
+def _chosen(names: str, sizes: ModelSizes) -> list[str]:
     """Return the policies to time, "full" first."""
-    chosen = fitting_policies(num_layers) if names == "all" else names.split(",")
+    chosen = policies_for(sizes) if names == "all" else names.split(",")
     return list(dict.fromkeys(["full", *chosen]))
 
 

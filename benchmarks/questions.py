@@ -4,14 +4,16 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 import torch
-from plans import plan_of
+from plans import resolved
 from torch import Tensor
 
 from skipserve.engine.request import Image
 from skipserve.model.config import ModelConfig
 from skipserve_policies.cost import saving
 from skipserve_policies.flops import Request, prompt_classes
+from skipserve_policies.narrowing import Narrowing
 from skipserve_policies.plan import Plan, TokenClass
+from skipserve_policies.shapes import whole_request
 from skipserve_policies.sizes import ModelSizes
 
 # Text tokens ahead of the picture, the same in all questions of one source.
@@ -39,6 +41,8 @@ class Question:
         num_new_tokens: answered, whatever they are.
         policy: the name of what our engine computes; others compute everything.
         plan: the same, for the model's depth.
+        narrowing: which visual rows leave inside the decoder, if any; its image says whether some
+            have left before.
     """
 
     prompt_ids: tuple[int, ...]
@@ -48,12 +52,15 @@ class Question:
     num_new_tokens: int
     policy: str
     plan: Plan
+    narrowing: Narrowing | None = None
 
 
 def flops_ratio(sizes: ModelSizes, question: Question) -> float:
     """Return how many times a question's planned FLOPs the full model needs for it."""
     request = Request(question.token_classes, question.num_new_tokens, num_images=1)
-    flops = saving(sizes, question.plan, request)
+    reduction = question.image.reduction
+    whole = whole_request(sizes, request, reduction)
+    flops = saving(sizes, question.plan, whole, reduction, question.narrowing)
     return flops.full_flops / flops.planned_flops
 
 
@@ -86,20 +93,23 @@ class QuestionSource:
         pixels = self.picture() if picture is None else picture
         after = self._text(num_text - NUM_BEFORE)
         sizes = self._config.sizes
+        runs = resolved(policy, sizes)
+        image = _image(pixels, sizes.rows_per_image).reduced(runs.reduction)
         parts = [
             (TokenClass.TEXT, NUM_BEFORE),
-            (TokenClass.VISUAL, sizes.rows_per_image),
+            (TokenClass.VISUAL, image.num_rows),
             (TokenClass.TEXT, len(after)),
         ]
-        visual = (self._config.image_token_id,) * sizes.rows_per_image
+        visual = (self._config.image_token_id,) * image.num_rows
         return Question(
             prompt_ids=(*self._before, *visual, *after),
             token_classes=prompt_classes(parts),
-            image=_image(pixels, sizes.rows_per_image),
+            image=image,
             pixel_values=self._pixel_values(pixels),
             num_new_tokens=num_new_tokens,
             policy=policy,
-            plan=plan_of(policy, sizes.decoder.num_layers),
+            plan=runs.plan,
+            narrowing=runs.narrowing,
         )
 
     def _text(self, count: int) -> tuple[int, ...]:

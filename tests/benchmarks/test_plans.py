@@ -1,9 +1,11 @@
 """The policies that the benchmarks name fit the models that they time."""
 
 import pytest
-from plans import FOUR_POLICIES, fitting_policies, plan_of
+from plans import FOUR_POLICIES, fitting_policies, plan_of, policies_for
 
+from skipserve_policies.catalog import load_catalog
 from skipserve_policies.plan import TokenClass
+from skipserve_policies.sizes import KNOWN_MODELS
 
 pytestmark = pytest.mark.fast
 
@@ -24,3 +26,8 @@ def test_policies_for_another_depth_are_left_out() -> None:
     shallow, deep = fitting_policies(20), fitting_policies(32)
     assert "shortv-7b" in set(deep) - set(shallow)
     assert "full" in shallow
+
+
+def test_a_model_runs_what_takes_rows_away_too() -> None:
+    assert policies_for(KNOWN_MODELS["llava-1.5-7b"]) == list(load_catalog())
+    assert "fastv-2-half" not in fitting_policies(32)

@@ -61,6 +61,21 @@ def test_a_policy_brings_its_plan(config: ModelConfig) -> None:
     assert full.plan != skipping.plan
 
 
+def test_a_policy_takes_rows_of_the_picture_away(config: ModelConfig) -> None:
+    source = QuestionSource(config, seed=0)
+    names = ("full", "random-192", "fastv-192")
+    full, fewer, leaving = (source.question(9, 1, policy=policy) for policy in names)
+    assert fewer.image.num_rows < config.sizes.rows_per_image
+    assert len(fewer.prompt_ids) - fewer.image.num_rows == len(full.prompt_ids) - (
+        config.sizes.rows_per_image
+    )
+    assert leaving.narrowing is not None
+    assert len(leaving.prompt_ids) == len(full.prompt_ids)
+    ratios = [flops_ratio(config.sizes, question) for question in (full, leaving, fewer)]
+    assert ratios[0] == 1 < ratios[1]
+    assert ratios[2] > 1
+
+
 def test_the_flops_ratio_grows_with_what_is_skipped(config: ModelConfig) -> None:
     source = QuestionSource(config, seed=0)
     ratios = [
