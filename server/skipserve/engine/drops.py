@@ -30,14 +30,12 @@ class Reached:
         classes: theirs, [N].
         is_ranked: whether the chunk brings what its prompt's ranking waited for: then these are all
             rows of the prompt that go on.
-        goes_on: whether they are not to wait for the ranking before that.
     """
 
     start: int
     rows: Index
     classes: Index
     is_ranked: bool = False
-    goes_on: bool = True
 
 
 @dataclass(eq=False)
@@ -149,8 +147,9 @@ class Drops:
             classes = np.array(narrowed(prompt, self.num_visual(stage))[ranked_from:])
             unknown = np.full(len(classes), UNKNOWN)
             return Reached(ranked_from, unknown, classes, is_ranked=True)
-        if self.kept is None:
-            return Reached(0, *self._with_classes(np.arange(0)), goes_on=False)
+        if start == stop:
+            return Reached(0, *self._with_classes(np.arange(0)))
+        assert self.kept is not None, "the rows are not ranked yet"
         kept = self.kept[stage - 1]
         first, last = kept.searchsorted((start, stop))
         answer = np.arange(self.num_prompt, max(stop, self.num_prompt))

@@ -24,6 +24,7 @@ class Chunk:
         start: their first position.
         stop: the position after their last one.
         samples: whether they are all that the sequence has, and so give a token.
+        waits: whether they go no further than where their prompt is to be ranked.
         ranked_from: where they bring what the ranking of the prompt waited for, how many of its
             leading rows were at hand; else None.
     """
@@ -32,18 +33,14 @@ class Chunk:
     start: int
     stop: int
     samples: bool
+    waits: bool = False
     ranked_from: int | None = None
-
-    @property
-    def waits(self) -> bool:
-        """Whether the rows have not come through all layers, and wait for a ranking."""
-        drops = self.sequence.drops
-        return drops is not None and not self.reached(1).goes_on
 
     def reached(self, stage: int) -> Reached:
         """Return which of the rows reach a stage of a sequence of whose prompt some leave."""
         assert self.sequence.drops is not None
-        return self.sequence.drops.reached(stage, self.start, self.stop, self.ranked_from)
+        stop = self.start if self.waits and stage else self.stop
+        return self.sequence.drops.reached(stage, self.start, stop, self.ranked_from)
 
 
 @dataclass
@@ -81,12 +78,19 @@ class Step:
         self.chunks.append(chunk)
         self.num_rows += stop - start
         self.num_budgeted += stop - start
-        drops = sequence.drops
-        if drops is not None and sequence.awaits_ranking and stop >= sequence.num_prompt:
-            chunk.ranked_from = drops.first
-            self.num_budgeted += max(drops.widest - (stop - start), 0)
+        if sequence.awaits_ranking:
+            self._rank(chunk)
         sequence.num_computed = stop
         sequence.num_tokens += samples
+
+    def _rank(self, chunk: Chunk) -> None:
+        """Have the prompt ranked with its last row: all rows that are left go on then."""
+        drops = chunk.sequence.drops
+        assert drops is not None
+        chunk.waits = chunk.stop < chunk.sequence.num_prompt
+        if not chunk.waits:
+            chunk.ranked_from = drops.first
+            self.num_budgeted += max(drops.widest - (chunk.stop - chunk.start), 0)
 
 
 class Scheduler:
