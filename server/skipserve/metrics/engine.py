@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from prometheus_client import ProcessCollector
+from prometheus_client import Counter, ProcessCollector
 
 from skipserve.engine.reports import (
     EngineState,
@@ -36,6 +36,8 @@ class EngineMetrics(Observer):
     def __init__(self, families: Families) -> None:
         self._registry, self._of = families.registry, families.of
         self._last = EngineState()
+        # By counter, what it would have to be lessened by.
+        self._owed: dict[Counter, int] = {}
 
     def watch_engine(
         self,
@@ -91,13 +93,25 @@ class EngineMetrics(Observer):
     def _record_executed(self, policy: str, executed: Executed) -> None:
         of = self._of
         of(Metrics.executed_flops, policy).inc(executed.flops)
-        of(Metrics.saved_flops, policy).inc(executed.full_flops - executed.flops)
+        self._add(of(Metrics.saved_flops, policy), executed.full_flops - executed.flops)
         of(Metrics.executed_sublayers, policy, "attention").inc(executed.attention)
         of(Metrics.executed_sublayers, policy, "ffn").inc(executed.ffn)
-        of(Metrics.skipped_sublayers, policy, "attention").inc(executed.skipped_attention)
-        of(Metrics.skipped_sublayers, policy, "ffn").inc(executed.skipped_ffn)
+        self._add(of(Metrics.skipped_sublayers, policy, "attention"), executed.skipped_attention)
+        self._add(of(Metrics.skipped_sublayers, policy, "ffn"), executed.skipped_ffn)
         of(Metrics.images_encoded, policy).inc(executed.images)
         of(Metrics.dropped_rows, policy).inc(executed.dropped)
+
+    def _add(self, counter: Counter, amount: int) -> None:
+        """Add what may be negative to a counter, which then grows again once that is made up for.
+
+        A step that goes on with rows of another one's runs more than the full model would, and so
+        does a policy whose choice of rows costs more than it saves.
+        """
+        amount -= self._owed.pop(counter, 0)
+        if amount < 0:
+            self._owed[counter] = -amount
+        else:
+            counter.inc(amount)
 
 
 def _increase(before: int, now: int) -> int:

@@ -59,6 +59,24 @@ def test_work_is_counted_by_policy() -> None:
     assert metrics.value("saved_flops_total", skip_policy="full") == 0
 
 
+def test_a_step_that_saves_less_than_nothing_is_made_up_for() -> None:
+    """A counter never falls: it grows again when what was lost is regained."""
+    metrics = Metrics()
+    steps = (Executed(100, 100, 4, 4, 5, 6), Executed(90, 60, 4, 4, -3, -4), Executed(10, 20, 1, 1))
+    seen = []
+    for executed in (*steps, Executed(0, 50, 0, 0, 10, 10)):
+        metrics.record_step(StepReport({"full": executed}, 0.1, 1, 1, 1))
+        labels = {"skip_policy": "full"}
+        seen.append(
+            (
+                metrics.value("saved_flops_total", **labels),
+                metrics.value("skipped_sublayers_total", kind="ffn", **labels),
+            )
+        )
+    assert seen == [(0, 6), (0, 6), (0, 6), (30, 12)]
+    assert metrics.value("executed_flops_total", skip_policy="full") == 200
+
+
 def test_a_policy_without_a_name_is_inline() -> None:
     metrics = Metrics()
     metrics.record_step(StepReport({"mine": Executed(7, 7)}, 0.1, 1, 1, 1))
