@@ -197,8 +197,6 @@ class FunctionChoice(Form):
     function: ChosenFunction
 
 
-# With these, nothing need be called.
-AUTO_CHOICES = ("none", "auto")
 Tools = Annotated[tuple[ToolForm, ...], Field(max_length=MAX_TOOLS, fail_fast=True)]
 ToolChoice = Annotated[
     Annotated[Literal["none", "auto", "required"], Tag("one")]

@@ -49,7 +49,7 @@ def read_chat(form: ChatForm, policy_header: str | None = None) -> Question:
         generation=_generation(form),
         priority=form.priority or 0,
         structure=structure_of(form),
-        tools=tools_of(form.tools, form.tool_choice, is_parallel=form.parallel_tool_calls),
+        tools=tools_of(form),
     )
 
 

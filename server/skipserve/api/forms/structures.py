@@ -3,14 +3,13 @@
 from typing import Any
 
 from skipserve.api.wire import (
-    AUTO_CHOICES,
+    ChatForm,
     FunctionChoice,
     JsonSchemaFormat,
     OpenAiFields,
     PlainFormat,
     ResponseFormat,
     StructuredOutputs,
-    ToolForm,
 )
 from skipserve.asking.tools import Function, Tools, json_text
 from skipserve.errors import InvalidRequestError
@@ -91,34 +90,48 @@ def _shapes(form: StructuredOutputs) -> tuple[Shape | None, ...]:
     )
 
 
-def tools_of(
-    tools: tuple[ToolForm, ...] | None,
-    choice: str | FunctionChoice | None,
-    *,
-    is_parallel: bool | None,
-) -> Tools | None:
-    """Return the functions that an answer may call; None where there are none, or none is wanted.
+def tools_of(form: ChatForm) -> Tools | None:
+    """Return the functions that a chat's answer may call; None where there are none to be called.
 
     Raises:
-        InvalidRequestError: one is wanted, and there are none.
+        InvalidRequestError: one must be called, and there are none.
     """
-    if not tools:
-        if choice not in (None, *AUTO_CHOICES):
-            raise InvalidRequestError("tool_choice needs tools", param="tool_choice")
-        return None
-    if choice == "none":
-        return None
-    return Tools(
-        tuple(
-            Function(
-                it.function.name,
-                it.function.description or "",
-                it.function.parameters or {},
-                f"tools[{index}].function.parameters",
-            )
-            for index, it in enumerate(tools)
-        ),
-        must_call=choice not in (None, "auto"),
-        only=choice.function.name if isinstance(choice, FunctionChoice) else None,
-        is_parallel=is_parallel is not False,
+    functions = tuple(
+        Function(
+            it.function.name,
+            it.function.description or "",
+            it.function.parameters or {},
+            f"tools[{index}].function.parameters",
+        )
+        for index, it in enumerate(form.tools or ())
     )
+    choice = form.tool_choice
+    if isinstance(choice, FunctionChoice):
+        return chosen(functions, "required", form.parallel_tool_calls, choice.function.name)
+    return chosen(functions, choice, form.parallel_tool_calls)
+
+
+def chosen(
+    functions: tuple[Function, ...],
+    choice: str | None,
+    is_parallel: bool | None,
+    only: str | None = None,
+) -> Tools | None:
+    """Return the functions that an answer may call; None where there are none to be called.
+
+    Args:
+        functions: all that there are.
+        choice: `none`, `auto` or `required`.
+        is_parallel: whether there may be several calls; None for yes.
+        only: the one that must be called.
+
+    Raises:
+        InvalidRequestError: one must be called, and there are none.
+    """
+    must_call = choice == "required"
+    if must_call and not functions:
+        raise InvalidRequestError("tool_choice needs tools", param="tool_choice")
+    if not functions or choice == "none":
+        return None
+    is_parallel = is_parallel is not False
+    return Tools(functions, must_call=must_call, only=only, is_parallel=is_parallel)
