@@ -27,6 +27,8 @@ from skipserve.workers.process import WorkerGoneError, WorkerProcess
 
 logger = logging.getLogger(__name__)
 
+# How a process ends that takes too much time, memory or stack.
+_BY_GRAMMARS = {-signal.SIGPROF, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS}
 # More than any grammar has that is made of a shape within the limits.
 _MAX_REPLY = 8 * MAX_BYTES
 # After so many grammars a process is replaced: what libraries leak goes with it.
@@ -123,15 +125,16 @@ class GrammarCompiler:
     async def _bury(
         self, process: "_Process", error: WorkerGoneError
     ) -> tuple[Reply, GrammarOutcome]:
-        """Say what to tell of a process that has ended on its own: its grammar was too much.
+        """Say what to tell of a process that its grammar has ended: that was too much.
 
         Raises:
-            SkipserveError: it never came so far, so that it was none of the grammar's doing.
+            SkipserveError: it was none of the grammar's doing, and so is not to be remembered.
         """
         status = await self._end(process)
         if self._is_closing:
             raise _closing_error() from error
-        if not process.has_answered and status not in {-signal.SIGPROF, -signal.SIGABRT}:
+        # One that never came so far may have failed at the model's files.
+        if status not in _BY_GRAMMARS and not (process.has_answered and status > 0):
             logger.error("a process that compiles grammars has ended with status %d", status)
             raise SkipserveError("the process that compiles grammars has crashed") from error
         logger.warning("a process was ended by the grammar that it compiled, status %d", status)

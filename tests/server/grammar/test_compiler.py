@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from server_process import is_running
 
-from skipserve.errors import InvalidRequestError, UnavailableError
+from skipserve.errors import InvalidRequestError, SkipserveError, UnavailableError
 from skipserve.grammar.compiler import CompilersSpec, GrammarCompiler
 from skipserve.grammar.messages import (
     Compile,
@@ -122,6 +122,20 @@ def test_a_process_that_was_killed_is_replaced(spec: CompilersSpec) -> None:
         assert compiler.process_ids != [process_id]
 
     assert run(act, spec) == [GrammarOutcome.COMPILED] * 2
+
+
+def test_a_process_that_someone_kills_says_nothing_of_its_grammar(spec: CompilersSpec) -> None:
+    async def act(compiler: GrammarCompiler) -> None:
+        structure = Structure(Choice(("a",)), "field")
+        task = asyncio.create_task(compiler.compile(structure, b"one"))
+        while not compiler.process_ids:
+            await asyncio.sleep(0.01)
+        os.kill(compiler.process_ids[0], signal.SIGKILL)
+        with pytest.raises(SkipserveError, match="crashed"):
+            await task
+        await compiler.compile(structure, b"one")
+
+    assert run(act, spec) == [GrammarOutcome.COMPILED]
 
 
 def test_what_nobody_waits_for_ends(spec: CompilersSpec) -> None:

@@ -73,7 +73,7 @@ TOKENIZE = FieldTable(
         *refused("a request cannot bring its own chat template", "chat_template"),
         *refused("a request cannot change the chat template", "chat_template_kwargs"),
         *refused("pictures are fitted as the model was trained", "mm_processor_kwargs"),
-        *refused("count them by usage", "tools"),
+        *refused("tools are counted in the usage of a reply, and by count_tokens", "tools"),
         *refused("to go on from a message is not supported yet", "continue_final_message"),
     ),
     {"messages": MESSAGE},
