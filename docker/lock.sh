@@ -10,7 +10,7 @@ lock() {  # NAME HEADER, then what uv is to resolve
     local file=docker/requirements-$1.txt header=$2
     shift 2
     uv pip compile --quiet --generate-hashes --only-binary :all: --no-header --no-annotate \
-        --python-version 3.11 --python-platform x86_64-manylinux_2_28 --output-file "$file" "$@"
+        --python-version 3.11 --python-platform x86_64-manylinux_2_31 --output-file "$file" "$@"
     sed -i "1i # Made by docker/lock.sh for Python 3.11 on x86-64. $header" "$file"
 }
 

@@ -38,6 +38,8 @@ from skipserve.budgets.clients import Clients
 from skipserve.budgets.keys import KeysFileError, read_keys
 from skipserve.budgets.usage_log import UsageLog
 from skipserve.engine.limits import EngineLimits, EngineSpec
+from skipserve.grammar.compiler import CompilersSpec, GrammarCompiler
+from skipserve.grammar.messages import CompilerSpec
 from skipserve.media.decode import PixelLimits
 from skipserve.media.fitting import Fitting
 from skipserve.media.hosts import MediaHosts
@@ -73,6 +75,13 @@ _GRANTED_BYTES = 32 * _MIB
 _SHARE_OF_REPLIES = 0.05
 # What a picture's file may cost before its size is known, and any picture however small.
 _IMAGE_CPU_SECONDS = 1.0
+# What a grammar may take to be compiled; those of real schemas take milliseconds, and 1 MiB.
+_GRAMMAR_CPU_SECONDS = 1.0
+_GRAMMAR_BYTES = 256 * _MIB
+_GRAMMAR_WORKERS = 2
+# Grammars that are kept, and what they may take.
+_KEPT_GRAMMARS = 1024
+_KEPT_GRAMMAR_BYTES = 16 * _MIB
 # Requests whose images are fetched at a time; each may hold a thread that looks a host up.
 _MOST_FETCHES = 32
 
@@ -169,7 +178,12 @@ def _build_serving(
     metrics.know_keys(clients.names)
     return Serving(
         service=service,
-        preparation=Preparation(processor, pictures, _build_fetcher(settings, metrics)),
+        preparation=Preparation(
+            processor,
+            pictures,
+            GrammarCompiler(compilers_spec(settings, folder), metrics.record_grammar),
+            _build_fetcher(settings, metrics),
+        ),
         admission=Admission(
             service,
             metrics,
@@ -236,6 +250,21 @@ def pool_spec(settings: Settings, fitting: Fitting) -> PoolSpec:
         limits=PixelLimits(settings.max_image_pixels, settings.max_request_pixels),
         num_workers=settings.num_image_workers,
         memory_bytes=settings.image_memory_bytes,
+    )
+
+
+def compilers_spec(settings: Settings, folder: Path) -> CompilersSpec:
+    """Return how what answers are held to is compiled, for the model of a folder."""
+    return CompilersSpec(
+        worker=CompilerSpec(
+            model=folder,
+            cpu_seconds=_GRAMMAR_CPU_SECONDS,
+            memory_bytes=_GRAMMAR_BYTES,
+            logs_json=settings.log_format is LogFormat.JSON,
+        ),
+        num_workers=_GRAMMAR_WORKERS,
+        max_kept=_KEPT_GRAMMARS,
+        max_kept_bytes=_KEPT_GRAMMAR_BYTES,
     )
 
 

@@ -1,5 +1,8 @@
 """Tests with the clients that users have: OpenAI's, and our own."""
 
+from enum import StrEnum
+from typing import Literal
+
 import anthropic
 import openai
 import pytest
@@ -7,7 +10,7 @@ from anthropic.types import Base64ImageSourceParam, ImageBlockParam, MessagePara
 from live_server import LiveServer
 from openai.types.responses import ResponseInputItemParam
 from pictures import question
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from skipserve_client.client import SkipserveClient
 
@@ -254,10 +257,44 @@ def test_openai_goes_on_with_its_own_output(theirs: openai.OpenAI) -> None:
 
 
 def test_openai_hears_what_responses_cannot_do(theirs: openai.OpenAI) -> None:
-    class Answer(BaseModel):
-        number: int
-
-    with pytest.raises(openai.BadRequestError, match="structured output is not supported yet"):
-        theirs.responses.parse(model="tiny", input="Hi", text_format=Answer)
     with pytest.raises(openai.BadRequestError, match="nothing is stored"):
         theirs.responses.create(model="tiny", input="Hi", previous_response_id="resp_1")
+
+
+class Color(StrEnum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Count(BaseModel):
+    """Counts things; every answer within it ends soon."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    number: Literal[1, 2, 3]
+    color: Color
+
+
+def test_openai_parses(theirs: openai.OpenAI) -> None:
+    reply = theirs.chat.completions.parse(
+        model=f"tiny@{SKIPPING}",
+        messages=[{"role": "user", "content": "How many?"}],
+        response_format=Count,
+        n=2,
+    )
+    assert all(isinstance(choice.message.parsed, Count) for choice in reply.choices)
+    assert {choice.finish_reason for choice in reply.choices} == {"stop"}
+    answer = theirs.responses.parse(model="tiny", input="How many?", text_format=Count)
+    assert isinstance(answer.output_parsed, Count)
+
+
+def test_anthropic_s_output_follows_a_schema(anthropics: anthropic.Anthropic) -> None:
+    reply = anthropics.messages.create(
+        model="tiny",
+        max_tokens=100,
+        messages=[{"role": "user", "content": "How many?"}],
+        output_config={"format": {"type": "json_schema", "schema": Count.model_json_schema()}},
+    )
+    [block] = reply.content
+    assert block.type == "text"
+    assert Count.model_validate_json(block.text)

@@ -26,6 +26,21 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
 
+# Functions, calls and results as in Qwen2's templates, whose form is Hermes'.
+HERMES_TEMPLATE = (
+    "{% if tools %}TOOLS: {% for tool in tools %}{{ tool | tojson }} {% endfor %}{% endif %}"
+    "{% for message in messages %}{% if message['role'] == 'tool' %}"
+    "{{ '<tool_response>\\n' + message['content'] + '\\n</tool_response> ' }}"
+    "{% else %}{{ message['role']|upper }}: {% if message['content'] is string %}"
+    "{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] if part['type'] == 'image' %}{{ '<image>\\n' }}{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
+    "{% endif %}{% for call in message['tool_calls'] or () %}"
+    "{{ '<tool_call>\\n' }}{{ call['function'] | tojson }}{{ '\\n</tool_call>' }}{% endfor %}"
+    "{{ '</s>' if message['role'] == 'assistant' else ' ' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+
 
 class DecoderType(StrEnum):
     """The `model_type` of a decoder."""

@@ -121,6 +121,14 @@ SERVICE = Row(
                     "decoder: {{reason}}",
                 ),
                 Query(
+                    rate(
+                        "skipserve_grammars_total",
+                        REPLICAS + ', outcome=~"refused|killed"',
+                        "outcome",
+                    ),
+                    "grammar: {{outcome}}",
+                ),
+                Query(
                     rate("skipserve_image_fetch_failures_total", REPLICAS, "reason"),
                     "image by URL: {{reason}}",
                 ),

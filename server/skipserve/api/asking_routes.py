@@ -96,9 +96,7 @@ async def responses(form: ResponseForm, visit: TheVisit) -> Response:
     return await visit.answer(
         [read_response(form, visit.policy_header)],
         wants_stream=bool(form.stream),
-        make_writer=lambda accounts, created: ResponseWriter(
-            accounts[0], created, form.instructions
-        ),
+        make_writer=lambda accounts, created: ResponseWriter(accounts[0], created, form),
     )
 
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -17,8 +16,24 @@ from pydantic_core import PydanticCustomError
 
 from skipserve.api.replies import Reply, Sparse
 from skipserve.asking.answer import TokenLogprobs
-from skipserve.asking.fields import CHAT, STREAM_OPTIONS, FieldTable
-from skipserve.asking.messages import Form, Messages, Role, one_or_several
+from skipserve.asking.fields import (
+    CHAT,
+    FUNCTION,
+    JSON_SCHEMA,
+    STREAM_OPTIONS,
+    STRUCTURED_OUTPUTS,
+    TOOL,
+    FieldTable,
+)
+from skipserve.asking.messages import (
+    Form,
+    FunctionName,
+    Messages,
+    Role,
+    Text,
+    by_type,
+    one_or_several,
+)
 from skipserve.asking.report import SavedFor, SkipReport
 from skipserve_policies.schema import Quality, SkipPolicy
 
@@ -29,6 +44,8 @@ MAX_TOP_LOGPROBS = 20
 MAX_CHOICES = 16
 MAX_BIASES = 1024
 MAX_BAD_WORDS = 64
+MAX_TOOLS = 128
+MAX_CHOICE_TEXTS = 1024
 MAX_NAME_LENGTH = 200
 _LARGEST_COUNT = 2**31 - 1
 _SALT = r"^[!-~]+$"
@@ -79,6 +96,11 @@ def _is_none(value: object) -> bool:
 ShownIds = Annotated[tuple[int, ...] | None, Field(exclude_if=_is_none)]
 
 
+def word_or_form(value: object) -> str:
+    """Tell a form from a word, so that an error speaks of the one that was meant."""
+    return "several" if isinstance(value, Mapping | Form) else "one"
+
+
 class StreamOptions(Form):
     """What a stream carries besides the answer."""
 
@@ -90,19 +112,97 @@ class StreamOptions(Form):
     )
 
 
-class ResponseFormatKind(StrEnum):
-    """What shape the answer must have."""
+class JsonSchema(Form):
+    """A schema, with the name that whoever asks gives it."""
 
-    TEXT = "text"
-    JSON_OBJECT = "json_object"
-    JSON_SCHEMA = "json_schema"
+    model_config = ConfigDict(json_schema_extra=JSON_SCHEMA.describe_ignored)
+
+    name: Name
+    described: dict[str, Any] = Field(alias="schema", examples=[{"type": "object"}])
 
 
-class ResponseFormat(Form):
-    """The shape of the answer; only free text works now."""
+class PlainFormat(Form):
+    """A text, or any JSON object."""
 
-    type: ResponseFormatKind = ResponseFormatKind.TEXT
-    json_schema: dict[str, Any] | None = None
+    type: Literal["text", "json_object"]
+
+
+class JsonSchemaFormat(Form):
+    """JSON that a schema describes."""
+
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+
+ResponseFormat = Annotated[
+    Annotated[PlainFormat, Tag("a kind")] | Annotated[JsonSchemaFormat, Tag("a schema")],
+    Discriminator(
+        by_type(text="a kind", json_object="a kind", json_schema="a schema"),
+        custom_error_type="format_type",
+        custom_error_message=(
+            'a format is {"type": "text"}, {"type": "json_object"} or {"type": "json_schema", '
+            '"json_schema": {"name": ..., "schema": ...}}'
+        ),
+    ),
+]
+
+
+class StructuredOutputs(Form):
+    """What the answer is held to, as vLLM says it: one of the fields."""
+
+    model_config = ConfigDict(json_schema_extra=STRUCTURED_OUTPUTS.describe_ignored)
+
+    described: dict[str, Any] | Text | None = Field(default=None, alias="json")
+    json_object: Flag | None = None
+    regex: Text | None = None
+    choice: (
+        Annotated[tuple[Text, ...], Field(max_length=MAX_CHOICE_TEXTS, fail_fast=True)] | None
+    ) = None
+    grammar: Text | None = None
+
+
+class FunctionForm(Form):
+    """A function that the answer may call."""
+
+    model_config = ConfigDict(json_schema_extra=FUNCTION.describe_ignored)
+
+    name: FunctionName
+    description: Text | None = None
+    parameters: dict[str, Any] | None = Field(
+        default=None,
+        description="The JSON schema of its arguments.",
+        examples=[{"type": "object", "properties": {"city": {"type": "string"}}}],
+    )
+
+
+class ToolForm(Form):
+    """A tool: a function."""
+
+    model_config = ConfigDict(json_schema_extra=TOOL.describe_ignored)
+
+    type: Literal["function"]
+    function: FunctionForm
+
+
+class ChosenFunction(Form):
+    """The function that must be called."""
+
+    name: FunctionName
+
+
+class FunctionChoice(Form):
+    """A choice of one function."""
+
+    type: Literal["function"] = "function"
+    function: ChosenFunction
+
+
+Tools = Annotated[tuple[ToolForm, ...], Field(max_length=MAX_TOOLS, fail_fast=True)]
+ToolChoice = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag("one")]
+    | Annotated[FunctionChoice, Tag("several")],
+    Discriminator(word_or_form),
+]
 
 
 def _policy_kind(value: object) -> str | None:
@@ -177,6 +277,9 @@ class SamplingFields(OwnFields):
 class OpenAiFields(SamplingFields):
     """What OpenAI's two older forms have in common."""
 
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+
     max_tokens: Count | None = Field(default=None, examples=[16])
     stop: (
         Annotated[
@@ -228,7 +331,9 @@ class ChatForm(OpenAiFields):
     add_generation_prompt: Flag | None = None
     continue_final_message: Flag | None = None
     return_token_ids: Flag | None = None
-    response_format: ResponseFormat | None = None
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: Flag | None = None
 
 
 class TokenDetails(Reply):
@@ -263,11 +368,27 @@ class ChoiceLogprobs(Reply):
     content: tuple[TokenLogprobs, ...]
 
 
+class ShownFunction(Reply):
+    """The function that an answer calls."""
+
+    name: str
+    arguments: str = Field(description="A JSON object as text.")
+
+
+class ShownCall(Reply):
+    """A call that an answer makes; a later request may have it among its messages."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: ShownFunction
+
+
 class AnswerMessage(Reply):
     """The answer."""
 
     role: Role = Role.ASSISTANT
-    content: str
+    content: str | None = Field(description="Null where the answer is calls alone.")
+    tool_calls: Annotated[tuple[ShownCall, ...] | None, Field(exclude_if=_is_none)] = None
 
 
 class Choice(Reply):
@@ -293,11 +414,28 @@ class ChatReply(Reply):
     prompt_token_ids: ShownIds = None
 
 
+class FunctionDelta(Sparse):
+    """What a chunk adds to a call: its function first, then arguments."""
+
+    name: str | None = None
+    arguments: str = ""
+
+
+class CallDelta(Sparse):
+    """What a chunk adds to one of an answer's calls."""
+
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionDelta
+
+
 class Delta(Sparse):
     """What a chunk adds to the answer."""
 
     role: Role | None = None
     content: str | None = None
+    tool_calls: tuple[CallDelta, ...] | None = None
 
 
 class ChunkChoice(Reply):

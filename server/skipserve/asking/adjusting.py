@@ -13,7 +13,7 @@ def adjustments_of(wanted: Generation, prompts: PromptProcessor) -> Adjustments 
 
     Raises:
         InvalidRequestError: a token is not the model's, a word has none, or more tokens must come
-            than may.
+            than may, or the answer is held to a form and cannot end.
     """
     for token_id, _ in wanted.logit_bias:
         if not 0 <= token_id < prompts.vocab_size:
@@ -28,6 +28,13 @@ def adjustments_of(wanted: Generation, prompts: PromptProcessor) -> Adjustments 
             "answer may have",
             param="min_tokens",
         )
+    if wanted.grammar is not None and wanted.ignores_eos:
+        param = wanted.grammar.param
+        raise InvalidRequestError(
+            f"ignore_eos lets no end token end the answer, and {param} lets nothing else: leave "
+            "one of them out",
+            param="ignore_eos",
+        )
     adjustments = Adjustments(
         presence_penalty=wanted.presence_penalty,
         frequency_penalty=wanted.frequency_penalty,
@@ -36,5 +43,6 @@ def adjustments_of(wanted: Generation, prompts: PromptProcessor) -> Adjustments 
         bad_words=tuple(run for word in wanted.bad_words for run in prompts.runs_of(word)),
         min_tokens=wanted.min_tokens,
         end_token_ids=prompts.end_token_ids if wanted.min_tokens else (),
+        grammar=wanted.grammar,
     )
     return None if adjustments == _NOTHING else adjustments

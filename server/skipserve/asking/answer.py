@@ -3,12 +3,13 @@
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
 from skipserve.asking.question import Generation
+from skipserve.asking.tools import CallPiece, CallReader, joined
 from skipserve.engine.reports import FinishReason, StepOutput
 from skipserve.prompt.detokenize import Detokenizer, StopScanner
 from skipserve.prompt.template import Ending
@@ -43,6 +44,8 @@ class Piece:
         choice: which of the answers to it.
         stop: the stop string that ended the answer; None if none did.
         token_ids: that were generated for it, the end token and what is not shown among them.
+        calls: pieces of the functions' calls that the answer makes, which are not in its text.
+        ends_with_calls: whether the answer ended by itself, with calls that are whole.
     """
 
     text: str
@@ -52,6 +55,8 @@ class Piece:
     choice: int = 0
     stop: str | None = None
     token_ids: tuple[int, ...] = ()
+    calls: tuple[CallPiece, ...] = ()
+    ends_with_calls: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +78,8 @@ class WholeAnswer(Piece):
             choice=pieces[-1].choice,
             stop=pieces[-1].stop,
             token_ids=tuple(token_id for piece in pieces for token_id in piece.token_ids),
+            calls=joined(call for piece in pieces for call in piece.calls),
+            ends_with_calls=pieces[-1].ends_with_calls,
         )
 
     @classmethod
@@ -103,14 +110,16 @@ class AnswerText:
         self._has_logprobs = wanted.num_top_logprobs is not None
         self._choice = choice
         self._stops = wanted.stops
-        continues = wanted.ending is Ending.CONTINUED
-        self._detokenizer = Detokenizer(tokenizer, drops_space=not continues)
+        self._calls = None if wanted.call_form is None else CallReader(wanted.call_form)
+        # What a grammar allows is shown as it is.
+        drops_space = wanted.ending is not Ending.CONTINUED and wanted.grammar is None
+        self._detokenizer = Detokenizer(tokenizer, drops_space=drops_space)
         self._scanner = StopScanner(wanted.stops)
         self._num_tokens = 0
         self._num_decoded = 0
         self._num_shown = 0
         # Whether the next token's first space is not shown.
-        self._drops_space = not continues
+        self._drops_space = drops_space
         # Tokens whose text is not shown yet, each with the place where its text begins.
         self._waiting: deque[tuple[int, TokenLogprobs]] = deque()
 
@@ -133,9 +142,10 @@ class AnswerText:
         shown = tuple(self._logprobs_shown(finish_reason))
         stop = self._stop(output, finish_reason)
         token_ids = () if output.token_id is None else (output.token_id,)
-        return Piece(
+        piece = Piece(
             text, shown, finish_reason, choice=self._choice, stop=stop, token_ids=token_ids
         )
+        return piece if self._calls is None else _without_calls(piece, self._calls)
 
     def _stop(self, output: StepOutput, finish_reason: FinishReason | None) -> str | None:
         """Return the stop string that ended the answer: found in its text, or a token's name."""
@@ -187,6 +197,16 @@ class AnswerText:
         if self._drops_space:
             token, content = token.removeprefix(" "), content.removeprefix(b" ")
         return TopLogprob(token=token, logprob=logprob, bytes=tuple(content))
+
+
+def _without_calls(piece: Piece, reader: CallReader) -> Piece:
+    """Return a piece whose text has no calls any more."""
+    text, calls = reader.push(piece.text)
+    if piece.finish_reason is not None:
+        text += reader.finish()
+    is_end = piece.finish_reason is FinishReason.STOP and piece.stop is None
+    ends_with_calls = is_end and reader.has_whole_calls
+    return replace(piece, text=text, calls=calls, ends_with_calls=ends_with_calls)
 
 
 def _cut(token: TokenLogprobs, num_shown: int) -> TokenLogprobs:

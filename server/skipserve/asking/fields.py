@@ -238,17 +238,33 @@ PART = FieldTable(
     ),
     {"image_url": IMAGE_URL},
 )
+TOOL_CALL = FieldTable(
+    "messages.tool_calls.",
+    (
+        *_honoured(id="by which its result names it", type="`function`", function="the function"),
+        *_without_effect("says nothing to the model", "index"),
+    ),
+    {
+        "function": FieldTable(
+            "messages.tool_calls.function.",
+            tuple(_honoured(name="its name", arguments="a JSON object as text")),
+        )
+    },
+)
 MESSAGE = FieldTable(
     "messages.",
     (
         *_honoured(
-            role="`system`, `developer` (the same), `user` or `assistant`",
-            content="a text, or a list of parts",
+            role="`system`, `developer` (the same), `user`, `assistant` or `tool`",
+            content="a text, or a list of parts; may be missing beside `tool_calls`",
+            tool_calls="functions that the assistant has called",
+            tool_call_id="of a tool's message: the call whose result it is",
         ),
         *_without_effect("the chat template shows roles alone", "name"),
         *_without_effect("what can be reused is found without it", "cache_control"),
         *_without_effect("says nothing to the model", "annotations id status"),
-        *_refused("tools are not supported yet", "tool_calls tool_call_id function_call tools"),
+        *_refused("send tool_calls", "function_call"),
+        *_refused("send the request's tools", "tools"),
         *_refused("the model neither hears nor speaks", "audio"),
         *_refused("the model has no words for a refusal; say it as content", "refusal"),
         *_refused(
@@ -256,7 +272,63 @@ MESSAGE = FieldTable(
             "reasoning reasoning_content thinking",
         ),
     ),
-    {"content": PART},
+    {"content": PART, "tool_calls": TOOL_CALL},
+)
+_NAMED = "its name, of letters, digits and `_.-`"
+JSON_SCHEMA = FieldTable(
+    "response_format.json_schema.",
+    (
+        *_honoured(name="any name", schema="a JSON schema, which the answer then follows"),
+        *_without_effect("an answer always follows the schema", "strict"),
+        *_without_effect("the model is not shown it", "description"),
+    ),
+)
+RESPONSE_FORMAT = FieldTable(
+    "response_format.",
+    tuple(
+        _honoured(
+            type="`text`, `json_object` or `json_schema`", json_schema="the schema, with its name"
+        )
+    ),
+    {"json_schema": JSON_SCHEMA},
+)
+STRUCTURED_OUTPUTS = FieldTable(
+    "structured_outputs.",
+    (
+        *_honoured(
+            json="a JSON schema, or its text",
+            json_object="`true`: any JSON object",
+            regex="an expression in Rust's syntax that the whole answer matches",
+            choice="texts, one of which is the answer",
+            grammar="a context-free grammar as GBNF or Lark",
+        ),
+        *_without_effect(
+            "JSON is spelt in one way: a space behind each comma and colon, none else",
+            "disable_any_whitespace",
+        ),
+        *_refused("JSON is spelt in one way", "whitespace_pattern"),
+        *_refused("a schema says itself what it takes", "disable_additional_properties"),
+        *_refused("send grammar", "structural_tag"),
+    ),
+)
+FUNCTION = FieldTable(
+    "tools.function.",
+    (
+        *_honoured(
+            name=_NAMED,
+            description="what it does, for the model",
+            parameters="the JSON schema of its arguments, which a call then follows",
+        ),
+        *_without_effect("a call always follows the schema", "strict"),
+    ),
+)
+TOOL = FieldTable(
+    "tools.",
+    (
+        *_honoured(type="`function`", function="the function"),
+        *_without_effect("what can be reused is found without it", "cache_control"),
+    ),
+    {"function": FUNCTION},
 )
 STREAM_OPTIONS = FieldTable(
     "stream_options.",
@@ -303,7 +375,12 @@ CHAT = FieldTable(
             min_tokens="no end token, stop token or stop string ends the answer before",
             ignore_eos="whether the model's end tokens do not end the answer",
             priority="of its client's requests that wait the lowest starts first; 0 without it",
-            response_format='`{"type": "text"}`',
+            response_format="what the answer is held to: text, any JSON object, or a JSON schema",
+            structured_outputs="the same as vLLM says it: JSON, an expression, a choice, a grammar",
+            tools="functions that the answer may call",
+            tool_choice="`none`, `auto`, `required`, or the function that must be called; `auto` "
+            "where the model's chat template knows tools",
+            parallel_tool_calls="whether there may be several calls; true without it",
             add_generation_prompt="whether the prompt ends where an answer begins; true without it",
             continue_final_message="whether the answer goes on with the last message, the "
             "assistant's; wants `add_generation_prompt: false`",
@@ -326,7 +403,6 @@ CHAT = FieldTable(
             "reasoning_effort reasoning verbosity include_reasoning separate_reasoning "
             "stream_reasoning reasoning_format thinking thinking_token_budget",
         ),
-        *_without_effect("no tools are given", "parallel_tool_calls"),
         *_without_effect("one engine answers", "data_parallel_rank"),
         *_without_effect(
             "`usage` and `metrics` always tell",
@@ -336,12 +412,12 @@ CHAT = FieldTable(
         *_refused("the model neither hears nor speaks", "audio"),
         *_refused("a predicted answer is not used", "prediction"),
         *_refused("the server searches no web", "web_search_options plugins"),
-        *_refused("tools are not supported yet", "tools functions"),
-        *_refused("tools are not supported yet", "tool_choice function_call", "none", "auto"),
-        *_refused("tools are not supported yet", "tool_prompt tool_stream"),
+        *_refused("send tools", "functions"),
+        *_refused("send tool_choice", "function_call", "none", "auto"),
+        *_refused("a request cannot change how tools are shown", "tool_prompt tool_stream"),
         *_refused(
-            "structured output is not supported yet",
-            "structured_outputs guided_json guided_regex guided_choice guided_grammar "
+            "send structured_outputs or response_format",
+            "guided_json guided_regex guided_choice guided_grammar "
             "guided_json_object guided_decoding_backend guided_whitespace_pattern "
             "structural_tag json_schema grammar regex ebnf choice response_schema",
         ),
@@ -398,5 +474,12 @@ CHAT = FieldTable(
         *_refused("send these fields at the top", "extra_body options"),
         *_refused("send response_format", "format"),
     ),
-    {"messages": MESSAGE, "stream_options": STREAM_OPTIONS, "vllm_xargs": XARGS},
+    {
+        "messages": MESSAGE,
+        "stream_options": STREAM_OPTIONS,
+        "vllm_xargs": XARGS,
+        "response_format": RESPONSE_FORMAT,
+        "structured_outputs": STRUCTURED_OUTPUTS,
+        "tools": TOOL,
+    },
 )

@@ -1,19 +1,32 @@
 """Messages in OpenAI's form, which whoever asks writes them in; knows where their images stand."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 
 from skipserve.asking.fields import IMAGE_URL, MESSAGE, PART
 from skipserve.asking.question import ImageUri
-from skipserve.prompt.template import ImagePart, Message, TextPart
+from skipserve.prompt.template import Call, ImagePart, Message, TextPart
 from skipserve_policies.schema import MIN_ITEMS, NotEmpty, check_number_of_fields
 
 MAX_MESSAGES = 256
 MAX_PARTS = 256
 MAX_TEXT_LENGTH = 2**20
+MAX_CALLS = 128
+MAX_CALL_ID = 256
+MAX_FUNCTION_NAME = 128
+_FUNCTION_NAME = r"^[A-Za-z0-9_.-]+$"
 
 Text = Annotated[str, Field(max_length=MAX_TEXT_LENGTH)]
 
@@ -66,6 +79,8 @@ class Role(StrEnum):
     DEVELOPER = "developer"
     USER = "user"
     ASSISTANT = "assistant"
+    # The result of a function that the assistant has called.
+    TOOL = "tool"
 
 
 class TextContent(Form):
@@ -114,19 +129,67 @@ Content = Annotated[
 ]
 
 
+def _check_function_name(value: str) -> str:
+    if not re.fullmatch(_FUNCTION_NAME, value):
+        raise ValueError("a function's name is of letters, digits and the signs _ . -")
+    return value
+
+
+FunctionName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=MAX_FUNCTION_NAME,
+        json_schema_extra={"pattern": _FUNCTION_NAME},
+        examples=["get_weather"],
+    ),
+    AfterValidator(_check_function_name),
+]
+
+
+class CalledFunction(Form):
+    """A function with what it was called with; `arguments` is the text of a JSON object."""
+
+    name: FunctionName
+    arguments: Text
+
+
+class ToolCall(Form):
+    """A call that the assistant has made."""
+
+    id: Annotated[str, Field(max_length=MAX_CALL_ID)]
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
 class ChatMessage(Form):
     """One turn of a conversation; a field that is null counts as absent."""
 
     model_config = ConfigDict(json_schema_extra=MESSAGE.describe_ignored)
 
     role: Role
-    content: TextOrParts[Content]
+    content: TextOrParts[Content] | None
+    tool_calls: Annotated[tuple[ToolCall, ...], Field(max_length=MAX_CALLS)] | None = None
+    tool_call_id: Annotated[str, Field(max_length=MAX_CALL_ID)] | None = None
+
+    @model_validator(mode="after")
+    def _check_role(self) -> Self:
+        """Take calls from the assistant alone, and results from tools."""
+        if self.tool_calls and self.role is not Role.ASSISTANT:
+            raise ValueError("tool_calls are the assistant's")
+        if (self.tool_call_id is not None) != (self.role is Role.TOOL):
+            raise ValueError("tool_call_id goes with the role tool, and that with it")
+        if self.role is Role.TOOL and _has_images(self.content):
+            raise ValueError("the content of a tool's message is text")
+        return self
 
     @model_validator(mode="before")
     @classmethod
     def _drop_nulls(cls, value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: field for key, field in value.items() if field is not None}
+            given = {key: field for key, field in value.items() if field is not None}
+            # Beside calls nothing need be said.
+            return {"content": None} | given if given.get("tool_calls") else given
         return value
 
 
@@ -140,20 +203,33 @@ Messages = Annotated[
 def template_messages(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
     """Return messages as the chat template takes them, with the images' places."""
     return tuple(
-        Message(_template_role(message.role), tuple(_template_parts(message.content)))
+        Message(
+            _template_role(message.role),
+            tuple(_template_parts(message.content)),
+            tuple(
+                Call(it.id, it.function.name, it.function.arguments)
+                for it in message.tool_calls or ()
+            ),
+            message.tool_call_id,
+        )
         for message in messages
     )
+
+
+def _has_images(content: str | tuple[Content, ...] | None) -> bool:
+    parts = () if content is None or isinstance(content, str) else content
+    return any(isinstance(part, ImageContent) for part in parts)
 
 
 def _template_role(role: Role) -> str:
     return Role.SYSTEM.value if role is Role.DEVELOPER else role.value
 
 
-def _template_parts(content: str | tuple[Content, ...]) -> Iterator[TextPart | ImagePart]:
+def _template_parts(content: str | tuple[Content, ...] | None) -> Iterator[TextPart | ImagePart]:
     if isinstance(content, str):
         yield TextPart(content)
         return
-    for part in content:
+    for part in content or ():
         yield TextPart(part.text) if isinstance(part, TextContent) else ImagePart()
 
 
@@ -163,6 +239,6 @@ def image_uris(messages: Sequence[ChatMessage]) -> tuple[ImageUri, ...]:
         ImageUri(part.image_url.url, f"messages[{i}].content[{j}].image_url")
         for i, message in enumerate(messages)
         if not isinstance(message.content, str)
-        for j, part in enumerate(message.content)
+        for j, part in enumerate(message.content or ())
         if isinstance(part, ImageContent)
     )

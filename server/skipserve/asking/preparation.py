@@ -10,7 +10,9 @@ from skipserve.asking.asker import Asker
 from skipserve.asking.processor import QuestionProcessor
 from skipserve.asking.question import Prepared, Question
 from skipserve.engine.reports import FailureKind, Stage
+from skipserve.engine.request import Grammar
 from skipserve.errors import RequestTimeoutError
+from skipserve.grammar.compiler import GrammarCompiler
 from skipserve.media.data_uri import EncodedImage
 from skipserve.media.messages import Fitted
 from skipserve.media.pool import PicturePool
@@ -24,16 +26,19 @@ class Preparation:
     Attributes:
         processor: what questions are prepared with.
         pictures: where pictures are decoded.
+        grammars: where what answers are held to is compiled.
         fetcher: fetches those that are elsewhere; None where that is switched off.
     """
 
     processor: QuestionProcessor
     pictures: PicturePool
+    grammars: GrammarCompiler
     fetcher: ImageFetcher | None = None
 
     async def close(self) -> None:
-        """End what is done for pictures; no other is taken. Questions end on their own."""
+        """End what is done for questions; no other is taken. They end on their own."""
         await self.pictures.close()
+        await self.grammars.close()
         if self.fetcher is not None:
             await self.fetcher.close()
 
@@ -51,20 +56,45 @@ class Preparation:
             RequestTimeoutError: its time is over before its pictures are ready.
             SkipserveError: any of those that a client can be told of, but for the engine's.
         """
-        if not question.image_uris:
-            return await asyncio.to_thread(
-                self.processor.prepare, question, asker, num_cache_tokens
-            )
+        if not question.image_uris and not question.wants_grammar:
+            return await self._prepare(question, asker, num_cache_tokens)
         seconds_left = self._seconds_left(question, asker)
         try:
             async with asyncio.timeout(seconds_left):
-                return await self._prepare_with_pictures(question, asker, num_cache_tokens)
+                if question.wants_grammar:
+                    return await self._prepare_with_grammar(question, asker, num_cache_tokens)
+                return await self._prepare(question, asker, num_cache_tokens)
         except TimeoutError as error:
             raise RequestTimeoutError(
-                "the request took longer than it may while its images were fetched and decoded; "
-                "ask for more time with timeout_seconds, or send smaller images",
+                "the request took longer than it may while what it brings was fetched, decoded and "
+                "compiled; ask for more time with timeout_seconds, or send smaller images",
                 reason=FailureKind.DEADLINE,
             ) from error
+
+    async def _prepare(
+        self, question: Question, asker: Asker, num_cache_tokens: int | None
+    ) -> Prepared:
+        if question.image_uris:
+            return await self._prepare_with_pictures(question, asker, num_cache_tokens)
+        return await asyncio.to_thread(self.processor.prepare, question, asker, num_cache_tokens)
+
+    async def _prepare_with_grammar(
+        self, question: Question, asker: Asker, num_cache_tokens: int | None
+    ) -> Prepared:
+        begun = time.perf_counter()
+        structure = await asyncio.to_thread(self.processor.structure, question, asker)
+        assert structure is not None
+        text = await self.grammars.compile(structure, asker.client.owner)
+        seconds = time.perf_counter() - begun
+        generation = replace(
+            question.generation,
+            grammar=Grammar(text, structure.param),
+            call_form=self.processor.call_form if question.tools else None,
+        )
+        question = replace(question, generation=generation)
+        prepared = await self._prepare(question, asker, num_cache_tokens)
+        prepared.stage_seconds[Stage.COMPILE_GRAMMAR] = seconds
+        return prepared
 
     async def _prepare_with_pictures(
         self, question: Question, asker: Asker, num_cache_tokens: int | None

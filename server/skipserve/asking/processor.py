@@ -27,6 +27,7 @@ from skipserve.errors import (
     KeyScopeError,
     NotFoundError,
 )
+from skipserve.grammar.structure import CallForm, Structure
 from skipserve.media.data_uri import EncodedImage, decode_data_uri, is_data_uri
 from skipserve.media.preprocess import Preprocessor
 from skipserve.media.remote import RemoteImage
@@ -171,11 +172,37 @@ class QuestionProcessor:
                         question.messages,
                         [num_rows] * num_images,
                         question.generation.ending,
+                        question.tools.shown if question.tools else (),
                     )
                 case str() as text:
                     return self.prompts.encode_text(text, adds_special=question.adds_special)
                 case ids:
                     return self.prompts.encode_ids(ids)
+
+    def structure(self, question: Question, asker: Asker) -> Structure | None:
+        """Return what a question's answer is to be held to; None for nothing.
+
+        Raises:
+            SkipserveError: that contradicts itself or is over a limit, or the policy is at fault.
+        """
+        self.choose_policy(question.policy, question.model, asker.client.rights)
+        structure = question.structure
+        if question.tools is not None:
+            if structure is not None:
+                raise InvalidRequestError(
+                    f"an answer that may call tools cannot be held to {structure.param}: leave "
+                    "tools or that out, or have none called",
+                    structure.param,
+                )
+            structure = question.tools.structure(self.call_form)
+        if structure is not None:
+            structure.check()
+        return structure
+
+    @property
+    def call_form(self) -> CallForm:
+        """How the model writes calls of functions."""
+        return CallForm.TAGGED if self.prompts.template.shows_tools else CallForm.LIST
 
     def prompt_text(self, question: Question) -> str:
         """Return the text of a prompt that is no messages: a client's own, or that of its ids."""

@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from skipserve.asking.tools import Tools
 from skipserve.engine.reports import Stage
-from skipserve.engine.request import Image, Request
+from skipserve.engine.request import Grammar, Image, Request
+from skipserve.grammar.structure import CallForm, Structure
 from skipserve.prompt.template import Ending, Message
 from skipserve_policies.resolve import ResolvedPolicy
 from skipserve_policies.schema import SkipPolicy
@@ -52,6 +54,8 @@ class Generation:
         repetition_penalty: makes tokens of prompt and answer less probable, if it is above 1.
         logit_bias: tokens and what is added to their logits.
         bad_words: texts that the answer may not have.
+        grammar: what the answer is held to; None for nothing.
+        call_form: how calls of functions are written in it; None where there are none.
     """
 
     max_tokens: int | None = None
@@ -73,6 +77,8 @@ class Generation:
     repetition_penalty: float = 1.0
     logit_bias: tuple[tuple[int, float], ...] = ()
     bad_words: tuple[str, ...] = ()
+    grammar: Grammar | None = None
+    call_form: CallForm | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,8 @@ class Question:
         cache_salt: only questions with the same salt share cached work.
         timeout_seconds: it may take so long in the engine, or less where less is allowed.
         priority: of a client's questions that wait the one of the lowest is begun first.
+        structure: what the answer is to be held to, before it is compiled; None for nothing.
+        tools: functions that it may call; None where there are none.
     """
 
     id: str
@@ -109,6 +117,13 @@ class Question:
     cache_salt: str | None = None
     timeout_seconds: float | None = None
     priority: int = 0
+    structure: Structure | None = None
+    tools: Tools | None = None
+
+    @property
+    def wants_grammar(self) -> bool:
+        """Whether there is something to compile."""
+        return self.generation.grammar is None and bool(self.structure or self.tools)
 
 
 @dataclass(frozen=True)

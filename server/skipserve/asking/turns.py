@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from skipserve.asking.question import ImageUri, Question
-from skipserve.prompt.template import ImagePart, Message, TextPart
+from skipserve.prompt.template import Call, ImagePart, Message, TextPart
 
 
 @dataclass(frozen=True)
@@ -12,12 +12,16 @@ class Turn:
     """What one says.
 
     Attributes:
-        role: who it is: system, user or assistant.
+        role: who it is: system, user, assistant or tool.
         parts: texts and images, in their order.
+        calls: functions that the assistant has called.
+        call_id: the call whose result a tool tells.
     """
 
     role: str
     parts: tuple[str | ImageUri, ...]
+    calls: tuple[Call, ...] = ()
+    call_id: str | None = None
 
 
 def with_turns(question: Question, turns: Iterable[Turn]) -> Question:
@@ -26,7 +30,10 @@ def with_turns(question: Question, turns: Iterable[Turn]) -> Question:
     parts = (part for turn in turns for part in turn.parts)
     return replace(
         question,
-        messages=tuple(Message(turn.role, tuple(map(_part, turn.parts))) for turn in turns),
+        messages=tuple(
+            Message(turn.role, tuple(map(_part, turn.parts)), turn.calls, turn.call_id)
+            for turn in turns
+        ),
         image_uris=tuple(part for part in parts if isinstance(part, ImageUri)),
     )
 

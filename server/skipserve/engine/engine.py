@@ -36,6 +36,8 @@ from skipserve.engine.scheduler import Scheduler, Step
 from skipserve.engine.sequence import NO_SEAT, Sequence
 from skipserve.engine.tables import SeatTables
 from skipserve.errors import InvalidRequestError
+from skipserve.grammar.fault import GrammarFaultError
+from skipserve.grammar.matcher import Grammars, Matcher
 from skipserve.model.model import Model
 
 logger = logging.getLogger(__name__)
@@ -75,9 +77,21 @@ class Engine:
 
     Attributes:
         num_cache_tokens: positions that the page pool holds.
+        grammars: what answers can be held to; None where there are none.
+
+    Args:
+        model: what to run.
+        limits: how much to take on.
+        grammars: matchers of the model's grammars.
     """
 
-    def __init__(self, model: Model, limits: EngineLimits | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        limits: EngineLimits | None = None,
+        grammars: Grammars | None = None,
+    ) -> None:
+        self.grammars = grammars
         limits = limits or EngineLimits()
         config = model.config
         max_rows = limits.max_batch_tokens or default_batch_tokens(model.device)
@@ -140,10 +154,12 @@ class Engine:
         """Take a request in.
 
         Raises:
-            InvalidRequestError: the model cannot run it, or not with this much memory.
+            InvalidRequestError: the model cannot run it, or not with this much memory, or its
+                grammar is none.
             UnknownPlanError: it names its plan by a key that is not known here.
         """
         check_request(request, self._config, self.num_cache_tokens)
+        matcher = self._matcher(request)
         plan = self._plans.acquire(request.plan)
         drops = Drops.of(request)
         try:
@@ -159,6 +175,7 @@ class Engine:
             plan=plan,
             arrived=time.perf_counter(),
             drops=drops,
+            matcher=matcher,
         )
         self._sequences[request.id] = sequence
         self._scheduler.add(sequence)
@@ -272,7 +289,7 @@ class Engine:
             sequence.settle(chosen)
         num_plans = len({chunk.sequence.plan.index for chunk in step.chunks})
         self._enter(sampling, launched, tokens)
-        failed = self._fail([sampling[place] for place in tokens.faulty])
+        failed = self._fail(sampling, tokens)
         self._scheduler.publish(step)
         now = time.perf_counter()
         outputs = [
@@ -290,12 +307,31 @@ class Engine:
         )
         return StepResult(outputs, report, failed)
 
-    def _fail(self, sequences: list[Sequence]) -> tuple[Failed, ...]:
-        """Forget requests whose logits are no numbers; the others of the step are unharmed."""
-        alive = [sequence for sequence in sequences if not sequence.is_over]
-        for sequence in alive:
-            self._forget(sequence)
-        return tuple(Failed(sequence.request.id, _NOT_A_NUMBER) for sequence in alive)
+    def _matcher(self, request: Request) -> Matcher | None:
+        """Return a matcher at the beginning of a request's grammar; None if it has none."""
+        adjustments = request.sampling.adjustments
+        grammar = None if adjustments is None else adjustments.grammar
+        if grammar is None:
+            return None
+        if self.grammars is None:
+            raise InvalidRequestError("this engine has no grammars", grammar.param)
+        try:
+            return self.grammars.start(grammar.text)
+        except GrammarFaultError as fault:
+            raise InvalidRequestError(fault.message, grammar.param) from fault
+
+    def _fail(self, sampling: list[Sequence], tokens: SampledTokens) -> tuple[Failed, ...]:
+        """Forget requests that cannot go on; the others of the step are unharmed.
+
+        The logits of some are no numbers, others have no way on in their grammars.
+        """
+        failed = []
+        for place in sorted({*tokens.faulty, *tokens.stuck}):
+            sequence = sampling[place]
+            if not sequence.is_over:
+                self._forget(sequence)
+                failed.append(_failure(sequence.request, tokens.stuck.get(place)))
+        return tuple(failed)
 
     def _lap(self, started: float) -> float:
         """Return what a step took; looking ahead, it was launched before the last one was over."""
@@ -338,6 +374,15 @@ class Engine:
         self._scheduler.end(sequence)
         self._plans.release(sequence.plan)
         del self._sequences[sequence.request.id]
+
+
+def _failure(request: Request, stuck: str | None) -> Failed:
+    """Say why a request cannot go on: it is stuck in its grammar, or its logits are no numbers."""
+    adjustments = request.sampling.adjustments
+    if stuck is None or adjustments is None or adjustments.grammar is None:
+        return Failed(request.id, _NOT_A_NUMBER)
+    param = adjustments.grammar.param
+    return Failed(request.id, f"{param} cannot be followed: {stuck}", FailureKind.INVALID, param)
 
 
 def _book_vision(launched: Launched) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -10,6 +11,8 @@ from skipserve.engine.limits import EngineSpec
 from skipserve.engine.memory import describe_pool, describe_shortage
 from skipserve.engine.reports import Ready
 from skipserve.errors import EngineError
+from skipserve.grammar.matcher import Grammars
+from skipserve.grammar.vocabulary import Vocabulary
 from skipserve.model.config import ModelConfig
 from skipserve.model.families import load_model
 from skipserve.model.fused.support import has_compiler, runs_triton
@@ -37,7 +40,8 @@ def load(spec: EngineSpec, in_words: Callable[[str], str] = str) -> tuple[Engine
     declared = ModelConfig.from_folder(spec.model).dtype or stored_dtype(spec.model)
     dtype = resolve_dtype(spec.dtype, device, declared)
     model = load_model(spec.model, device, dtype)
-    engine = Engine(model, spec.limits)
+    grammars = Grammars(partial(Vocabulary.from_folder, spec.model))
+    engine = Engine(model, spec.limits, grammars)
     logger.info(describe_pool(model, engine.num_cache_tokens))
     if shortage := describe_shortage(model, engine.num_cache_tokens):
         logger.warning(in_words(shortage))

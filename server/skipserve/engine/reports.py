@@ -24,6 +24,7 @@ class Stage(StrEnum):
     FETCH_IMAGE = "fetch_image"
     DECODE_IMAGE = "decode_image"
     PREPROCESS = "preprocess"
+    COMPILE_GRAMMAR = "compile_grammar"
     TOKENIZE = "tokenize"
     QUEUE = "queue"
     VISION_ENCODE = "vision_encode"
@@ -162,11 +163,19 @@ class EngineState(msgspec.Struct, frozen=True):
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """From the engine: one request, or with request_id None the engine itself, failed."""
+    """From the engine: one request, or with request_id None the engine itself, failed.
+
+    Attributes:
+        request_id: whose it is.
+        message: why, in words for clients.
+        kind: what it counts as.
+        param: the field of a client's request that is at fault, where one is.
+    """
 
     request_id: str | None
     message: str
     kind: FailureKind = FailureKind.ENGINE
+    param: str | None = None
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):

@@ -15,6 +15,19 @@ from skipserve_policies.reduction import Reduction
 
 
 @dataclass(frozen=True)
+class Grammar:
+    """What an answer is held to.
+
+    Attributes:
+        text: the grammar, in llguidance's form.
+        param: the field of a client's request that asks for it, for messages.
+    """
+
+    text: str
+    param: str
+
+
+@dataclass(frozen=True)
 class Adjustments:
     """What is done to a row's logits before temperature, filters and choice.
 
@@ -26,7 +39,9 @@ class Adjustments:
         logit_bias: tokens and what is added to their logits.
         bad_words: runs of tokens that the answer may not have.
         min_tokens: no token that ends the answer comes before so many others have.
+            Where a grammar allows nothing but the end, the answer ends before all the same.
         end_token_ids: those, beside the model's own and the request's `stop_token_ids`.
+        grammar: allows some tokens alone, by those before; None for all.
     """
 
     presence_penalty: float = 0.0
@@ -36,6 +51,7 @@ class Adjustments:
     bad_words: tuple[tuple[int, ...], ...] = ()
     min_tokens: int = 0
     end_token_ids: tuple[int, ...] = ()
+    grammar: Grammar | None = None
 
     @property
     def has_penalties(self) -> bool:
@@ -46,7 +62,8 @@ class Adjustments:
     @property
     def needs_last_token(self) -> bool:
         """Whether a token can be chosen only after the one before it has been read."""
-        return self.has_penalties or any(len(word) > 1 for word in self.bad_words)
+        has_runs = any(len(word) > 1 for word in self.bad_words)
+        return self.has_penalties or has_runs or self.grammar is not None
 
 
 @dataclass(frozen=True)

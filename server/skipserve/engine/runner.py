@@ -157,6 +157,7 @@ class Runner:
                 sequence.request.sampling,
                 self._tables.token_ids[sequence.seat],
                 sequence.num_prompt,
+                sequence.matcher,
             )
             sequence.started = sequence.started or started
         images = self._find_images(step)

@@ -4,8 +4,8 @@ A row's token depends on its logits, its parameters, its seed, its position and,
 that, the tokens before; on nothing else.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from skipserve.engine.largest import argmax
 from skipserve.engine.philox import uniform
 from skipserve.engine.reports import TokenLogprob
 from skipserve.engine.request import SamplingParams
+from skipserve.grammar.fault import GrammarFaultError
+from skipserve.grammar.matcher import Matcher
 from skipserve.model.transfer import to_device
 
 _NO_LOGPROBS = -1
@@ -46,11 +48,13 @@ class SampledTokens:
         token_ids: by row of the batch.
         logprobs: by row of the batch, only of those that asked.
         faulty: rows of the batch whose logits are no numbers; their tokens mean nothing.
+        stuck: rows that cannot go on in their grammars, and why; likewise.
     """
 
     token_ids: list[int]
     logprobs: dict[int, Logprobs]
     faulty: frozenset[int] = frozenset()
+    stuck: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,11 +65,13 @@ class Samples:
         token_ids: [B] int64, on the device.
         copies: token_ids, the largest logit of each row, and what `_logprobs` returned.
         num_top: how many alternatives each row reports, _NO_LOGPROBS for no log-probabilities.
+        stuck: rows that cannot go on in their grammars, and why.
     """
 
     token_ids: Tensor
     copies: HostCopy
     num_top: NDArray[np.int64]
+    stuck: Mapping[int, str] = field(default_factory=dict)
 
     def read(self) -> SampledTokens:
         """Wait for the device and return the tokens.
@@ -76,7 +82,7 @@ class Samples:
         is_finite = best[:, 0].isfinite()
         faulty = () if is_finite.all() else (~is_finite).nonzero()[:, 0].tolist()
         logprobs = self._by_row(*reports) if reports else {}
-        return SampledTokens(token_ids.tolist(), logprobs, frozenset(faulty))
+        return SampledTokens(token_ids.tolist(), logprobs, frozenset(faulty), self.stuck)
 
     def _by_row(self, own: Tensor, top_ids: Tensor, top: Tensor) -> dict[int, Logprobs]:
         rows = (self.num_top != _NO_LOGPROBS).nonzero()[0]
@@ -114,6 +120,7 @@ class Sampler:
         params: SamplingParams,
         token_ids: NDArray[np.int64] = _NO_TOKENS,
         num_prompt: int = 0,
+        matcher: Matcher | None = None,
     ) -> None:
         """Give a seat to a sequence.
 
@@ -122,8 +129,16 @@ class Sampler:
             params: how its tokens are chosen.
             token_ids: its tokens, [positions]; those of the answer are entered as they are read.
             num_prompt: rows of its prompt.
+            matcher: of its grammar; None where it has none.
         """
-        self._place_adjuster(seat, params, token_ids, num_prompt)
+        self._adjusters.pop(seat, None)
+        wanted = params.adjustments
+        self._is_adjusted[seat] = wanted is not None
+        if wanted is not None:
+            ends = {*self._end_token_ids, *params.stop_token_ids, *wanted.end_token_ids}
+            self._adjusters[seat] = RowAdjuster(
+                wanted, token_ids, num_prompt, sorted(ends), matcher
+            )
         num_top = params.num_top_logprobs
         self._is_greedy[seat] = params.temperature == 0
         self._filters[seat] = filters_of(params)
@@ -141,7 +156,7 @@ class Sampler:
             seats: of the sequence of each row, [B].
             positions: that the tokens will take, [B].
         """
-        own_logits, logits = logits, self._adjust(logits, seats, positions)
+        own_logits, (logits, stuck) = logits, self._adjust(logits, seats, positions)
         token_ids = argmax(logits)
         best = logits.gather(1, token_ids[:, None])
         drawn = (~self._is_greedy[seats]).nonzero()[0]
@@ -154,27 +169,36 @@ class Sampler:
             token_ids = draw(token_ids, logits, best, drawn, filters, chances)
         num_top = self._num_top[seats]
         copies = HostCopy(token_ids, best, *_logprobs(own_logits, token_ids, num_top))
-        return Samples(token_ids, copies, num_top)
-
-    def _place_adjuster(
-        self, seat: int, params: SamplingParams, token_ids: NDArray[np.int64], num_prompt: int
-    ) -> None:
-        wanted = params.adjustments
-        self._is_adjusted[seat] = wanted is not None
-        self._adjusters.pop(seat, None)
-        if wanted is not None:
-            ends = {*self._end_token_ids, *params.stop_token_ids, *wanted.end_token_ids}
-            self._adjusters[seat] = RowAdjuster(wanted, token_ids, num_prompt, sorted(ends))
+        return Samples(token_ids, copies, num_top, stuck)
 
     def _adjust(
         self, logits: Tensor, seats: NDArray[np.int64], positions: NDArray[np.int64]
-    ) -> Tensor:
-        """Return the logits that tokens are chosen by; themselves where no row asks for changes."""
+    ) -> tuple[Tensor, dict[int, str]]:
+        """Return the logits that tokens are chosen by, themselves where no row asks for changes.
+
+        Besides them, the rows that cannot go on in their grammars, and why: they go on without.
+        """
         rows = self._is_adjusted[seats].nonzero()[0]
         if not len(rows):
-            return logits
+            return logits, {}
         adjusters = [self._adjusters[seat] for seat in seats[rows].tolist()]
-        return adjust(logits, rows.tolist(), positions[rows].tolist(), adjusters)
+        changed = rows.tolist(), positions[rows].tolist(), adjusters
+        masks, stuck = _masks(*changed)
+        return adjust(logits, *changed, masks), stuck
+
+
+def _masks(
+    rows: Sequence[int], positions: Sequence[int], adjusters: Sequence[RowAdjuster]
+) -> tuple[dict[int, NDArray[np.int64]], dict[int, str]]:
+    """Return which tokens may come in the rows that have grammars, and which are stuck, and why."""
+    masks, stuck = {}, {}
+    for row, position, adjuster in zip(rows, positions, adjusters, strict=True):
+        if adjuster.has_grammar:
+            try:
+                masks[row] = adjuster.mask(position)
+            except GrammarFaultError as fault:
+                stuck[row] = fault.message
+    return masks, stuck
 
 
 def _logprobs(logits: Tensor, token_ids: Tensor, num_top: NDArray[np.int64]) -> tuple[Tensor, ...]:

@@ -12,6 +12,7 @@ from skipserve.engine.page_keys import PageKeys
 from skipserve.engine.plans import PlanEntry
 from skipserve.engine.reports import FinishReason, Stage
 from skipserve.engine.request import Request
+from skipserve.grammar.matcher import Matcher
 
 # The seat of a sequence that does not run.
 NO_SEAT = -1
@@ -28,6 +29,7 @@ class Sequence:
         plan: what is computed for it.
         arrived: when it came; like all times here, on the clock of `perf_counter`.
         drops: which rows of its prompt leave inside the decoder; None where none do.
+        matcher: how far its answer has come in its grammar; None where it has none.
         generated_ids: the answer so far, as far as it is read from the device.
         num_prompt: rows of the prompt.
         reads_first: whether its next token can be chosen only after the last one has been read.
@@ -51,6 +53,7 @@ class Sequence:
     plan: PlanEntry
     arrived: float
     drops: Drops | None = None
+    matcher: Matcher | None = None
     seat: int = NO_SEAT
     num_computed: int = 0
     num_published: int = 0

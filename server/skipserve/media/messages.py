@@ -1,16 +1,11 @@
-"""What the server and its decoding processes say to each other, as bytes. No pickle.
+"""What the server and its decoding processes say to each other, as msgpack. No pickle.
 
-A frame is a length of four bytes, then a message as msgpack. What comes from such a process is not
-trusted: a picture may have taken it over.
+What comes from such a process is not trusted: a picture may have taken it over.
 """
-
-import struct
 
 import msgspec
 
 from skipserve.media.fitting import Fitting
-
-HEADER = struct.Struct(">I")
 
 
 class WorkerSpec(msgspec.Struct, frozen=True):
@@ -75,9 +70,8 @@ FromWorker = Want | Fitted | Refused
 
 
 def pack(message: ToWorker | FromWorker) -> bytes:
-    """Return a message as a frame."""
-    body = msgspec.msgpack.encode(message)
-    return HEADER.pack(len(body)) + body
+    """Return a message as a frame's body."""
+    return msgspec.msgpack.encode(message)
 
 
 def to_worker(body: bytes) -> ToWorker:

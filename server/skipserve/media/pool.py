@@ -2,24 +2,17 @@
 
 import asyncio
 import logging
-import os
 import signal
-import socket
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from skipserve.errors import SkipserveError, UnavailableError, UnusableImageError
-from skipserve.logging_setup import relay_lines
 from skipserve.media.data_uri import EncodedImage
 from skipserve.media.decode import PixelLimits
 from skipserve.media.kill import Kill
 from skipserve.media.messages import (
-    HEADER,
     Decode,
     Fitted,
     FromWorker,
@@ -33,11 +26,9 @@ from skipserve.media.messages import (
     spec_to_json,
 )
 from skipserve.media.places import Budget, Owner, Places
+from skipserve.workers.process import WorkerGoneError, WorkerProcess
 
 logger = logging.getLogger(__name__)
-
-# What a process is told of the server's environment: where Python is, and no secret.
-_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "TZ")
 
 # After so many pictures a process is replaced: what libraries leak goes with it.
 _PICTURES_EACH = 2000
@@ -66,10 +57,6 @@ class PoolSpec:
     memory_bytes: int
 
 
-class WorkerGoneError(Exception):
-    """The process has ended, or says what makes no sense."""
-
-
 class PicturePool:
     """Decodes and fits pictures, in processes that start as they are needed.
 
@@ -83,8 +70,8 @@ class PicturePool:
         self._on_kill = on_kill
         self._places = Places(spec.num_workers)
         self._memory = Budget(spec.memory_bytes)
-        self._idle: list[_WorkerProcess] = []
-        self._all: set[_WorkerProcess] = set()
+        self._idle: list[_Decoder] = []
+        self._all: set[_Decoder] = set()
         self._is_closing = False
 
     @property
@@ -145,7 +132,7 @@ class PicturePool:
             raise UnusableImageError(reply.message, image.param)
         return reply
 
-    async def _ask(self, worker: "_WorkerProcess", task: Decode) -> Fitted | Refused:
+    async def _ask(self, worker: "_Decoder", task: Decode) -> Fitted | Refused:
         reply = await worker.ask(task)
         if not isinstance(reply, Want):
             return self._checked(reply)
@@ -166,9 +153,7 @@ class PicturePool:
                 return reply
         raise WorkerGoneError("an answer that makes no sense")
 
-    async def _give_up(
-        self, worker: "_WorkerProcess", task: asyncio.Task[Fitted | Refused]
-    ) -> None:
+    async def _give_up(self, worker: "_Decoder", task: asyncio.Task[Fitted | Refused]) -> None:
         """Let a picture that nobody waits for end if it does so at once, else its process."""
         await asyncio.wait({task}, timeout=_LAST_SECONDS)
         if task.done() and not task.cancelled() and task.exception() is None:
@@ -179,7 +164,7 @@ class PicturePool:
         await self._end(worker)
         self._on_kill(Kill.GIVEN_UP)
 
-    async def _bury(self, worker: "_WorkerProcess", param: str) -> SkipserveError:
+    async def _bury(self, worker: "_Decoder", param: str) -> SkipserveError:
         """Return what to tell the client of a process that has ended on its own."""
         status = await self._end(worker)
         if self._is_closing:
@@ -193,7 +178,7 @@ class PicturePool:
         logger.error("a process that decoded an image has ended with status %d", status)
         return SkipserveError("the process that decoded the image has crashed", param)
 
-    async def _take_worker(self) -> "_WorkerProcess":
+    async def _take_worker(self) -> "_Decoder":
         """Return a process that waits for a picture, or a new one."""
         while self._idle:
             worker = self._idle.pop()
@@ -204,8 +189,8 @@ class PicturePool:
             raise _closing_error()
         return await self._start_worker()
 
-    async def _start_worker(self) -> "_WorkerProcess":
-        worker = _WorkerProcess(self._spec.worker)
+    async def _start_worker(self) -> "_Decoder":
+        worker = _Decoder(self._spec.worker)
         self._all.add(worker)
         try:
             await worker.connect()
@@ -214,21 +199,21 @@ class PicturePool:
             raise
         return worker
 
-    async def _keep(self, worker: "_WorkerProcess") -> None:
+    async def _keep(self, worker: "_Decoder") -> None:
         """Have a process ready for the next picture, unless it has done its part."""
         if worker in self._all and worker.num_pictures < _PICTURES_EACH:
             self._idle.append(worker)
         else:
             await self._end(worker)
 
-    async def _end(self, worker: "_WorkerProcess") -> int:
+    async def _end(self, worker: "_Decoder") -> int:
         """Kill a process unless it has ended; return its exit status when it is gone."""
         self._all.discard(worker)
         return await worker.end()
 
 
-class _WorkerProcess:
-    """One process, and the socket to it.
+class _Decoder(WorkerProcess):
+    """A process that decodes pictures.
 
     Attributes:
         num_pictures: how many it was given.
@@ -239,23 +224,10 @@ class _WorkerProcess:
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.num_pictures = 0
-        self._max_reply = 3 * spec.fitting.image_size**2 + _REPLY_SPARE
-        self._socket, theirs = socket.socketpair()
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-        with theirs:
-            self._process = _start_process(spec, theirs)
-        if self._process.stdout is not None:
-            threading.Thread(target=relay_lines, args=(self._process.stdout,), daemon=True).start()
-
-    @property
-    def process_id(self) -> int:
-        """As the system knows it."""
-        return self._process.pid
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether it has not ended."""
-        return self._process.poll() is None
+        max_reply = 3 * spec.fitting.image_size**2 + _REPLY_SPARE
+        super().__init__(
+            "skipserve.media.worker", spec_to_json(spec), max_reply, logs_json=spec.logs_json
+        )
 
     async def ask(self, message: ToWorker) -> FromWorker:
         """Return its next word on a picture.
@@ -265,51 +237,10 @@ class _WorkerProcess:
         """
         self.num_pictures += isinstance(message, Decode)
         try:
-            return from_worker(await self._exchange(pack(message)))
-        except (ConnectionError, asyncio.IncompleteReadError, msgspec.DecodeError) as error:
+            return from_worker(await self.exchange(pack(message)))
+        except msgspec.DecodeError as error:
             raise WorkerGoneError from error
-
-    async def connect(self) -> None:
-        """Take up the socket; once, before anything is asked."""
-        self._streams = await asyncio.open_unix_connection(sock=self._socket, limit=self._max_reply)
-
-    async def _exchange(self, frame: bytes) -> bytes:
-        assert self._streams is not None
-        reader, writer = self._streams
-        writer.write(frame)
-        await writer.drain()
-        (size,) = HEADER.unpack(await reader.readexactly(HEADER.size))
-        if size > self._max_reply:
-            raise WorkerGoneError(f"a reply of {size} bytes")
-        return await reader.readexactly(size)
-
-    async def end(self) -> int:
-        """Kill it unless it has ended; return its exit status when it is gone."""
-        self._process.kill()
-        if self._streams is None:
-            self._socket.close()
-        else:
-            self._streams[1].transport.abort()
-        return await asyncio.to_thread(self._process.wait)
 
 
 def _closing_error() -> UnavailableError:
     return UnavailableError("the server is shutting down")
-
-
-def _start_process(spec: WorkerSpec, connection: socket.socket) -> subprocess.Popen[bytes]:
-    """Start a process that holds one end of a socket, which no other process can find."""
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "skipserve.media.worker"),
-            *(str(connection.fileno()), spec_to_json(spec)),
-        ],
-        stdin=subprocess.DEVNULL,
-        # Libraries print there, in C too: what is not JSON is made JSON on this side.
-        stdout=subprocess.PIPE if spec.logs_json else None,
-        stderr=subprocess.STDOUT if spec.logs_json else None,
-        env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
-        pass_fds=(connection.fileno(),),
-        # A Ctrl-C at the terminal is for the parent, which then decides.
-        start_new_session=True,
-    )

@@ -5,14 +5,10 @@ socket and SPEC a WorkerSpec as JSON. It lives as long as its parent holds the s
 """
 
 import ctypes
-import resource
-import signal
 import socket
 import sys
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import BinaryIO
 
 from skipserve.errors import UnusableImageError
@@ -20,7 +16,6 @@ from skipserve.logging_setup import set_up_logging
 from skipserve.media.data_uri import EncodedImage
 from skipserve.media.decode import decode_image
 from skipserve.media.messages import (
-    HEADER,
     Decode,
     Fitted,
     FromWorker,
@@ -33,8 +28,15 @@ from skipserve.media.messages import (
     spec_from_json,
     to_worker,
 )
+from skipserve.workers.child import (
+    limit_cpu,
+    limit_memory,
+    limited,
+    live_and_die_with_parent,
+    read_frame,
+)
+from skipserve.workers.frames import frame
 
-_PR_SET_PDEATHSIG = 1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _MIB = 2**20
 
@@ -44,10 +46,8 @@ _SPARE_BYTES = 24 * _MIB
 
 def main() -> int:
     """Run the process; return its exit status."""
-    _live_and_die_with_parent()
+    live_and_die_with_parent()
     _return_freed_memory()
-    # A picture that breaks it leaves no file.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     spec = spec_from_json(sys.argv[2])
     set_up_logging(as_json=spec.logs_json)
     # Python would remember each that differs, and pictures make any number of them.
@@ -89,7 +89,7 @@ class Worker:
         image = EncodedImage(task.content, "")
         self._granted_bytes = self._spec.granted_bytes
         try:
-            with _limited(self._spec.cpu_seconds, self._granted_bytes):
+            with limited(self._spec.cpu_seconds, self._granted_bytes + _SPARE_BYTES):
                 picture = decode_image(image, task.max_pixels, self._before_load)
                 num_decoded = picture.width * picture.height
                 begun = time.perf_counter()
@@ -112,7 +112,7 @@ class Worker:
             if self._granted_bytes > self._spec.granted_bytes:
                 raise UnusableImageError("the image says two sizes of itself")
             self._ask_for(num_bytes)
-        _limit_cpu(self._spec.cpu_seconds + width * height * self._spec.cpu_seconds_per_pixel)
+        limit_cpu(self._spec.cpu_seconds + width * height * self._spec.cpu_seconds_per_pixel)
 
     def _ask_for(self, num_bytes: int) -> None:
         """Wait until there is so much memory, and no longer than anybody waits for the picture."""
@@ -120,56 +120,15 @@ class Worker:
         if not isinstance(self._read(), Grant):
             sys.exit(0)
         self._granted_bytes = num_bytes
-        _limit_memory(num_bytes)
+        limit_memory(num_bytes + _SPARE_BYTES)
 
     def _send(self, message: FromWorker) -> None:
-        self._connection.sendall(pack(message))
+        self._connection.sendall(frame(pack(message)))
 
     def _read(self) -> ToWorker | None:
         """Return the next message; None once the parent has closed the socket."""
-        header = self._stream.read(HEADER.size)
-        if len(header) < HEADER.size:
-            return None
-        (size,) = HEADER.unpack(header)
-        body = self._stream.read(size)
-        return to_worker(body) if len(body) == size else None
-
-
-@contextmanager
-def _limited(cpu_seconds: float, num_bytes: int) -> Iterator[None]:
-    """Be killed after so much time on the CPU, and get no more than so much more memory."""
-    _limit_cpu(cpu_seconds)
-    _limit_memory(num_bytes)
-    try:
-        yield
-    finally:
-        _limit_cpu(0)
-        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-
-
-def _limit_cpu(seconds: float) -> None:
-    """Be killed by SIGPROF after so much time on the CPU from now on; 0 is never.
-
-    RLIMIT_CPU counts from the process's start, and in whole seconds.
-    """
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-
-
-def _limit_memory(num_bytes: int) -> None:
-    """Get so much more memory at most; what is mapped now is not counted."""
-    with open("/proc/self/statm") as file:
-        mapped = int(file.read().split()[0]) * resource.getpagesize()
-    most = mapped + num_bytes + _SPARE_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
-
-
-def _live_and_die_with_parent() -> None:
-    """Leave it to the parent when to stop, and be killed with it, whatever runs."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        body = read_frame(self._stream)
+        return None if body is None else to_worker(body)
 
 
 def _return_freed_memory() -> None:

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from skipserve.budgets.client import Limited, Use
 from skipserve.budgets.keys import OTHER
 from skipserve.engine.reports import FinishReason, Stage
+from skipserve.grammar.outcome import GrammarOutcome
 from skipserve.media.fetch_fault import FetchFault
 from skipserve.media.kill import Kill
 from skipserve.metrics.engine import EngineMetrics
@@ -104,6 +105,10 @@ class ServerMetrics:
     def record_image_kill(self, reason: Kill) -> None:
         """Count a process that was lost over an image."""
         self._of(Metrics.image_decoders_killed, Kill(reason)).inc()
+
+    def record_grammar(self, outcome: GrammarOutcome) -> None:
+        """Count what an answer was to be held to."""
+        self._of(Metrics.grammars, GrammarOutcome(outcome)).inc()
 
     def record_fetch_failure(self, reason: FetchFault) -> None:
         """Count an image that was not fetched."""

@@ -7,6 +7,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from skipserve.budgets.client import Limited
 from skipserve.engine.reports import FailureKind, FinishReason, Stage, StepMode
+from skipserve.grammar.outcome import GrammarOutcome
 from skipserve.media.fetch_fault import FetchFault
 from skipserve.media.kill import Kill
 from skipserve.metrics.metric import Label, Metric, Table
@@ -320,6 +321,14 @@ class Metrics(Table):
         "crashed: the log has the exit status; -9 is the system, short of memory.",
         (Label("reason", Kill),),
         "processes",
+    )
+    grammars = counter(
+        "What answers were to be held to, JSON schemas and tools among it: found in the cache, "
+        "compiled, refused, or given up because it took too much.",
+        "killed: schemas made to be costly; they are remembered, and cost nothing again. Few are "
+        "cached: clients send another schema each time, and each costs a compilation.",
+        (Label("outcome", GrammarOutcome),),
+        "grammars",
     )
     image_fetch_failures = counter(
         "Images by URL that were not fetched.",

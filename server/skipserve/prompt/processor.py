@@ -3,14 +3,16 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from jinja2 import TemplateError
 
 from skipserve.errors import InvalidRequestError
 from skipserve.model.config import ModelConfig, ModelFilesError, read_json
+from skipserve.prompt.plain_tools import in_plain_text
 from skipserve.prompt.template import (
     LLAVA_TEMPLATE,
+    Call,
     ChatTemplate,
     Ending,
     ImagePart,
@@ -97,6 +99,7 @@ class PromptProcessor:
         messages: Sequence[Message],
         num_rows: Sequence[int] = (),
         ending: Ending = Ending.ANSWER,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> EncodedPrompt:
         """Return the rows of a conversation, each image in the place of its token.
 
@@ -108,13 +111,18 @@ class PromptProcessor:
             messages: what is said, with the places of the images.
             num_rows: rows of each image, in the order of their places.
             ending: where the prompt ends.
+            tools: functions that may be called, in OpenAI's form. Where the template does not show
+                them, nor calls and their results, a plain text does.
 
         Raises:
             InvalidRequestError: the prompt is longer than the context, or the template does not
                 take the messages or leaves out an image.
         """
-        self._check_length(messages)
-        ids = self._encode(messages, ending)
+        if not self.template.shows_tools:
+            messages = in_plain_text(messages, tools, takes_system=self.template.takes_system)
+            tools = ()
+        self._check_length(messages, tools)
+        ids = self._encode(messages, ending, tools)
         self._check_images(ids, len(num_rows))
         return self._expand(ids, num_rows)
 
@@ -222,14 +230,19 @@ class PromptProcessor:
             )
         return runs
 
-    def _check_length(self, messages: Sequence[Message]) -> None:
+    def _check_length(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]
+    ) -> None:
         """Refuse text that cannot fit, before any work that grows with its length."""
-        length = sum(
-            len(part.text)
-            for message in messages
-            for part in message.parts
-            if isinstance(part, TextPart)
-        )
+        length = 0
+
+        def count(text: str) -> str:
+            nonlocal length
+            length += len(text)
+            return text
+
+        _with_texts(messages, count)
+        _with_values(tools, count)
         self._check_characters(length)
 
     def _check_characters(self, length: int) -> None:
@@ -241,15 +254,19 @@ class PromptProcessor:
                 param="messages",
             )
 
-    def _encode(self, messages: Sequence[Message], ending: Ending) -> list[int]:
+    def _encode(
+        self, messages: Sequence[Message], ending: Ending, tools: Sequence[Mapping[str, Any]]
+    ) -> list[int]:
         """Return the ids of a conversation, in which no client's text spells a reserved token."""
         guarded = _with_texts(messages, self.tokenizer.guard)
         plain = _with_texts(guarded, self.tokenizer.unguarded)
-        text = self.template.render(guarded, ending)
+        guarded_tools = _with_values(tools, self.tokenizer.guard)
+        plain_tools = _with_values(guarded_tools, self.tokenizer.unguarded)
+        text = self.template.render(guarded, ending, guarded_tools)
         ids = self._encode_text(text)
-        if guarded == plain:
+        if guarded == plain and guarded_tools == plain_tools:
             return ids
-        plain_text = self.template.render(plain, ending)
+        plain_text = self.template.render(plain, ending, plain_tools)
         if plain_text == self.tokenizer.unguarded(text):
             return ids
         # A template that cuts, counts or searches what a message says must see it as it is.
@@ -291,6 +308,7 @@ class PromptProcessor:
 
 
 def _with_texts(messages: Sequence[Message], change: Callable[[str], str]) -> list[Message]:
+    """Return messages with each text of a client's changed."""
     return [
         Message(
             message.role,
@@ -298,9 +316,25 @@ def _with_texts(messages: Sequence[Message], change: Callable[[str], str]) -> li
                 TextPart(change(part.text)) if isinstance(part, TextPart) else part
                 for part in message.parts
             ),
+            tuple(
+                Call(change(call.id), change(call.name), change(call.arguments))
+                for call in message.calls
+            ),
+            None if message.call_id is None else change(message.call_id),
         )
         for message in messages
     ]
+
+
+def _with_values(value: Any, change: Callable[[str], str]) -> Any:
+    """Return JSON with each text in it changed, the names of fields too."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {change(name): _with_values(inner, change) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_values(inner, change) for inner in value]
+    return value
 
 
 def _check_named(folder: Path, files: TokenizerFiles, image_token_id: int) -> None:

@@ -43,11 +43,35 @@ class ImagePart:
 
 
 @dataclass(frozen=True)
+class Call:
+    """A call of a function that the assistant has made.
+
+    Attributes:
+        id: by which its result names it.
+        name: the function's.
+        arguments: the text of a JSON object.
+    """
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    Attributes:
+        role: whose it is; that of a function's result is `tool`.
+        parts: what is said.
+        calls: what the assistant has called.
+        call_id: of the call whose result this is.
+    """
 
     role: str
     parts: tuple[TextPart | ImagePart, ...]
+    calls: tuple[Call, ...] = ()
+    call_id: str | None = None
 
 
 class Ending(Enum):
@@ -85,6 +109,8 @@ class ChatTemplate:
 
     Attributes:
         literals: the texts that the template itself may write.
+        takes_system: whether it shows what the system says.
+        shows_tools: whether it shows functions, calls in Hermes' form, and their results.
 
     Args:
         source: the Jinja template.
@@ -115,20 +141,30 @@ class ChatTemplate:
         self._forms["user"] = self._form_of("user") or ContentForm.PARTS
         for role in ("system", "assistant"):
             self._forms[role] = self._form_of(role) or self._forms["user"]
+        self._forms["tool"] = ContentForm.TEXT
+        self.takes_system = self._form_of("system") is not None
+        self.shows_tools = self._tries_tools()
 
-    def render(self, messages: Sequence[Message], ending: Ending = Ending.ANSWER) -> str:
+    def render(
+        self,
+        messages: Sequence[Message],
+        ending: Ending = Ending.ANSWER,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> str:
         """Return the prompt's text, up to where the answer begins or goes on.
 
         Args:
             messages: what is said.
             ending: where the prompt ends.
+            tools: functions that may be called, in OpenAI's form.
 
         Raises:
             InvalidRequestError: the template does not take these messages, or there is none to go
                 on with.
         """
         try:
-            text = self._render([self._form(message) for message in messages], ending)
+            forms = [self._form(message) for message in messages]
+            text = self._render(forms, ending, tools)
             return _cut_behind(text, messages[-1]) if ending is Ending.CONTINUED else text
         except InvalidRequestError:
             raise
@@ -138,10 +174,15 @@ class ChatTemplate:
             reason = f"fails on these messages: {type(error).__name__}: {_first_line(error)}"
         raise InvalidRequestError(f"the model's chat template {reason}", param="messages")
 
-    def _render(self, messages: Sequence[Mapping[str, Any]], ending: Ending = Ending.ANSWER) -> str:
+    def _render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        ending: Ending = Ending.ANSWER,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> str:
         return self._template.render(
             messages=messages,
-            tools=None,
+            tools=list(tools) or None,
             documents=None,
             add_generation_prompt=ending is Ending.ANSWER,
             **self._variables,
@@ -149,13 +190,34 @@ class ChatTemplate:
 
     def _form(self, message: Message) -> dict[str, Any]:
         form = self._forms.get(message.role, self._forms["user"])
-        return {"role": message.role, "content": self._content(message.parts, form)}
+        shown = {"role": message.role, "content": self._content(message.parts, form)}
+        if message.calls:
+            shown["tool_calls"] = [_call_form(call) for call in message.calls]
+        if message.call_id is not None:
+            shown["tool_call_id"] = message.call_id
+        return shown
 
     def _content(self, parts: Sequence[TextPart | ImagePart], form: ContentForm) -> Any:
         if form is ContentForm.PARTS:
             return [_part_form(part) for part in parts]
         images = [self._image_token for part in parts if isinstance(part, ImagePart)]
         return "\n".join(images + [part.text for part in parts if isinstance(part, TextPart)])
+
+    def _tries_tools(self) -> bool:
+        """Return whether a conversation with a function shows all that there is to it."""
+        function = {"name": _PROBE + "-f", "description": "", "parameters": {"type": "object"}}
+        said = (TextPart("?"),)
+        talk = (
+            Message("user", said),
+            Message("assistant", (), (Call("0", _PROBE + "-called", '{"x": 1}'),)),
+            Message("tool", (TextPart(_PROBE + "-result"),), call_id="0"),
+        )
+        try:
+            text = self.render(talk, tools=[{"type": "function", "function": function}])
+        except InvalidRequestError:
+            return False
+        shown = (f"{_PROBE}-f", f"{_PROBE}-called", f"{_PROBE}-result", "<tool_call>")
+        return all(part in text for part in shown)
 
     def _form_of(self, role: str) -> ContentForm | None:
         """Return the first form in which a turn of a role renders whole; None if none does."""
@@ -214,6 +276,15 @@ def _part_form(part: TextPart | ImagePart) -> dict[str, str]:
     if isinstance(part, TextPart):
         return {"type": "text", "text": part.text}
     return {"type": "image"}
+
+
+def _call_form(call: Call) -> dict[str, Any]:
+    try:
+        arguments = json.loads(call.arguments)
+    except (ValueError, RecursionError):
+        arguments = call.arguments
+    function = {"name": call.name, "arguments": arguments}
+    return {"id": call.id, "type": "function", "function": function}
 
 
 def _literals(tree: nodes.Template) -> tuple[str, ...]:

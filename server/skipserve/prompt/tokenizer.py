@@ -37,6 +37,10 @@ class Tokenizer:
     A *reserved* token is one that a template may write and a client's text may not: what spells it
     there is text. Padding, truncation and BPE's dropout belong to training and are off.
 
+    Attributes:
+        definition: the content of `tokenizer.json`, with what belongs to training off.
+        size: ids that there are, up to the highest.
+
     Args:
         definition: the content of `tokenizer.json`.
         reserves: added tokens that are reserved besides the special ones.
@@ -51,7 +55,9 @@ class Tokenizer:
             fields = json.loads(definition)
             fields |= {"padding": None, "truncation": None}
             fields["model"] |= {"dropout": None} if "dropout" in fields["model"] else {}
-            self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(fields))
+            self.definition = json.dumps(fields)
+            self._tokenizer = tokenizers.Tokenizer.from_str(self.definition)
+            self.size = max(self._tokenizer.get_vocab().values(), default=-1) + 1
             added = self._tokenizer.get_added_tokens_decoder()
             self._added = {index: token.content for index, token in added.items()}
             self._special = frozenset(index for index, token in added.items() if token.special)

@@ -397,7 +397,7 @@ def _pack_request(request: Request) -> bytes:
 
 def _to_error(failed: Failed) -> SkipserveError:
     message = failed.message + _ADVICE.get(failed.kind, "")
-    return _ERRORS[failed.kind](message, reason=failed.kind)
+    return _ERRORS[failed.kind](message, failed.param, reason=failed.kind)
 
 
 def _unless_error(event: StepOutput | SkipserveError) -> StepOutput:

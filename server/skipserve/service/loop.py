@@ -11,6 +11,7 @@ from skipserve.engine.engine import Engine
 from skipserve.engine.plans import UnknownPlanError
 from skipserve.engine.reports import Failed, FailureKind, StepOutput, StepReport
 from skipserve.errors import InvalidRequestError, SkipserveError
+from skipserve.service.arrivals import Arrivals
 from skipserve.service.ipc import FrameError, pack, read_to_engine
 from skipserve.service.messages import Cancel, FromEngine, PlanWanted, Progress, Submit, ToEngine
 
@@ -31,6 +32,7 @@ class EngineLoop:
         self._sign_seconds = sign_seconds
         # None: the other side has closed the socket.
         self._inbox: queue.SimpleQueue[ToEngine | None] = queue.SimpleQueue()
+        self._arrivals = Arrivals(engine.grammars, self._inbox.put)
 
     def run(self) -> None:
         """Run until the other side closes the socket."""
@@ -51,7 +53,7 @@ class EngineLoop:
             message: ToEngine | None
             try:
                 while (message := read_to_engine(stream)) is not None:
-                    self._inbox.put(message)
+                    self._arrivals.take(message)
             except (FrameError, ConnectionError):
                 logger.exception("the socket gave no message")
         self._inbox.put(None)
@@ -87,7 +89,8 @@ class EngineLoop:
                 except UnknownPlanError:
                     self._send(PlanWanted(request.id))
                 except InvalidRequestError as error:
-                    self._send(Failed(request.id, error.message, FailureKind.INVALID))
+                    failed = Failed(request.id, error.message, FailureKind.INVALID, error.param)
+                    self._send(failed)
             case Cancel(request_id):
                 return self._engine.cancel(request_id)
         return None

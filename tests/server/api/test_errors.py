@@ -141,6 +141,14 @@ FORM: dict[str, Any] = {
                 {"type": "image_url", "image_url": {"url": "data:"}},
             ],
         },
+        {
+            "role": "assistant",
+            "content": "Hi",
+            "tool_calls": [
+                {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+            ],
+        },
+        {"role": "tool", "content": "Hi", "tool_call_id": "1"},
     ],
     "model": "m",
     "skip_policy": {"rules": [{"action": "skip_block", "layers": [1]}]},
@@ -171,7 +179,17 @@ FORM: dict[str, Any] = {
     "add_generation_prompt": False,
     "continue_final_message": True,
     "return_token_ids": True,
-    "response_format": {"type": "text", "json_schema": {}},
+    "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {}}},
+    "structured_outputs": {
+        "json": {},
+        "json_object": True,
+        "regex": "a",
+        "choice": ["a"],
+        "grammar": "start:",
+    },
+    "tools": [{"type": "function", "function": {"name": "f", "description": "d"}}],
+    "tool_choice": {"type": "function", "function": {"name": "f"}},
+    "parallel_tool_calls": True,
 }
 
 

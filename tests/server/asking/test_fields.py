@@ -48,17 +48,22 @@ def with_field(table: FieldTable, name: str, value: object) -> dict[str, Any]:
     field: dict[str, Any] = {name: value}
     url = {"url": "data:"}
     part = {"type": "image_url", "image_url": url}
-    match table.place:
-        case "":
-            return {"messages": [USER]} | field
-        case "messages.":
-            return {"messages": [USER, USER | field]}
-        case "messages.content.":
-            return {"messages": [USER, {"role": "user", "content": [part | field]}]}
-        case "messages.content.image_url.":
-            part["image_url"] = url | field
-            return {"messages": [{"role": "user", "content": [part]}]}
-    return {"messages": [USER], table.place.rstrip("."): field}
+    placed: dict[str, dict[str, Any]] = {
+        "": field,
+        "messages.": {"messages": [USER, USER | field]},
+        "messages.content.": {"messages": [USER, {"role": "user", "content": [part | field]}]},
+        "messages.content.image_url.": {
+            "messages": [{"role": "user", "content": [part | {"image_url": url | field}]}]
+        },
+        "messages.tool_calls.": {"messages": [USER | {"tool_calls": [field]}]},
+        "messages.tool_calls.function.": {
+            "messages": [USER | {"tool_calls": [{"function": field}]}]
+        },
+        "response_format.json_schema.": {"response_format": {"json_schema": field}},
+        "tools.": {"tools": [field]},
+        "tools.function.": {"tools": [{"function": field}]},
+    }
+    return {"messages": [USER]} | placed.get(table.place, {table.place.rstrip("."): field})
 
 
 @pytest.mark.parametrize("value", [None, False, "", [], {}, 0, True, "x", [1], {"a": 1}])
@@ -78,10 +83,10 @@ def test_what_changes_no_answer_is_left_out(value: object) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "is_ignored"),
     [
-        ("tool_choice", "none", True),
-        ("tool_choice", "required", False),
-        ("tools", [], True),
-        ("tools", [{}], False),
+        ("function_call", "none", True),
+        ("function_call", "required", False),
+        ("functions", [], True),
+        ("functions", [{}], False),
         ("modalities", ["text"], True),
         ("modalities", ["text", "audio"], False),
         ("skip_special_tokens", True, True),

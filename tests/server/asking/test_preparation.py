@@ -19,6 +19,8 @@ from skipserve.asking.terms import TimeLimits
 from skipserve.budgets.client import Client
 from skipserve.engine.reports import Stage
 from skipserve.errors import NotFoundError, RequestTimeoutError
+from skipserve.grammar.compiler import GrammarCompiler
+from skipserve.grammar.structure import Structure
 from skipserve.media.data_uri import EncodedImage
 from skipserve.media.decode import decode_image
 from skipserve.media.messages import Fitted
@@ -27,6 +29,21 @@ from skipserve.media.pool import PicturePool
 from skipserve.settings import Settings
 
 URLS = [data_uri(encode(random_picture(30, 20, seed=seed))) for seed in (0, 1)]
+
+
+@dataclass
+class FakeCompiler:
+    """Makes a grammar of each shape by repeating it, or none ever."""
+
+    is_stuck: bool = False
+
+    async def compile(self, structure: Structure, owner: Owner) -> str:
+        if self.is_stuck:
+            await asyncio.Event().wait()
+        return f"{structure.shape} for {owner!r}"
+
+
+NO_GRAMMARS = cast(GrammarCompiler, None)
 
 
 @dataclass
@@ -57,14 +74,16 @@ def pool(idle: Built) -> FakePool:
 
 def prepare(
     built: Built, pool: Any, *urls: str, waited: float = 0.0, times: TimeLimits | None = None,
-    **fields: Any,
+    compiler: FakeCompiler | None = None, **fields: Any,
 ) -> Prepared:  # fmt: skip
     processor = built.serving.processor
+    compiler = compiler or FakeCompiler()
     if times is not None:
         processor = replace(processor, terms=replace(processor.terms, times=times))
     asked = read_chat(ChatForm.model_validate(question("Hi", *urls, **fields)))
     asker = Asker(Client("somebody"), None, time.perf_counter() - waited)
-    preparation = Preparation(processor, cast(PicturePool, pool))
+    grammars = cast(GrammarCompiler, compiler)
+    preparation = Preparation(processor, cast(PicturePool, pool), grammars)
     return asyncio.run(preparation.prepare(asked, asker, None))
 
 
@@ -131,7 +150,7 @@ def test_a_pool_of_processes_gives_the_same(
         processes = PicturePool(pool_spec(settings, processor.preprocessor.fitting))
         asked = read_chat(ChatForm.model_validate(question("Hi", *URLS)))
         try:
-            prepared = await Preparation(processor, processes).prepare(
+            prepared = await Preparation(processor, processes, NO_GRAMMARS).prepare(
                 asked, Asker(Client("a"), None, time.perf_counter()), None
             )
         finally:
@@ -140,3 +159,36 @@ def test_a_pool_of_processes_gives_the_same(
 
     expected = tuple(it.digest for it in prepare(idle, pool, *URLS).request.images)
     assert asyncio.run(run()) == expected
+
+
+ANY_OBJECT: dict[str, Any] = {"response_format": {"type": "json_object"}}
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("urls", [(), URLS])
+def test_what_an_answer_is_held_to_is_compiled_first(
+    idle: Built, pool: FakePool, urls: Sequence[str]
+) -> None:
+    prepared = prepare(idle, pool, *urls, **ANY_OBJECT)
+    adjustments = prepared.request.sampling.adjustments
+    assert adjustments is not None
+    assert adjustments.grammar is not None
+    assert "object" in adjustments.grammar.text
+    assert "somebody" in adjustments.grammar.text
+    assert adjustments.grammar.param == "response_format"
+    assert len(prepared.request.images) == len(urls)
+    assert Stage.COMPILE_GRAMMAR in prepared.stage_seconds
+
+
+@pytest.mark.fast
+def test_a_question_s_time_ends_its_wait_for_a_grammar(idle: Built, pool: FakePool) -> None:
+    stuck = FakeCompiler(is_stuck=True)
+    with pytest.raises(RequestTimeoutError, match="timeout_seconds"):
+        prepare(idle, pool, compiler=stuck, timeout_seconds=0.2, **ANY_OBJECT)
+
+
+@pytest.mark.fast
+def test_a_policy_is_looked_up_before_a_grammar_is_compiled(idle: Built, pool: FakePool) -> None:
+    stuck = FakeCompiler(is_stuck=True)
+    with pytest.raises(NotFoundError):
+        prepare(idle, pool, compiler=stuck, skip_policy="nope", **ANY_OBJECT)

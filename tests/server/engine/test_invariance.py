@@ -11,16 +11,21 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from tiny_llava import make_checkpoint
+from tiny_llava import make_checkpoint, make_tokenizer
 from torch import Tensor
 
 from skipserve.engine.engine import Engine, StepResult
 from skipserve.engine.limits import EngineLimits
 from skipserve.engine.reports import StepOutput
-from skipserve.engine.request import Adjustments, Image, Request, SamplingParams
+from skipserve.engine.request import Adjustments, Grammar, Image, Request, SamplingParams
+from skipserve.grammar.matcher import Grammars
+from skipserve.grammar.structure import Json, Regex
+from skipserve.grammar.vocabulary import Vocabulary
+from skipserve.grammar.writing import written
 from skipserve.model.batch import Batch
 from skipserve.model.layers import KVCache
 from skipserve.model.llava import Llava
+from skipserve.prompt.tokenizer import Tokenizer
 from skipserve_policies.catalog import load_catalog
 from skipserve_policies.flops import prompt_classes
 from skipserve_policies.plan import TokenClass
@@ -29,6 +34,7 @@ from skipserve_policies.sizes import KNOWN_MODELS
 
 NUM_LAYERS = 32
 IMAGE_ID = 4
+EOS_ID = 2
 IMAGE_SIZE = 28
 ROWS_PER_IMAGE = 16
 VOCAB = 320
@@ -52,6 +58,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Llava:
         seed=3,
     )
     return Llava.load(folder, torch.device("cpu"), torch.float32)
+
+
+@cache
+def grammars() -> Grammars:
+    tokenizer = Tokenizer(make_tokenizer().to_str())
+    return Grammars(lambda: Vocabulary.of(tokenizer, [EOS_ID], VOCAB))
 
 
 @cache
@@ -181,7 +193,8 @@ def _alone(model: Llava, request: Request) -> tuple[list[StepOutput], float]:
 
 def _run_alone(model: Llava, request: Request) -> tuple[list[StepOutput], float]:
     measured = Measured(model)
-    engine = Engine(measured, EngineLimits(max_running=1, max_batch_tokens=512))
+    limits = EngineLimits(max_running=1, max_batch_tokens=512)
+    engine = Engine(measured, limits, grammars())
     outputs = _run(engine, Traffic((request,), {request.id: 0}, {}))[request.id]
     return outputs, max(vars(measured)["scales"])
 
@@ -241,6 +254,7 @@ def test_a_few_requests_in_a_crowd(model: Llava, looks_ahead: bool) -> None:
     assert engine.state.num_preemptions > 0
 
 
+ANY_JSON = Json('{"type": "object"}')
 # Each kind of change to logits; None for a plain request beside them.
 CHANGES = (
     None,
@@ -250,17 +264,25 @@ CHANGES = (
     Adjustments(logit_bias=((20, 2.0), (7, -100.0))),
     Adjustments(bad_words=((20,), (30, 31)), min_tokens=4),
     Adjustments(-0.5, 0.2, 0.9, ((11, 0.5),), ((12, 13),), 2),
+    Adjustments(grammar=Grammar(written(Regex("[a-z]{3,9}( [a-z]+)*")), "g")),
+    Adjustments(1.5, 0.2, 1.1, ((20, 1.0),), ((30,),), 3, (), Grammar(written(ANY_JSON), "g")),
 )
+
+
+def _changed(sampling: SamplingParams, changes: Adjustments | None) -> SamplingParams:
+    """Return sampling with changes; what has a grammar ends with it."""
+    ends = changes is not None and changes.grammar is not None
+    return replace(sampling, adjustments=changes, ends_at_eos=ends or sampling.ends_at_eos)
 
 
 def test_changed_logits_in_a_crowd(model: Llava) -> None:
     """Under mixed policies and preemption, each kind of change is what it is alone."""
-    drawn = Traffic.draw(14, seed=5)
+    drawn = Traffic.draw(18, seed=5)
     requests = tuple(
-        replace(it, sampling=replace(it.sampling, adjustments=CHANGES[index % len(CHANGES)]))
+        replace(it, sampling=_changed(it.sampling, CHANGES[index % len(CHANGES)]))
         for index, it in enumerate(drawn.requests)
     )
-    engine = Engine(model, _tight(model, looks_ahead=True))
+    engine = Engine(model, _tight(model, looks_ahead=True), grammars())
     mixed = _run(engine, replace(drawn, requests=requests))
     num_parted = 0
     for request in requests:

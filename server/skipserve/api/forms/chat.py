@@ -4,16 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from skipserve.api.forms.shared import (
-    begin_question,
-    check_openai,
-    not_supported,
-    openai_sampling,
-)
+from skipserve.api.forms.shared import begin_question, check_openai, openai_sampling
+from skipserve.api.forms.structures import structure_of, tools_of
 from skipserve.api.streaming import DataEvents, event
 from skipserve.api.usage import request_metrics, usage
 from skipserve.api.wire import (
     AnswerMessage,
+    CallDelta,
     ChatChunk,
     ChatForm,
     ChatReply,
@@ -21,12 +18,15 @@ from skipserve.api.wire import (
     ChoiceLogprobs,
     ChunkChoice,
     Delta,
-    ResponseFormat,
+    FunctionDelta,
+    ShownCall,
+    ShownFunction,
 )
 from skipserve.asking.account import Account
 from skipserve.asking.answer import Piece, WholeAnswer
 from skipserve.asking.messages import Role, image_uris, template_messages
 from skipserve.asking.question import Generation, Question
+from skipserve.asking.tools import CallPiece
 from skipserve.errors import InvalidRequestError
 from skipserve.prompt.template import Ending
 
@@ -48,13 +48,13 @@ def read_chat(form: ChatForm, policy_header: str | None = None) -> Question:
         image_uris=image_uris(form.messages),
         generation=_generation(form),
         priority=form.priority or 0,
+        structure=structure_of(form),
+        tools=tools_of(form),
     )
 
 
 def _check_supported(form: ChatForm) -> None:
     check_openai(form)
-    if form.response_format not in (None, ResponseFormat()):
-        raise not_supported("response_format")
     both = form.max_tokens, form.max_completion_tokens
     if None not in both and both[0] != both[1]:
         raise InvalidRequestError(
@@ -126,9 +126,12 @@ class ChatWriter(DataEvents):
             choices=tuple(
                 Choice(
                     index=answer.choice,
-                    message=AnswerMessage(content=answer.text),
+                    message=AnswerMessage(
+                        content=answer.text if answer.text or not answer.calls else None,
+                        tool_calls=tuple(map(_shown_call, answer.calls)) or None,
+                    ),
                     logprobs=self._logprobs(answer),
-                    finish_reason=answer.finish_reason.value,
+                    finish_reason=_finish_reason(answer),
                     token_ids=self._token_ids(answer),
                 )
                 for answer in answers
@@ -148,10 +151,11 @@ class ChatWriter(DataEvents):
     def chunks(self, piece: Piece) -> list[str]:
         """Return the chunks that a piece of the answer becomes."""
         chunks = []
-        if piece.text or piece.logprobs or (self.tells_tokens and piece.token_ids):
+        if piece.text or piece.calls or piece.logprobs or (self.tells_tokens and piece.token_ids):
             chunks.append(self._chunk(self._delta(replace(piece, finish_reason=None))))
         if piece.finish_reason is not None:
-            chunks += self._ending(self._delta(replace(piece, text="", logprobs=(), token_ids=())))
+            bare = replace(piece, text="", calls=(), logprobs=(), token_ids=())
+            chunks += self._ending(self._delta(bare))
         return chunks
 
     def _ending(self, last: ChunkChoice) -> list[str]:
@@ -170,9 +174,11 @@ class ChatWriter(DataEvents):
     def _delta(self, piece: Piece) -> ChunkChoice:
         return ChunkChoice(
             index=piece.choice,
-            delta=Delta(content=piece.text or None),
+            delta=Delta(
+                content=piece.text or None, tool_calls=tuple(map(_call_delta, piece.calls)) or None
+            ),
             logprobs=self._logprobs(piece) if piece.logprobs else None,
-            finish_reason=None if piece.finish_reason is None else piece.finish_reason.value,
+            finish_reason=_finish_reason(piece),
             token_ids=self._token_ids(piece) or None,
         )
 
@@ -192,3 +198,20 @@ class ChatWriter(DataEvents):
         prepared = self.account.prepared
         head = {"id": prepared.request.id, "created": self.created, "model": prepared.model}
         return event(ChatChunk.model_validate(head | fields).model_dump_json())
+
+
+def _finish_reason(piece: Piece) -> str | None:
+    if piece.finish_reason is None:
+        return None
+    return "tool_calls" if piece.ends_with_calls else piece.finish_reason.value
+
+
+def _shown_call(call: CallPiece) -> ShownCall:
+    return ShownCall(id=call.id, function=ShownFunction(name=call.name, arguments=call.arguments))
+
+
+def _call_delta(call: CallPiece) -> CallDelta:
+    if not call.is_first:
+        return CallDelta(index=call.index, function=FunctionDelta(arguments=call.arguments))
+    function = FunctionDelta(name=call.name, arguments=call.arguments)
+    return CallDelta(index=call.index, id=call.id, type="function", function=function)

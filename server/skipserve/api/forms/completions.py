@@ -13,6 +13,7 @@ from skipserve.api.forms.shared import (
     not_supported,
     openai_sampling,
 )
+from skipserve.api.forms.structures import structure_of
 from skipserve.api.forms.tables import COMPLETIONS
 from skipserve.api.replies import Reply, Sparse
 from skipserve.api.streaming import DataEvents, event
@@ -152,6 +153,7 @@ def read_completion(form: CompletionForm, policy_header: str | None = None) -> l
             adds_special=form.add_special_tokens is not False,
             generation=generation,
             priority=form.priority or 0,
+            structure=structure_of(form),
         )
         for index, prompt in enumerate(_prompts(form.prompt))
     ]

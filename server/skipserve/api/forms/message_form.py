@@ -4,17 +4,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from itertools import groupby
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from skipserve.api.forms.shared import begin_question, sampling
+from skipserve.api.forms.structures import chosen, of_schema
 from skipserve.api.forms.tables import COUNT_TOKENS, MESSAGES
-from skipserve.api.wire import BodyForm, Count, Flag, Name, SamplingFields, Stops
+from skipserve.api.wire import MAX_TOOLS, BodyForm, Count, Flag, Name, SamplingFields, Stops
 from skipserve.asking.messages import (
+    MAX_CALL_ID,
     MAX_MESSAGES,
     MAX_PARTS,
     Form,
+    FunctionName,
     Text,
     TextContent,
     TextOrParts,
@@ -22,8 +25,11 @@ from skipserve.asking.messages import (
     one_or_several,
 )
 from skipserve.asking.question import ImageUri, Question
+from skipserve.asking.tools import Function, Tools, json_text
 from skipserve.asking.turns import Turn, with_turns
 from skipserve.errors import InvalidRequestError
+from skipserve.grammar.structure import Structure
+from skipserve.prompt.template import Call
 from skipserve_policies.schema import MIN_ITEMS, NotEmpty
 
 
@@ -86,14 +92,35 @@ class ImageBlock(Form):
     source: Source
 
 
+class ToolUse(Form):
+    """A call that the assistant has made."""
+
+    type: Literal["tool_use"]
+    id: Annotated[str, Field(max_length=MAX_CALL_ID)]
+    name: FunctionName
+    input: dict[str, Any]
+
+
+class ToolResult(Form):
+    """What came of a call."""
+
+    type: Literal["tool_result"]
+    tool_use_id: Annotated[str, Field(max_length=MAX_CALL_ID)]
+    content: TextOrParts[TextContent] | None = None
+    is_error: Flag | None = None
+
+
 Block = Annotated[
-    Annotated[TextContent, Tag("a text")] | Annotated[ImageBlock, Tag("an image")],
+    Annotated[TextContent, Tag("a text")]
+    | Annotated[ImageBlock, Tag("an image")]
+    | Annotated[ToolUse, Tag("a call")]
+    | Annotated[ToolResult, Tag("a result")],
     Discriminator(
-        by_type(text="a text", image="an image"),
+        by_type(text="a text", image="an image", tool_use="a call", tool_result="a result"),
         custom_error_type="block_type",
         custom_error_message=(
-            'a block is {"type": "text", "text": ...} or {"type": "image", "source": ...}; tools, '
-            "documents and thinking are not supported yet"
+            'a block is {"type": "text", "text": ...}, {"type": "image", "source": ...}, a '
+            "tool_use or a tool_result; documents and thinking are not supported yet"
         ),
     ),
 ]
@@ -108,7 +135,44 @@ class MessageTurn(Form):
     content: TextOrParts[Block]
 
 
+class MessageTool(Form):
+    """A function that the answer may call."""
+
+    type: Literal["custom"] | None = None
+    name: FunctionName
+    description: Text | None = None
+    input_schema: dict[str, Any] = Field(
+        description="The JSON schema of its input.", examples=[{"type": "object"}]
+    )
+
+
+class MessageChoice(Form):
+    """Whether the answer must call a function, and which."""
+
+    type: Literal["none", "auto", "any", "tool"]
+    name: FunctionName | None = None
+    disable_parallel_tool_use: Flag | None = None
+
+
+class MessageFormat(Form):
+    """JSON that a schema describes."""
+
+    type: Literal["json_schema"]
+    described: dict[str, Any] = Field(alias="schema", examples=[{"type": "object"}])
+
+
+class OutputConfig(Form):
+    """What the answer is held to."""
+
+    format: MessageFormat | None = None
+
+
 class _Said(BodyForm):
+    tools: (
+        Annotated[tuple[MessageTool, ...], Field(max_length=MAX_TOOLS, fail_fast=True)] | None
+    ) = None
+    tool_choice: MessageChoice | None = None
+    output_config: OutputConfig | None = None
     messages: Annotated[tuple[MessageTurn, ...], _MESSAGES, NotEmpty] = Field(
         examples=[[{"role": "user", "content": "How many red squares are there?"}]]
     )
@@ -150,7 +214,7 @@ def read_message(form: MessageForm, policy_header: str | None = None) -> Questio
         policy_header: the header `X-Skip-Policy`.
 
     Raises:
-        InvalidRequestError: the last turn is the assistant's.
+        InvalidRequestError: the last turn is the assistant's, or the form contradicts itself.
     """
     return _with_said(
         replace(
@@ -182,7 +246,29 @@ def _with_said(question: Question, form: _Said) -> Question:
             "with the user's",
             param="messages",
         )
+    question = replace(question, structure=_structure(form), tools=_tools(form))
     return with_turns(question, (*_system(form), *_turns(form.messages)))
+
+
+def _structure(form: _Said) -> Structure | None:
+    held_to = form.output_config and form.output_config.format
+    return of_schema(held_to.described, "output_config") if held_to else None
+
+
+def _tools(form: _Said) -> Tools | None:
+    functions = tuple(
+        Function(it.name, it.description or "", it.input_schema, f"tools[{index}].input_schema")
+        for index, it in enumerate(form.tools or ())
+    )
+    choice = form.tool_choice
+    if choice is None:
+        return chosen(functions, None, None)
+    if (choice.name is None) == (choice.type == "tool"):
+        raise InvalidRequestError(
+            "a tool_choice of the type tool has a name, and others have none", param="tool_choice"
+        )
+    kind = "required" if choice.type in {"any", "tool"} else choice.type
+    return chosen(functions, kind, not choice.disable_parallel_tool_use, choice.name)
 
 
 def _system(form: _Said) -> Iterator[Turn]:
@@ -195,8 +281,32 @@ def _system(form: _Said) -> Iterator[Turn]:
 def _turns(messages: Sequence[MessageTurn]) -> Iterator[Turn]:
     """Yield the turns; neighbours of one role are one."""
     numbered = enumerate(messages)
-    for role, turns in groupby(numbered, key=lambda it: it[1].role):
-        yield Turn(role.value, tuple(part for it in turns for part in _parts(*it)))
+    for role, group in groupby(numbered, key=lambda it: it[1].role):
+        turns = tuple(group)
+        blocks = [
+            block for _, it in turns if not isinstance(it.content, str) for block in it.content
+        ]
+        yield from _results(blocks)
+        parts = tuple(part for it in turns for part in _parts(*it))
+        calls = tuple(_call(block) for block in blocks if isinstance(block, ToolUse))
+        if calls and role is not MessageRole.ASSISTANT:
+            raise InvalidRequestError("a tool_use is the assistant's", param="messages")
+        if parts or calls:
+            yield Turn(role.value, parts, calls)
+
+
+def _results(blocks: Sequence[Block]) -> Iterator[Turn]:
+    """Yield the results of calls, which come before what else the user says."""
+    for block in blocks:
+        if isinstance(block, ToolResult):
+            said = block.content or ""
+            texts = (said,) if isinstance(said, str) else tuple(it.text for it in said)
+            parts = ("Error: ", *texts) if block.is_error else texts
+            yield Turn("tool", parts, call_id=block.tool_use_id)
+
+
+def _call(block: ToolUse) -> Call:
+    return Call(block.id, block.name, json_text(block.input, "messages"))
 
 
 def _parts(index: int, turn: MessageTurn) -> Iterator[str | ImageUri]:
@@ -206,5 +316,5 @@ def _parts(index: int, turn: MessageTurn) -> Iterator[str | ImageUri]:
     for number, block in enumerate(turn.content):
         if isinstance(block, TextContent):
             yield block.text
-        else:
+        elif isinstance(block, ImageBlock):
             yield ImageUri(block.source.uri, f"messages[{index}].content[{number}].source")

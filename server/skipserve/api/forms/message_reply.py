@@ -1,8 +1,9 @@
 """The replies, events and errors of `POST /v1/messages`, in Anthropic's form."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -35,6 +36,15 @@ class TextBlock(Reply):
     text: str
 
 
+class ToolUseBlock(Reply):
+    """A call that the answer makes; a later request may have it among its messages."""
+
+    type: Literal["tool_use"] = "tool_use"
+    id: str
+    name: str
+    input: dict[str, Any]
+
+
 class MessageReply(Reply):
     """The reply of `POST /v1/messages`."""
 
@@ -42,7 +52,9 @@ class MessageReply(Reply):
     type: Literal["message"] = "message"
     role: Literal["assistant"] = "assistant"
     model: str
-    content: tuple[TextBlock, ...]
+    content: tuple[TextBlock | ToolUseBlock, ...] = Field(
+        description="A call that was cut off is left out: its input is not whole."
+    )
     stop_reason: str | None
     stop_sequence: str | None
     usage: MessageUsage
@@ -60,6 +72,11 @@ class _TextDelta(Reply):
     text: str
 
 
+class _InputDelta(Reply):
+    type: Literal["input_json_delta"] = "input_json_delta"
+    partial_json: str
+
+
 class _MessageDelta(Reply):
     stop_reason: str
     stop_sequence: str | None
@@ -71,8 +88,8 @@ class _Event(Sparse):
     type: str
     message: MessageReply | None = None
     index: int | None = None
-    content_block: TextBlock | None = None
-    delta: _TextDelta | _MessageDelta | None = None
+    content_block: TextBlock | ToolUseBlock | None = None
+    delta: _TextDelta | _InputDelta | _MessageDelta | None = None
     usage: MessageUsage | None = None
     metrics: RequestMetrics | None = None
 
@@ -81,19 +98,21 @@ def _event(kind: str, **fields: object) -> str:
     return event(_Event.model_validate({"type": kind} | fields).model_dump_json(), kind)
 
 
-@dataclass(frozen=True)
+@dataclass
 class MessageWriter:
     """Writes one answer, whole or as the events of a stream; `account` is the question's."""
 
     account: Account
     sign_of_life: str = field(default=_event("ping"), init=False)
     closing: tuple[str, ...] = field(default=(), init=False)
+    # Blocks that a stream has begun, the last of which is open.
+    _num_blocks: int = field(default=0, init=False)
 
     def reply(self, answers: Sequence[WholeAnswer]) -> MessageReply:
         """Return the reply that is a whole answer."""
         (answer,) = answers
         return self._message(
-            content=(TextBlock(text=answer.text),),
+            content=_blocks(answer),
             stop_reason=_stop_reason(answer),
             stop_sequence=answer.stop,
             metrics=request_metrics(self.account),
@@ -102,19 +121,23 @@ class MessageWriter:
     def opening(self) -> list[str]:
         """Return the events that come before the answer."""
         begun = self._message(content=(), stop_reason=None, stop_sequence=None, metrics=None)
-        block = TextBlock(text="")
-        return [
-            _event("message_start", message=begun),
-            _event("content_block_start", index=0, content_block=block),
-            self.sign_of_life,
-        ]
+        # An answer that may be calls alone need not have a text.
+        has_calls = self.account.prepared.generation.call_form is not None
+        block = [] if has_calls else self._begin(TextBlock(text=""))
+        return [_event("message_start", message=begun), *block, self.sign_of_life]
 
     def chunks(self, piece: Piece) -> list[str]:
         """Return the events that a piece of the answer becomes."""
         events = []
         if piece.text:
-            delta = _TextDelta(text=piece.text)
-            events.append(_event("content_block_delta", index=0, delta=delta))
+            if not self._num_blocks:
+                events += self._begin(TextBlock(text=""))
+            events.append(self._delta(_TextDelta(text=piece.text)))
+        for call in piece.calls:
+            if call.is_first:
+                events += self._begin(ToolUseBlock(id=call.id, name=call.name, input={}))
+            if call.arguments:
+                events.append(self._delta(_InputDelta(partial_json=call.arguments)))
         return events if piece.finish_reason is None else events + self._ending(piece)
 
     def failure(self, error: SkipserveError) -> tuple[str, ...]:
@@ -124,11 +147,23 @@ class MessageWriter:
     def _ending(self, piece: Piece) -> list[str]:
         delta = _MessageDelta(stop_reason=_stop_reason(piece), stop_sequence=piece.stop)
         metrics = request_metrics(self.account)
+        begun = [] if self._num_blocks else self._begin(TextBlock(text=""))
         return [
-            _event("content_block_stop", index=0),
+            *begun,
+            _event("content_block_stop", index=self._num_blocks - 1),
             _event("message_delta", delta=delta, usage=self._usage(), metrics=metrics),
             _event("message_stop"),
         ]
+
+    def _begin(self, block: TextBlock | ToolUseBlock) -> list[str]:
+        """Return the events that end the block before, if there is one, and begin another."""
+        ended = [_event("content_block_stop", index=self._num_blocks - 1)] * bool(self._num_blocks)
+        self._num_blocks += 1
+        begun = _event("content_block_start", index=self._num_blocks - 1, content_block=block)
+        return [*ended, begun]
+
+    def _delta(self, delta: _TextDelta | _InputDelta) -> str:
+        return _event("content_block_delta", index=self._num_blocks - 1, delta=delta)
 
     def _message(self, **fields: object) -> MessageReply:
         prepared = self.account.prepared
@@ -145,6 +180,17 @@ class MessageWriter:
         )
 
 
+def _blocks(answer: WholeAnswer) -> tuple[TextBlock | ToolUseBlock, ...]:
+    calls = [
+        ToolUseBlock(id=call.id, name=call.name, input=json.loads(call.arguments))
+        for call in (answer.calls if answer.ends_with_calls else answer.calls[:-1])
+    ]
+    text = () if calls and not answer.text else (TextBlock(text=answer.text),)
+    return (*text, *calls)
+
+
 def _stop_reason(piece: Piece) -> str:
     assert piece.finish_reason is not None
+    if piece.ends_with_calls:
+        return "tool_use"
     return "stop_sequence" if piece.stop is not None else _STOP_REASONS[piece.finish_reason]

@@ -51,7 +51,8 @@ COMPLETIONS = like_chat(
     *refused("the prompt goes through no template; send them to /v1/chat/completions", "messages"),
     *refused("send max_tokens", "max_completion_tokens"),
     *refused("send logprobs with their number", "top_logprobs"),
-    *refused("structured output is not supported yet", "response_format", {"type": "text"}),
+    *refused("the prompt goes through no template", "tools parallel_tool_calls"),
+    *refused("the prompt goes through no template", "tool_choice", "none", "auto"),
     *refused("the text goes on, and is not filled in", "suffix"),
     *refused("the prompt goes through no template", "add_generation_prompt", True),
     *refused("the text goes on always", "continue_final_message", True),
@@ -72,7 +73,7 @@ TOKENIZE = FieldTable(
         *refused("a request cannot bring its own chat template", "chat_template"),
         *refused("a request cannot change the chat template", "chat_template_kwargs"),
         *refused("pictures are fitted as the model was trained", "mm_processor_kwargs"),
-        *refused("tools are not supported yet", "tools"),
+        *refused("tools are counted in the usage of a reply, and by count_tokens", "tools"),
         *refused("to go on from a message is not supported yet", "continue_final_message"),
     ),
     {"messages": MESSAGE},
@@ -101,8 +102,19 @@ _CACHED = without_effect("what can be reused is found without it", "cache_contro
 _BLOCK = FieldTable(
     "messages.content.",
     (
-        *honoured(type="`text` or `image`", text="said as it is", source="the picture's file"),
+        *honoured(
+            type="`text`, `image`, `tool_use` of the assistant's or `tool_result` of the user's",
+            text="said as it is",
+            source="the picture's file",
+            id="of a call",
+            name="of the function that is called",
+            input="what it is called with",
+            tool_use_id="the call whose result this is",
+            content="the result: a text, or a list of text blocks",
+            is_error="whether the call failed, which the model is told",
+        ),
         *_CACHED,
+        *without_effect("says nothing to the model", "caller toolset_name"),
         *without_effect("says nothing to the model", "citations"),
     ),
     {"source": _SOURCE},
@@ -125,9 +137,42 @@ _SYSTEM = FieldTable(
         *without_effect("says nothing to the model", "citations"),
     ),
 )
-_NO_TOOLS = (
-    *refused("tools are not supported yet", "tools mcp_servers container"),
-    *refused("tools are not supported yet", "tool_choice", {"type": "none"}, {"type": "auto"}),
+_MESSAGE_TOOL = FieldTable(
+    "tools.",
+    (
+        *honoured(
+            name="its name, of letters, digits and `_.-`",
+            description="what it does, for the model",
+            input_schema="the JSON schema of its input, which a call then follows",
+            type="`custom`: what the client runs itself",
+        ),
+        *_CACHED,
+        *without_effect("a call always follows the schema", "strict"),
+        *refused("tools are the client's to run", "allowed_callers defer_loading"),
+    ),
+)
+_MESSAGE_CHOICE = FieldTable(
+    "tool_choice.",
+    tuple(
+        honoured(
+            type="`none`, `any`, `tool`, or `auto` where the model's chat template knows tools",
+            name="of the tool that must be called",
+            disable_parallel_tool_use="whether there is one call at most",
+        )
+    ),
+)
+_OUTPUT_CONFIG = FieldTable(
+    "output_config.",
+    (
+        *honoured(format="a JSON schema that the answer follows"),
+        *without_effect("the model answers at once, without reasoning before", "effort"),
+    ),
+    {
+        "format": FieldTable(
+            "output_config.format.",
+            tuple(honoured(type="`json_schema`", schema="the schema")),
+        )
+    },
 )
 _ANTHROPICS = (
     *without_effect("says who asks or what for, not what; nothing is kept", "metadata"),
@@ -135,9 +180,19 @@ _ANTHROPICS = (
     *without_effect("the model answers at once, without reasoning before", "thinking"),
     *_CACHED,
     *refused("a prompt is never cut", "context_management"),
-    *refused("structured output is not supported yet", "output_config output_format"),
-    *_NO_TOOLS,
+    *refused("send output_config", "output_format"),
+    *refused("the server runs no tools itself", "mcp_servers container"),
+    *honoured(
+        tools="functions that the answer may call",
+        tool_choice="whether it must call one, and which",
+        output_config="what the answer is held to",
+    ),
 )
+_ANTHROPIC_FORMS = {
+    "tools": _MESSAGE_TOOL,
+    "tool_choice": _MESSAGE_CHOICE,
+    "output_config": _OUTPUT_CONFIG,
+}
 _OWN = tuple(
     row
     for row in CHAT.rows
@@ -161,12 +216,12 @@ MESSAGES = FieldTable(
         *_ANTHROPICS,
         *refused("send stop_sequences", "stop"),
     ),
-    {"messages": _TURN, "system": _SYSTEM, "vllm_xargs": XARGS},
+    {"messages": _TURN, "system": _SYSTEM, "vllm_xargs": XARGS, **_ANTHROPIC_FORMS},
 )
 COUNT_TOKENS = FieldTable(
     "",
     (*_SAID, *honoured(model="the served model, or NAME@POLICY"), *_ANTHROPICS),
-    {"messages": _TURN, "system": _SYSTEM},
+    {"messages": _TURN, "system": _SYSTEM, **_ANTHROPIC_FORMS},
 )
 _RESPONSE_PART = FieldTable(
     "input.content.",
@@ -186,9 +241,13 @@ _ITEM = FieldTable(
     "input.",
     (
         *honoured(
-            type="`message`",
+            type="`message`, `function_call` or `function_call_output`",
             role="`system`, `developer` (the same), `user` or `assistant`",
             content="a text, or a list of parts",
+            call_id="of a call, or the call whose output this is",
+            name="of the function that was called",
+            arguments="a JSON object as text",
+            output="of a call: a text, or a list of texts",
         ),
         *without_effect("says nothing to the model", "id status phase"),
     ),
@@ -197,8 +256,34 @@ _ITEM = FieldTable(
 RESPONSE_TEXT = FieldTable(
     "text.",
     (
-        *refused("structured output is not supported yet", "format", {"type": "text"}),
+        *honoured(format="text, any JSON object, or JSON of a schema"),
         *without_effect("the model answers at once, without reasoning before", "verbosity"),
+    ),
+    {
+        "format": FieldTable(
+            "text.format.",
+            (
+                *honoured(
+                    type="`text`, `json_object` or `json_schema`",
+                    name="any name",
+                    schema="a JSON schema, which the answer then follows",
+                ),
+                *without_effect("an answer always follows the schema", "strict"),
+                *without_effect("the model is not shown it", "description"),
+            ),
+        )
+    },
+)
+_RESPONSE_TOOL = FieldTable(
+    "tools.",
+    (
+        *honoured(
+            type="`function`",
+            name="its name, of letters, digits and `_.-`",
+            description="what it does, for the model",
+            parameters="the JSON schema of its arguments, which a call then follows",
+        ),
+        *without_effect("a call always follows the schema", "strict"),
     ),
 )
 RESPONSES = FieldTable(
@@ -213,7 +298,11 @@ RESPONSES = FieldTable(
             include="`message.output_text.logprobs`: the log-probability of each token; "
             "`reasoning.encrypted_content` is taken, and there is none",
             top_logprobs="how many alternatives to report with it, at most 20",
-            text="what the text must be like: free text",
+            text="what the answer is held to",
+            tools="functions that the answer may call",
+            tool_choice="`none`, `auto`, `required`, or the function that must be called; `auto` "
+            "where the model's chat template knows tools",
+            parallel_tool_calls="whether there may be several calls; true without it",
         ),
         *_OWN,
         *without_effect("nothing is stored: the reply says `false`", "store"),
@@ -227,14 +316,12 @@ RESPONSES = FieldTable(
         ),
         *without_effect("there is one service for all", "service_tier"),
         *without_effect("the model answers at once, without reasoning before", "reasoning"),
-        *without_effect("no tools are given", "parallel_tool_calls max_tool_calls"),
+        *without_effect("the client runs all tools itself", "max_tool_calls"),
         *without_effect("events carry nothing to obscure their size", "stream_options"),
         *refused(
             "nothing is stored: send earlier output among the input",
             "previous_response_id conversation prompt background",
         ),
-        *refused("tools are not supported yet", "tools"),
-        *refused("tools are not supported yet", "tool_choice", "none", "auto"),
         *refused("a prompt is never cut", "context_management"),
         *refused("a prompt is never cut", "truncation", "disabled"),
         *refused("nothing is moderated", "moderation"),
@@ -242,5 +329,5 @@ RESPONSES = FieldTable(
         *refused("send input", "messages"),
         *refused("send text.format", "response_format", {"type": "text"}),
     ),
-    {"input": _ITEM, "text": RESPONSE_TEXT, "vllm_xargs": XARGS},
+    {"input": _ITEM, "text": RESPONSE_TEXT, "vllm_xargs": XARGS, "tools": _RESPONSE_TOOL},
 )

@@ -460,13 +460,13 @@ def test_fields_that_change_no_answer_are_named(
     body["messages"][0]["name"] = "Ann"
     body["messages"][0]["content"][0]["image_url"]["detail"] = "original"
     body["messages"][0]["content"][0]["uuid"] = "5"
-    body |= {"user": "Ann\r\nX-Evil: 1", "tools": [], "tool_choice": "none", "audio": None}
+    body |= {"user": "Ann\r\nX-Evil: 1", "functions": [], "tool_choice": "none", "audio": None}
     body["cache_salt"] += "-"
     reply = client.post(CHAT, json=body)
     assert reply.status_code == 200
     assert reply.headers["x-ignored-fields"] == (
-        "audio, messages.content.image_url.detail, messages.content.uuid, messages.name, "
-        "tool_choice, tools, user"
+        "audio, functions, messages.content.image_url.detail, messages.content.uuid, "
+        "messages.name, user"
     )
     if not wants_stream:
         assert reply.json()["choices"] == plain.json()["choices"]
@@ -495,7 +495,7 @@ def test_an_answer_longer_than_the_context_is_clipped(client: httpx.Client) -> N
         ({"skip_polcy": "full"}, "skip_polcy: this field is not known; is it skip_policy?"),
         ({"audio": {"voice": "a"}}, "audio: the model neither hears nor speaks"),
         ({"prediction": {"type": "content"}}, "prediction: a predicted answer is not used"),
-        ({"tools": [{"type": "function"}]}, "tools: tools are not supported yet"),
+        ({"functions": [{"name": "f"}]}, "functions: send tools"),
         ({"zebra": None}, "zebra: this field is not known"),
     ],
 )
@@ -767,20 +767,6 @@ def test_changes_that_cannot_be_made_are_refused(
     client: httpx.Client, field: dict[str, Any], message: str
 ) -> None:
     check_refused(client, field, message)
-
-
-@pytest.mark.fast
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("response_format", {"type": "json_object"}),
-        ("response_format", {"type": "json_schema", "json_schema": {}}),
-    ],
-)
-def test_fields_that_do_not_work_yet_are_named(field: str, value: object) -> None:
-    with pytest.raises(InvalidRequestError, match=field) as caught:
-        asked(**{field: value})
-    assert caught.value.param == field
 
 
 @pytest.mark.fast

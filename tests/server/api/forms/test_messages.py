@@ -137,10 +137,10 @@ def test_tokens_are_counted_as_they_are_read(client: httpx.Client, picture_url: 
         (body(model="claude"), 404, "not_found_error", "no model 'claude'"),
         (body(max_token=3), 400, "invalid_request_error", "is it max_tokens?"),
         (
-            body({"type": "tool_result", "tool_use_id": "x"}),
+            body({"type": "document"}),
             400,
             "invalid_request_error",
-            "tools, documents and thinking are not supported yet",
+            "documents and thinking are not supported yet",
         ),
         (
             body({"type": "image", "source": {"type": "url", "url": "http://x/y.png"}}),
@@ -254,15 +254,15 @@ def test_how_the_answer_is_generated() -> None:
 
 def test_fields_that_change_no_answer_are_named(client: httpx.Client) -> None:
     cached = text("Why?") | {"cache_control": {"type": "ephemeral"}}
-    given = body(cached, metadata={"user_id": "Ann"}, tools=[], tool_choice={"type": "auto"})
+    given = body(cached, metadata={"user_id": "Ann"}, tools=[], container="")
     given["system"] = [cached]
     reply = client.post(MESSAGES, json=given)
     assert reply.headers["X-Ignored-Fields"] == (
-        "messages.content.cache_control, metadata, system.cache_control, tool_choice, tools"
+        "container, messages.content.cache_control, metadata, system.cache_control"
     )
-    refused = client.post(MESSAGES, json=body(tools=[{"name": "x", "input_schema": {}}]))
+    refused = client.post(MESSAGES, json=body(mcp_servers=[{"name": "x"}]))
     assert refused.status_code == 400
-    assert refused.json()["error"]["message"] == "tools: tools are not supported yet"
+    assert refused.json()["error"]["message"] == "mcp_servers: the server runs no tools itself"
 
 
 @pytest.mark.parametrize("policy", ["full", "downsample-half"])

@@ -134,20 +134,25 @@ def test_an_earlier_answer_is_taken_as_input(client: httpx.Client) -> None:
         ({"previous_response_id": "resp_1"}, 400, "previous_response_id", "nothing is stored"),
         ({"conversation": "c"}, 400, "conversation", "nothing is stored"),
         ({"background": True}, 400, "background", "nothing is stored"),
-        ({"tools": [{"type": "function"}]}, 400, "tools", "tools are not supported yet"),
-        ({"tool_choice": "required"}, 400, "tool_choice", "tools are not supported yet"),
+        ({"tools": [{"type": "function"}]}, 400, "tools[0]", "name: this field is missing"),
+        ({"tools": [{"type": "web_search"}]}, 400, "tools[0]", "type"),
+        ({"tools": [{"type": "function", "name": "f"}]}, 400, "tool_choice", "knows no tools"),
+        ({"tool_choice": "required"}, 400, "tool_choice", "needs tools"),
+        ({"text": {"format": {"type": "json_schema"}}}, 400, "text", "this field is missing"),
+        ({"text": {"format": {"type": "xml"}}}, 400, "text", "a format is"),
         (
-            {"text": {"format": {"type": "json_schema"}}},
+            {"text": {"format": {"type": "json_schema", "name": "n", "schema": {"enum": []}}}},
             400,
-            "text",
-            "text.format: structured output is not supported yet",
+            "text.format",
+            "no text satisfies it",
         ),
         ({"max_tokens": 3}, 400, "max_tokens", "send max_output_tokens"),
         ({"skip_polcy": "full"}, 400, "skip_polcy", "is it skip_policy?"),
         ({"skip_policy": "nope"}, 404, "skip_policy", "no skip policy"),
         ({"input": []}, 400, "input", "the list is empty"),
         ({"input": "x" * 5000}, 400, "input", "the text has 5000 characters"),
-        ({"input": [{"type": "function_call_output"}]}, 400, "input[0]", "not supported yet"),
+        ({"input": [{"type": "reasoning"}]}, 400, "input[0]", "not supported yet"),
+        ({"input": [{"type": "function_call_output"}]}, 400, "input[0]", "this field is missing"),
         ({"input": [user({"type": "input_file"})]}, 400, "input[0]", "a part is"),
         ({"input": [user(image("http://x/y.png"))]}, 403, "input[0].content[0].image_url", "off"),
         ({"input": [user(*[image("data:,")] * 5)]}, 400, "input", "5 images"),
@@ -177,8 +182,7 @@ def test_values_that_ask_for_nothing_are_taken(client: httpx.Client) -> None:
     reply = client.post(RESPONSES, json=alone({"input": "Hi"} | given))
     assert reply.status_code == 200
     assert reply.headers["X-Ignored-Fields"] == (
-        "background, previous_response_id, reasoning, text.format, text.verbosity, tool_choice, "
-        "tools, truncation"
+        "background, previous_response_id, reasoning, text.verbosity, truncation"
     )
 
 
