@@ -23,6 +23,9 @@ from skipserve_policies.schema import (
 )
 from skipserve_policies.sizes import ModelSizes
 
+# What metrics call all policies that were added while a server runs.
+ADDED_LABEL = "added"
+
 CLASSES_OF_SCOPE: dict[Scope, tuple[TokenClass, ...]] = {
     Scope.GENERATED: (TokenClass.GENERATED,),
     Scope.ANSWER: (TokenClass.LAST, TokenClass.GENERATED),
@@ -49,12 +52,13 @@ class ResolvedPolicy:
     """A policy made concrete for one model, or one depth.
 
     Attributes:
-        name: what replies and metrics call it.
+        name: what replies call it.
         policy: what was asked for.
         untrimmed: the table as the rules say it.
         plan: the table that runs: trimmed, with the same logits.
         layers: for each action, the layers that it touches, ascending.
         reduction: what is left of each image before the decoder; None for all.
+        is_added: whether it was added while the server runs.
     """
 
     name: str
@@ -63,6 +67,12 @@ class ResolvedPolicy:
     plan: Plan
     layers: dict[str, tuple[int, ...]]
     reduction: Reduction | None = None
+    is_added: bool = False
+
+    @property
+    def label(self) -> str:
+        """What metrics call it: of all names ever added, series would have no end."""
+        return ADDED_LABEL if self.is_added else self.name
 
     @cached_property
     def scope(self) -> str | None:

@@ -86,6 +86,15 @@ DETOKENIZE = FieldTable(
         )
     ),
 )
+POLICY = FieldTable(
+    "",
+    tuple(
+        honoured(
+            name="what the policy is called from now on",
+            policy="the policy, as `skip_policy` spells one out",
+        )
+    ),
+)
 _SOURCE = FieldTable(
     "messages.content.source.",
     (
