@@ -250,6 +250,9 @@ RESPONSES = FieldTable(
         *refused("send max_output_tokens", "max_tokens max_completion_tokens"),
         *refused("send input", "messages"),
         *refused("send text.format", "response_format", {"type": "text"}),
+        # sglang-router adds them.
+        *refused("chat completions and completions take it", "priority", 0),
+        *refused("chat completions and completions take it", "repetition_penalty", 1),
     ),
     {"input": _ITEM, "text": RESPONSE_TEXT, "vllm_xargs": XARGS},
 )
