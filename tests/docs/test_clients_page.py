@@ -136,11 +136,7 @@ def test_an_example_does_what_it_says(
     if EXAMPLES[title].program == "bash":
         programs.find("curl", "apt-get install curl")
     command = write_example(title, server.url, tmp_path)
-    environment = os.environ | {
-        "PATH": path,
-        "HF_HUB_OFFLINE": "1",
-        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-    }
+    environment = os.environ | {"PATH": path, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     before = {policy: num_answered(server, policy) for policy in EXAMPLES[title].policies}
     program = shutil.which(command[0], path=path)
     assert program is not None
