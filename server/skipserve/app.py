@@ -159,8 +159,9 @@ def _build_serving(
     policies = processor.policies
     hot_plans = _hot_plans(settings, policies)
     registry = CollectorRegistry()
-    metrics = ServerMetrics(registry, processor.model_name, policies.resolved.values())
-    for policy in policies.resolved.values():
+    named = [policy for policy in policies.resolved.values() if not policy.is_added]
+    metrics = ServerMetrics(registry, processor.model_name, named)
+    for policy in named:
         saved_ratio = processor.reporter.saved_ratio(policy)
         metrics.show_policy(policy.name, saved_ratio, policies.measured(policy))
     if settings.metric_aliases is MetricAliases.VLLM:

@@ -260,6 +260,11 @@ def test_metrics_call_all_of_them_added(make: Making) -> None:
     labels = {"model": "tiny", "skip_policy": "added"}
     assert registry.get_sample_value(count, labels) == 10
     assert registry.get_sample_value(count, labels | {"skip_policy": "inline"}) is None
+    add(app, "mine")
+    again = make().state.serving.registry
+    assert "mine" not in {
+        sample.labels.get("skip_policy") for metric in again.collect() for sample in metric.samples
+    }
 
 
 def test_a_file_that_cannot_be_written_is_told_without_its_place(
