@@ -65,6 +65,27 @@ check: install  ## Lint, types and the fast tests: before each commit.
 test-kernels: install  ## Run the kernels in Triton's interpreter and compile them for GPUs; needs none.
 	$(BIN)/pytest $(DEALT) -m kernels $(ARGS)
 
+# Programs of others, each kind in a venv of its own: they need much that skipserve does not.
+.venv-%/.installed: pyproject.toml | $(BIN)/python
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --disable-pip-version-check --upgrade 'pip>=25.1,<27'
+	.venv-$*/bin/python -m pip install --disable-pip-version-check --group $*
+	@touch $@
+
+test-routers: install .venv-routers/.installed  ## Ask through sglang-router and vllm-router what survives of a request.
+	PATH=$(CURDIR)/.venv-routers/bin:$$PATH TEST_REQUIRES="sglang-router vllm-router" \
+		$(BIN)/pytest tests/routers $(ARGS)
+
+# The examples of docs/clients.md whose clients are large: all of them together take 15 GB.
+CLIENTS := aiperf guidellm inspect-ai litellm llama-index lmms-eval
+
+.venv-openai-node/.installed: Makefile
+	npm install --prefix .venv-openai-node --no-audit --no-fund 'openai@>=6.49 <8'
+	@touch $@
+
+test-clients: install $(CLIENTS:%=.venv-%/.installed) .venv-openai-node/.installed  ## Run the clients of docs/clients.md against a server; installs them first, 15 GB.
+	TEST_REQUIRES="openai-node $(CLIENTS)" $(BIN)/pytest tests/docs/test_clients_page.py $(ARGS)
+
 test-image: install  ## Build the image, run it, and bring compose up: Docker, or buildah and podman.
 	$(BIN)/pytest tests/deploy/docker $(ARGS)
 
@@ -132,4 +153,4 @@ train-demo: install  ## Train the demo model anew into runs/demo: hours on 2 cor
 clean:  ## Remove .venv, caches and runs.
 	rm -rf $(VENV) runs dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install serve test check test-kernels test-image kernel-cache gpu-bundle lock fuzz format attack soak bench dashboards metrics-page fields-page evaluate pretrained train-demo clean
+.PHONY: help install serve test check test-kernels test-routers test-clients test-image kernel-cache gpu-bundle lock fuzz format attack soak bench dashboards metrics-page fields-page evaluate pretrained train-demo clean

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypedDict, TypeVar
+from urllib.parse import quote
 
 import httpx
 from httpx_retries import Retry
@@ -25,6 +26,7 @@ T = TypeVar("T")
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 _CHAT = "/v1/chat/completions"
+_POLICIES = "/v1/skip_policies"
 _DONE = "[DONE]"
 
 
@@ -129,9 +131,18 @@ def chat_stream_call(messages: Sequence[Message], options: ChatOptions) -> Call[
 
 def skip_policies_call() -> Call[tuple[PolicyInfo, ...]]:
     """Return the call that lists the skip policies."""
-    return Call(
-        "GET", "/v1/skip_policies", lambda reply: Page[PolicyInfo].model_validate(reply).data
-    )
+    return Call("GET", _POLICIES, lambda reply: Page[PolicyInfo].model_validate(reply).data)
+
+
+def add_skip_policy_call(name: str, policy: SkipPolicy | Mapping[str, Any]) -> Call[PolicyInfo]:
+    """Return the call that adds a skip policy."""
+    body = {"name": name, "policy": _plain_policy(policy)}
+    return Call("POST", _POLICIES, PolicyInfo.model_validate, body)
+
+
+def remove_skip_policy_call(name: str) -> Call[None]:
+    """Return the call that removes a skip policy."""
+    return Call("DELETE", f"{_POLICIES}/{quote(name, safe='')}", lambda _: None)
 
 
 def models_call() -> Call[tuple[ModelInfo, ...]]:
@@ -141,10 +152,15 @@ def models_call() -> Call[tuple[ModelInfo, ...]]:
 
 def _chat_body(messages: Sequence[Message], options: ChatOptions) -> dict[str, Any]:
     body: dict[str, Any] = {"messages": list(messages), **options}
-    policy = options.get("skip_policy")
-    if isinstance(policy, SkipPolicy):
-        body["skip_policy"] = policy.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    if "skip_policy" in options:
+        body["skip_policy"] = _plain_policy(options["skip_policy"])
     return body
+
+
+def _plain_policy(policy: str | SkipPolicy | Mapping[str, Any]) -> Any:
+    if isinstance(policy, SkipPolicy):
+        return policy.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return policy
 
 
 def read_reply(call: Call[T], response: httpx.Response) -> T:

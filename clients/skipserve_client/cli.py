@@ -1,13 +1,11 @@
 """The `skipserve` command. Imports neither torch nor the server: see `command_group`."""
 
-import json
 import time
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from pydantic import BaseModel
 from rich.console import Console
 
 from skipserve_client.calls import DEFAULT_URL, ChatOptions
@@ -22,8 +20,9 @@ from skipserve_client.offline import (
     request_cost,
     standard_shape,
 )
-from skipserve_client.options import ApiKey, AsJson, PoliciesFile, Url, given_flags
+from skipserve_client.options import ApiKey, AsJson, PoliciesFile, Url, given_flags, print_json
 from skipserve_client.policy_choice import policy_names, read_policies, read_policy
+from skipserve_client.policy_commands import add_policy, remove_policy
 from skipserve_client.replies import SavedFor
 from skipserve_client.tables import answer_table, flops_table, policies_table
 
@@ -96,7 +95,7 @@ def ask(  # noqa: PLR0913, PLR0917 (an argument a flag)
         options["seed"] = seed
     with _client(url, api_key) as client:
         if as_json:
-            _print_json(client.ask(picture, question, **options))
+            print_json(client.ask(picture, question, **options))
         else:
             _ask_streaming(client, picture, question, options)
 
@@ -152,7 +151,7 @@ def policies(
         with _client(url, api_key) as client:
             found = listed_policies(client.skip_policies(), choices)
     if as_json:
-        _print_json(found.as_json())
+        print_json(found.as_json())
     else:
         _show_policies(found)
     if found.faults:
@@ -176,6 +175,10 @@ def _show_policies(found: PolicyListing) -> None:
             "--json says which and why",
             style="dim",
         )
+
+
+app.command("policies add", cls=PlainCommand)(add_policy)
+app.command("policies remove", cls=PlainCommand)(remove_policy)
 
 
 @app.command(cls=PlainCommand)
@@ -228,7 +231,7 @@ def flops(
     )
     cost = request_cost(sizes, choice, shape, policies_file)
     if as_json:
-        _print_json(cost.as_json())
+        print_json(cost.as_json())
     else:
         Console().print(flops_table(cost, shape))
 
@@ -241,15 +244,6 @@ def version() -> None:
 
 def _client(url: str, api_key: str | None) -> SkipserveClient:
     return SkipserveClient(url, api_key)
-
-
-def _plain(value: BaseModel) -> dict[str, Any]:
-    return value.model_dump(mode="json")
-
-
-def _print_json(value: BaseModel | dict[str, Any]) -> None:
-    plain = _plain(value) if isinstance(value, BaseModel) else value
-    typer.echo(json.dumps(plain, indent=2, ensure_ascii=False))
 
 
 def main() -> None:

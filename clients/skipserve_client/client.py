@@ -1,8 +1,8 @@
 """The Python client, synchronous and asynchronous: the same calls, sent in either way."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from typing import Self, TypeVar, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 from httpx_retries import RetryTransport
@@ -13,6 +13,7 @@ from skipserve_client.calls import (
     Call,
     ChatOptions,
     StreamReader,
+    add_skip_policy_call,
     chat_call,
     chat_stream_call,
     checked_url,
@@ -20,12 +21,14 @@ from skipserve_client.calls import (
     http_headers,
     models_call,
     read_reply,
+    remove_skip_policy_call,
     retry_rule,
     skip_policies_call,
 )
 from skipserve_client.errors import ApiError
 from skipserve_client.messages import ImageSource, Message, question_messages
 from skipserve_client.replies import Answer, ModelInfo, PolicyInfo
+from skipserve_policies.schema import SkipPolicy
 
 T = TypeVar("T")
 
@@ -161,6 +164,14 @@ class SkipserveClient:
         """List the skip policies, resolved for the loaded model."""
         return self._run(skip_policies_call())
 
+    def add_skip_policy(self, name: str, policy: SkipPolicy | Mapping[str, Any]) -> PolicyInfo:
+        """Add a skip policy, which may be asked for at once; wants an admin key."""
+        return self._run(add_skip_policy_call(name, policy))
+
+    def remove_skip_policy(self, name: str) -> None:
+        """Remove a skip policy that was added so; wants an admin key."""
+        self._run(remove_skip_policy_call(name))
+
     def models(self) -> tuple[ModelInfo, ...]:
         """List the model names that requests may use."""
         return self._run(models_call())
@@ -244,6 +255,16 @@ class AsyncSkipserveClient:
     async def skip_policies(self) -> tuple[PolicyInfo, ...]:
         """List the skip policies, resolved for the loaded model."""
         return await self._run(skip_policies_call())
+
+    async def add_skip_policy(
+        self, name: str, policy: SkipPolicy | Mapping[str, Any]
+    ) -> PolicyInfo:
+        """Add a skip policy, which may be asked for at once; wants an admin key."""
+        return await self._run(add_skip_policy_call(name, policy))
+
+    async def remove_skip_policy(self, name: str) -> None:
+        """Remove a skip policy that was added so; wants an admin key."""
+        await self._run(remove_skip_policy_call(name))
 
     async def models(self) -> tuple[ModelInfo, ...]:
         """List the model names that requests may use."""

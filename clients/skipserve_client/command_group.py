@@ -56,14 +56,18 @@ class PlainCommand(TyperCommand):
 class CommandGroup(TyperGroup):
     """The commands of this package, and those of the entry-point group `skipserve.commands`.
 
+    A command may be called by two words, and another by the first of them alone, which takes
+    arguments of its own: `policies add`, and `policies`.
+
     The latter are imported when they are invoked or listed. An entry point is a function, which
     becomes a command (with its `command_mixin`, where it has one), or a `typer.Typer`, which
     becomes a group of commands.
     """
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Return the names of all commands, those of entry points last."""
-        return [*super().list_commands(ctx), *sorted(_found())]
+        """Return the names of all commands of one word, those of entry points last."""
+        own = (name for name in super().list_commands(ctx) if " " not in name)
+        return [*own, *sorted(_found())]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command by name, imported where it is an entry point's; None if unknown."""
@@ -74,6 +78,9 @@ class CommandGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command that is asked for; where there is none, name the nearest."""
+        pair = " ".join(args[:2])
+        if (of_two_words := self.commands.get(pair)) is not None and len(args) > 1:
+            return pair, of_two_words, args[2:]
         if args and self.get_command(ctx, args[0]) is None:
             near = get_close_matches(args[0], self.list_commands(ctx), n=1)
             if near and not ctx.resilient_parsing:
@@ -82,7 +89,8 @@ class CommandGroup(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write every command with its whole first sentence."""
-        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        names = dict.fromkeys((*super().list_commands(ctx), *self.list_commands(ctx)))
+        commands = [(name, self.get_command(ctx, name)) for name in names]
         with formatter.section("Commands"):
             formatter.write_dl(
                 [(name, command.get_short_help_str(_ANY_LENGTH)) for name, command in commands]

@@ -1,9 +1,11 @@
 """Flags that several commands have, and what was given on the command line."""
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from pydantic import BaseModel
 
 Url = Annotated[
     str,
@@ -25,6 +27,12 @@ PoliciesFile = Annotated[
         help="A YAML file with policies of your own.",
     ),
 ]
+
+
+def print_json(value: BaseModel | dict[str, Any]) -> None:
+    """Print a value as `--json` has it."""
+    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    typer.echo(json.dumps(plain, indent=2, ensure_ascii=False))
 
 
 def given_flags(context: typer.Context) -> frozenset[str]:

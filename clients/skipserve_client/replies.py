@@ -128,6 +128,7 @@ class PolicyInfo(Reply):
         saved_ratio: the share of the full model's FLOPs that it saves on one standard request.
         saved_for: that request.
         quality: what was measured; empty where nothing was.
+        added: whether it was added at run time, and can be removed.
     """
 
     name: str
@@ -138,6 +139,7 @@ class PolicyInfo(Reply):
     scope: str | None
     saved_ratio: float
     saved_for: SavedFor | None = None
+    added: bool = False
     quality: tuple[Quality, ...] = ()
 
 

@@ -2,14 +2,15 @@
 
 import difflib
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 
+import yaml
 from pydantic import ValidationError
 
 from skipserve_policies.faults import faults_of
-from skipserve_policies.resolve import PolicyError
+from skipserve_policies.resolve import ADDED_LABEL, PolicyError
 from skipserve_policies.schema import SkipPolicy
 from skipserve_policies.strict_yaml import YamlTextError, load_yaml
 
@@ -34,8 +35,15 @@ def load_catalog(path: Path | None = None) -> dict[str, SkipPolicy]:
     return catalog if path is None else catalog | load_added(path, catalog)
 
 
-def load_added(path: Path, taken: Container[str]) -> dict[str, SkipPolicy]:
-    """Return the policies of an operator's file, which may take none of the names that ship.
+def load_added(
+    path: Path, taken: Container[str], taken_by: str = "a policy that ships"
+) -> dict[str, SkipPolicy]:
+    """Return the policies of a file that adds some to those that there are.
+
+    Args:
+        path: a YAML file of the catalog's form.
+        taken: names that it may not take.
+        taken_by: what has those names, for messages.
 
     Raises:
         PolicyError: the file cannot be read, is not of that form, or takes a name; a line each.
@@ -44,7 +52,7 @@ def load_added(path: Path, taken: Container[str]) -> dict[str, SkipPolicy]:
     if shadows := [name for name in added if name in taken]:
         raise PolicyError(
             "\n".join(
-                f"{path}: policy {name!r}: the name is taken by a policy that ships; choose another"
+                f"{path}: policy {name!r}: the name is taken by {taken_by}; choose another"
                 for name in shadows
             )
         )
@@ -61,6 +69,37 @@ def parse_inline(stanza: object, origin: str) -> SkipPolicy:
         return _parse_policy(INLINE_NAME, stanza)
     except PolicyError as error:
         raise PolicyError(f"{origin}: {error}") from error
+
+
+def check_name(name: object) -> str:
+    """Return what can name a policy.
+
+    Raises:
+        PolicyError: it cannot.
+    """
+    if not isinstance(name, str) or not re.fullmatch(NAME_PATTERN, name):
+        raise PolicyError(
+            f"{name!r} cannot name a policy: a name is up to 64 lower-case letters, "
+            "digits, dots and hyphens, and begins with a letter or a digit"
+        )
+    if name == INLINE_NAME:
+        raise PolicyError(f"{name!r} is reserved for policies that have no name")
+    if name == ADDED_LABEL:
+        raise PolicyError(f"{name!r} is reserved: metrics call all so that are added at run time")
+    return name
+
+
+def policies_text(policies: Mapping[str, SkipPolicy]) -> str:
+    """Return policies as `load_added` reads them from a file."""
+    stanzas = {
+        name: policy.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        for name, policy in policies.items()
+    }
+    return yaml.dump(stanzas, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+# libyaml's, where PyYAML was built with it: ten times as fast.
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def nearest_names(name: str, names: Iterable[str]) -> list[str]:
@@ -90,23 +129,12 @@ def _parse(text: str, origin: str) -> dict[str, SkipPolicy]:
     faults: list[str] = []
     for name, stanza in stanzas.items():
         try:
-            policies[_check_name(name)] = _parse_policy(name, stanza)
+            policies[check_name(name)] = _parse_policy(name, stanza)
         except PolicyError as error:
             faults.append(f"{origin}: {error}")
     if faults:
         raise PolicyError("\n".join(faults))
     return policies
-
-
-def _check_name(name: object) -> str:
-    if not isinstance(name, str) or not re.fullmatch(NAME_PATTERN, name):
-        raise PolicyError(
-            f"{name!r} cannot name a policy: a name is up to 64 lower-case letters, "
-            "digits, dots and hyphens, and begins with a letter or a digit"
-        )
-    if name == INLINE_NAME:
-        raise PolicyError(f"{name!r} is reserved for policies that have no name")
-    return name
 
 
 def _parse_policy(name: str, stanza: object) -> SkipPolicy:

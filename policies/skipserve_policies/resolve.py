@@ -25,6 +25,9 @@ from skipserve_policies.schema import (
 )
 from skipserve_policies.sizes import ModelSizes
 
+# What metrics call all policies that were added while a server runs.
+ADDED_LABEL = "added"
+
 CLASSES_OF_SCOPE: dict[Scope, tuple[TokenClass, ...]] = {
     Scope.GENERATED: (TokenClass.GENERATED,),
     Scope.ANSWER: (TokenClass.LAST, TokenClass.GENERATED),
@@ -51,7 +54,7 @@ class ResolvedPolicy:
     """A policy made concrete for one model, or one depth.
 
     Attributes:
-        name: what replies and metrics call it.
+        name: what replies call it.
         policy: what was asked for.
         untrimmed: the table as the rules say it.
         plan: the table that runs: trimmed, with the same logits.
@@ -59,6 +62,7 @@ class ResolvedPolicy:
             decoder, those before which they do.
         reduction: what is left of each image before the decoder; None for all.
         narrowing: which visual rows leave inside the decoder; None for none.
+        is_added: whether it was added while the server runs.
     """
 
     name: str
@@ -68,6 +72,12 @@ class ResolvedPolicy:
     layers: dict[str, tuple[int, ...]]
     reduction: Reduction | None = None
     narrowing: Narrowing | None = None
+    is_added: bool = False
+
+    @property
+    def label(self) -> str:
+        """What metrics call it: of all names ever added, series would have no end."""
+        return ADDED_LABEL if self.is_added else self.name
 
     @cached_property
     def scope(self) -> str | None:

@@ -5,7 +5,6 @@ import shlex
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,12 @@ from skipserve.api.guard import Guard, Tracer
 from skipserve.api.hosts import CheckHost
 from skipserve.api.pace import Pace
 from skipserve.api.paths import OPERATIONS, POLICIES, WITH_BODY
+from skipserve.api.policy_routes import router as policy_router
 from skipserve.api.routes import router
 from skipserve.api.serving import Serving, arrive
 from skipserve.asking.policies import PolicyRegistry
+from skipserve.asking.policy_changes import PolicyChanges
+from skipserve.asking.policy_file import PolicyFile
 from skipserve.asking.preparation import Preparation
 from skipserve.asking.processor import QuestionProcessor
 from skipserve.asking.terms import ImageLimits, Terms, TimeLimits
@@ -150,6 +152,9 @@ def _terms(settings: Settings) -> Terms:
         ),
         times=TimeLimits(settings.queue_seconds, settings.request_seconds),
         policies=settings.policies,
+        added_policies=None
+        if settings.added_policies is None
+        else PolicyFile(settings.added_policies),
         keeps_misfits=settings.allow_misfit_policies,
         default_policy=settings.default_skip_policy,
         takes_inline=settings.allow_inline_policies,
@@ -163,8 +168,9 @@ def _build_serving(
     policies = processor.policies
     hot_plans = _hot_plans(settings, policies)
     registry = CollectorRegistry()
-    metrics = ServerMetrics(registry, processor.model_name, policies.resolved.values())
-    for policy in policies.resolved.values():
+    named = [policy for policy in policies.resolved.values() if not policy.is_added]
+    metrics = ServerMetrics(registry, processor.model_name, named)
+    for policy in named:
         saved_ratio = processor.reporter.saved_ratio(policy)
         metrics.show_policy(policy.name, saved_ratio, policies.measured(policy))
     if settings.metric_aliases is MetricAliases.VLLM:
@@ -195,21 +201,39 @@ def _build_serving(
         registry=registry,
         clients=clients,
         usage_log=_build_usage_log(settings),
+        changes=_build_changes(settings, processor, clients),
         keep_alive_seconds=settings.keep_alive_seconds,
     )
 
 
 def _build_clients(settings: Settings, policies: PolicyRegistry) -> Clients:
     path = settings.api_keys_file
-    names = policies.resolved.keys() | policies.misfits.keys()
     try:
         return Clients(
             (key.get_secret_value() for key in settings.api_key),
             settings.isolate_keys,
-            None if path is None else partial(read_keys, path, names),
+            None if path is None else lambda: read_keys(path, policies.names),
         )
     except KeysFileError as error:
         raise StartError(str(error)) from error
+
+
+def _build_changes(
+    settings: Settings, processor: QuestionProcessor, clients: Clients
+) -> PolicyChanges | None:
+    """Return what adds and removes policies; None unless the settings switch that on."""
+    file = processor.terms.added_policies
+    if file is None:
+        return None
+
+    def tell_user(name: str) -> str | None:
+        # Without the policy the server would not start again.
+        if name in (settings.default_skip_policy, *settings.hot_policies):
+            return "default_skip_policy or hot_policies names it"
+        users = [it.name for it in clients if it.rights.policies and name in it.rights.policies]
+        return f"the keys file names it, for {users[0]}" if users else None
+
+    return PolicyChanges(processor.policies, file, settings.max_added_policies, tell_user)
 
 
 def _build_usage_log(settings: Settings) -> UsageLog | None:
@@ -347,7 +371,7 @@ class _App(FastAPI):
 
 
 def _build_app(settings: Settings, serving: Serving, pace: Pace, tracer: Tracer | None) -> FastAPI:
-    routes = (*router.routes, *asking_router.routes)
+    routes = (*router.routes, *asking_router.routes, *policy_router.routes)
     log = AccessLog({route.path for route in routes if isinstance(route, Route)})
 
     @asynccontextmanager
@@ -379,6 +403,7 @@ def _build_app(settings: Settings, serving: Serving, pace: Pace, tracer: Tracer 
     app.state.serving = serving
     app.include_router(asking_router)
     app.include_router(router)
+    app.include_router(policy_router)
     # The last one added is the first to see a request.
     app.add_middleware(
         ReadBody,
@@ -432,6 +457,7 @@ def _descriptor_warning(settings: Settings, connections: Connections) -> Iterato
 
 def _warnings(settings: Settings, policies: PolicyRegistry) -> list[str]:
     warnings = [*_misfit_warning(settings, policies), *misspelt_variables()]
+    warnings.extend(_added_warning(settings))
     if not settings.is_loopback and not settings.wants_keys:
         warnings.append(
             f"anyone who reaches {settings.host}:{settings.port} can use this server: "
@@ -440,6 +466,15 @@ def _warnings(settings: Settings, policies: PolicyRegistry) -> list[str]:
     if settings.isolate_keys and not settings.wants_keys:
         warnings.append("without keys, --isolate-keys does nothing: all share one cache")
     return warnings
+
+
+def _added_warning(settings: Settings) -> Iterator[str]:
+    """Yield why no policy can be added though that is switched on."""
+    file = settings.added_policies
+    if file is not None and settings.api_keys_file is None:
+        yield "--added-policies wants an admin key of --api-keys-file: nobody can add a policy"
+    if file is not None and not PolicyFile(file).can_be_written:
+        yield f"the folder of {file} is read-only: no policy can be added or removed"
 
 
 def _misfit_warning(settings: Settings, policies: PolicyRegistry) -> Iterator[str]:

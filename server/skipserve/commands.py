@@ -74,6 +74,7 @@ _METAVARS = {
     "config": "FILE",
     "secrets_folder": "FOLDER",
     "policies": "FILE",
+    "added_policies": "FILE",
     "allowed_hosts": "NAME",
     "media_hosts": "HOST",
     "api_key": "KEY",
@@ -93,7 +94,7 @@ _PANELS = {
     "Network": ("host", "port", "allowed_hosts"),
     "Keys": ("api_key", "api_keys_file", "metrics_api_key", "isolate_keys", "usage_log"),
     "Skip policies": (
-        "policies", "default_skip_policy", "hot_policies",
+        "policies", "added_policies", "max_added_policies", "default_skip_policy", "hot_policies",
         "allow_inline_policies", "allow_misfit_policies",
     ),
     "Images by URL": ("media_hosts", "allow_any_media_host", "media_seconds"),

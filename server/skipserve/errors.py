@@ -10,6 +10,7 @@ SkipserveError                  500  server_error
  +- NotFoundError               404  not_found_error
  +- MethodNotAllowedError       405  invalid_request_error
  +- RequestTimeoutError         408  timeout_error
+ +- ConflictError               409  conflict_error
  +- BodyTooLargeError           413  invalid_request_error
  +- UnsupportedBodyError        415  invalid_request_error
  +- MisdirectedRequestError     421  invalid_request_error
@@ -18,6 +19,7 @@ SkipserveError                  500  server_error
  +- HeadersTooLargeError        431  invalid_request_error
  +- UnavailableError            503  overloaded_error   (Retry-After)
  +- EngineError                 500  server_error
+ +- StorageError                500  server_error
 """
 
 from typing import ClassVar
@@ -120,6 +122,13 @@ class RequestTimeoutError(SkipserveError):
     type = "timeout_error"
 
 
+class ConflictError(SkipserveError):
+    """What is asked for does not go with what there is."""
+
+    status = 409
+    type = "conflict_error"
+
+
 class BodyTooLargeError(SkipserveError):
     """The request body is over the limit."""
 
@@ -173,3 +182,7 @@ class UnavailableError(SkipserveError):
 
 class EngineError(SkipserveError):
     """The engine failed or died while it ran the request."""
+
+
+class StorageError(SkipserveError):
+    """A file of the server's cannot be written; its folder may be read-only."""

@@ -179,6 +179,14 @@ class Settings(_FromFiles):
         "engine; SIGHUP has it opened again.",
     )
     policies: Path | None = Field(None, description="A YAML file that adds skip policies.")
+    added_policies: Path | None = Field(
+        None,
+        description="A file of this server's own, which keeps the skip policies that admin keys "
+        "add with POST /v1/skip_policies. Without it none can be added.",
+    )
+    max_added_policies: int = Field(
+        64, ge=1, le=4096, description="Skip policies that may be added so."
+    )
     default_skip_policy: str = Field(
         "full", description="The skip policy of requests that name none."
     )
@@ -192,7 +200,7 @@ class Settings(_FromFiles):
     )
     allow_misfit_policies: bool = Field(
         False,
-        description="Whether to start though policies of the file name layers that the model does "
+        description="Whether to start though policies of a file name layers that the model does "
         "not have; nobody can ask for those.",
     )
     unknown_fields: UnknownFields = Field(

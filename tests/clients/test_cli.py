@@ -313,6 +313,66 @@ def test_policies_of_a_server_are_shown_by_name(server: ScriptedServer) -> None:
     assert "--model" in error_of(run("policies", INLINE, *flags))
 
 
+ADDED: dict[str, Any] = {
+    "name": "mine",
+    "digest": "d",
+    "layers": {},
+    "scope": None,
+    "saved_ratio": 0.5,
+    "added": True,
+}
+
+
+def test_a_policy_is_added_to_a_server(server: ScriptedServer, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(f"mine: {INLINE}")
+    server.answers(Scripted(ADDED, 201))
+    flags = ["--url", server.url, "--api-key", "k"]
+    assert run("policies", "add", "mine", INLINE, *flags).stdout == "added mine (digest d)\n"
+    shown = run("policies", "add", "mine", "--policies-file", str(tmp_path / "mine.yaml"), *flags)
+    assert shown.exit_code == 0
+    printed = json.loads(run("policies", "add", "mine", INLINE, *flags, "--json").stdout)
+    assert (printed["name"], printed["added"]) == ("mine", True)
+    for received in server.received:
+        assert (received.method, received.path) == ("POST", "/v1/skip_policies")
+        assert received.headers["Authorization"] == "Bearer k"
+        assert received.body == {"name": "mine", "policy": json.loads(INLINE)}
+
+
+def test_a_policy_that_cannot_be_added_is_not_sent(server: ScriptedServer, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(f"mine: {INLINE}")
+    flags = ["--url", server.url]
+    file = ["--policies-file", str(tmp_path / "mine.yaml")]
+    for arguments, words in (
+        (["mine"], "--policies-file"),
+        (["mine", INLINE, *file], "--policies-file"),
+        (["main", *file], "the nearest are mine"),
+        (["mine", "full"], "not the name 'full'"),
+        (["mine", '{"rulez": []}'], "rulez"),
+    ):
+        assert words in error_of(run("policies", "add", *arguments, *flags))
+    assert not server.received
+
+
+def test_a_policy_is_removed_from_a_server(server: ScriptedServer) -> None:
+    server.answers(Scripted({"name": "mine", "deleted": True}))
+    flags = ["--url", server.url]
+    assert run("policies", "remove", "mine", *flags).stdout == "removed mine\n"
+    assert json.loads(run("policies", "remove", "mi/ne", *flags, "--json").stdout)["deleted"]
+    assert [(it.method, it.path) for it in server.received] == [
+        ("DELETE", "/v1/skip_policies/mine"),
+        ("DELETE", "/v1/skip_policies/mi%2Fne"),
+    ]
+    message = "the skip policy 'mine' is in use"
+    error = {"message": message, "type": "conflict_error", "param": "name", "code": 409}
+    server.answers(Scripted({"error": error}, 409))
+    assert error_of(run("policies", "remove", "mine", *flags)) == f"{message} (HTTP 409)"
+
+
+def test_an_added_policy_says_so_in_the_list(server: ScriptedServer) -> None:
+    server.answers(Scripted({"object": "list", "data": [ADDED]}))
+    assert "added at run time" in run("policies", "--url", server.url).stdout
+
+
 @pytest.mark.parametrize("flag", ["--url", "--api-key"])
 def test_flags_of_a_server_do_not_go_with_a_model(
     flag: str, monkeypatch: pytest.MonkeyPatch
@@ -362,6 +422,8 @@ def test_version() -> None:
 COMMANDS = (
     "ask",
     "policies",
+    "policies add",
+    "policies remove",
     "flops",
     "version",
     "evaluate",
@@ -382,7 +444,7 @@ def test_help_names_every_flag_whole(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     found: Any = typer.main.get_command(app)
-    for name in command.split():
+    for name in [command] if command in found.commands else command.split():
         found = found.get_command(None, name)
     # Not through the runner, for which every terminal has 80 columns.
     with found.make_context("skipserve", [], resilient_parsing=True) as context:
@@ -396,7 +458,8 @@ def test_help_names_every_flag_whole(
 def test_help_lists_every_command() -> None:
     listed = run("--help").stdout.partition("Commands:")[2]
     for command in COMMANDS:
-        assert re.search(rf"^  {command.split()[0]} +[A-Z].*", listed, re.MULTILINE)
+        name = command if command.startswith("policies") else command.split()[0]
+        assert re.search(rf"^  {name} +[A-Z].*", listed, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

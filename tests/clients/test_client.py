@@ -284,6 +284,27 @@ def test_skip_policies_and_models_are_listed(form: Any, server: ScriptedServer) 
     assert [model.id for model in form(server.url).call("models")] == ["demo", "demo@full"]
 
 
+def test_a_skip_policy_is_added_and_removed(form: Any, server: ScriptedServer) -> None:
+    info: dict[str, Any] = {
+        "name": "p",
+        "digest": "d",
+        "layers": {},
+        "scope": None,
+        "saved_ratio": 0.4,
+    }
+    server.answers(Scripted(info | {"added": True}, 201))
+    stanza = {"rules": [{"action": "skip_ffn", "layers": [2]}]}
+    for policy in (stanza, SkipPolicy.model_validate(stanza)):
+        assert form(server.url).call("add_skip_policy", "p", policy).added
+        assert server.received[-1].body == {"name": "p", "policy": stanza}
+    server.answers(Scripted({"name": "p", "deleted": True}))
+    assert form(server.url).call("remove_skip_policy", "p") is None
+    assert (server.received[-1].method, server.received[-1].path) == (
+        "DELETE",
+        "/v1/skip_policies/p",
+    )
+
+
 def test_a_missing_picture_is_named(tmp_path: Path) -> None:
     with pytest.raises(PictureError, match=r"nothing\.png"):
         _Sync("http://127.0.0.1:1").call("ask", tmp_path / "nothing.png", "?")

@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from skipserve_policies.catalog import load_catalog, nearest_names
+from skipserve_policies.catalog import (
+    load_added,
+    load_catalog,
+    nearest_names,
+    policies_text,
+)
 from skipserve_policies.narrowing import VisualRows
 from skipserve_policies.plan import Cell, Ffn, Plan, TokenClass
 from skipserve_policies.resolve import PolicyError, PolicyMisfitError, resolve, resolve_for
@@ -324,6 +329,27 @@ def test_names_that_are_refused(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["1", "true", "on", "null", "2026-01-01", "[a]"])
 def test_names_that_yaml_does_not_read_as_text(tmp_path: Path, name: str) -> None:
     assert refusal(tmp_path, f"{name}: {{}}")
+
+
+def test_added_is_reserved(tmp_path: Path) -> None:
+    assert "'added' is reserved" in refusal(tmp_path, "added: {}")
+
+
+def test_policies_are_written_as_they_are_read(
+    tmp_path: Path, catalog: dict[str, SkipPolicy]
+) -> None:
+    odd = {
+        "description": "a: b # \U0001f600 \x85\x07\u2028 'quoted' \"twice\" \n",
+        "source": "0123",
+        "num_layers": 32,
+        "quality": [{"model": "m", "dataset": "d", "metric": "a", "value": 1e-20, "n": 3}],
+        "rules": [{"action": "reduce_visual", "method": "random", "keep": "1/3", "seed": 0}],
+    }
+    names = ("1.5", "null", "010", "1e5", "yes", "2026-11-28")
+    written = {f"our-{name}": policy for name, policy in catalog.items()}
+    written |= dict.fromkeys(names, SkipPolicy.model_validate(odd))
+    (tmp_path / "p.yaml").write_text(policies_text(written), "utf-8")
+    assert load_added(tmp_path / "p.yaml", catalog) == written
 
 
 def test_inline_is_reserved(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from tiny_llava import make_checkpoint
 from typer.testing import CliRunner
 
 from skipserve.app import Built, build, engine_spec
+from skipserve.asking.policy_file import PolicyFile
 from skipserve.engine.limits import EngineLimits, EngineSpec
 from skipserve.engine.reports import FinishReason, Ready, StepOutput
 from skipserve.engine.request import Request
@@ -125,6 +126,39 @@ def test_misfits_of_an_operators_file_can_be_let_be(settings: Settings, tmp_path
     assert "mine" in policies.resolved
     with pytest.raises(PolicyFitError, match="layer 99"):
         policies.find("deep")
+
+
+def test_a_broken_file_of_added_policies(settings: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "added.yaml"
+    changes = with_changes(settings, added_policies=file)
+    for text, told in (
+        ("mine: {rulez: []}", "added.yaml: policy 'mine': rulez"),
+        ("mine: [", "added.yaml: is not valid YAML"),
+        ("full: {}", "added.yaml: policy 'full': the name is taken"),
+        (MISFITS, "added.yaml: policy 'deep' does not fit this model"),
+    ):
+        file.write_text(text)
+        with pytest.raises(StartError) as caught:
+            build(changes)
+        assert told in str(caught.value)
+    built = build(with_changes(changes, allow_misfit_policies=True))
+    assert "mine" in built.serving.processor.policies.added
+
+
+def test_two_files_cannot_name_the_same_policy(settings: Settings, tmp_path: Path) -> None:
+    for name in ("own.yaml", "added.yaml"):
+        (tmp_path / name).write_text("mine: {rules: [{action: skip_ffn, layers: [5]}]}\n")
+    files = {"policies": tmp_path / "own.yaml", "added_policies": tmp_path / "added.yaml"}
+    with pytest.raises(StartError, match=r"added\.yaml: policy 'mine': the name is taken"):
+        build(with_changes(settings, **files))
+
+
+def test_a_read_only_folder_of_added_policies_is_warned_of(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PolicyFile, "can_be_written", False)
+    warnings = build(with_changes(settings, added_policies=tmp_path / "added.yaml")).warnings
+    assert any("added.yaml is read-only" in warning for warning in warnings)
 
 
 def test_no_flag_lets_a_contradiction_be(settings: Settings, tmp_path: Path) -> None:

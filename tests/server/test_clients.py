@@ -1,17 +1,21 @@
 """Tests with the clients that users have: OpenAI's, and our own."""
 
+import asyncio
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 import anthropic
+import httpx
 import openai
 import pytest
 from anthropic.types import Base64ImageSourceParam, ImageBlockParam, MessageParam
 from live_server import LiveServer
 from openai.types.responses import ResponseInputItemParam
 from pictures import question
+from played_app import PlayedService, app_with
 from pydantic import BaseModel, ConfigDict
 
+from skipserve.settings import Settings
 from skipserve_client.client import SkipserveClient
 
 SKIPPING = "skip-block-every-3-from-16-all"
@@ -92,6 +96,33 @@ def test_openai_takes_several_answers_and_says_what_it_likes(theirs: openai.Open
     )
     assert reply.headers["x-ignored-fields"] == "reasoning_effort, user"
     assert [choice.index for choice in reply.parse().choices] == [0, 1, 2]
+
+
+def test_openai_comes_back_when_it_is_told_to(settings: Settings) -> None:
+    service: Any = PlayedService()
+    service.let_run()
+    service.why_not_ready = "the model is loading"
+    app, statuses = app_with(service, settings), []
+
+    async def note(response: httpx.Response) -> None:
+        statuses.append(response.status_code)
+        service.why_not_ready = None
+
+    async def ask() -> str | None:
+        transport, hooks = httpx.ASGITransport(app), {"response": [note]}
+        async with httpx.AsyncClient(transport=transport, event_hooks=hooks) as opened:
+            # Newer versions of openai say that they want one of httpx2, and take both.
+            http: Any = opened
+            client = openai.AsyncOpenAI(
+                base_url="http://server/v1", api_key="unused", http_client=http, max_retries=1
+            )
+            reply = await client.chat.completions.create(
+                model="tiny", messages=question("Hello")["messages"]
+            )
+            return reply.choices[0].finish_reason
+
+    assert asyncio.run(ask()) == "length"
+    assert statuses == [503, 200]
 
 
 def test_our_own_client(live: LiveServer, picture_url: str) -> None:

@@ -102,6 +102,8 @@ async def handle_error(request: Request, error: Exception) -> Response:
     told: Exception = error
     if isinstance(error, HTTPException) and error.status_code == NotFoundError.status:
         told = _no_route(request)
+    elif isinstance(error, HTTPException) and error.status_code == MethodNotAllowedError.status:
+        told = HTTPException(error.status_code, headers=_allowed(request) or error.headers)
     elif isinstance(error, RequestValidationError):
         told = to_skipserve_error(error, form_of(request.scope.get("route")))
     exchange = exchange_of(request.scope)
@@ -121,6 +123,13 @@ def _no_route(request: Request) -> NotFoundError:
     routes = request.app.openapi()["paths"]
     near = get_close_matches(request.url.path[:_MAX_FAULT_LENGTH], routes, n=1, cutoff=_ALIKE)
     return NotFoundError("there is no such route" + (f"; is it {near[0]}?" if near else ""))
+
+
+def _allowed(request: Request) -> dict[str, str]:
+    """Return the header with the methods of all routes of a path: each tells its own alone."""
+    path = getattr(request.scope.get("route"), "path", "")
+    methods = request.app.openapi()["paths"].get(path, {})
+    return {"Allow": ", ".join(sorted(map(str.upper, methods)))} if methods else {}
 
 
 def _from_http(error: HTTPException) -> SkipserveError:

@@ -35,6 +35,7 @@ OTHERS = {
     paths.COUNT_TOKENS: tables.COUNT_TOKENS,
     paths.TOKENIZE: tables.TOKENIZE,
     paths.DETOKENIZE: tables.DETOKENIZE,
+    paths.POLICIES: tables.POLICY,
 }
 _TITLES = {
     Handling.HONOURED: "Honoured",

@@ -70,17 +70,18 @@ async def list_skip_policies(serving: TheServing, exchange: TheExchange) -> Poli
     """
     processor, rights = serving.processor, exchange.client.rights
     allowed = (it for it in processor.policies.resolved.values() if rights.has(it.name))
-    return PolicyList(data=tuple(_policy_entry(policy, processor) for policy in allowed))
+    return PolicyList(data=tuple(policy_entry(policy, processor) for policy in allowed))
 
 
 @router.get(POLICIES + "/{name}", responses=error_replies(400, 404))
 async def show_skip_policy(name: str, serving: TheServing, exchange: TheExchange) -> PolicyEntry:
     """Show a named skip policy, resolved for the loaded model, as the list does."""
     policy = serving.processor.choose_policy(name, None, exchange.client.rights)
-    return _policy_entry(policy, serving.processor)
+    return policy_entry(policy, serving.processor)
 
 
-def _policy_entry(resolved: ResolvedPolicy, processor: QuestionProcessor) -> PolicyEntry:
+def policy_entry(resolved: ResolvedPolicy, processor: QuestionProcessor) -> PolicyEntry:
+    """Return what is told of a named policy."""
     return PolicyEntry(
         name=resolved.name,
         description=resolved.policy.description,
@@ -91,6 +92,7 @@ def _policy_entry(resolved: ResolvedPolicy, processor: QuestionProcessor) -> Pol
         saved_ratio=processor.reporter.saved_ratio(resolved),
         saved_for=processor.reporter.saved_for(),
         quality=processor.policies.quality(resolved),
+        added=resolved.is_added,
     )
 
 

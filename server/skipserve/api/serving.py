@@ -22,6 +22,7 @@ from skipserve.asking.account import Account
 from skipserve.asking.answer import AnswerText, Piece, WholeAnswer
 from skipserve.asking.asker import Asker
 from skipserve.asking.merging import merged
+from skipserve.asking.policy_changes import PolicyChanges
 from skipserve.asking.preparation import Preparation
 from skipserve.asking.processor import QuestionProcessor
 from skipserve.asking.question import Prepared, Question
@@ -68,6 +69,7 @@ class Serving:
         registry: what `/metrics` shows.
         clients: those who have keys.
         usage_log: where their use is written; None for nowhere.
+        changes: adds policies and removes them; None where that is switched off.
         keep_alive_seconds: between signs of life in a stream.
         created: when the server started, in seconds since 1970.
     """
@@ -80,6 +82,7 @@ class Serving:
     clients: Clients
     keep_alive_seconds: float
     usage_log: UsageLog | None = None
+    changes: PolicyChanges | None = None
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
@@ -219,14 +222,14 @@ class Serving:
     def _record_start(self, prepared: Prepared) -> None:
         request, num_rows = prepared.request, num_visual(prepared.request)
         self.metrics.record_prompt(
-            prepared.policy.name, request.num_prompt - num_rows, num_rows, len(request.images)
+            request.policy_name, request.num_prompt - num_rows, num_rows, len(request.images)
         )
         for stage, seconds in prepared.stage_seconds.items():
             self.metrics.record_stage(stage, seconds)
 
     def _record_end(self, account: Account) -> None:
         account.settle(self.processor.reporter)
-        name = account.prepared.policy.name
+        name = account.prepared.request.policy_name
         self.metrics.record_stage(Stage.DETOKENIZE, account.stage_seconds[Stage.DETOKENIZE])
         self.metrics.record_request(name, account.finish_reason, account.elapsed_seconds)
 

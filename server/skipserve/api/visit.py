@@ -50,7 +50,11 @@ class Visit:
         """
         self.exchange.wants_stream = wants_stream
         cases = [self.first, *(self._further_case() for _ in questions[1:])]
+        processor = self.serving.processor
         for question, case in zip(questions, cases, strict=True):
+            # From here on nobody removes its policy.
+            if (name := processor.policy_name(question.policy, question.model)) is not None:
+                self.permits.enter_context(processor.policies.hold(name))
             await self.serving.prepare(question, case, self.exchange.client)
         self.serving.line_up(self.exchange, cases)
         accounts = [case.account for case in cases]

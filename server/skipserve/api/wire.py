@@ -517,6 +517,7 @@ class PolicyEntry(Reply):
     )
     saved_for: SavedFor
     quality: tuple[Quality, ...]
+    added: bool = Field(description="Whether it was added at run time, and can be removed.")
 
 
 class PolicyList(Reply):

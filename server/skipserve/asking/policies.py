@@ -1,14 +1,21 @@
 """The skip policies that can be asked for, resolved for the loaded model."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import TypeVar
 
+from skipserve.asking.policy_file import PolicyFile
 from skipserve.errors import NotFoundError, PolicyFitError
 from skipserve_policies.catalog import INLINE_NAME, load_added, load_catalog, nearest_names
 from skipserve_policies.resolve import PolicyError, PolicyMisfitError, ResolvedPolicy, resolve_for
 from skipserve_policies.schema import Quality, SkipPolicy
 from skipserve_policies.sizes import ModelSizes
+
+T = TypeVar("T")
 
 _MAX_INLINE = 256
 _MAX_ECHO = 100
@@ -17,11 +24,20 @@ _MAX_ECHO = 100
 class PolicyRegistry:
     """Names to resolved policies, and a bounded memory of inline ones.
 
+    It is changed by the event loop alone, and read by threads that prepare questions: a change
+    makes new mappings, and leaves those alone that somebody may be reading.
+
+    Attributes:
+        resolved: the policies that can be asked for.
+        misfits: why the others do not fit the model.
+        added: of both, what was added at run time, as it was written.
+
     Args:
         catalog: what is named; a policy that does not fit is kept with the reason.
         sizes: the loaded model.
         listing: where whoever asks finds all names.
         measured: quality that was measured on the loaded model, by the digest of what ran.
+        added: the same as the catalog, of policies that were added at run time.
     """
 
     def __init__(
@@ -30,7 +46,9 @@ class PolicyRegistry:
         sizes: ModelSizes,
         listing: str,
         measured: Mapping[str, tuple[Quality, ...]] | None = None,
+        added: Mapping[str, SkipPolicy] | None = None,
     ) -> None:
+        self._sizes = sizes
         self._measured = measured or {}
         self._listing = listing
         # Safe in the threads that convert requests, unlike a dictionary with an order of its own.
@@ -39,9 +57,11 @@ class PolicyRegistry:
         )
         self.resolved: dict[str, ResolvedPolicy] = {}
         self.misfits: dict[str, PolicyError] = {}
-        for name, policy in catalog.items():
+        self.added = dict(added or {})
+        self._holders: Counter[str] = Counter()
+        for name, policy in {**catalog, **self.added}.items():
             try:
-                self.resolved[name] = resolve_for(name, policy, sizes)
+                self.resolved[name] = self._resolve(name, policy, is_added=name in self.added)
             except PolicyError as error:
                 self.misfits[name] = error
 
@@ -54,27 +74,31 @@ class PolicyRegistry:
         measured: Mapping[str, tuple[Quality, ...]] | None = None,
         *,
         keeps_misfits: bool = False,
+        added: PolicyFile | None = None,
     ) -> "PolicyRegistry":
-        """Return the policies that ship, and those that an operator's file adds.
+        """Return the policies that ship, and those that an operator's files add.
 
         Args:
-            path: the file, where there is one.
+            path: the operator's own file, where there is one.
             sizes: the loaded model.
             listing: as above.
             measured: as above.
-            keeps_misfits: whether a policy of the file may name layers that the model lacks.
+            keeps_misfits: whether a policy of a file may name layers that the model lacks.
+            added: the file of those that were added at run time, where there is one.
 
         Raises:
-            PolicyMisfitError: policies of the file name layers that the model lacks; a line each.
-            PolicyError: the file cannot be used, or one of its policies contradicts itself.
+            PolicyMisfitError: policies of a file name layers that the model lacks; a line each.
+            PolicyError: a file cannot be used, or one of its policies contradicts itself.
         """
         shipped = load_catalog()
-        added = {} if path is None else load_added(path, shipped)
-        registry = cls(shipped | added, sizes, listing, measured)
-        misfits = {name: registry.misfits[name] for name in added if name in registry.misfits}
+        own = {} if path is None else load_added(path, shipped)
+        later = {} if added is None else added.read(shipped | own)
+        registry = cls(shipped | own, sizes, listing, measured, later)
+        file_of = dict.fromkeys(own, path) | dict.fromkeys(later, added and added.path)
+        misfits = {name: registry.misfits[name] for name in file_of if name in registry.misfits}
         are_misfits = all(isinstance(error, PolicyMisfitError) for error in misfits.values())
         if misfits and not (are_misfits and keeps_misfits):
-            lines = [f"{path}: {_tell_misfit(name, error)}" for name, error in misfits.items()]
+            lines = [f"{file_of[name]}: {_tell_misfit(name, it)}" for name, it in misfits.items()]
             raise (PolicyMisfitError if are_misfits else PolicyError)("\n".join(lines))
         return registry
 
@@ -85,20 +109,63 @@ class PolicyRegistry:
             NotFoundError: there is none of that name.
             PolicyFitError: it does not fit the loaded model.
         """
-        if name in self.resolved:
-            return self.resolved[name]
-        if name in self.misfits:
+        resolved, misfit = self.resolved, self.misfits.get(name)
+        if name in resolved:
+            return resolved[name]
+        if misfit is not None:
             raise PolicyFitError(
-                f"the skip policy {name} does not fit this model: {self.misfits[name]}",
+                f"the skip policy {name} does not fit this model: {misfit}",
                 param="skip_policy",
             )
         name = name[:_MAX_ECHO]
-        nearest = ", ".join(nearest_names(name, self.resolved))
+        nearest = ", ".join(nearest_names(name, resolved))
         raise NotFoundError(
             f"there is no skip policy {name!r}; the nearest are {nearest}; "
             f"{self._listing} lists them all",
             param="skip_policy",
         )
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All names that are taken, those of policies that do not fit too."""
+        return frozenset({*self.resolved, *self.misfits})
+
+    @contextmanager
+    def hold(self, name: str) -> Iterator[None]:
+        """Note that a request under a name is under way; there need be no such policy."""
+        self._holders[name] += 1
+        try:
+            yield
+        finally:
+            self._holders[name] -= 1
+            if not self._holders[name]:
+                del self._holders[name]
+
+    def num_holders(self, name: str) -> int:
+        """Return how many requests under a name are under way."""
+        return self._holders[name]
+
+    def resolve_added(self, name: str, policy: SkipPolicy) -> ResolvedPolicy:
+        """Return a policy as it would be if it were added.
+
+        Raises:
+            PolicyFitError: it contradicts itself or does not fit the loaded model.
+        """
+        try:
+            return self._resolve(name, policy, is_added=True)
+        except PolicyError as error:
+            raise PolicyFitError(str(error), param="policy") from error
+
+    def add(self, policy: ResolvedPolicy) -> None:
+        """Let a policy be asked for from now on."""
+        self.added = self.added | {policy.name: policy.policy}
+        self.resolved = self.resolved | {policy.name: policy}
+
+    def remove(self, name: str) -> None:
+        """Let a policy that was added be asked for no more."""
+        self.added = _without(self.added, name)
+        self.resolved = _without(self.resolved, name)
+        self.misfits = _without(self.misfits, name)
 
     def quality(self, policy: ResolvedPolicy) -> tuple[Quality, ...]:
         """Return what was measured of a policy on the loaded model, then what is published."""
@@ -118,6 +185,13 @@ class PolicyRegistry:
             return self._resolve_inline(policy)
         except PolicyError as error:
             raise PolicyFitError(str(error), param="skip_policy") from error
+
+    def _resolve(self, name: str, policy: SkipPolicy, *, is_added: bool) -> ResolvedPolicy:
+        return replace(resolve_for(name, policy, self._sizes), is_added=is_added)
+
+
+def _without(mapping: Mapping[str, T], name: str) -> dict[str, T]:
+    return {key: value for key, value in mapping.items() if key != name}
 
 
 def _tell_misfit(name: str, error: PolicyError) -> str:

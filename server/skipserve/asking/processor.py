@@ -81,8 +81,8 @@ class QuestionProcessor:
         Raises:
             ModelFilesError: the folder does not hold a model that can be run.
             TokenizerFilesError: its tokenizer is missing or not supported.
-            PolicyMisfitError: policies of the operator's file name layers that the model lacks.
-            PolicyError: that file cannot be used, or a policy in it contradicts itself.
+            PolicyMisfitError: policies of the operator's files name layers that the model lacks.
+            PolicyError: such a file cannot be used, or a policy in it contradicts itself.
         """
         config = ModelConfig.from_folder(folder)
         policies = PolicyRegistry.from_file(
@@ -91,6 +91,7 @@ class QuestionProcessor:
             terms.listing,
             measured,
             keeps_misfits=terms.keeps_misfits,
+            added=terms.added_policies,
         )
         return cls(
             model_name=name,
@@ -132,7 +133,7 @@ class QuestionProcessor:
             token_classes=prompt.token_classes,
             images=images,
             sampling=sampling,
-            policy_name=policy.name,
+            policy_name=policy.label,
             plan=policy.plan,
             cache_salt=cache_salt(question.cache_salt, asker.isolation),
             queue_seconds=self.terms.times.queue_seconds,
@@ -276,6 +277,17 @@ class QuestionProcessor:
                 param="skip_policy",
             )
         return found
+
+    def policy_name(self, given: PolicyChoice | None, model: str | None) -> str | None:
+        """Return the name that `choose_policy` looks up; None for a policy that is spelt out.
+
+        Raises:
+            NotFoundError: the model is not the one that is served.
+        """
+        chosen = given if given is not None else self._policy_in_model(model)
+        if chosen is None:
+            return self.terms.default_policy
+        return chosen if isinstance(chosen, str) else None
 
     def _policy_in_model(self, model: str | None) -> str | None:
         """Return the policy in "NAME@POLICY".

@@ -4,6 +4,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from skipserve.asking.policy_file import PolicyFile
 from skipserve.media.decode import PixelLimits
 
 
@@ -49,7 +50,8 @@ class Terms:
         images: how much image a question may bring.
         times: how long it may take.
         policies: a YAML file that adds skip policies.
-        keeps_misfits: whether a policy of that file may name layers that the model lacks.
+        added_policies: the file of those that were added at run time; None where none can be.
+        keeps_misfits: whether a policy of those files may name layers that the model lacks.
         default_policy: runs where a question names none.
         takes_inline: whether a question may spell a policy out.
         ignores_unknown: whether fields that are not known are taken, and told to be ignored.
@@ -59,6 +61,7 @@ class Terms:
     images: ImageLimits
     times: TimeLimits = TimeLimits()
     policies: Path | None = None
+    added_policies: PolicyFile | None = None
     keeps_misfits: bool = False
     default_policy: str = "full"
     takes_inline: bool = True

@@ -17,7 +17,11 @@ keys = typer.Typer(no_args_is_help=True, help="Make API keys, and check the file
 def new(
     name: Annotated[str, typer.Argument(help="What usage and metrics call it.")],
     admin: Annotated[
-        bool, typer.Option("--admin", help="It may see the metrics, and what each key has used.")
+        bool,
+        typer.Option(
+            "--admin",
+            help="It may see the metrics and what each key has used, and add skip policies.",
+        ),
     ] = False,
 ) -> None:
     """Make a key: print it, which nobody can do again, and the lines for the keys file."""

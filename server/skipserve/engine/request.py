@@ -147,7 +147,7 @@ class Request:
         token_classes: the class of each prompt row.
         images: in the order of their placeholders.
         sampling: how tokens are chosen.
-        policy_name: a label for metrics and replies; decides nothing.
+        policy_name: a label for metrics; decides nothing.
         plan: what is computed, trimmed; over the socket the key of a plan that the engine has.
         cache_salt: requests share cached work only with those of the same salt.
         queue_seconds: it may wait so long for its first step; None for ever.

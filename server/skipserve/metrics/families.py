@@ -10,6 +10,7 @@ from prometheus_client.metrics_core import Metric as Shown
 from skipserve.metrics.metric import Family, Metric, declared
 from skipserve.metrics.table import SKIP_POLICY, Metrics
 from skipserve_policies.catalog import INLINE_NAME
+from skipserve_policies.resolve import ADDED_LABEL
 
 
 class Families:
@@ -18,7 +19,7 @@ class Families:
     Args:
         registry: where they are registered.
         model: the value of their first label.
-        policy_names: what the label `skip_policy` may say besides "inline".
+        policy_names: what the label `skip_policy` may say besides "inline" and "added".
     """
 
     def __init__(
@@ -26,7 +27,7 @@ class Families:
     ) -> None:
         self.registry = registry
         self.model = model
-        self._policy_names = policy_names
+        self._policy_names = frozenset({*policy_names, ADDED_LABEL})
         self._made = {metric: self._make(metric) for metric in declared(Metrics)}
         # As many as are shown. Asking prometheus_client takes 1 us, and a step has dozens of them.
         self._series: dict[tuple[Metric[Any], tuple[str, ...]], Any] = {}

@@ -74,7 +74,9 @@ def listed(values: type[StrEnum]) -> str:
 
 
 # A policy that has no name here, as every inline one, counts as "inline".
-SKIP_POLICY = Label("skip_policy", "the named policies, `inline`")
+SKIP_POLICY = Label(
+    "skip_policy", "the named policies, `inline`; `added` for all that were added at run time"
+)
 _BY_POLICY = (SKIP_POLICY,)
 _CODE = Label("code", "an HTTP status from 400 on")
 _DATASET = Label("dataset", "what `skipserve evaluate` was run on")

@@ -39,7 +39,7 @@ def test_skip_policies(client: httpx.Client) -> None:
         frozenset(
             (
                 *("name", "description", "source", "digest", "layers", "scope"),
-                *("saved_ratio", "saved_for", "quality"),
+                *("saved_ratio", "saved_for", "quality", "added"),
             )
         )
     }

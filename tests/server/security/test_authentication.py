@@ -14,6 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from skipserve.api.asking_routes import router as asking_router
 from skipserve.api.auth import CLIENT, PUBLIC_PATHS, RequireKey
+from skipserve.api.policy_routes import router as policy_router
 from skipserve.api.routes import router
 from skipserve.app import Built, build
 from skipserve.budgets.client import Client
@@ -39,7 +40,7 @@ def send_with(app: FastAPI, key: str, method: str, path: str) -> httpx.Response:
 
 def paths_of(app: FastAPI) -> Iterator[tuple[str, str]]:
     """Yield method and path of every route."""
-    for route in (*app.routes, *asking_router.routes, *router.routes):
+    for route in (*app.routes, *asking_router.routes, *router.routes, *policy_router.routes):
         if isinstance(route, Route):
             yield from ((method, route.path) for method in sorted(route.methods or {"GET"}))
 

@@ -87,6 +87,15 @@ DETOKENIZE = FieldTable(
         )
     ),
 )
+POLICY = FieldTable(
+    "",
+    tuple(
+        honoured(
+            name="what the policy is called from now on",
+            policy="the policy, as `skip_policy` spells one out",
+        )
+    ),
+)
 _SOURCE = FieldTable(
     "messages.content.source.",
     (
@@ -328,6 +337,9 @@ RESPONSES = FieldTable(
         *refused("send max_output_tokens", "max_tokens max_completion_tokens"),
         *refused("send input", "messages"),
         *refused("send text.format", "response_format", {"type": "text"}),
+        # sglang-router adds them.
+        *refused("chat completions and completions take it", "priority", 0),
+        *refused("chat completions and completions take it", "repetition_penalty", 1),
     ),
     {"input": _ITEM, "text": RESPONSE_TEXT, "vllm_xargs": XARGS, "tools": _RESPONSE_TOOL},
 )

@@ -253,3 +253,13 @@ def test_log_probabilities(fields: dict[str, Any], num_top_logprobs: int | None)
 def test_forms_that_are_none(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         asked(**fields)
+
+
+def test_what_a_router_adds_is_taken_where_it_asks_for_nothing(client: httpx.Client) -> None:
+    added = {"priority": 0, "repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0, "stream": None}
+    reply = client.post(RESPONSES, json=alone({"input": "Hi"} | added))
+    assert reply.status_code == 200
+    assert reply.headers["X-Ignored-Fields"] == "priority, repetition_penalty"
+    for name, value in (("priority", 1), ("repetition_penalty", 1.1)):
+        error = client.post(RESPONSES, json=alone({"input": "Hi", name: value})).json()["error"]
+        assert (error["code"], error["param"]) == (400, name)

@@ -9,6 +9,7 @@ from skipserve.api.asking_routes import router
 from skipserve.api.errors import form_of
 from skipserve.api.fields_page import OTHERS
 from skipserve.api.paths import CHAT
+from skipserve.api.policy_routes import router as policy_router
 from skipserve.api.wire import BodyForm
 
 pytestmark = pytest.mark.fast
@@ -16,8 +17,8 @@ pytestmark = pytest.mark.fast
 
 def forms() -> Iterator[tuple[str, type[BodyForm]]]:
     """Yield the paths of all routes that take a body, with its form."""
-    for route in router.routes:
-        if isinstance(route, APIRoute):
+    for route in (*router.routes, *policy_router.routes):
+        if isinstance(route, APIRoute) and "POST" in (route.methods or ()):
             form = form_of(route)
             assert form is not None
             yield route.path, form
