@@ -284,7 +284,11 @@ def test_openai_goes_on_with_its_own_output(theirs: openai.OpenAI) -> None:
     talk: list[ResponseInputItemParam] = [{"role": "user", "content": "Hello"}]
     talk += [item.model_dump(exclude_unset=True) for item in first.output]  # type: ignore[misc]
     talk.append({"role": "user", "content": "And now?"})
-    assert theirs.responses.create(model="tiny", input=talk, max_output_tokens=3).output_text
+    reply = theirs.responses.create(model="tiny", input=talk, max_output_tokens=3)
+    assert reply.usage is not None
+    assert first.usage is not None
+    assert reply.usage.input_tokens > first.usage.input_tokens
+    assert reply.output[0].type == "message"
 
 
 def test_openai_hears_what_responses_cannot_do(theirs: openai.OpenAI) -> None:

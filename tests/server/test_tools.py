@@ -39,7 +39,9 @@ COUNT_TOOL: ChatCompletionFunctionToolParam = {
 }
 
 
-TOOLS = [COUNT_TOOL, {"type": "function", "function": {"name": "g"}}]
+# It takes nothing: a model with random weights would never end what it may say freely.
+NOTHING = {"type": "object", "additionalProperties": False}
+TOOLS = [COUNT_TOOL, {"type": "function", "function": {"name": "g", "parameters": NOTHING}}]
 
 
 @pytest.fixture(scope="module", params=["plain", "hermes"])

@@ -10,8 +10,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field, replace
+from typing import TypeVarTuple, Unpack
 
 from skipserve.engine.limits import EngineSpec
 from skipserve.engine.reports import EngineState, Failed, FailureKind, Ready, StepOutput
@@ -30,6 +31,8 @@ from skipserve.service.observer import Observer
 from skipserve_policies.plan import Plan
 
 logger = logging.getLogger(__name__)
+
+Ts = TypeVarTuple("Ts")
 
 _ERRORS: dict[FailureKind, type[SkipserveError]] = {
     FailureKind.ENGINE: EngineError,
@@ -92,6 +95,8 @@ class EngineService:
         self.pid: int | None = None
         self._spec = spec
         self._observer = observer or Observer()
+        # What it has failed at.
+        self._unheard: set[tuple[str, type[Exception]]] = set()
         self._writer: asyncio.StreamWriter | None = None
         self._follower: asyncio.Task[None] | None = None
         self._relay: threading.Thread | None = None
@@ -278,7 +283,7 @@ class EngineService:
         match message:
             case Ready():
                 self.ready = message
-                self._observer.record_ready(message)
+                self._tell(self._observer.record_ready, message)
                 self._loaded.set()
             case Progress():
                 self._take_progress(message)
@@ -289,24 +294,34 @@ class EngineService:
             case Failed(request_id=str(request_id)):
                 self._end(request_id, message.kind, _to_error(message))
 
+    def _tell(self, hear: Callable[[Unpack[Ts]], None], *news: *Ts) -> None:
+        """Let the observer hear; what it fails at is logged, once, and ends nothing."""
+        try:
+            hear(*news)
+        except Exception as error:
+            fault = hear.__name__, type(error)
+            if fault not in self._unheard:
+                self._unheard.add(fault)
+                logger.exception("what the engine tells could not be taken note of")
+
     def _take_progress(self, progress: Progress) -> None:
         self._state = progress.state
         for output in progress.outputs:
             self._pass_on(output)
-        self._observer.record_state(progress.state)
+        self._tell(self._observer.record_state, progress.state)
         if progress.step is not None:
-            self._observer.record_step(progress.step)
+            self._tell(self._observer.record_step, progress.step)
 
     def _pass_on(self, output: StepOutput) -> None:
         stream = self._streams[output.request_id]
         stream.events.put_nowait(output)
-        self._observer.record_output(stream.request.policy_name, output)
+        self._tell(self._observer.record_output, stream.request.policy_name, output)
         if output.finish_reason is not None:
             self._forget(output.request_id)
 
     def _end(self, request_id: str, kind: FailureKind, error: SkipserveError) -> None:
         self._streams[request_id].events.put_nowait(error)
-        self._observer.record_failure(kind)
+        self._tell(self._observer.record_failure, kind)
         self._forget(request_id)
 
     def _fail_all(self) -> None:

@@ -223,6 +223,26 @@ def test_requests_at_once_get_their_own_answers(running: Running, config: ModelC
     assert all(answers[4][: len(answer)] == answer for answer in answers)
 
 
+def test_an_observer_that_fails_ends_nothing(
+    running: Running,
+    config: ModelConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What it fails at is logged once, not at each step."""
+    expected = running.run(_tokens(running.service, _request(config, "heard")))
+
+    def record_step(report: object) -> None:
+        raise ValueError("counters never fall")
+
+    monkeypatch.setattr(running.service._observer, "record_step", record_step)
+    for name in ("one", "two"):
+        assert running.run(_tokens(running.service, _request(config, name))) == expected
+    assert [it.exc_info[1] and str(it.exc_info[1]) for it in caplog.records if it.exc_info] == [
+        "counters never fall"
+    ]
+
+
 def test_load_is_reported(running: Running, config: ModelConfig) -> None:
     service = running.service
 
