@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -74,10 +75,11 @@ class _Range:
 
     @property
     def num_rows(self) -> int:
-        return self.pieces[-1].stop if self.pieces else 0
+        return self.pieces[-1].stop
 
-    def piece_of(self, chunk: int) -> _Piece | None:
-        return next((piece for piece in self.pieces if piece.chunk == chunk), None)
+    @cached_property
+    def by_chunk(self) -> dict[int, _Piece]:
+        return {piece.chunk: piece for piece in self.pieces}
 
 
 def find_ranges(step: Step, tables: SeatTables, num_layers: int) -> list[_Range]:
@@ -229,8 +231,7 @@ class StageBuilder:
         ranked: list[tuple[_Piece, _Piece, Index]] = []
         entering = np.full(behind.num_rows, UNKNOWN)
         for piece in behind.pieces:
-            old = before.piece_of(piece.chunk)
-            assert old is not None
+            old = before.by_chunk[piece.chunk]
             source = np.arange(old.at, old.stop)
             if not piece.is_ranked or piece.stage == old.stage:
                 rows = slice(None) if piece.is_ranked else old.rows.searchsorted(piece.rows)
@@ -307,6 +308,6 @@ class StageBuilder:
         if self._narrowing(piece).renumbers:
             return
         for seen, group in zip(self._ranges[number:], groups[number:], strict=True):
-            same = seen.piece_of(piece.chunk)
+            same = seen.by_chunk.get(piece.chunk)
             if same is not None and same.stage == piece.stage:
                 yield group.positions[same.at : same.stop]
