@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Self
 
-from skipserve_policies.narrowing import NUM_PIVOTS, Narrowing, Stretch, VisualRows, stretches
+from skipserve_policies.narrowing import Narrowing, Stretch, VisualRows, pivot_counts, stretches
 from skipserve_policies.plan import Plan, Sublayers, TokenClass
 from skipserve_policies.reduction import Reduction, reduces_features
 from skipserve_policies.schema import Dropper, Reducer
@@ -156,8 +156,7 @@ def ranking_flops(sizes: DecoderSizes, narrowing: Narrowing, entering: Stretch) 
             return looking + 4 * (num_rows - entering.num_cached) * d * d_kv
         case Dropper.DART:
             behind = VisualRows.of(entering.prompt, 1).num_behind
-            pivots = min(NUM_PIVOTS, num_visual) + min(NUM_PIVOTS, behind)
-            return 2 * pivots * num_visual * d
+            return 2 * sum(pivot_counts(num_visual, behind)) * num_visual * d
         case _:
             return 0
 

@@ -18,8 +18,8 @@ from skipserve_policies.schema import (
 )
 from skipserve_policies.sizes import ModelSizes
 
-# Dart's rows that others are likened to: of the image, and behind it.
-NUM_PIVOTS = 4
+# Dart's rows that others are likened to, at most: of the images, and behind them.
+_NUM_PIVOTS = 4
 
 
 class NarrowingMisfitError(ValueError):
@@ -65,11 +65,6 @@ class Narrowing:
         """Whether only the device knows which rows go on, and only after the prompt's last row."""
         return self.method not in (Dropper.VTW, Dropper.RANDOM)
 
-    @property
-    def positions(self) -> Positions:
-        """What rows are turned by behind a stage."""
-        return Positions.RENUMBERED if self.renumbers else Positions.KEPT
-
     def num_left(self, prompt: "VisualRows") -> tuple[int, ...]:
         """Return how many visual rows of a prompt are left after each stage."""
         counts, alive = [], prompt.count
@@ -88,9 +83,14 @@ class Narrowing:
 
 def _dart_count(wanted: int, alive: int, num_behind: int) -> int:
     """Return how many rows dart keeps: its visual pivots, and equally many for each pivot."""
-    visual = min(NUM_PIVOTS, alive)
-    pivots = visual + min(NUM_PIVOTS, num_behind)
+    visual, behind = pivot_counts(alive, num_behind)
+    pivots = visual + behind
     return visual + pivots * (wanted // pivots) if pivots else 0
+
+
+def pivot_counts(num_visual: int, num_behind: int) -> tuple[int, int]:
+    """Return how many rows dart likens others to: of the visual ones, and of those behind them."""
+    return min(_NUM_PIVOTS, num_visual), min(_NUM_PIVOTS, num_behind)
 
 
 @dataclass(frozen=True)

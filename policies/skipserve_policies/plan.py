@@ -132,21 +132,24 @@ class Plan:
         ]
         return tuple(tuple(c in classes for classes in stored) for c in TokenClass)
 
-    @cached_property
+    @property
     def sublayers(self) -> tuple[Sublayers, ...]:
         """What one row of each class runs, over all layers: indexed by TokenClass."""
         return self.sublayers_in(0, self.num_layers)
 
     def sublayers_in(self, start: int, stop: int) -> tuple[Sublayers, ...]:
         """Return what one row of each class runs in some layers: indexed by TokenClass."""
-        return tuple(
-            Sublayers(
-                attention=sum(cell.attention for cell in column[start:stop]),
-                kv=sum(kv_column[start:stop]),
-                ffn=sum(cell.ffn is not Ffn.NONE for cell in column[start:stop]),
+        known = self._sublayers.get((start, stop))
+        if known is None:
+            known = self._sublayers[start, stop] = tuple(
+                Sublayers(
+                    attention=sum(cell.attention for cell in column[start:stop]),
+                    kv=sum(kv_column[start:stop]),
+                    ffn=sum(cell.ffn is not Ffn.NONE for cell in column[start:stop]),
+                )
+                for column, kv_column in zip(self.columns, self.kv, strict=True)
             )
-            for column, kv_column in zip(self.columns, self.kv, strict=True)
-        )
+        return known
 
     @cached_property
     def digest(self) -> str:
@@ -171,6 +174,11 @@ class Plan:
         plans could look for two that collide.
         """
         return self._kv_digests[token_class]
+
+    @cached_property
+    def _sublayers(self) -> dict[tuple[int, int], tuple[Sublayers, ...]]:
+        """What was counted of some layers: each step of an engine asks for the same."""
+        return {}
 
     @cached_property
     def _column_digests(self) -> tuple[str, ...]:

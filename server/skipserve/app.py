@@ -371,8 +371,9 @@ class _App(FastAPI):
 
 
 def _build_app(settings: Settings, serving: Serving, pace: Pace, tracer: Tracer | None) -> FastAPI:
-    routes = (*router.routes, *asking_router.routes, *policy_router.routes)
-    log = AccessLog({route.path for route in routes if isinstance(route, Route)})
+    included = (*router.routes, *asking_router.routes, *policy_router.routes)
+    routes = [route for route in included if isinstance(route, Route)]
+    log = AccessLog({route.path for route in routes})
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
@@ -401,6 +402,8 @@ def _build_app(settings: Settings, serving: Serving, pace: Pace, tracer: Tracer 
     )
     app.wants_key = settings.wants_keys
     app.state.serving = serving
+    # What errors name; those that no schema shows are not for all to know.
+    app.state.routes = [route for route in routes if route.include_in_schema]
     app.include_router(asking_router)
     app.include_router(router)
     app.include_router(policy_router)

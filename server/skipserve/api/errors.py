@@ -120,7 +120,7 @@ def form_of(route: object) -> type[BodyForm] | None:
 
 def _no_route(request: Request) -> NotFoundError:
     """Return the error of a request for no route, with the one that may be meant."""
-    routes = request.app.openapi()["paths"]
+    routes = _methods(request)
     near = get_close_matches(request.url.path[:_MAX_FAULT_LENGTH], routes, n=1, cutoff=_ALIKE)
     return NotFoundError("there is no such route" + (f"; is it {near[0]}?" if near else ""))
 
@@ -128,8 +128,16 @@ def _no_route(request: Request) -> NotFoundError:
 def _allowed(request: Request) -> dict[str, str]:
     """Return the header with the methods of all routes of a path: each tells its own alone."""
     path = getattr(request.scope.get("route"), "path", "")
-    methods = request.app.openapi()["paths"].get(path, {})
-    return {"Allow": ", ".join(sorted(map(str.upper, methods)))} if methods else {}
+    methods = _methods(request).get(path)
+    return {"Allow": ", ".join(sorted(methods))} if methods else {}
+
+
+def _methods(request: Request) -> dict[str, set[str]]:
+    """Return the methods of the paths that there are; to ask the schema would cost its making."""
+    methods: dict[str, set[str]] = {}
+    for route in request.app.state.routes:
+        methods.setdefault(route.path, set()).update(route.methods or ())
+    return methods
 
 
 def _from_http(error: HTTPException) -> SkipserveError:

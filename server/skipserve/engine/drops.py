@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,7 @@ class Drops:
         narrowing: how they are chosen.
         layers: the block before which each later stage begins.
         num_rows: rows of the prompt in each stage, the first one's too.
-        classes: of the rows of the prompt.
+        prompt: the classes of its rows.
         visual: the rows that may leave, ascending.
         kept: the rows of the prompt that reach each later stage; None until they are ranked, and
             read from the device.
@@ -59,7 +60,7 @@ class Drops:
     narrowing: Narrowing
     layers: tuple[int, ...]
     num_rows: tuple[int, ...]
-    classes: NDArray[np.uint8]
+    prompt: tuple[TokenClass, ...]
     visual: Index
     kept: tuple[Index, ...] | None = None
     first: int = 0
@@ -80,10 +81,14 @@ class Drops:
                 layers.append(stage.layer)
                 num_rows.append(request.num_prompt - len(visual) + left)
             alive = left
-        drops = cls(narrowing, tuple(layers), tuple(num_rows), request.class_array, visual)
+        drops = cls(narrowing, tuple(layers), tuple(num_rows), request.token_classes, visual)
         if not narrowing.is_ranked:
             drops.keep([_settled(request, visual, narrowing)])
         return drops
+
+    @cached_property
+    def _classes(self) -> NDArray[np.uint8]:
+        return np.frombuffer(bytes(self.prompt), dtype=np.uint8)
 
     @property
     def needs_whole_prompt(self) -> bool:
@@ -119,10 +124,8 @@ class Drops:
 
     def stretch(self, stage: int, num_cached: int) -> Stretch:
         """Return the prompt as the layers of a stage see it."""
-        prompt = tuple(map(TokenClass, self.classes.tolist()))
-        start = (0, *self.layers)[stage]
-        stop = self.layers[stage]
-        return Stretch(range(start, stop), narrowed(prompt, self.num_visual(stage)), num_cached)
+        layers = range((0, *self.layers)[stage], self.layers[stage])
+        return Stretch(layers, narrowed(self.prompt, self.num_visual(stage)), num_cached)
 
     def begin(self, num_computed: int) -> None:
         """Start with the prompt, of which so many leading rows are at hand."""
@@ -143,8 +146,7 @@ class Drops:
             rows = np.arange(start, stop)
             return Reached(start - self.num_dropped(stage), *self._with_classes(rows))
         if ranked_from is not None:
-            prompt = tuple(map(TokenClass, self.classes.tolist()))
-            classes = np.array(narrowed(prompt, self.num_visual(stage))[ranked_from:])
+            classes = np.array(narrowed(self.prompt, self.num_visual(stage))[ranked_from:])
             unknown = np.full(len(classes), UNKNOWN)
             return Reached(ranked_from, unknown, classes, is_ranked=True)
         if start == stop:
@@ -159,7 +161,7 @@ class Drops:
     def _with_classes(self, rows: Index) -> tuple[Index, Index]:
         is_prompt = rows < self.num_prompt
         classes = np.full(len(rows), TokenClass.GENERATED, dtype=np.int64)
-        classes[is_prompt] = self.classes[rows[is_prompt]]
+        classes[is_prompt] = self._classes[rows[is_prompt]]
         return rows, classes
 
 

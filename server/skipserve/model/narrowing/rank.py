@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skipserve.model.narrowing.handover import Survivors
-from skipserve_policies.narrowing import NUM_PIVOTS
+from skipserve_policies.narrowing import pivot_counts
 
 
 def attention_to_rows(query: Tensor, keys: Tensor) -> Tensor:
@@ -55,8 +55,9 @@ def least_like_pivots(
         count: how many are left, pivots included.
     """
     norms, num_rows = keys.float().abs().sum(dim=(1, 2)), len(hidden)
-    of_image = best(norms[visual], min(NUM_PIVOTS, len(visual))).sort().values
-    behind = best(norms[num_rows - num_behind :], min(NUM_PIVOTS, num_behind)).sort().values
+    num_of_image, num_of_text = pivot_counts(len(visual), num_behind)
+    of_image = best(norms[visual], num_of_image).sort().values
+    behind = best(norms[num_rows - num_behind :], num_of_text).sort().values
     pivots = torch.cat([visual[of_image], behind + num_rows - num_behind])
     units = F.normalize(hidden.float(), dim=-1)
     likeness = units[pivots] @ units[visual].T
