@@ -1,11 +1,12 @@
 """What the server's tests share: a tiny checkpoint, and one server that runs it."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-from live_server import LiveServer
+from live_server import THREAD_NAME, LiveServer
 from pictures import data_uri, encode, random_picture
 from tiny_llava import make_checkpoint
 
@@ -13,6 +14,18 @@ from skipserve.app import Built, build
 from skipserve.model.config import ModelConfig
 from skipserve.prompt.processor import PromptProcessor
 from skipserve.settings import Settings
+
+
+@pytest.fixture
+def caplog(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What the test itself logs: servers that others share answer beside it, late ones too."""
+
+    def is_own(record: logging.LogRecord) -> bool:
+        return record.threadName != THREAD_NAME
+
+    caplog.handler.addFilter(is_own)
+    yield caplog
+    caplog.handler.removeFilter(is_own)
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,10 @@ class _QuietServer(uvicorn.Server):
         yield
 
 
+# What its thread is called, so that what it logs can be told from what a test does.
+THREAD_NAME = "live server"
+
+
 class LiveServer:
     """A server that answers while the context lasts.
 
@@ -36,7 +40,7 @@ class LiveServer:
         config = web_server_config(self.built.app, self.built.connections)
         self._server = _QuietServer(config)
         self._has_started = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name=THREAD_NAME)
 
     def __enter__(self) -> "LiveServer":
         self._thread.start()

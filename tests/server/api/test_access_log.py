@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import threading
 from typing import Any
 
 import pytest
+from live_server import THREAD_NAME
 
 from skipserve.api.access_log import AccessLog, LineLimit
 from skipserve.api.exchange import Exchange
@@ -64,6 +66,15 @@ def test_a_flood_writes_a_line_and_what_was_left_out(log_lines: pytest.LogCaptur
         499,
         499,
     ]
+
+
+def test_what_a_shared_server_logs_is_not_the_tests(log_lines: pytest.LogCaptureFixture) -> None:
+    for name in (THREAD_NAME, "another"):
+        logger = logging.getLogger("skipserve.requests")
+        thread = threading.Thread(target=logger.info, args=(name,), name=name)
+        thread.start()
+        thread.join()
+    assert log_lines.messages == ["another"]
 
 
 def test_every_answer_has_its_line(log_lines: pytest.LogCaptureFixture) -> None:
