@@ -14,10 +14,17 @@ in, and a position of the head on its way out. `exact` counts the causal pairs t
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import Self
 
-from skipserve_policies.narrowing import Narrowing, Stretch, VisualRows, pivot_counts, stretches
+from skipserve_policies.narrowing import (
+    Departure,
+    Narrowing,
+    Stretch,
+    VisualRows,
+    pivot_counts,
+    stretches,
+)
 from skipserve_policies.plan import Plan, Sublayers, TokenClass
 from skipserve_policies.reduction import Reduction, reduces_features
 from skipserve_policies.schema import Dropper, Reducer
@@ -141,13 +148,17 @@ def stretch_flops(sizes: DecoderSizes, plan: Plan, layers: range, rows: RowsByCl
 def ranking_flops(sizes: DecoderSizes, narrowing: Narrowing, entering: Stretch) -> int:
     """Return what it costs to choose which rows go on behind some layers.
 
-    The attention of the last row to all others takes its query and one product a head; pyramiddrop
-    projects keys and values of all rows for it besides, at the layer that they are about to enter.
-    Dart compares each pivot with all visual rows.
+    The attention of a row to all others takes its query and one product a head: of the last row, or
+    with sparsevlm of all behind the images. Pyramiddrop projects keys and values of all rows for it
+    besides, at the layer that they are about to enter. Dart compares each pivot with all visual
+    rows. Sparsevlm compares the rows behind the images with the visual ones, once, and those that
+    it merges with each other.
     """
+    leaving = entering.leaving
+    if leaving is None:
+        return 0
     d, d_q = sizes.hidden_size, sizes.num_heads * sizes.head_dim
     d_kv, num_rows = sizes.num_kv_heads * sizes.head_dim, len(entering.prompt)
-    num_visual = entering.prompt.count(TokenClass.VISUAL)
     looking = 2 * d * d_q + 2 * d_q * num_rows
     match narrowing.method:
         case Dropper.FASTV:
@@ -156,9 +167,20 @@ def ranking_flops(sizes: DecoderSizes, narrowing: Narrowing, entering: Stretch) 
             return looking + 4 * (num_rows - entering.num_cached) * d * d_kv
         case Dropper.DART:
             behind = VisualRows.of(entering.prompt, 1).num_behind
-            return 2 * sum(pivot_counts(num_visual, behind)) * num_visual * d
+            return 2 * sum(pivot_counts(leaving.num_before, behind)) * leaving.num_before * d
+        case Dropper.SPARSEVLM:
+            behind = VisualRows.of(entering.prompt, 1).num_behind
+            is_first = entering.layers.start == 0
+            rating = 2 * behind * leaving.num_before * d if is_first else 0
+            merging = merging_flops(sizes, leaving) + 2 * leaving.num_merging**2 * d
+            return rating + behind * looking + merging
         case _:
             return 0
+
+
+def merging_flops(sizes: DecoderSizes, leaving: Departure) -> int:
+    """Return what it costs to average the rows that are merged, of those that were there."""
+    return 2 * leaving.num_merged * leaving.num_before * sizes.hidden_size
 
 
 def _resizing_flops(sizes: DecoderSizes, num_rows: int) -> int:
@@ -279,10 +301,8 @@ def request_flops(
         generated = count_rows([TokenClass.GENERATED] * num_steps, first_position=num_rows)
         prefill += stretch_flops(sizes.decoder, plan, stretch.layers, prompt)
         decode += stretch_flops(sizes.decoder, plan, stretch.layers, generated)
-    if narrowing is not None:
-        for entering, left in pairwise(seen):
-            if len(left.prompt) < len(entering.prompt):
-                prefill += ranking_flops(sizes.decoder, narrowing, entering)
+        if narrowing is not None:
+            prefill += ranking_flops(sizes.decoder, narrowing, stretch)
     vision_layers = sizes.vision.num_layers_used if trimmed else sizes.vision.num_layers
     return RequestFlops(
         vision=request.num_images * vision_flops(sizes.vision, vision_layers),

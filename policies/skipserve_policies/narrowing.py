@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -20,6 +20,10 @@ from skipserve_policies.sizes import ModelSizes
 
 # Dart's rows that others are likened to, at most: of the images, and behind them.
 _NUM_PIVOTS = 4
+
+# Sparsevlm's: of the rows that leave, the share that is merged, and how many make one row of it.
+_MERGING_SHARE = Fraction(3, 10)
+_ROWS_PER_CLUSTER = 10
 
 
 class NarrowingMisfitError(ValueError):
@@ -65,20 +69,69 @@ class Narrowing:
         """Whether only the device knows which rows go on, and only after the prompt's last row."""
         return self.method not in (Dropper.VTW, Dropper.RANDOM)
 
+    @property
+    def merges(self) -> bool:
+        """Whether some of the rows that leave go on as fewer, their means."""
+        return self.method is Dropper.SPARSEVLM
+
     def num_left(self, prompt: "VisualRows") -> tuple[int, ...]:
-        """Return how many visual rows of a prompt are left after each stage."""
+        """Return how many visual rows of a prompt are left after each stage, merged ones too."""
         counts, alive = [], prompt.count
         for stage in self.stages:
-            wanted = stage.num_rows * prompt.num_images
-            if self.method is Dropper.DART:
-                wanted = _dart_count(wanted, alive, prompt.num_behind)
-            alive = min(wanted, alive)
+            alive = self._departure(stage, alive, prompt).num_left
             counts.append(alive)
         return tuple(counts)
 
+    def departures(self, prompt: "VisualRows") -> Iterator["Departure"]:
+        """Yield what happens to a prompt, stage by stage; those at which nothing does are none."""
+        alive = prompt.count
+        for stage in self.stages:
+            departure = self._departure(stage, alive, prompt)
+            alive = departure.num_left
+            if departure.num_kept < departure.num_before:
+                yield departure
+
     def acts_on(self, prompt: "VisualRows") -> bool:
         """Return whether any row of a prompt leaves."""
-        return any(left < prompt.count for left in self.num_left(prompt))
+        return any(self.departures(prompt))
+
+    def _departure(self, stage: Stage, alive: int, prompt: "VisualRows") -> "Departure":
+        wanted = stage.num_rows * prompt.num_images
+        if self.method is Dropper.DART:
+            wanted = _dart_count(wanted, alive, prompt.num_behind)
+        if not self.merges:
+            return Departure(stage.layer, alive, min(wanted, alive))
+        if alive < 2:
+            return Departure(stage.layer, alive, alive)
+        # All that are there cannot be kept: one always leaves.
+        kept = min(wanted, alive - 1)
+        num_merging = math.floor(_MERGING_SHARE * (alive - kept)) + 1
+        num_merged = num_merging // _ROWS_PER_CLUSTER + 1
+        return Departure(stage.layer, alive, kept, num_merging, num_merged)
+
+
+@dataclass(frozen=True)
+class Departure:
+    """What happens to the visual rows of a prompt before a block.
+
+    Attributes:
+        layer: the block.
+        num_before: how many there were.
+        num_kept: how many go on as they are.
+        num_merging: how many of those that leave are merged.
+        num_merged: into how many rows, which go on too.
+    """
+
+    layer: int
+    num_before: int
+    num_kept: int
+    num_merging: int = 0
+    num_merged: int = 0
+
+    @property
+    def num_left(self) -> int:
+        """How many go on."""
+        return self.num_kept + self.num_merged
 
 
 def _dart_count(wanted: int, alive: int, num_behind: int) -> int:
@@ -145,11 +198,13 @@ class Stretch:
         layers: the layers.
         prompt: classes of the rows.
         num_cached: leading ones that are at hand.
+        leaving: what happens behind the last of the layers; None where nothing does.
     """
 
     layers: range
     prompt: tuple[TokenClass, ...]
     num_cached: int = 0
+    leaving: Departure | None = None
 
 
 def stretches(
@@ -175,13 +230,15 @@ def stretches(
     if narrowing is None or TokenClass.VISUAL not in classes:
         return [Stretch(range(num_layers), classes, num_cached)]
     num_images = -(-classes.count(TokenClass.VISUAL) // image_rows)
-    counts = narrowing.num_left(VisualRows.of(classes, num_images))
-    starts = [0, *(stage.layer for stage in narrowing.stages)]
+    departures = list(narrowing.departures(VisualRows.of(classes, num_images)))
+    bounds = [0, *(it.layer for it in departures), num_layers]
     cached = min(num_cached, classes.index(TokenClass.VISUAL))
-    left = [classes, *(narrowed(classes, count) for count in counts)]
+    left = [classes, *(narrowed(classes, it.num_left) for it in departures)]
     return [
-        Stretch(range(start, stop), rows, cached)
-        for start, stop, rows in zip(starts, [*starts[1:], num_layers], left, strict=True)
+        Stretch(range(start, stop), rows, cached, leaving)
+        for (start, stop), rows, leaving in zip(
+            pairwise(bounds), left, [*departures, None], strict=True
+        )
     ]
 
 
@@ -199,7 +256,9 @@ def make_narrowing(rule: DropVisual, sizes: ModelSizes) -> Narrowing | None:
         for before, keep in rule.stages
     )
     _check_layers([stage.layer for stage in stages], sizes.decoder.num_layers)
-    if all(stage.num_rows >= sizes.rows_per_image for stage in stages):
+    if rule.method is not Dropper.SPARSEVLM and all(
+        stage.num_rows >= sizes.rows_per_image for stage in stages
+    ):
         return None
     positions = rule.positions or _DEFAULT_POSITIONS.get(rule.method, Positions.KEPT)
     renumbers = positions is Positions.RENUMBERED
@@ -212,7 +271,10 @@ def make_narrowing(rule: DropVisual, sizes: ModelSizes) -> Narrowing | None:
     return Narrowing(rule.method, stages, renumbers, seed)
 
 
-_DEFAULT_POSITIONS = {Dropper.PYRAMIDDROP: Positions.RENUMBERED}
+_DEFAULT_POSITIONS = {
+    Dropper.PYRAMIDDROP: Positions.RENUMBERED,
+    Dropper.SPARSEVLM: Positions.RENUMBERED,
+}
 
 
 def _check_layers(layers: list[int], num_layers: int) -> None:

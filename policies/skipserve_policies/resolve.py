@@ -126,6 +126,13 @@ def _removes_rows(rule: object) -> bool:
     return isinstance(rule, ReduceVisual | DropVisual)
 
 
+# The rows by whose attention in the block before others are ranked.
+_ASKING = {
+    Dropper.FASTV: (TokenClass.LAST,),
+    Dropper.SPARSEVLM: (TokenClass.TEXT, TokenClass.LAST),
+}
+
+
 def _narrow(resolved: ResolvedPolicy, index: int, narrowing: Narrowing) -> ResolvedPolicy:
     """Add rows that leave to a policy, of which that is the rule at an index.
 
@@ -141,10 +148,10 @@ def _narrow(resolved: ResolvedPolicy, index: int, narrowing: Narrowing) -> Resol
             for token_class in TokenClass
             if plan.cell(stage.layer, token_class).pair is Pair.SECOND
         ]
-        if narrowing.method is Dropper.FASTV:
-            cell = plan.cell(needed, TokenClass.LAST)
+        for token_class in _ASKING.get(narrowing.method, ()):
+            cell = plan.cell(needed, token_class)
             if not cell.attention or cell.pair is not Pair.NONE:
-                unmet.append((TokenClass.LAST, needed))
+                unmet.append((token_class, needed))
         if narrowing.method is Dropper.DART and not plan.kv[TokenClass.VISUAL][needed]:
             unmet.append((TokenClass.LAST, needed))
         for token_class, layer in unmet:

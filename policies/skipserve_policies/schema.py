@@ -186,13 +186,15 @@ class Dropper(StrEnum):
     """How visual rows are chosen that leave inside the decoder.
 
     Sources: vtw, arXiv 2405.05803; fastv, arXiv 2403.06764; dart, arXiv 2502.11494; pyramiddrop,
-    arXiv 2410.17247. The last is a control: rows taken at random.
+    arXiv 2410.17247; sparsevlm, arXiv 2410.04417, as in version 1.5 of its code: it merges some of
+    the rows that leave into fewer. The last is a control: rows taken at random.
     """
 
     VTW = "vtw"
     FASTV = "fastv"
     DART = "dart"
     PYRAMIDDROP = "pyramiddrop"
+    SPARSEVLM = "sparsevlm"
     RANDOM = "random"
 
 
@@ -391,8 +393,10 @@ DEFAULT_STAGES: dict[Dropper, dict[str, str]] = {
     Dropper.FASTV: {"6.25%": "50%"},
     Dropper.DART: {"6.25%": "1/3"},
     Dropper.PYRAMIDDROP: {"25%": "1/2", "50%": "1/4", "75%": "1/8"},
+    Dropper.SPARSEVLM: {"9.375%": "25/48", "21.875%": "25/72", "50%": "55/288"},
     Dropper.RANDOM: {"6.25%": "50%"},
 }
+_DROP_BY_STEPS = (Dropper.PYRAMIDDROP, Dropper.SPARSEVLM)
 
 # The longest list of layers before which rows leave.
 MAX_STAGES = 16
@@ -428,19 +432,21 @@ class DropVisual(_Form):
     ) = Field(
         default=None,
         description='Default: vtw "50%"; fastv, dart and random "6.25%", which is 2 of 32; '
-        'pyramiddrop "25%", "50%", "75%".',
+        'pyramiddrop "25%", "50%", "75%"; sparsevlm "9.375%", "21.875%", "50%", which are 3, 7 and '
+        "16.",
     )
     keep: (
         Annotated[Keeps, BeforeValidator(_as_list, json_schema_input_type=Amount | Keeps)] | None
     ) = Field(
         default=None,
         description="Not of vtw, which keeps none. A number of rows of each image, or a share of "
-        'them. Default: fastv and random "50%", dart "1/3", pyramiddrop "1/2", "1/4", "1/8".',
+        'them; of sparsevlm, beside those that are merged. Default: fastv and random "50%", dart '
+        '"1/3", pyramiddrop "1/2", "1/4", "1/8", sparsevlm "25/48", "25/72", "55/288".',
     )
     positions: Positions | None = Field(
         default=None,
         description="Whether rows are turned by their places in the whole prompt, or among those "
-        "that are left. Default: pyramiddrop renumbered, others kept.",
+        "that are left. Default: pyramiddrop and sparsevlm renumbered, others kept.",
     )
     seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] | None = Field(
         default=None, description="Of random: with the image, keys the choice. Default 0."
@@ -452,7 +458,7 @@ class DropVisual(_Form):
             raise ValueError(f"seed has no meaning for the method {self.method.value}")
         if self.keep is not None and self.method is Dropper.VTW:
             raise ValueError("keep has no meaning for the method vtw, which keeps no visual row")
-        if self.method is not Dropper.PYRAMIDDROP and len(self.before or (0,)) > 1:
+        if self.method not in _DROP_BY_STEPS and len(self.before or (0,)) > 1:
             raise ValueError(f"{self.method.value} drops rows before one block: name one")
         if self.keep is not None and len(self.keep) != self.num_stages:
             raise ValueError(

@@ -14,6 +14,7 @@ from skipserve_policies.cost import compare, saving, standard_request
 from skipserve_policies.faults import faults_of
 from skipserve_policies.flops import RequestFlops, ranking_flops, request_flops
 from skipserve_policies.narrowing import (
+    Departure,
     Narrowing,
     NarrowingMisfitError,
     Stage,
@@ -68,7 +69,7 @@ def resolved(*rules: dict[str, Any], sizes: ModelSizes = LLAVA_7B) -> ResolvedPo
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"method": "visionzip"}, "method: this must be one of vtw, fastv, dart, pyramiddrop"),
+        ({"method": "visionzip"}, "method: this must be one of vtw, fastv, dart, pyramiddrop, spa"),
         ({"method": "fastv2"}, "is it fastv?"),
         ({"before": -1}, "before: this must be at least 0"),
         ({"before": 1.5}, "before: this must be a whole number such as 16, or a share"),
@@ -124,6 +125,8 @@ def test_the_papers_layers_and_counts_follow_from_the_shares() -> None:
     assert made(method="random") == Narrowing(Dropper.RANDOM, (Stage(2, 288),), seed=0)
     pyramid = (Stage(8, 288), Stage(16, 144), Stage(24, 72))
     assert made(method="pyramiddrop") == Narrowing(Dropper.PYRAMIDDROP, pyramid, renumbers=True)
+    sparse = (Stage(3, 300), Stage(7, 200), Stage(16, 110))
+    assert made(method="sparsevlm") == Narrowing(Dropper.SPARSEVLM, sparse, renumbers=True)
 
 
 def test_shares_mean_something_at_any_depth() -> None:
@@ -179,6 +182,8 @@ def test_learned_positions_cannot_be_renumbered() -> None:
         ((skip(action="skip_attention", scope="all"), rule(method="dart")), 1),
         ((rule(method="vtw"), skip(action="parallel_blocks", layers=[15])), 16),
         ((rule(method="pyramiddrop"), skip(action="parallel_blocks", layers=[23])), 24),
+        ((rule(method="sparsevlm"), skip(action="skip_attention", layers=[6], scope="all")), 6),
+        ((rule(method="sparsevlm"), skip(action="parallel_blocks", layers=[14])), 15),
     ],
 )
 def test_a_choice_of_rows_needs_what_no_other_rule_may_skip(
@@ -255,6 +260,20 @@ def test_several_images_keep_as_many_times() -> None:
     assert narrowing.num_left(VisualRows(25, num_images=3, num_behind=2)) == (25, 9)
 
 
+def test_sparsevlm_merges_three_tenths_of_what_leaves_and_always_lets_one_go() -> None:
+    narrowing = made(method="sparsevlm", before=[2, 4], keep=[10, 9])
+    assert narrowing is not None
+    first, second = narrowing.departures(VisualRows(60, num_images=2, num_behind=3))
+    # Of 40 that leave, 13 are merged, into 2; of the 22 then left, 18 stay, and 2 of 4 make one.
+    assert first == Departure(2, 60, 20, num_merging=13, num_merged=2)
+    assert second == Departure(4, 22, 18, num_merging=2, num_merged=1)
+    kept = made(method="sparsevlm", before=2, keep="100%")
+    assert kept is not None
+    assert list(kept.departures(VisualRows(9, 1, 3))) == [Departure(2, 9, 8, 1, 1)]
+    for few in (0, 1):
+        assert not kept.acts_on(VisualRows(few, 1, 3))
+
+
 def test_dart_keeps_its_pivots_and_shares_for_each() -> None:
     def left(wanted: int, num_behind: int, count: int = 576) -> int:
         narrowing = Narrowing(Dropper.DART, (Stage(2, wanted),))
@@ -308,6 +327,7 @@ KNOWN = {
     ("dart", 192): (3646131732480, 3559498383360, 117911715840),
     ("dart", 64): (2079779389440, 2036765753344, 117345484800),
     ("pyramiddrop", None): (4312565022720, 4268192333824, 118148825088),
+    ("sparsevlm", None): (3475244744704, 3416926650368, 117849194496),
 }
 
 

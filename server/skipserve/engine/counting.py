@@ -9,6 +9,7 @@ from skipserve.engine.reports import Executed
 from skipserve.engine.scheduler import Chunk, Step
 from skipserve.engine.sequence import Sequence
 from skipserve_policies import flops
+from skipserve_policies.narrowing import Stretch
 from skipserve_policies.plan import Plan, Sublayers, TokenClass, trim
 from skipserve_policies.reduction import Reduction
 from skipserve_policies.shapes import resize
@@ -146,7 +147,7 @@ class WorkCounter:
 
     def _narrowed(self, chunk: Chunk, drops: Drops, num_images: int) -> Executed:
         """Return what a chunk computed of whose prompt rows leave, layer by layer."""
-        sizes, plan, narrowing = self._sizes.decoder, chunk.sequence.plan.plan, drops.narrowing
+        sizes, plan = self._sizes.decoder, chunk.sequence.plan.plan
         head = flops.head_flops(sizes, int(chunk.samples))
         images = num_images * self._image_flops(None)
         work, attention, ffn = head + images, 0, 0
@@ -154,9 +155,7 @@ class WorkCounter:
             rows = _rows_of(chunk.reached(stage))
             work += flops.stretch_flops(sizes, plan, range(start, stop), rows)
             if stage and chunk.ranked_from is not None:
-                work += flops.ranking_flops(
-                    sizes, narrowing, drops.stretch(stage - 1, chunk.ranked_from)
-                )
+                work += self._choosing(drops, drops.stretch(stage - 1, chunk.ranked_from))
             some = _sublayers(plan.sublayers_in(start, stop), rows)
             attention, ffn = attention + some[0], ffn + some[1]
         whole = _rows_of(chunk.reached(0))
@@ -171,6 +170,15 @@ class WorkCounter:
             images=num_images,
             dropped=_num_left_behind(chunk, drops),
         )
+
+    def _choosing(self, drops: Drops, entering: Stretch) -> int:
+        """Return what it costs to choose the rows that go on behind some layers."""
+        sizes = self._sizes.decoder
+        if drops.fates is None:
+            return flops.ranking_flops(sizes, drops.narrowing, entering)
+        # Chosen before, they are only merged anew.
+        assert entering.leaving is not None
+        return flops.merging_flops(sizes, entering.leaving)
 
     def _image_flops(self, reduction: Reduction | None) -> int:
         """Return what one image costs before the decoder."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from skipserve.engine.request import Request
 from skipserve.model.narrowing.handover import WaitingRows
 from skipserve.model.seeded_rows import random_rows
-from skipserve_policies.narrowing import Narrowing, Stretch, narrowed
+from skipserve_policies.narrowing import Departure, Narrowing, Stretch, narrowed
 from skipserve_policies.plan import TokenClass
 from skipserve_policies.schema import Dropper
 
@@ -47,22 +47,23 @@ class Drops:
 
     Attributes:
         narrowing: how they are chosen.
-        layers: the block before which each later stage begins.
-        num_rows: rows of the prompt in each stage, the first one's too.
+        departures: what happens before each later stage.
         prompt: the classes of its rows.
         visual: the rows that may leave, ascending.
         kept: the rows of the prompt that reach each later stage; None until they are ranked, and
-            read from the device.
+            read from the device, and where rows are merged.
+        fates: where rows are merged, what became of the visual rows before each later stage, as a
+            `Ranking` has it; None until they are ranked, and read from the device.
         first: how many leading rows were at hand when the prompt was begun.
         waiting: rows that have come as far as the ranking.
     """
 
     narrowing: Narrowing
-    layers: tuple[int, ...]
-    num_rows: tuple[int, ...]
+    departures: tuple[Departure, ...]
     prompt: tuple[TokenClass, ...]
     visual: Index
     kept: tuple[Index, ...] | None = None
+    fates: tuple[Index, ...] | None = None
     first: int = 0
     waiting: WaitingRows = field(default_factory=WaitingRows)
 
@@ -73,15 +74,8 @@ class Drops:
         if narrowing is None:
             return None
         visual = np.flatnonzero(request.class_array == TokenClass.VISUAL)
-        layers, num_rows, alive = [], [request.num_prompt], len(visual)
-        for stage, left in zip(
-            narrowing.stages, narrowing.num_left(request.visual_rows), strict=True
-        ):
-            if left < alive:
-                layers.append(stage.layer)
-                num_rows.append(request.num_prompt - len(visual) + left)
-            alive = left
-        drops = cls(narrowing, tuple(layers), tuple(num_rows), request.token_classes, visual)
+        departures = tuple(narrowing.departures(request.visual_rows))
+        drops = cls(narrowing, departures, request.token_classes, visual)
         if not narrowing.is_ranked:
             drops.keep([_settled(request, visual, narrowing)])
         return drops
@@ -90,15 +84,34 @@ class Drops:
     def _classes(self) -> NDArray[np.uint8]:
         return np.frombuffer(bytes(self.prompt), dtype=np.uint8)
 
+    @cached_property
+    def layers(self) -> tuple[int, ...]:
+        """The block before which each later stage begins."""
+        return tuple(it.layer for it in self.departures)
+
+    @cached_property
+    def num_rows(self) -> tuple[int, ...]:
+        """Rows of the prompt in each stage, the first one's too."""
+        num_gone = (len(self.visual) - it.num_left for it in self.departures)
+        return self.num_prompt, *(self.num_prompt - gone for gone in num_gone)
+
     @property
     def needs_whole_prompt(self) -> bool:
-        """Whether no row gets behind the first stage before the prompt's last one is there."""
+        """Whether no row gets behind the first stage before the prompt's last one is there.
+
+        What is merged is made of rows of the whole prompt, though it be known which.
+        """
         return self.kept is None
 
     @property
     def num_prompt(self) -> int:
         """Rows of the prompt."""
-        return self.num_rows[0]
+        return len(self.prompt)
+
+    @property
+    def first_behind(self) -> int:
+        """The row behind the last visual one."""
+        return int(self.visual[-1]) + 1
 
     @property
     def widest(self) -> int:
@@ -113,6 +126,13 @@ class Drops:
         """Return how many rows of the prompt have left before a stage."""
         return self.num_rows[0] - self.num_rows[stage]
 
+    def settle(self, chosen: list[Index]) -> None:
+        """Take note of what a ranking has chosen, stage by stage."""
+        if self.narrowing.merges:
+            self.fates = tuple(chosen)
+        else:
+            self.keep(chosen)
+
     def keep(self, visual: list[Index]) -> None:
         """Settle which visual rows reach each later stage."""
         others = np.setdiff1d(np.arange(self.num_rows[0]), self.visual, assume_unique=True)
@@ -125,7 +145,8 @@ class Drops:
     def stretch(self, stage: int, num_cached: int) -> Stretch:
         """Return the prompt as the layers of a stage see it."""
         layers = range((0, *self.layers)[stage], self.layers[stage])
-        return Stretch(layers, narrowed(self.prompt, self.num_visual(stage)), num_cached)
+        prompt = narrowed(self.prompt, self.num_visual(stage))
+        return Stretch(layers, prompt, num_cached, self.departures[stage])
 
     def begin(self, num_computed: int) -> None:
         """Start with the prompt, of which so many leading rows are at hand."""

@@ -113,11 +113,13 @@ def build_batch(
     work = RowWork.select(pattern, list(map(Indexes, host_sets, sets)))
     segments: tuple[Segment, ...] = (Segment.whole(work, rows.row_starts, group),)
     chosen: Mapping[Sequence, list[Tensor]] = {}
+    embedded_rows = None
     if has_drops(step):
         builder = StageBuilder(step, seat_tables, plans, last_tokens.device)
         segments, last_rows = builder.build()
         (logit_rows,), chosen = to_device([last_rows], last_tokens.device), builder.chosen
-    batch = Batch(token_ids, visual_rows, visual_features, segments, logit_rows)
+        embedded_rows = builder.embedded_rows
+    batch = Batch(token_ids, visual_rows, visual_features, segments, logit_rows, embedded_rows)
     return Inputs(batch, sampled_seats, chosen)
 
 

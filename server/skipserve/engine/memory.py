@@ -254,13 +254,13 @@ def _decoder_bytes(model: Model, max_rows: int) -> int:
 def _ranking_bytes(model: Model, max_rows: int) -> int:
     """Return what the rows of a prompt may need besides that are ranked together.
 
-    Those of one prompt wait at a time, and go on in one step, however many are left; an upper
-    estimate.
+    Those of one prompt wait at a time, with what entered the first block and the one before, and go
+    on in one step, however many are left; an upper estimate.
     """
     sizes, num_positions = model.config.sizes.decoder, model.config.max_positions
     working = 8 * sizes.hidden_size + 3 * sizes.ffn_size
     more = max(num_positions - max_rows, 0) * working
-    return 4 * (more + num_positions * sizes.hidden_size)
+    return 4 * (more + 3 * num_positions * sizes.hidden_size)
 
 
 def _sampler_bytes(model: Model, limits: EngineLimits, max_rows: int) -> int:

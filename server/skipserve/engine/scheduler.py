@@ -226,7 +226,9 @@ class Scheduler:
         """
         drops, num_prompt = sequence.drops, sequence.num_prompt
         assert drops is not None
-        if stop >= num_prompt:
+        # An answer that has begun before goes on behind what the prompt leaves.
+        stop = min(stop, num_prompt)
+        if stop == num_prompt:
             if not step.has_long_chunks or drops.widest <= self._max_rows - step.num_budgeted:
                 return stop
             stop = num_prompt - 1

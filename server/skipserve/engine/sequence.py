@@ -117,7 +117,7 @@ class Sequence:
     def settle(self, chosen: list[Tensor]) -> None:
         """Remember which visual rows reach each later stage, for when it is computed again."""
         assert self.drops is not None
-        self.drops.keep([rows.cpu().numpy() for rows in chosen])
+        self.drops.settle([rows.cpu().numpy() for rows in chosen])
 
     def finish_reason(self, eos_token_ids: frozenset[int]) -> FinishReason | None:
         """Return why the answer is complete; None while it is not."""

@@ -17,6 +17,7 @@ from skipserve.engine.tables import SeatTables
 from skipserve.model.batch import KvGroup, Segment
 from skipserve.model.narrowing.handover import (
     Handover,
+    Looks,
     Ranking,
     Stop,
     Survivors,
@@ -24,7 +25,6 @@ from skipserve.model.narrowing.handover import (
 )
 from skipserve.model.transfer import to_device
 from skipserve.model.work import Index, Indexes, RowWork
-from skipserve_policies.narrowing import Narrowing
 from skipserve_policies.schema import Dropper
 
 
@@ -64,6 +64,21 @@ class _Piece:
     def places(self) -> Index:
         """The places of its rows in its stage."""
         return np.arange(self.start, self.start + len(self.rows))
+
+
+@dataclass(frozen=True, eq=False)
+class _Choice:
+    """A choice that a chunk brings.
+
+    Attributes:
+        old: its rows in the range before.
+        piece: in the range that they enter.
+        source: where all rows of its prompt are that have come so far, as a `Handover` counts them.
+    """
+
+    old: _Piece
+    piece: _Piece
+    source: Index
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,8 +136,10 @@ class StageBuilder:
         device: where the forward runs.
 
     Attributes:
-        chosen: by sequence whose rows are ranked, the visual rows that reach each later stage, as
-            the forward finds them.
+        chosen: by sequence whose rows are ranked, what is chosen for each later stage, as the
+            forward finds it.
+        embedded_rows: the rows of which choices look at what enters the first block, on the device;
+            None where none does.
     """
 
     def __init__(
@@ -135,6 +152,8 @@ class StageBuilder:
         self._device = device
         self._survivors: dict[int, Survivors] = {}
         self._ranges = find_ranges(step, tables, plans.num_layers)
+        self._embedded: dict[int, tuple[int, int]] = {}
+        self.embedded_rows = self._hold_embedded()
 
     def build(self) -> tuple[tuple[Segment, ...], Index]:
         """Return the segments, and which rows of the last one give tokens."""
@@ -216,19 +235,15 @@ class StageBuilder:
         """Return which rows go on behind a range."""
         before = self._ranges[number]
         behind = self._ranges[number + 1] if number + 1 < len(self._ranges) else None
-        stops = tuple(
-            Stop((piece.at, piece.stop), drops.waiting)
-            for piece in before.pieces
-            if (drops := self._drops(piece)) is not None
-            and before.layers.stop == drops.layers[0]
-            and self._step.chunks[piece.chunk].waits
-        )
+        asking: list[int] = []
+        stops = tuple(self._stops(before, asking))
         if behind is None:
-            nothing = self._to_device(np.arange(0))[0]
-            return Handover(nothing, stops=stops) if stops else None
+            return (
+                Handover(self._rows([]), stops=stops, asking=self._rows(asking)) if stops else None
+            )
         returning: list[WaitingRows] = []
         num_source = before.num_rows
-        ranked: list[tuple[_Piece, _Piece, Index]] = []
+        ranked: list[_Choice] = []
         entering = np.full(behind.num_rows, UNKNOWN)
         for piece in behind.pieces:
             old = before.by_chunk[piece.chunk]
@@ -237,75 +252,125 @@ class StageBuilder:
                 rows = slice(None) if piece.is_ranked else old.rows.searchsorted(piece.rows)
                 entering[piece.at : piece.stop] = source[rows]
                 continue
-            drops = self._drops(piece)
-            assert drops is not None
-            waiting = drops.waiting
+            waiting = self._known_drops(piece).waiting
             if old.stage == 0 and waiting.num_rows:
                 source = np.concatenate([np.arange(waiting.num_rows) + num_source, source])
                 num_source += waiting.num_rows
                 returning.append(waiting)
-            ranked.append((old, piece, source))
-        sent = self._to_device(entering)[0]
-        rankings = tuple(self._ranking(*each, number + 1, sent, groups) for each in ranked)
-        asking = [
-            old.stop - 1
-            for old, piece, _ in ranked
-            if self._narrowing(piece).method is Dropper.FASTV
-        ]
+            ranked.append(_Choice(old, piece, source))
+        sent, rankings = self._rows(entering), []
+        for choice in ranked:
+            looks = self._looks(choice.old, asking)
+            ranking = self._ranking(
+                choice,
+                looks,
+                merged_from=num_source,
+                entering=sent[choice.piece.at : choice.piece.stop],
+                positions=tuple(self._positions_to_fill(choice.piece, number + 1, groups)),
+            )
+            num_source += ranking.leaving.num_merged
+            rankings.append(ranking)
         return Handover(
             entering=sent,
             returning=tuple(returning),
             stops=stops,
-            rankings=rankings,
-            last_rows=self._to_device(np.array(asking))[0] if asking else None,
+            rankings=tuple(rankings),
+            asking=self._rows(asking) if asking else None,
         )
 
-    def _narrowing(self, piece: _Piece) -> Narrowing:
+    def _rows(self, rows: Index | list[int]) -> Tensor:
+        return self._to_device(np.array(rows, dtype=np.int64))[0]
+
+    def _stops(self, before: _Range, asking: list[int]) -> Iterator[Stop]:
+        """Yield the rows of a range that wait behind it."""
+        for piece in before.pieces:
+            drops = self._drops(piece)
+            chunk = self._step.chunks[piece.chunk]
+            if drops is not None and chunk.waits and before.layers.stop == drops.layers[0]:
+                looks = self._looks(piece, asking)
+                yield Stop((piece.at, piece.stop), drops.waiting, looks)
+
+    def _looks(self, old: _Piece, asking: list[int]) -> Looks:
+        """Return what a choice looks at of a chunk besides, and have the rows held that ask."""
+        drops, start = self._known_drops(old), len(asking)
+        chunk = self._step.chunks[old.chunk]
+        if drops.narrowing.method is Dropper.FASTV and not chunk.waits:
+            asking.append(old.stop - 1)
+        elif drops.narrowing.merges and drops.fates is None:
+            num_asking = chunk.stop - max(chunk.start, drops.first_behind)
+            if old.stage:
+                num_asking = drops.num_prompt - drops.first_behind
+            asking += range(old.stop - max(num_asking, 0), old.stop)
+        return Looks(self._embedded.get(old.chunk, (0, 0)), (start, len(asking)))
+
+    def _hold_embedded(self) -> Tensor | None:
+        """Note of each chunk that is to be merged which rows are held from the start."""
+        held: list[int] = []
+        for number, piece in self._ranges[0].by_chunk.items():
+            drops, chunk = self._drops(piece), self._step.chunks[number]
+            if drops is None or not drops.narrowing.merges or drops.fates is not None:
+                continue
+            if chunk.waits or chunk.ranked_from is not None:
+                at = piece.at + max(int(drops.visual[0]) - chunk.start, 0)
+                rows = range(at, piece.stop)
+                self._embedded[number] = len(held), len(held) + len(rows)
+                held += rows
+        return self._rows(held) if held else None
+
+    def _known_drops(self, piece: _Piece) -> Drops:
         drops = self._drops(piece)
         assert drops is not None
-        return drops.narrowing
+        return drops
 
     def _ranking(
         self,
-        old: _Piece,
-        piece: _Piece,
-        source: Index,
-        number: int,
+        choice: _Choice,
+        looks: Looks,
+        *,
+        merged_from: int,
         entering: Tensor,
-        groups: list[KvGroup],
+        positions: tuple[Tensor, ...],
     ) -> Ranking:
         """Return the choice of the rows of a chunk that enter a range."""
-        sequence, page_size = self._step.chunks[piece.chunk].sequence, self._tables.page_size
-        drops = sequence.drops
-        assert drops is not None
+        old, piece, page_size = choice.old, choice.piece, self._tables.page_size
+        sequence, drops = self._step.chunks[piece.chunk].sequence, self._known_drops(piece)
+        leaving = drops.departures[old.stage]
         if piece.chunk not in self._survivors:
             ids, visual = self._to_device(np.arange(drops.num_rows[0]), drops.visual)
             self._survivors[piece.chunk] = Survivors(ids, visual)
         places = np.arange(drops.num_rows[old.stage])
         slots = self._tables.pages[sequence.seat, places // page_size] * page_size
+        to_choose = np.arange(leaving.num_before if leaving.num_merged else leaving.num_kept)
+        if drops.fates is not None:
+            to_choose = drops.fates[old.stage]
         source_sent, slots_sent, chosen = self._to_device(
-            source, slots + places % page_size, np.arange(drops.num_visual(piece.stage))
+            choice.source, slots + places % page_size, to_choose
         )
-        self.chosen.setdefault(sequence, []).append(chosen)
+        if drops.fates is None:
+            self.chosen.setdefault(sequence, []).append(chosen)
         return Ranking(
             narrowing=drops.narrowing,
-            layer=self._ranges[number].layers.start,
+            layer=leaving.layer,
             survivors=self._survivors[piece.chunk],
-            num_visual=drops.num_visual(piece.stage),
-            num_behind=drops.num_rows[0] - 1 - int(drops.visual[-1]),
+            leaving=leaving,
+            num_behind=drops.num_prompt - drops.first_behind,
             first=drops.first,
             source=source_sent,
             slots=slots_sent,
-            entering=entering[piece.at : piece.stop],
-            positions=tuple(self._positions_to_fill(piece, number, groups)),
+            waiting=drops.waiting,
+            looks=looks,
+            merged_from=merged_from,
+            entering=entering,
+            positions=positions,
             chosen=chosen,
+            is_settled=drops.fates is not None,
         )
 
     def _positions_to_fill(
         self, piece: _Piece, number: int, groups: list[KvGroup]
     ) -> Iterator[Tensor]:
         """Yield the positions of a ranked chunk's rows, as long as its stage lasts."""
-        if self._narrowing(piece).renumbers:
+        if self._known_drops(piece).narrowing.renumbers:
             return
         for seen, group in zip(self._ranges[number:], groups[number:], strict=True):
             same = seen.by_chunk.get(piece.chunk)

@@ -103,6 +103,8 @@ class Batch:
         visual_features: projected image features, [N, D]; None without visual rows.
         segments: the layers, in order; the first one has all rows.
         logit_rows: [R] int64, the rows of the last segment whose logits are wanted.
+        embedded_rows: [E] int64, the rows of which some choice of rows looks at what enters the
+            first block; None where none does.
     """
 
     token_ids: Tensor
@@ -110,6 +112,7 @@ class Batch:
     visual_features: Tensor | None
     segments: tuple[Segment, ...]
     logit_rows: Tensor
+    embedded_rows: Tensor | None = None
 
     @property
     def positions(self) -> Tensor:

@@ -13,7 +13,8 @@ from skipserve.model.batch import Batch, Segment
 from skipserve.model.config import ModelConfig
 from skipserve.model.embedding import Embedding, Head, load_ends
 from skipserve.model.layers import KVCache, Layers
-from skipserve.model.narrowing.run import hand_over, last_rows
+from skipserve.model.narrowing.handover import Held
+from skipserve.model.narrowing.run import asking_rows, hand_over
 from skipserve.model.plain.layers import PlainLayers
 from skipserve.model.weights import Weights
 from skipserve.model.work import put, take
@@ -64,10 +65,14 @@ class Decoder:
     def __call__(self, batch: Batch, cache: KVCache) -> Tensor:
         """Return the logits of the wanted rows, [R, V] float32, and store keys and values."""
         hidden = remembered = self.embedding(batch)
+        # Copies, for blocks may write into their input.
+        rows = batch.embedded_rows
+        embedded = None if rows is None else hidden.index_select(0, rows)
         for segment in batch.segments:
-            hidden, remembered, seen = self._run(segment, hidden, remembered, cache)
+            hidden, remembered, asking = self._run(segment, hidden, remembered, cache)
             if segment.handover is not None:
-                hidden = hand_over(segment.handover, hidden, seen, self.layers, cache)
+                held = Held(embedded, asking)
+                hidden = hand_over(segment.handover, hidden, held, self.layers, cache)
         if not len(batch.logit_rows):
             return hidden.new_empty(0, self.sizes.vocab_size, dtype=torch.float32)
         return self.head(self.layers.normed(hidden, batch.logit_rows)).float()
@@ -87,11 +92,11 @@ class Decoder:
             The residual stream, what is remembered for a pair's second block in the next segment,
             and the input of the last block at the rows that are to be ranked by its attention.
         """
-        seen = None
+        asking = None
         run_block = self.layers.start(segment, cache)
         for layer in segment.layers:
             if layer == segment.layers[-1]:
-                seen = last_rows(segment.handover, hidden)
+                asking = asking_rows(segment.handover, hidden)
             rows = segment.rows(layer)
             if rows.is_idle:
                 continue
@@ -105,7 +110,7 @@ class Decoder:
             hidden = run_block(layer, hidden.clone())
             first, second = take(before, rows.pair_second), take(hidden, rows.pair_second)
             hidden = put(hidden, rows.pair_second, first.lerp(second, 0.5))
-        return hidden, remembered, seen
+        return hidden, remembered, asking
 
 
 def _load_layers(config: ModelConfig, weights: Weights, uses_triton: bool) -> Layers:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from golden_drops import GOLDEN, Golden
+from golden_drops import GOLDEN, MERGED, Golden
 from golden_engine import Asker, GoldenModel, answers, make_engine
 from golden_llava import PROMPTS, SEEDS, SIZES, make_golden_checkpoint, make_golden_pixels
 from operation_counts import count_operations
@@ -35,7 +35,8 @@ VTW = Narrowing(Dropper.VTW, (Stage(4, 0),))
 RANDOM = Narrowing(Dropper.RANDOM, (Stage(3, 10),), seed=5)
 DART = Narrowing(Dropper.DART, (Stage(2, 18),))
 PYRAMID = Narrowing(Dropper.PYRAMIDDROP, (Stage(2, 18), Stage(4, 9), Stage(6, 4)), renumbers=True)
-EVERY = (None, FASTV, VTW, RANDOM, DART, PYRAMID)
+SPARSE = Narrowing(Dropper.SPARSEVLM, (Stage(2, 18), Stage(4, 12), Stage(6, 6)), renumbers=True)
+EVERY = (None, FASTV, VTW, RANDOM, DART, PYRAMID, SPARSE, replace(SPARSE, renumbers=False))
 BEFORE, AFTER = (1, 45, 8, 99, 23), (7, 52, 3, 120, 31, 66, 14)
 
 
@@ -88,15 +89,29 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[int, ...]]]:
         noted.append([tuple(rows.tolist()) for rows in visual])
         keep(drops, visual)
 
+    def noting_merged(drops: Drops, chosen: list[np.ndarray]) -> None:
+        settle(drops, chosen)
+        if drops.narrowing.merges:
+            noted.append(list(_after(chosen, drops.visual)))
+
+    settle = Drops.settle
     monkeypatch.setattr(Drops, "keep", noting)
+    monkeypatch.setattr(Drops, "settle", noting_merged)
     return noted
+
+
+def _after(fates: list[np.ndarray], rows: np.ndarray) -> Iterator[tuple[int, ...]]:
+    """Yield which visual rows go on from each stage."""
+    for fate in fates:
+        rows = np.concatenate([rows[fate == 0], np.full(fate.max(), MERGED)])
+        yield tuple(rows.tolist())
 
 
 # --- known answers
 
 
 def test_the_known_answers_alone(loaded: Loaded, kept: list[list[tuple[int, ...]]]) -> None:
-    assert len(loaded.golden) == 10
+    assert len(loaded.golden) == 12
     for golden in loaded.golden:
         request = loaded.request(golden)
         assert answers(loaded.engine(), request)[request.id] == list(golden.tokens)
@@ -179,7 +194,7 @@ def _crowd(plain: Loaded) -> Iterator[Request]:
 @pytest.mark.parametrize("limits", [{}, {"max_batch_tokens": 13, "page_size": 4}])
 def test_a_crowd_gets_what_each_gets_alone(plain: Loaded, limits: dict[str, object]) -> None:
     crowd = list(_crowd(plain))
-    assert len(crowd) == 18
+    assert len(crowd) == 24
     alone = {it.id: answers(plain.engine(), it)[it.id] for it in crowd}
     assert answers(plain.engine(**limits), *crowd) == alone
 

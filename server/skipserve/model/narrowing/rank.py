@@ -1,7 +1,7 @@
 """Ranks visual rows inside the decoder, on the device, in float32.
 
 Ties go to the row that comes first, and what is left keeps its order. Shapes: N rows of a prompt,
-V of them visual, D hidden, H query heads, K key/value heads, C head size.
+V of them visual, S behind those, D hidden, H query heads, K key/value heads, C head size.
 """
 
 import math
@@ -10,8 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skipserve.model.narrowing.handover import Survivors
-from skipserve_policies.narrowing import pivot_counts
+from skipserve.model.narrowing.handover import GONE, STAYS, Survivors
+from skipserve_policies.narrowing import Departure, pivot_counts
+
+# Attention of several rows is worked out so many numbers at a time.
+_MOST_SCORES = 1 << 22
 
 
 def attention_to_rows(query: Tensor, keys: Tensor) -> Tensor:
@@ -69,6 +72,115 @@ def least_like_pivots(
     return visual[_true_places(is_taken, count)]
 
 
+def raters(visual: Tensor, behind: Tensor) -> Tensor:
+    """Return which rows behind the images see them best, [S] bool (sparsevlm).
+
+    Each visual row parts itself among them by likeness; raters get more than the mean, or all are
+    where none does. Source: arXiv 2410.04417, equation 3.
+
+    Args:
+        visual: what entered the first block of the visual rows, [V, D].
+        behind: of the rows behind, [S, D].
+    """
+    got = (visual.float() @ behind.float().T).softmax(dim=1).mean(dim=0)
+    above = got > got.mean()
+    return above | ~above.any()
+
+
+def attention_of_raters(queries: Tensor, keys: Tensor, is_rater: Tensor) -> Tensor:
+    """Return how much the raters attend to all rows of a sequence, their mean, [N] float32.
+
+    Each attends to the rows up to its own; means are taken over heads.
+
+    Args:
+        queries: of the last rows of the sequence, [S, H, C].
+        keys: of all its rows, [N, K, C].
+        is_rater: which of the last rows rate, [S] bool.
+    """
+    num_asking, num_heads, head_size = queries.shape
+    num_rows, num_kv_heads, _ = keys.shape
+    by_head = keys.float().permute(1, 2, 0) / math.sqrt(head_size)
+    places = torch.arange(num_rows, device=keys.device)
+    share = is_rater.float() / is_rater.sum()
+    total = torch.zeros(num_rows, device=keys.device)
+    at_once = max(_MOST_SCORES // (num_heads * num_rows), 1)
+    for start in range(0, num_asking, at_once):
+        some = queries[start : start + at_once].float()
+        grouped = some.view(len(some), num_kv_heads, -1, head_size).transpose(0, 1)
+        scores = grouped.reshape(num_kv_heads, -1, head_size) @ by_head
+        scores = scores.view(num_kv_heads, len(some), -1, num_rows)
+        own = places[num_rows - num_asking + start :][: len(some)]
+        scores.masked_fill_((places > own[:, None])[:, None], -math.inf)
+        attention = scores.softmax(dim=-1).mean(dim=(0, 2))
+        total += (attention * share[start : start + at_once, None]).sum(dim=0)
+    return total
+
+
+def fates(scores: Tensor, rows: Tensor, leaving: Departure) -> Tensor:
+    """Return what becomes of visual rows of which the best stay and the next are merged, [V] int64.
+
+    Args:
+        scores: of the rows, [V].
+        rows: the residual stream, [V, D].
+        leaving: how many of them go on.
+    """
+    order = best(scores, leaving.num_kept + leaving.num_merging)
+    merging = order[leaving.num_kept :]
+    found = order.new_full((len(scores),), GONE)
+    found[order[: leaving.num_kept]] = STAYS
+    found[merging] = clusters(rows[merging], leaving.num_merged) + STAYS + 1
+    return found
+
+
+def clusters(rows: Tensor, count: int) -> Tensor:
+    """Return which of some clusters each row belongs to, by peaks of density (DPC-kNN), [M] int64.
+
+    Centres are the rows with the highest product of density, that of so many nearest rows, and
+    distance to the next denser one. In float64, for distances of like rows are small differences.
+    Source: arXiv 2410.04417, section 3.4.
+
+    Args:
+        rows: in the order in which ties are broken, [M, D].
+        count: of the clusters.
+    """
+    distance = _distances(rows.double())
+    density = (-distance.sort(dim=1).values[:, :count].square().mean(dim=1)).exp()
+    is_tie = density == density[:, None]
+    is_denser = (density > density[:, None]) | is_tie.tril(-1)
+    to_denser = torch.where(is_denser, distance, distance.max()).amin(dim=1)
+    centres = best(density * to_denser, count)
+    cluster = distance[centres].argmin(dim=0)
+    cluster[centres] = torch.arange(count, device=rows.device)
+    return cluster
+
+
+def _distances(rows: Tensor) -> Tensor:
+    """Return how far rows [M, D] are from each other, per root of D, [M, M]: exactly symmetric."""
+    products = rows @ rows.T
+    products = (products + products.T) / 2
+    squares = products.diagonal()
+    apart = (squares + squares[:, None] - 2 * products).clamp(min=0)
+    return apart.fill_diagonal_(0).sqrt() / math.sqrt(rows.shape[1])
+
+
+def merged(rows: Tensor, fate: Tensor, count: int) -> Tensor:
+    """Return the means of the rows that are merged, [count, D], in their type.
+
+    Args:
+        rows: the visual rows, [V, D].
+        fate: theirs, [V].
+        count: how many rows they make.
+    """
+    numbers = torch.arange(1, count + 1, device=rows.device)
+    is_in = (fate == numbers[:, None]).float()
+    return (is_in / is_in.sum(dim=1, keepdim=True) @ rows.float()).to(rows.dtype)
+
+
+def staying(fate: Tensor, count: int) -> Tensor:
+    """Return the places of the rows that stay, ascending; so many do."""
+    return _true_places(fate == STAYS, count)
+
+
 def leave(survivors: Survivors, chosen: Tensor) -> Tensor:
     """Let visual rows leave but those that are chosen, ascending; return which rows are left."""
     is_left = torch.ones_like(survivors.ids, dtype=torch.bool)
@@ -78,6 +190,12 @@ def leave(survivors: Survivors, chosen: Tensor) -> Tensor:
     survivors.ids = survivors.ids[kept]
     survivors.visual = (is_left.cumsum(0) - 1)[chosen]
     return kept
+
+
+def put_before(values: Tensor, num_behind: int, more: Tensor) -> Tensor:
+    """Return values [N] with more of them [M] before so many of the last, [N + M]."""
+    place = len(values) - num_behind
+    return torch.cat([values[:place], more, values[place:]])
 
 
 def _true_places(mask: Tensor, count: int) -> Tensor:
