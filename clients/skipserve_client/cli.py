@@ -182,7 +182,7 @@ app.command("policies remove", cls=PlainCommand)(remove_policy)
 
 
 @app.command(cls=PlainCommand)
-def flops(
+def flops(  # noqa: PLR0913, PLR0917 (an argument a flag)
     policy: Annotated[
         str,
         typer.Option(
@@ -214,6 +214,12 @@ def flops(
             min=0, metavar="N", help="Leading tokens of the prompt that were computed before."
         ),
     ] = 0,
+    scored: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="N", help="Tokens of the prompt whose log-probabilities are told."
+        ),
+    ] = 0,
     policies_file: PoliciesFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -228,6 +234,7 @@ def flops(
         prompt=standard_shape(sizes).prompt if prompt is None else prompt,
         cached_tokens=cached,
         generated_tokens=generate,
+        scored_tokens=scored,
     )
     cost = request_cost(sizes, choice, shape, policies_file)
     if as_json:

@@ -216,7 +216,9 @@ def request_cost(
         raise CommandError(_misfit(name, sizes, error)) from error
     try:
         segments = parse_prompt(shape.prompt)
-        request = make_request(segments, shape.generated_tokens, shape.cached_tokens)
+        request = make_request(
+            segments, shape.generated_tokens, shape.cached_tokens, shape.scored_tokens
+        )
     except ValueError as error:
         raise CommandError(str(error)) from error
     return compare(sizes, resolved, request)

@@ -22,11 +22,13 @@ class SavedFor(Reply):
         prompt: tokens of text and of pictures in turn, text first, such as "35+576+25".
         cached_tokens: leading prompt tokens that were computed before: in neither count.
         generated_tokens: tokens of the answer, its end token too.
+        scored_tokens: tokens of the prompt whose log-probabilities were asked for.
     """
 
     prompt: str
     cached_tokens: int
     generated_tokens: int
+    scored_tokens: int = 0
 
 
 class ImageRows(Reply):

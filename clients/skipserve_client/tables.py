@@ -115,10 +115,12 @@ def _caption(shape: SavedFor | None) -> str | None:
     """Say what a saving is relative to."""
     if shape is None:
         return None
+    scored = f", {shape.scored_tokens} of them scored" if shape.scored_tokens else ""
     return (
         "FLOPs saved: the share of what the full model computes for a prompt of "
         f"{shape.prompt} tokens (text+picture+...), of which {shape.cached_tokens or 'none'} "
-        f"are cached, and {shape.generated_tokens} generated. Other requests save other shares."
+        f"are cached{scored}, and {shape.generated_tokens} generated. Other requests save other "
+        "shares."
     )
 
 

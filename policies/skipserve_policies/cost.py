@@ -9,7 +9,7 @@ from typing import Any
 
 from skipserve_policies.flops import Request, RequestFlops, Segments, prompt_classes, request_flops
 from skipserve_policies.narrowing import Narrowing
-from skipserve_policies.plan import Plan, TokenClass, trim
+from skipserve_policies.plan import ANSWER_CLASSES, Plan, TokenClass, trim
 from skipserve_policies.reduction import Reduction
 from skipserve_policies.resolve import ResolvedPolicy
 from skipserve_policies.shapes import reduced_request
@@ -43,11 +43,13 @@ class RequestShape:
         prompt: rows of text and of images in turn, text first, such as "35+576+25".
         cached_tokens: leading prompt rows that were at hand: in neither count.
         generated_tokens: tokens that are answered.
+        scored_tokens: tokens of the prompt whose probabilities are told.
     """
 
     prompt: str
     cached_tokens: int
     generated_tokens: int
+    scored_tokens: int = 0
 
 
 def request_shape(sizes: ModelSizes, request: Request) -> RequestShape:
@@ -56,6 +58,7 @@ def request_shape(sizes: ModelSizes, request: Request) -> RequestShape:
         prompt="+".join(map(str, _runs(request, sizes.rows_per_image))),
         cached_tokens=request.num_cached,
         generated_tokens=request.num_generated,
+        scored_tokens=request.num_scored,
     )
 
 
@@ -83,7 +86,7 @@ def saving(
 
     Args:
         sizes: the model.
-        plan: what is computed, trimmed.
+        plan: what is computed, trimmed, with the logits that the request wants.
         request: the shape of the request, with all rows of its images.
         reduction: what its images are reduced by, if anything.
         narrowing: which rows leave inside the decoder, if any.
@@ -91,14 +94,21 @@ def saving(
     reduced = reduced_request(sizes, request, reduction)
     return Saving(
         planned_flops=request_flops(sizes, plan, reduced, reduction, narrowing).total,
-        full_flops=request_flops(sizes, _trimmed_full(plan.num_layers), request).total,
+        full_flops=request_flops(
+            sizes, trimmed_full(plan.num_layers, scores=request.num_scored > 0), request
+        ).total,
     )
 
 
 @lru_cache(maxsize=16)
-def _trimmed_full(num_layers: int) -> Plan:
-    """Return the trimmed full plan; kept, for every reply of a server asks for it."""
-    return trim(Plan.full(num_layers))
+def trimmed_full(num_layers: int, *, scores: bool = False) -> Plan:
+    """Return the trimmed full plan; kept, for every reply of a server asks for it.
+
+    Args:
+        num_layers: of the model.
+        scores: whether tokens of the prompt are scored.
+    """
+    return trim(Plan.full(num_layers), wanted=frozenset(TokenClass) if scores else ANSWER_CLASSES)
 
 
 @dataclass(frozen=True)
@@ -154,16 +164,18 @@ def _flops_json(flops: RequestFlops) -> dict[str, int]:
 
 def compare(sizes: ModelSizes, resolved: ResolvedPolicy, request: Request) -> PolicyCost:
     """Count a request's cost under a policy and under the full model, in all ways."""
-    full = Plan.full(sizes.decoder.num_layers)
+    num_layers, scores = sizes.decoder.num_layers, request.num_scored > 0
     return PolicyCost(
         policy=_count(
             sizes,
-            (resolved.untrimmed, resolved.plan),
+            (resolved.untrimmed, resolved.plan_for(scores=scores)),
             request,
             resolved.reduction,
             resolved.narrowing,
         ),
-        full=_count(sizes, (full, trim(full)), request),
+        full=_count(
+            sizes, (Plan.full(num_layers), trimmed_full(num_layers, scores=scores)), request
+        ),
     )
 
 
@@ -229,13 +241,17 @@ def parse_prompt(notation: str) -> Segments:
     ]
 
 
-def make_request(segments: Segments, num_generated: int, num_cached: int = 0) -> Request:
+def make_request(
+    segments: Segments, num_generated: int, num_cached: int = 0, num_scored: int = 0
+) -> Request:
     """Return the request of a shape: each run of visual rows is an image.
 
     Raises:
-        ValueError: all rows of the prompt are cached, or more; or too many are generated.
+        ValueError: all rows of the prompt are cached, or more; too many are generated; or more are
+            scored than there are tokens behind the first, or some beside cached ones.
     """
     prompt = prompt_classes(segments)
+    _check_scored(prompt, num_cached, num_scored)
     if not 1 <= num_generated <= MAX_ROWS:
         raise ValueError(f"an answer has 1 to {MAX_ROWS} tokens, not {num_generated}")
     if num_cached >= len(prompt):
@@ -251,4 +267,15 @@ def make_request(segments: Segments, num_generated: int, num_cached: int = 0) ->
             token_class is TokenClass.VISUAL and count > 0 and end > num_cached
             for (token_class, count), end in zip(segments, ends, strict=True)
         ),
+        num_scored=num_scored,
     )
+
+
+def _check_scored(prompt: tuple[TokenClass, ...], num_cached: int, num_scored: int) -> None:
+    num_tokens = len(prompt) - 1 - prompt[1:].count(TokenClass.VISUAL)
+    if not 0 <= num_scored <= num_tokens:
+        raise ValueError(
+            f"{num_scored} scored tokens: there are {num_tokens} of text behind the first row"
+        )
+    if num_scored and num_cached:
+        raise ValueError("where tokens are scored, all of the prompt is computed: none is cached")

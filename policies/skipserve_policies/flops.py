@@ -86,12 +86,15 @@ class Request:
         num_generated: tokens that are answered; the last of them is never fed back.
         num_cached: leading prompt rows whose K/V are at hand.
         num_images: images that the vision tower must encode.
+        num_scored: tokens of the prompt whose probabilities are told: so many of its positions have
+            logits, besides the last.
     """
 
     prompt: Sequence[TokenClass]
     num_generated: int
     num_cached: int = 0
     num_images: int = 0
+    num_scored: int = 0
 
 
 def prompt_classes(segments: Segments) -> tuple[TokenClass, ...]:
@@ -275,7 +278,8 @@ def request_flops(
 
     Args:
         sizes: the model.
-        plan: the table as it runs; trim it first, or not, as `trimmed` says.
+        plan: the table as it runs; trim it first, or not, as `trimmed` says. Where tokens of the
+            prompt are scored, it is trimmed for that.
         request: the shape of the request, reduced where images are.
         reduction: what its images are reduced by, if anything.
         narrowing: which rows leave inside the decoder, if any.
@@ -309,5 +313,5 @@ def request_flops(
         projector=request.num_images * projector_flops(sizes, reduction),
         prefill=prefill,
         decode=decode,
-        head=head_flops(sizes.decoder, request.num_generated),
+        head=head_flops(sizes.decoder, request.num_generated + request.num_scored),
     )

@@ -220,18 +220,25 @@ def _full_digest(parts: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def trim(plan: Plan, visual_stop: int | None = None) -> Plan:
+def trim(
+    plan: Plan,
+    visual_stop: int | None = None,
+    wanted: frozenset[TokenClass] = ANSWER_CLASSES,
+) -> Plan:
     """Leave out what no wanted logit and no later K/V needs: a liveness pass from the top.
 
-    With `visual_stop` all visual rows leave before that layer: nothing of them is needed there.
+    The wanted logits stay exactly the same. A class keeps a cell only if its state after that cell
+    is needed, which for the first of a pair is the state after the second; its state before a layer
+    is needed if it is needed after it or if the class still projects K/V there.
 
-    The wanted logits are those of the answer classes; they stay exactly the same. A class keeps a
-    cell only if its state after that cell is needed, which for the first of a pair is the state
-    after the second; its state before a layer is needed if it is needed after it or if the class
-    still projects K/V there.
+    Args:
+        plan: the table as rules say it.
+        visual_stop: all visual rows leave before this layer: nothing of them is needed there, and
+            their logits cannot be wanted. None where they stay.
+        wanted: the classes whose logits are.
     """
     table = [list(column) for column in plan.columns]
-    needed_after = needed_after_next = ANSWER_CLASSES
+    needed_after = needed_after_next = wanted
     for layer in reversed(range(plan.num_layers)):
         for token_class in TokenClass:
             is_first = table[token_class][layer].pair is Pair.FIRST

@@ -57,7 +57,8 @@ class ResolvedPolicy:
         name: what replies call it.
         policy: what was asked for.
         untrimmed: the table as the rules say it.
-        plan: the table that runs: trimmed, with the same logits.
+        plan: the table that runs: trimmed, with the same logits. Where tokens of the prompt are
+            scored, `scoring_plan` runs.
         layers: for each action, the layers that it touches, ascending; where rows leave inside the
             decoder, those before which they do.
         reduction: what is left of each image before the decoder; None for all.
@@ -92,6 +93,21 @@ class ResolvedPolicy:
         if not removed:
             return self.plan.digest
         return hashlib.sha256(b"".join((self.plan.key, *removed))).hexdigest()[:16]
+
+    @cached_property
+    def scoring_plan(self) -> Plan:
+        """The table that runs where tokens of the prompt are scored: all its rows have logits.
+
+        But for visual rows where some leave inside the decoder. The logits that `plan` gives are
+        the same here.
+        """
+        unwanted = set() if self.narrowing is None else {TokenClass.VISUAL}
+        wanted = frozenset(TokenClass) - unwanted
+        return trim(self.untrimmed, _visual_stop(self.narrowing), wanted)
+
+    def plan_for(self, *, scores: bool) -> Plan:
+        """Return the table that runs, given whether tokens of the prompt are scored."""
+        return self.scoring_plan if scores else self.plan
 
 
 def resolve_for(name: str, policy: SkipPolicy, sizes: ModelSizes) -> ResolvedPolicy:
@@ -161,14 +177,20 @@ def _narrow(resolved: ResolvedPolicy, index: int, narrowing: Narrowing) -> Resol
                 if claim.layer == layer and token_class in CLASSES_OF_SCOPE[claim.rule.scope]
             )
             raise _contradiction(policy, min(index, other), max(index, other), layer)
-    stop = narrowing.stages[0].layer if narrowing.method is Dropper.VTW else None
     leaving = {DROP_VISUAL: tuple(stage.layer for stage in narrowing.stages)}
     return replace(
         resolved,
-        plan=trim(plan, visual_stop=stop),
+        plan=trim(plan, _visual_stop(narrowing)),
         layers=resolved.layers | leaving,
         narrowing=narrowing,
     )
+
+
+def _visual_stop(narrowing: Narrowing | None) -> int | None:
+    """Return the layer before which all visual rows leave; None where there is none."""
+    if narrowing is None or narrowing.method is not Dropper.VTW:
+        return None
+    return narrowing.stages[0].layer
 
 
 def resolve(name: str, policy: SkipPolicy, num_layers: int) -> ResolvedPolicy:

@@ -138,6 +138,40 @@ def test_the_last_row_is_never_cached(num_cached: int) -> None:
         make_request(parse_prompt("5"), 1, num_cached)
 
 
+def test_scored_tokens_cost_a_head_each_and_the_last_block() -> None:
+    segments = parse_prompt("35+576+25")
+    plain, scored = make_request(segments, 10), make_request(segments, 10, num_scored=59)
+    assert request_shape(LLAVA_7B, scored).scored_tokens == 59
+    ours, theirs = (compare(LLAVA_7B, shipped("full"), it).policy for it in (scored, plain))
+    head = 2 * 4096 * LLAVA_7B.decoder.vocab_size
+    assert ours.exact.trimmed.head == (10 + 59) * head
+    assert ours.exact.trimmed.head - theirs.exact.trimmed.head == 59 * head
+    assert (
+        ours.exact.trimmed.prefill == theirs.exact.untrimmed.prefill > theirs.exact.trimmed.prefill
+    )
+    assert ours.exact.trimmed.decode == theirs.exact.trimmed.decode
+    assert compare(LLAVA_7B, shipped("full"), scored).saved_ratio == 0
+
+
+@pytest.mark.parametrize("name", skipping_policies())
+def test_scoring_never_costs_more_than_the_full_models(name: str) -> None:
+    policy = shipped(name)
+    request = make_request(parse_prompt("35+576+25"), 10, num_scored=59)
+    cost = saving(LLAVA_7B, policy.plan_for(scores=True), request)
+    assert 0 <= cost.saved_ratio < 1
+    assert compare(LLAVA_7B, policy, request).saved_ratio == cost.saved_ratio
+    assert cost.planned_flops > saving(LLAVA_7B, policy.plan, STANDARD).planned_flops
+
+
+@pytest.mark.parametrize(
+    ("num_cached", "num_scored", "told"),
+    [(0, 60, "there are 59 of text"), (0, -1, "there are 59 of text"), (1, 5, "none is cached")],
+)
+def test_tokens_that_cannot_be_scored(num_cached: int, num_scored: int, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        make_request(parse_prompt("35+576+25"), 10, num_cached, num_scored)
+
+
 def test_pairs_at_the_top_save_one_block_of_the_prompt() -> None:
     """Block 31 reads the pair's input: no prompt row but the last needs block 30."""
     cost = compare(LLAVA_7B, shipped("parallel-blocks-every-3-from-16-all"), STANDARD)

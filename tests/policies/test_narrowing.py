@@ -236,6 +236,17 @@ def test_rows_that_are_about_to_leave_store_keys_and_values_alone() -> None:
         assert plan.columns[token_class] == full.columns[token_class]
 
 
+def test_where_rows_leave_all_but_visual_ones_can_have_logits() -> None:
+    for method in ("vtw", "random"):
+        policy = resolved(rule(method=method, before=5))
+        full, scoring = Plan.full(32), policy.scoring_plan
+        assert (
+            policy.plan_for(scores=True) == scoring != policy.plan == policy.plan_for(scores=False)
+        )
+        assert scoring.columns[TEXT] == full.columns[TEXT]
+        assert scoring.columns[VISUAL] == policy.plan.columns[VISUAL]
+
+
 # --- how many are left
 
 

@@ -66,12 +66,12 @@ def _state_sources(plan: Plan, token_class: TokenClass, row: int, layer: int) ->
             yield "ffn", row, block
 
 
-def needed(plan: Plan) -> set[tuple[str, TokenClass, int]]:
+def needed(
+    plan: Plan, wanted: Iterable[TokenClass] = (LAST, GENERATED)
+) -> set[tuple[str, TokenClass, int]]:
     """Return (kind, class, layer) of all sublayers that some wanted logit depends on."""
     classes = long_prompt(plan.num_layers)
-    waiting = [
-        ("state", row, plan.num_layers) for row, c in enumerate(classes) if c in (LAST, GENERATED)
-    ]
+    waiting = [("state", row, plan.num_layers) for row, c in enumerate(classes) if c in wanted]
     reached = set(waiting)
     while waiting:
         found = set(sources(plan, classes, waiting.pop())) - reached
@@ -98,6 +98,27 @@ def computed(plan: Plan) -> set[tuple[str, TokenClass, int]]:
 @given(ANY_PLAN)
 def test_trimming_leaves_exactly_what_the_wanted_logits_depend_on(plan: Plan) -> None:
     assert computed(trim(plan)) == needed(plan)
+
+
+@given(ANY_PLAN, st.sampled_from([{TEXT}, {VISUAL}, {TEXT, VISUAL}]))
+def test_logits_of_more_classes_may_be_wanted(plan: Plan, more: set[TokenClass]) -> None:
+    """Those of the answer are the same; the table is another where it computes other things."""
+    wanted = frozenset({LAST, GENERATED, *more})
+    trimmed = trim(plan, wanted=wanted)
+    assert computed(trimmed) == needed(plan, wanted)
+    assert needed(trimmed) == needed(plan)
+    assert (trimmed.key == trim(plan).key) == (trimmed == trim(plan))
+
+
+@pytest.mark.parametrize("num_layers", [1, 2, 5])
+def test_the_full_models_keys_and_values_are_the_same_whatever_logits_are_wanted(
+    num_layers: int,
+) -> None:
+    full = Plan.full(num_layers)
+    one, other = trim(full), trim(full, wanted=frozenset(TokenClass))
+    assert other == full != one
+    assert one.digest != other.digest
+    assert all(one.kv_digest(c) == other.kv_digest(c) for c in TokenClass)
 
 
 @given(ANY_PLAN)

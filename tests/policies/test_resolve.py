@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from skipserve_policies.catalog import load_catalog
 from skipserve_policies.plan import Cell, Ffn, Pair, Plan, TokenClass, trim
 from skipserve_policies.resolve import (
     CLASSES_OF_SCOPE,
@@ -297,6 +298,17 @@ def test_policies_that_compute_the_same_have_the_same_digest() -> None:
     by_list = resolved(rule("skip_block", list(range(16, 31, 2)), "visual"))
     assert block.digest == halves.digest == layer_by_layer.digest == scope_by_scope.digest
     assert by_interval.digest == by_list.digest != block.digest
+
+
+def test_where_tokens_are_scored_every_row_has_logits() -> None:
+    """By the same rules; what runs has another key, the policy the same digest."""
+    for name in ("full", "shortv-7b", "skip-attention-from-16-all", "exit-after-24"):
+        policy = resolve(name, load_catalog()[name], 32)
+        assert policy.scoring_plan == trim(policy.untrimmed, wanted=frozenset(TokenClass))
+        assert policy.scoring_plan.key != policy.plan.key
+        assert policy.digest == policy.plan.digest
+        assert policy.plan_for(scores=True) is policy.scoring_plan
+        assert policy.plan_for(scores=False) is policy.plan
 
 
 def test_what_trimming_removes_anyway_does_not_tell_policies_apart() -> None:
