@@ -103,6 +103,8 @@ class FakeDecoder:
         for segment in batch.segments:
             for layer in segment.layers:
                 self._run_layer(layer, segment, hidden, cache.layers[layer].values)
+        if batch.scoring is not None:
+            batch.scoring.fill(lambda rows: hidden[rows] @ self.head)
         return hidden[batch.logit_rows] @ self.head
 
     def _run_layer(self, layer: int, segment: Segment, hidden: Tensor, stored: Tensor) -> None:

@@ -181,9 +181,13 @@ class ReferenceDecoder:
         for head in range(self.num_heads):
             group = head * self.num_kv_heads // self.num_heads
             scores = query[:, head] @ key[:, group].T / query.shape[-1] ** 0.5
-            is_later = torch.ones(num_rows, num_rows, dtype=torch.bool).triu(1)
-            mixed.append(scores.masked_fill(is_later, -torch.inf).softmax(-1) @ value[:, group])
+            is_unseen = self._unseen(name, num_rows)
+            mixed.append(scores.masked_fill(is_unseen, -torch.inf).softmax(-1) @ value[:, group])
         return torch.cat(mixed, dim=-1) @ self.weights[f"{name}.self_attn.o_proj.weight"].T
+
+    def _unseen(self, name: str, num_rows: int) -> Tensor:
+        """Return which rows [T] each row [T] does not look at in a layer: those behind it."""
+        return torch.ones(num_rows, num_rows, dtype=torch.bool).triu(1)
 
     def _ffn(self, name: str, fed: Tensor) -> Tensor:
         gate = fed @ self.weights[f"{name}.mlp.gate_proj.weight"].T

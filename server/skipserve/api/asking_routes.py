@@ -86,6 +86,7 @@ async def completions(form: CompletionForm, visit: TheVisit) -> Response:
             created,
             echoes=tuple(map(text_of, questions)) if form.echo else (),
             tells_usage=tells_usage,
+            num_top=form.prompt_logprobs,
         ),
     )
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Protocol
@@ -18,6 +18,7 @@ from starlette.types import Scope
 from skipserve.api.admission import Admission, Arrival, Permit
 from skipserve.api.exchange import Exchange, exchange_of
 from skipserve.api.streaming import EventStream, StreamWriter
+from skipserve.api.wire import MAX_TOLD_OF_PROMPTS
 from skipserve.asking.account import Account
 from skipserve.asking.answer import AnswerText, Piece, WholeAnswer
 from skipserve.asking.asker import Asker
@@ -32,7 +33,7 @@ from skipserve.budgets.clients import Clients
 from skipserve.budgets.usage_log import UsageLog
 from skipserve.engine.reports import FailureKind, FinishReason, Stage, StepOutput
 from skipserve.engine.request import Request
-from skipserve.errors import RequestTimeoutError
+from skipserve.errors import InvalidRequestError, RequestTimeoutError
 from skipserve.metrics.registry import ServerMetrics
 from skipserve.service.service import Service
 
@@ -119,10 +120,12 @@ class Serving:
         """Reserve what a request's prepared questions may cost, and let them wait for the engine.
 
         Raises:
-            InvalidRequestError: whoever asks can never pay for them.
+            InvalidRequestError: whoever asks can never pay for them, or a reply could not tell all
+                that is asked of their prompts.
             RateLimitError: it cannot now.
             UnavailableError: too much waits there.
         """
+        _check_told(case.account.prepared for case in cases)
         if exchange.spending is not None:
             exchange.spending.reserve(*(_bound(case.account.prepared) for case in cases))
         for case in cases:
@@ -145,7 +148,11 @@ class Serving:
             return EventStream(pieces, writer, headers, seconds, exchange.fail)
         async with contextlib.aclosing(pieces):
             whole = WholeAnswer.join_all([piece async for piece in pieces])
-        reply = writer.reply(whole).model_dump_json()
+        # The tokens of a prompt may be thousands.
+        is_long = any(answer.prompt is not None for answer in whole)
+        reply = (
+            await asyncio.to_thread(_written, writer, whole) if is_long else _written(writer, whole)
+        )
         return Response(reply, 200, headers, media_type="application/json")
 
     async def _answer(self, cases: Sequence[Case], index: int) -> AsyncGenerator[Piece, None]:
@@ -234,9 +241,34 @@ class Serving:
         self.metrics.record_request(name, account.finish_reason, account.elapsed_seconds)
 
 
+def _written(writer: AnswerWriter, answers: Sequence[WholeAnswer]) -> str:
+    return writer.reply(answers).model_dump_json()
+
+
 def _is_out_of_time(error: Exception) -> bool:
     """Whether what ended a question is that it took longer than it was given."""
     return isinstance(error, RequestTimeoutError) and error.reason == FailureKind.DEADLINE
+
+
+def _check_told(questions: Iterable[Prepared]) -> None:
+    """Refuse to tell more of a request's prompts than a reply may hold.
+
+    Raises:
+        InvalidRequestError: it is too much.
+    """
+    num_told = sum(
+        it.request.num_scored
+        * (1 + (it.request.num_prompt_logprobs or 0))
+        * it.generation.num_choices
+        for it in questions
+    )
+    if num_told > MAX_TOLD_OF_PROMPTS:
+        raise InvalidRequestError(
+            f"{num_told} log-probabilities of prompts are asked for, at most "
+            f"{MAX_TOLD_OF_PROMPTS} are told in a reply; send fewer prompts at once, or ask for "
+            "fewer alternatives",
+            param="prompt_logprobs",
+        )
 
 
 def _bound(prepared: Prepared) -> Cost:

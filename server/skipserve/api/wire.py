@@ -34,13 +34,17 @@ from skipserve.asking.messages import (
     by_type,
     one_or_several,
 )
+from skipserve.asking.prompt_logprobs import PromptEntries
 from skipserve.asking.report import SavedFor, SkipReport
+from skipserve.engine.request import MAX_PROMPT_LOGPROBS
 from skipserve_policies.schema import Quality, SkipPolicy
 
 MAX_STOPS = 4
 MAX_STOP_LENGTH = 256
 MAX_STOP_TOKENS = 64
 MAX_TOP_LOGPROBS = 20
+# Of the prompts of one request, with alternatives: 16 MB of a reply.
+MAX_TOLD_OF_PROMPTS = 2**18
 MAX_CHOICES = 16
 MAX_BIASES = 1024
 MAX_BAD_WORDS = 64
@@ -94,6 +98,14 @@ def _is_none(value: object) -> bool:
 
 # Left out of a reply unless asked for.
 ShownIds = Annotated[tuple[int, ...] | None, Field(exclude_if=_is_none)]
+ShownPrompt = Annotated[
+    PromptEntries | None,
+    Field(
+        exclude_if=_is_none,
+        description="For each token of the prompt the log-probabilities of itself and of the most "
+        "probable ones, by their ids; null for the first token and for rows of images.",
+    ),
+]
 
 
 def word_or_form(value: object) -> str:
@@ -313,6 +325,7 @@ class OpenAiFields(SamplingFields):
     ) = None
     min_tokens: Annotated[int, Field(strict=True, ge=0, le=_LARGEST_COUNT)] | None = None
     ignore_eos: Flag | None = None
+    prompt_logprobs: Annotated[int, Field(strict=True, ge=0, le=MAX_PROMPT_LOGPROBS)] | None = None
     priority: Annotated[int, Field(strict=True, ge=-(2**31), lt=2**31)] | None = None
 
 
@@ -412,6 +425,7 @@ class ChatReply(Reply):
     usage: Usage
     metrics: RequestMetrics
     prompt_token_ids: ShownIds = None
+    prompt_logprobs: ShownPrompt = None
 
 
 class FunctionDelta(Sparse):

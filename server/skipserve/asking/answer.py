@@ -8,9 +8,11 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
+from skipserve.asking.prompt_logprobs import PromptLogprobs
 from skipserve.asking.question import Generation
 from skipserve.asking.tools import CallPiece, CallReader, joined
 from skipserve.engine.reports import FinishReason, StepOutput
+from skipserve.engine.request import Request
 from skipserve.prompt.detokenize import Detokenizer, StopScanner
 from skipserve.prompt.template import Ending
 from skipserve.prompt.tokenizer import Tokenizer
@@ -46,6 +48,7 @@ class Piece:
         token_ids: that were generated for it, the end token and what is not shown among them.
         calls: pieces of the functions' calls that the answer makes, which are not in its text.
         ends_with_calls: whether the answer ended by itself, with calls that are whole.
+        prompt: what the prompt's tokens are like, with the first piece; None unless asked for.
     """
 
     text: str
@@ -57,6 +60,7 @@ class Piece:
     token_ids: tuple[int, ...] = ()
     calls: tuple[CallPiece, ...] = ()
     ends_with_calls: bool = False
+    prompt: PromptLogprobs | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +84,7 @@ class WholeAnswer(Piece):
             token_ids=tuple(token_id for piece in pieces for token_id in piece.token_ids),
             calls=joined(call for piece in pieces for call in piece.calls),
             ends_with_calls=pieces[-1].ends_with_calls,
+            prompt=next((piece.prompt for piece in pieces if piece.prompt is not None), None),
         )
 
     @classmethod
@@ -101,14 +106,22 @@ class AnswerText:
         tokenizer: the model's.
         wanted: what was asked of the answer.
         choice: which of several answers it is.
+        request: whose prompt's tokens may be told of; None where they are not.
     """
 
-    def __init__(self, tokenizer: Tokenizer, wanted: Generation, choice: int = 0) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        wanted: Generation,
+        choice: int = 0,
+        request: Request | None = None,
+    ) -> None:
         self.seconds = 0.0
         self._tokenizer = tokenizer
         self._min_tokens = wanted.min_tokens
         self._has_logprobs = wanted.num_top_logprobs is not None
         self._choice = choice
+        self._request = request
         self._stops = wanted.stops
         self._calls = None if wanted.call_form is None else CallReader(wanted.call_form)
         # What a grammar allows is shown as it is.
@@ -143,9 +156,20 @@ class AnswerText:
         stop = self._stop(output, finish_reason)
         token_ids = () if output.token_id is None else (output.token_id,)
         piece = Piece(
-            text, shown, finish_reason, choice=self._choice, stop=stop, token_ids=token_ids
+            text,
+            shown,
+            finish_reason,
+            choice=self._choice,
+            stop=stop,
+            token_ids=token_ids,
+            prompt=self._prompt(output),
         )
         return piece if self._calls is None else _without_calls(piece, self._calls)
+
+    def _prompt(self, output: StepOutput) -> PromptLogprobs | None:
+        if output.prompt_scores is None or self._request is None:
+            return None
+        return PromptLogprobs(self._request, output.prompt_scores, self._tokenizer)
 
     def _stop(self, output: StepOutput, finish_reason: FinishReason | None) -> str | None:
         """Return the stop string that ended the answer: found in its text, or a token's name."""

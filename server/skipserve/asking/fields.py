@@ -364,6 +364,9 @@ CHAT = FieldTable(
             stop_token_ids="the answer ends before any of these tokens",
             logprobs="whether to report the log-probability of each token",
             top_logprobs="how many alternatives to report with it, at most 20",
+            prompt_logprobs="how many alternatives to report with the log-probability of each "
+            "token of the prompt, at most 20; not in a stream, nor where the policy drops visual "
+            "rows by what the prompt's last row looks at",
             n="so many answers, at most 16; each is drawn anew, the first as it would be alone",
             presence_penalty="is taken off the logit of each token that the answer has, -2 to 2",
             frequency_penalty="the same, as often as the answer has it",
@@ -453,7 +456,6 @@ CHAT = FieldTable(
             "a prompt is never cut", "truncate_prompt_tokens truncation truncate", -1, "disabled"
         ),
         *_refused("the prompt is made from messages", "prompt input_ids prompt_embeds suffix"),
-        *_refused("log-probabilities of a prompt are not supported yet", "prompt_logprobs"),
         *_refused("tokens are told as texts", "return_tokens_as_token_ids"),
         *_refused("the model's inside is not told", "return_hidden_states return_routed_experts"),
         *_refused(

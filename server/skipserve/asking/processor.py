@@ -127,7 +127,7 @@ class QuestionProcessor:
             prompt = self.encode(question, policy)
         with _blaming(question.prompt_param):
             sampling = self._sampling(question.generation, prompt, num_cache_tokens)
-        request = Request(
+        unplanned = Request(
             id=question.id,
             prompt_ids=prompt.prompt_ids,
             token_classes=prompt.token_classes,
@@ -140,10 +140,13 @@ class QuestionProcessor:
             deadline_seconds=self.terms.times.deadline(question.timeout_seconds),
             priority=question.priority,
             owner=asker.client.owner_number,
-            planned_flops=self.reporter.bound(
-                policy, prompt.token_classes, len(images), sampling.max_tokens
-            ),
             narrowing=policy.narrowing,
+            num_prompt_logprobs=question.generation.num_prompt_logprobs,
+        )
+        request = replace(
+            unplanned,
+            plan=policy.plan_for(scores=unplanned.num_scored > 0),
+            planned_flops=self.reporter.bound(policy, unplanned),
         )
         model = question.model or self.model_name
         generation = question.generation
@@ -241,7 +244,8 @@ class QuestionProcessor:
 
     def answer_text(self, prepared: Prepared, choice: int = 0) -> AnswerText:
         """Return what puts the text of an answer together, of one of several."""
-        return AnswerText(self.prompts.tokenizer, prepared.generation, choice)
+        tokenizer = self.prompts.tokenizer
+        return AnswerText(tokenizer, prepared.generation, choice, prepared.request)
 
     def choose_policy(
         self, given: PolicyChoice | None, model: str | None, rights: Rights

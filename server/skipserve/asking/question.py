@@ -45,6 +45,7 @@ class Generation:
         min_p: then keep tokens at least this many times as probable as the best one.
         seed: keys the random draw; None takes one at random.
         num_top_logprobs: None for no log-probabilities, else how many alternatives to report.
+        num_prompt_logprobs: the same of the prompt's tokens.
         stops: strings that end the answer and are not part of it.
         stop_token_ids: tokens that end it.
         ignores_eos: whether the tokens that end an answer by themselves do not.
@@ -68,6 +69,7 @@ class Generation:
     min_p: float = 0.0
     seed: int | None = None
     num_top_logprobs: int | None = None
+    num_prompt_logprobs: int | None = None
     stops: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     ignores_eos: bool = False
@@ -146,12 +148,17 @@ class Prepared:
 
     @property
     def requests(self) -> Iterator[Request]:
-        """What the engine gets for each answer that is wanted."""
+        """What the engine gets for each answer that is wanted; the first tells of the prompt."""
         first = self.request
         yield first
         for choice in range(1, self.generation.num_choices):
-            sampling = replace(first.sampling, choice=choice)
-            yield replace(first, id=f"{first.id}-{choice}", sampling=sampling)
+            yield replace(
+                first,
+                id=f"{first.id}-{choice}",
+                sampling=replace(first.sampling, choice=choice),
+                plan=self.policy.plan,
+                num_prompt_logprobs=None,
+            )
 
     @property
     def has_logprobs(self) -> bool:

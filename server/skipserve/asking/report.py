@@ -1,7 +1,6 @@
 """What is told of the work that an answer took, beside what the full model would have done."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,6 +25,11 @@ class SavedFor(BaseModel):
         description="Leading prompt tokens that were computed before: neither count holds them."
     )
     generated_tokens: int = Field(description="Tokens of the answer, its end token too.")
+    scored_tokens: int = Field(
+        default=0,
+        exclude_if=lambda value: not value,
+        description="Tokens of the prompt whose log-probabilities were asked for.",
+    )
 
 
 class ImageRows(BaseModel):
@@ -99,21 +103,22 @@ class Reporter:
         named = request_shape(self.sizes, shape or standard_request(self.sizes))
         return SavedFor(**asdict(named))
 
-    def bound(
-        self,
-        policy: ResolvedPolicy,
-        prompt: Sequence[TokenClass],
-        num_images: int,
-        max_tokens: int,
-    ) -> int:
-        """Return the most that a request can cost under its plan: nothing cached, all tokens."""
-        shape = flops.Request(prompt, num_generated=max_tokens, num_images=num_images)
+    def bound(self, policy: ResolvedPolicy, request: Request) -> int:
+        """Return the most that a request can cost under a policy: nothing cached, all tokens."""
+        shape = flops.Request(
+            request.token_classes,
+            num_generated=request.sampling.max_tokens,
+            num_images=len(request.images),
+            num_scored=request.num_scored,
+        )
+        plan = policy.plan_for(scores=shape.num_scored > 0)
         return flops.request_flops(
-            self.sizes, policy.plan, shape, policy.reduction, policy.narrowing
+            self.sizes, plan, shape, policy.reduction, policy.narrowing
         ).total
 
     def _saving(self, policy: ResolvedPolicy, shape: flops.Request) -> Saving:
-        return saving(self.sizes, policy.plan, shape, policy.reduction, policy.narrowing)
+        plan = policy.plan_for(scores=shape.num_scored > 0)
+        return saving(self.sizes, plan, shape, policy.reduction, policy.narrowing)
 
     def _image_rows(self, policy: ResolvedPolicy) -> ImageRows | None:
         if policy.reduction is None:
@@ -137,15 +142,15 @@ class Reporter:
             num_cached: leading prompt rows that were not computed.
             others: the same two numbers of each further answer.
         """
-        answers = ((num_generated, num_cached), *others)
-        shapes = [
-            whole_request(self.sizes, _shape(request, *answer), policy.reduction)
-            for answer in answers
-        ]
+        first = _shape(request, num_generated, num_cached)
+        further = [_shape(request, *answer) for answer in others]
+        # The tokens of the prompt are scored with one answer alone.
+        answers = [replace(first, num_scored=request.num_scored), *further]
+        shapes = [whole_request(self.sizes, shape, policy.reduction) for shape in answers]
         saved = [self._saving(policy, shape) for shape in shapes]
         planned = sum(each.planned_flops for each in saved)
         full = sum(each.full_flops for each in saved)
-        first, *further = map(self.saved_for, shapes)
+        saved_for, *saved_for_others = map(self.saved_for, shapes)
         return SkipReport(
             policy=policy.name,
             digest=policy.digest,
@@ -155,8 +160,8 @@ class Reporter:
             planned_flops=planned,
             full_flops=full,
             saved_ratio=saved[0].saved_ratio if len(saved) == 1 else 1 - planned / full,
-            saved_for=first,
-            further_answers=tuple(further),
+            saved_for=saved_for,
+            further_answers=tuple(saved_for_others),
         )
 
 

@@ -4,7 +4,12 @@ import math
 from itertools import chain
 
 from skipserve.engine.drops import Drops
-from skipserve.engine.request import Adjustments, Request, SamplingParams
+from skipserve.engine.request import (
+    MAX_PROMPT_LOGPROBS,
+    Adjustments,
+    Request,
+    SamplingParams,
+)
 from skipserve.errors import InvalidRequestError
 from skipserve.model.config import ModelConfig
 from skipserve_policies.plan import Plan, TokenClass
@@ -29,6 +34,7 @@ def check_request(request: Request, config: ModelConfig, num_cache_tokens: int) 
     """
     _check_length(request, config.max_positions, num_cache_tokens)
     _check_sampling(request.sampling)
+    _check_prompt_logprobs(request)
     if request.sampling.adjustments is not None:
         _check_adjustments(request.sampling.adjustments, config.sizes.decoder.vocab_size)
     _check_plan(request, config.sizes.decoder.num_layers)
@@ -68,6 +74,26 @@ def _check_sampling(sampling: SamplingParams) -> None:
     num_top = sampling.num_top_logprobs or 0
     is_count = 0 <= num_top <= _MAX_TOP
     _require(is_count, f"top_logprobs is {num_top}, it must be in 0 to {_MAX_TOP}")
+
+
+def _check_prompt_logprobs(request: Request) -> None:
+    num_top = request.num_prompt_logprobs
+    if num_top is None:
+        return
+    if not 0 <= num_top <= MAX_PROMPT_LOGPROBS:
+        raise InvalidRequestError(
+            f"prompt_logprobs is {num_top}, it must be in 0 to {MAX_PROMPT_LOGPROBS}",
+            "prompt_logprobs",
+        )
+    narrowing = request.active_narrowing
+    if narrowing is not None and narrowing.is_ranked:
+        raise InvalidRequestError(
+            f"the skip policy drops visual rows by {narrowing.method.value}, which looks at the "
+            "last row of the prompt: what rows before it say of the next token would depend on "
+            "what follows, and be no probability. Leave prompt_logprobs out, or choose another "
+            "policy",
+            "prompt_logprobs",
+        )
 
 
 def _check_adjustments(adjustments: Adjustments, vocab_size: int) -> None:

@@ -9,8 +9,9 @@ from skipserve.engine.reports import Executed
 from skipserve.engine.scheduler import Chunk, Step
 from skipserve.engine.sequence import Sequence
 from skipserve_policies import flops
+from skipserve_policies.cost import trimmed_full
 from skipserve_policies.narrowing import Stretch
-from skipserve_policies.plan import Plan, Sublayers, TokenClass, trim
+from skipserve_policies.plan import Plan, Sublayers, TokenClass
 from skipserve_policies.reduction import Reduction
 from skipserve_policies.shapes import resize
 from skipserve_policies.sizes import ModelSizes
@@ -31,6 +32,7 @@ class _Tally:
         prompt: the other rows.
         whole: what these stand for, with all rows of the images.
         num_logits: rows whose logits were computed.
+        scores: whether tokens of the prompt are scored: all its rows then have logits.
         num_images: images that were encoded.
     """
 
@@ -42,6 +44,7 @@ class _Tally:
     prompt: RowCounts = field(default_factory=dict)
     whole: RowCounts = field(default_factory=dict)
     num_logits: int = 0
+    scores: bool = False
     num_images: int = 0
 
     def add_chunk(self, sequence: Sequence, start: int, stop: int, image_rows: int) -> None:
@@ -85,7 +88,6 @@ class WorkCounter:
 
     def __init__(self, sizes: ModelSizes) -> None:
         self._sizes = sizes
-        self._full = trim(Plan.full(sizes.decoder.num_layers))
         self._tower_flops = flops.vision_flops(sizes.vision, sizes.vision.num_layers_used)
 
     def executed(self, step: Step, num_encoded: Mapping[Sequence, int]) -> dict[str, Executed]:
@@ -95,7 +97,7 @@ class WorkCounter:
             step: its rows, all of which were launched.
             num_encoded: images that were encoded, by the sequence they were encoded for.
         """
-        tallies: dict[tuple[str, int, Reduction | None], _Tally] = {}
+        tallies: dict[tuple[str, int, Reduction | None, bool], _Tally] = {}
         executed: dict[str, Executed] = {}
         for chunk in step.chunks:
             sequence, start, stop = chunk.sequence, chunk.start, chunk.stop
@@ -104,12 +106,14 @@ class WorkCounter:
                 narrowed = self._narrowed(chunk, sequence.drops, num_encoded.get(sequence, 0))
                 executed[name] = executed.get(name, Executed()) + narrowed
                 continue
-            reduction = sequence.request.reduction
-            key = (sequence.request.policy_name, sequence.plan.index, reduction)
+            reduction, scores = sequence.request.reduction, sequence.scores_prompt
+            key = (sequence.request.policy_name, sequence.plan.index, reduction, scores)
             tally = tallies.get(key)
             if tally is None:
-                tally = tallies[key] = _Tally(sequence.plan.plan, reduction)
+                tally = tallies[key] = _Tally(sequence.plan.plan, reduction, scores=scores)
             tally.num_logits += chunk.samples
+            if scores:
+                tally.num_logits += len(chunk.scored)
             if start >= sequence.num_prompt and stop - start == 1:
                 tally.num_generated += 1
                 tally.num_pairs += stop
@@ -118,7 +122,7 @@ class WorkCounter:
             else:
                 tally.add_chunk(sequence, start, stop, self._sizes.rows_per_image)
                 tally.num_images += num_encoded.get(sequence, 0)
-        for (policy_name, _, _), tally in tallies.items():
+        for (policy_name, *_), tally in tallies.items():
             executed[policy_name] = executed.get(policy_name, Executed()) + self._executed(tally)
         return executed
 
@@ -128,16 +132,17 @@ class WorkCounter:
 
     def _executed(self, tally: _Tally) -> Executed:
         sizes, rows, whole = self._sizes.decoder, tally.rows, tally.whole_rows
+        full = self._full(scores=tally.scores)
         head = flops.head_flops(sizes, tally.num_logits)
         attention, ffn = _sublayers(tally.plan.sublayers, rows)
-        full_attention, full_ffn = _sublayers(self._full.sublayers, whole)
+        full_attention, full_ffn = _sublayers(full.sublayers, whole)
         return Executed(
             flops=head
             + tally.num_images * self._image_flops(tally.reduction)
             + flops.decoder_flops(sizes, tally.plan, rows),
             full_flops=head
             + tally.num_images * self._image_flops(None)
-            + flops.decoder_flops(sizes, self._full, whole),
+            + flops.decoder_flops(sizes, full, whole),
             attention=attention,
             ffn=ffn,
             skipped_attention=full_attention - attention,
@@ -148,7 +153,8 @@ class WorkCounter:
     def _narrowed(self, chunk: Chunk, drops: Drops, num_images: int) -> Executed:
         """Return what a chunk computed of whose prompt rows leave, layer by layer."""
         sizes, plan = self._sizes.decoder, chunk.sequence.plan.plan
-        head = flops.head_flops(sizes, int(chunk.samples))
+        head = flops.head_flops(sizes, chunk.samples + len(chunk.scored))
+        full = self._full(scores=chunk.sequence.scores_prompt)
         images = num_images * self._image_flops(None)
         work, attention, ffn = head + images, 0, 0
         for stage, (start, stop) in enumerate(pairwise((0, *drops.layers, plan.num_layers))):
@@ -159,10 +165,10 @@ class WorkCounter:
             some = _sublayers(plan.sublayers_in(start, stop), rows)
             attention, ffn = attention + some[0], ffn + some[1]
         whole = _rows_of(chunk.reached(0))
-        full_attention, full_ffn = _sublayers(self._full.sublayers, whole)
+        full_attention, full_ffn = _sublayers(full.sublayers, whole)
         return Executed(
             flops=work,
-            full_flops=head + images + flops.decoder_flops(sizes, self._full, whole),
+            full_flops=head + images + flops.decoder_flops(sizes, full, whole),
             attention=attention,
             ffn=ffn,
             skipped_attention=full_attention - attention,
@@ -179,6 +185,10 @@ class WorkCounter:
         # Chosen before, they are only merged anew.
         assert entering.leaving is not None
         return flops.merging_flops(sizes, entering.leaving)
+
+    def _full(self, *, scores: bool) -> Plan:
+        """Return what the full model runs."""
+        return trimmed_full(self._sizes.decoder.num_layers, scores=scores)
 
     def _image_flops(self, reduction: Reduction | None) -> int:
         """Return what one image costs before the decoder."""

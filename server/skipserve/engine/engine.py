@@ -12,6 +12,7 @@ from skipserve.engine.checks import check_drops, check_request
 from skipserve.engine.counting import WorkCounter
 from skipserve.engine.device_memory import is_out_of_memory
 from skipserve.engine.drops import Drops
+from skipserve.engine.host_copy import HostCopy
 from skipserve.engine.limits import EngineLimits
 from skipserve.engine.memory import (
     default_batch_tokens,
@@ -290,6 +291,8 @@ class Engine:
         num_plans = len({chunk.sequence.plan.index for chunk in step.chunks})
         self._enter(sampling, launched, tokens)
         failed = self._fail(sampling, tokens)
+        if launched.scores is not None:
+            failed += self._take_scores(step, launched.scores)
         self._scheduler.publish(step)
         now = time.perf_counter()
         outputs = [
@@ -333,6 +336,24 @@ class Engine:
                 failed.append(_failure(sequence.request, tokens.stuck.get(place)))
         return tuple(failed)
 
+    def _take_scores(self, step: Step, scores: HostCopy) -> tuple[Failed, ...]:
+        """Give sequences what was found of their prompts; forget those where it is no number."""
+        failed = []
+        found = scores.wait()
+        stop = 0
+        for chunk in step.chunks:
+            sequence, start = chunk.sequence, stop
+            stop += len(chunk.scored)
+            if start == stop or sequence.is_over:
+                continue
+            own, ranks, top_ids, top = (part[start:stop] for part in found)
+            num_top = sequence.request.num_prompt_logprobs
+            sequence.scores.append((own, ranks, top_ids[:, :num_top], top[:, :num_top]))
+            if not own.isfinite().all():
+                self._forget(sequence)
+                failed.append(Failed(sequence.request.id, _NOT_A_NUMBER))
+        return tuple(failed)
+
     def _lap(self, started: float) -> float:
         """Return what a step took; looking ahead, it was launched before the last one was over."""
         started, self._recorded = max(started, self._recorded), time.perf_counter()
@@ -367,6 +388,7 @@ class Engine:
             finish_reason=finish_reason,
             num_cached_tokens=sequence.num_cached if is_first else 0,
             stage_seconds=sequence.take_stages(now, is_finished=finish_reason is not None),
+            prompt_scores=sequence.take_scores() if is_first else None,
         )
 
     def _forget(self, sequence: Sequence) -> None:

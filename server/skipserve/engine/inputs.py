@@ -13,6 +13,7 @@ from skipserve.engine.sequence import Sequence
 from skipserve.engine.stages import StageBuilder, has_drops
 from skipserve.engine.tables import UNREAD, SeatTables
 from skipserve.model.batch import Batch, KvGroup, Segment
+from skipserve.model.scoring import Scoring
 from skipserve.model.transfer import to_device
 from skipserve.model.work import Index, Indexes, RowWork
 
@@ -113,13 +114,24 @@ def build_batch(
     work = RowWork.select(pattern, list(map(Indexes, host_sets, sets)))
     segments: tuple[Segment, ...] = (Segment.whole(work, rows.row_starts, group),)
     chosen: Mapping[Sequence, list[Tensor]] = {}
-    embedded_rows = None
+    builder = None
     if has_drops(step):
         builder = StageBuilder(step, seat_tables, plans, last_tokens.device)
         segments, last_rows = builder.build()
         (logit_rows,), chosen = to_device([last_rows], last_tokens.device), builder.chosen
-        embedded_rows = builder.embedded_rows
-    batch = Batch(token_ids, visual_rows, visual_features, segments, logit_rows, embedded_rows)
+    scoring = None
+    if step.num_scored:
+        scored = builder.scored_rows() if builder else _scored_rows(step, rows.row_starts)
+        scoring = _scoring(step, scored, last_tokens.device)
+    batch = Batch(
+        token_ids,
+        visual_rows,
+        visual_features,
+        segments,
+        logit_rows,
+        embedded_rows=builder.embedded_rows if builder else None,
+        scoring=scoring,
+    )
     return Inputs(batch, sampled_seats, chosen)
 
 
@@ -143,3 +155,25 @@ def _visual_rows(step: Step, row_starts: Index) -> Index:
             first, last = visual_range(sequence, chunk.start, chunk.stop)
             rows.append(sequence.visual_positions[first:last] - chunk.start + row_starts[place])
     return np.concatenate(rows)
+
+
+def _scored_rows(step: Step, row_starts: Index) -> Index:
+    """Return the rows whose next token is scored, [S]."""
+    return np.concatenate(
+        [
+            chunk.scored_positions - chunk.start + start
+            for chunk, start in zip(step.chunks, row_starts, strict=False)
+            if chunk.scored
+        ]
+    )
+
+
+def _scoring(step: Step, rows: Index, device: torch.device) -> Scoring:
+    """Return what scores the tokens behind some rows, which are those of the step in order."""
+    asking = [(chunk, chunk.sequence.request) for chunk in step.chunks if chunk.scored]
+    token_ids = np.concatenate(
+        [request.prompt_array[chunk.scored_positions + 1] for chunk, request in asking]
+    )
+    num_top = max(request.num_prompt_logprobs or 0 for _, request in asking)
+    sent_rows, sent_ids = to_device([rows, token_ids], device)
+    return Scoring(sent_rows, sent_ids, num_top)

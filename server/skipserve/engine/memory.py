@@ -10,6 +10,7 @@ from skipserve.engine.host_memory import available_bytes
 from skipserve.engine.limits import EngineLimits
 from skipserve.errors import EngineError
 from skipserve.model.model import Model
+from skipserve.model.scoring import PIECE_ROWS
 from skipserve_policies.sizes import MappingSizes
 
 # A step's largest number of rows. On a CPU more rows gain nothing and hold up those that decode.
@@ -28,6 +29,10 @@ _TEXT_POSITIONS = 256
 
 # Of one logit, through all that sampling makes of it: changed, copied, sorted, weights, sums.
 _SAMPLER_NUMBER_BYTES = 84
+
+# Of one logit of a row that is scored: as it comes, in float32, its log-probability, its key to be
+# sorted by with what that is made from, and comparisons.
+_SCORED_NUMBER_BYTES = 56
 
 # Of one captured graph; vLLM reports 24 to 28 MiB of larger ones.
 _GRAPH_BYTES = 24 * 2**20
@@ -162,7 +167,7 @@ def _needs(model: Model, limits: EngineLimits, max_rows: int) -> list[_Need]:
             f"--max-batch-tokens {max_rows}",
         ),
         _Need(
-            _sampler_bytes(model, limits, max_rows),
+            max(_sampler_bytes(model, limits, max_rows), _scoring_bytes(model, max_rows)),
             "sampling",
             f"--max-running-requests {limits.max_running}",
         ),
@@ -267,6 +272,15 @@ def _sampler_bytes(model: Model, limits: EngineLimits, max_rows: int) -> int:
     """Return what drawing a token for each request may need; an upper estimate."""
     num_drawn = min(limits.max_running, max_rows)
     return _SAMPLER_NUMBER_BYTES * num_drawn * model.config.sizes.decoder.vocab_size
+
+
+def _scoring_bytes(model: Model, max_rows: int) -> int:
+    """Return what scoring a few rows of prompts may need, logits included; an upper estimate.
+
+    That is over before tokens are drawn: only the larger of the two counts.
+    """
+    num_rows = min(PIECE_ROWS, max_rows)
+    return _SCORED_NUMBER_BYTES * num_rows * model.config.sizes.decoder.vocab_size
 
 
 def _graph_bytes(limits: EngineLimits) -> int:

@@ -59,6 +59,26 @@ class TokenLogprob:
     logprob: float
 
 
+class PromptScores(msgspec.Struct, frozen=True):
+    """How probable the model finds the scored tokens of a prompt, S of them, with K alternatives.
+
+    Arrays as bytes, little endian: a prompt has thousands of these numbers.
+
+    Attributes:
+        num_top: K.
+        logprobs: the model's own log-probability of each token, float32 [S].
+        ranks: its place among all tokens, the most probable one's is 1, int32 [S].
+        top_ids: the most probable tokens, best first, int32 [S, K].
+        top: their log-probabilities, float32 [S, K].
+    """
+
+    num_top: int
+    logprobs: bytes
+    ranks: bytes
+    top_ids: bytes
+    top: bytes
+
+
 @dataclass(frozen=True)
 class Executed:
     """What was really computed.
@@ -99,6 +119,7 @@ class StepOutput(msgspec.Struct, frozen=True, gc=False):
         finish_reason: None while more is to come.
         num_cached_tokens: leading prompt rows that were not computed, with the first token; else 0.
         stage_seconds: by stage; QUEUE to PREFILL with the first token, DECODE with the last.
+        prompt_scores: with the first token, where they are asked for.
     """
 
     request_id: str
@@ -108,6 +129,7 @@ class StepOutput(msgspec.Struct, frozen=True, gc=False):
     finish_reason: FinishReason | None = None
     num_cached_tokens: int = 0
     stage_seconds: dict[Stage, float] = {}
+    prompt_scores: PromptScores | None = None
 
 
 class StepReport(msgspec.Struct, frozen=True):

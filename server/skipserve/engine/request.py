@@ -13,6 +13,9 @@ from skipserve_policies.narrowing import Narrowing, VisualRows
 from skipserve_policies.plan import Plan, TokenClass
 from skipserve_policies.reduction import Reduction
 
+# Alternatives to each token of a prompt: those of a step's rows lie on the device together.
+MAX_PROMPT_LOGPROBS = 20
+
 
 @dataclass(frozen=True)
 class Grammar:
@@ -148,7 +151,8 @@ class Request:
         images: in the order of their placeholders.
         sampling: how tokens are chosen.
         policy_name: a label for metrics; decides nothing.
-        plan: what is computed, trimmed; over the socket the key of a plan that the engine has.
+        plan: what is computed, trimmed, for the logits that are wanted; over the socket the key of
+            a plan that the engine has.
         cache_salt: requests share cached work only with those of the same salt.
         queue_seconds: it may wait so long for its first step; None for ever.
         deadline_seconds: it may take so long in all; None for ever.
@@ -156,6 +160,8 @@ class Request:
         owner: who takes turns with others while requests wait; any number.
         planned_flops: what its turn costs: the most that it can take under its plan.
         narrowing: which visual rows leave inside the decoder; None for none.
+        num_prompt_logprobs: None for no log-probabilities of the prompt, else how many alternatives
+            to report with each; the plan then has the logits of all its rows.
     """
 
     id: str
@@ -172,6 +178,7 @@ class Request:
     owner: int = 0
     planned_flops: int = 0
     narrowing: Narrowing | None = None
+    num_prompt_logprobs: int | None = None
 
     @property
     def num_prompt(self) -> int:
@@ -200,6 +207,28 @@ class Request:
         if self.narrowing is None or not self.narrowing.acts_on(self.visual_rows):
             return None
         return self.narrowing
+
+    @cached_property
+    def scored_rows(self) -> NDArray[np.int64]:
+        """The rows of the prompt whose next token is scored, [N], ascending; none unless asked.
+
+        A row of an image is no token. Where visual rows leave inside the decoder, none of them says
+        how probable the token behind it is.
+        """
+        if self.num_prompt_logprobs is None:
+            return np.zeros(0, dtype=np.int64)
+        shows = self.class_array == TokenClass.VISUAL
+        # The last row may show anything.
+        shows[-1] = int(self.image_starts[-1]) > int(shows.sum())
+        is_scored = ~shows[1:]
+        if self.narrowing is not None:
+            is_scored &= ~shows[:-1]
+        return np.flatnonzero(is_scored)
+
+    @property
+    def num_scored(self) -> int:
+        """How many tokens of the prompt are scored."""
+        return len(self.scored_rows)
 
     @cached_property
     def image_starts(self) -> NDArray[np.int64]:

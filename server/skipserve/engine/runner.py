@@ -13,6 +13,7 @@ from torch import Tensor
 
 from skipserve.engine.encoder_cache import EncoderCache, image_key
 from skipserve.engine.graphs import DecodeGraphs
+from skipserve.engine.host_copy import HostCopy
 from skipserve.engine.inputs import StepRows, build_batch, visual_range
 from skipserve.engine.limits import EngineLimits
 from skipserve.engine.memory import runs_graphs
@@ -51,6 +52,7 @@ class Launched:
         started: when, on the clock of `perf_counter`.
         mode: how the forward ran.
         chosen: by sequence whose prompt was ranked, the visual rows that reach each later stage.
+        scores: of the prompts' tokens that its chunks score, in order; None where there are none.
     """
 
     step: Step
@@ -62,6 +64,7 @@ class Launched:
     started: float
     mode: StepMode
     chosen: Mapping[Sequence, list[Tensor]]
+    scores: HostCopy | None
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,14 @@ class Forward:
         sampled_seats: of these, on the device, [R] int64.
         mode: how it ran.
         chosen: by sequence whose prompt was ranked, the visual rows that reach each later stage.
+        scores: what was found of the tokens to be scored; None where there are none.
     """
 
     logits: Tensor
     sampled_seats: Tensor
     mode: StepMode
     chosen: Mapping[Sequence, list[Tensor]] = field(default_factory=dict)
+    scores: HostCopy | None = None
 
 
 @dataclass(frozen=True)
@@ -179,6 +184,7 @@ class Runner:
             started=started,
             mode=forward.mode,
             chosen=forward.chosen,
+            scores=forward.scores,
         )
 
     def free_memory(self) -> None:
@@ -218,7 +224,9 @@ class Runner:
             return Forward(*replayed)
         inputs = build_batch(step, rows, self._tables, self._plans, features, self._last_tokens)
         logits = self._model.forward(inputs.batch, self._cache)
-        return Forward(logits, inputs.sampled_seats, StepMode.EAGER, inputs.chosen)
+        scoring = inputs.batch.scoring
+        scores = None if scoring is None else HostCopy(*scoring.result())
+        return Forward(logits, inputs.sampled_seats, StepMode.EAGER, inputs.chosen, scores)
 
     def _find_images(self, step: Step) -> _Images:
         """Return the projected features of all rows that show an image."""

@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from skipserve.engine.reports import TokenLogprob
 from skipserve.engine.request import SamplingParams
 from skipserve.grammar.fault import GrammarFaultError
 from skipserve.grammar.matcher import Matcher
+from skipserve.model.logprobs import RowLogprobs
 from skipserve.model.transfer import to_device
 
 _NO_LOGPROBS = -1
@@ -212,19 +212,7 @@ def _logprobs(logits: Tensor, token_ids: Tensor, num_top: NDArray[np.int64]) -> 
     if not len(asked):
         return ()
     (rows,) = to_device([asked], logits.device)
-    logprobs = logits.index_select(0, rows).log_softmax(dim=-1)
-    own = logprobs.gather(1, token_ids.index_select(0, rows)[:, None])[:, 0]
-    top_ids = _largest(logprobs, min(int(num_top.max()), logits.shape[1]))
-    return own, top_ids, logprobs.gather(1, top_ids)
-
-
-def _largest(logprobs: Tensor, count: int) -> Tensor:
-    """Return the ids of the `count` largest of each row, best first, [R, count].
-
-    The id is a part of what is compared: which of equal tokens topk takes first depends on
-    `count`, and so on the other rows.
-    """
-    # Of numbers that are not negative, the bits ascend as the numbers do.
-    keys = logprobs.abs().view(torch.int32).long() << 32
-    keys |= torch.arange(logprobs.shape[1], device=logprobs.device)
-    return keys.topk(count, largest=False).values & (2**32 - 1)
+    found = RowLogprobs.of(
+        logits.index_select(0, rows), token_ids.index_select(0, rows), int(num_top.max())
+    )
+    return found.own, found.top_ids, found.top

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from operator import attrgetter
 
+import numpy as np
+from numpy.typing import NDArray
+
 from skipserve.engine.drops import Reached
 from skipserve.engine.fair_queue import FairQueue
 from skipserve.engine.pages import PageKey, PagePool
@@ -13,6 +16,7 @@ from skipserve.engine.sequence import NO_SEAT, Sequence
 from skipserve.engine.tables import SeatTables
 
 _arrived = attrgetter("arrived")
+_NOTHING = range(0)
 
 
 @dataclass(slots=True)
@@ -27,6 +31,7 @@ class Chunk:
         waits: whether they go no further than where their prompt is to be ranked.
         ranked_from: where they bring what the ranking of the prompt waited for, how many of its
             leading rows were at hand; else None.
+        scored: which of the scored rows of its sequence are among them, and not scored yet.
     """
 
     sequence: Sequence
@@ -35,6 +40,12 @@ class Chunk:
     samples: bool
     waits: bool = False
     ranked_from: int | None = None
+    scored: range = _NOTHING
+
+    @property
+    def scored_positions(self) -> NDArray[np.int64]:
+        """The positions of its rows whose next token is scored."""
+        return self.sequence.request.scored_rows[self.scored.start : self.scored.stop]
 
     def reached(self, stage: int) -> Reached:
         """Return which of the rows reach a stage of a sequence of whose prompt some leave."""
@@ -53,12 +64,14 @@ class Step:
         num_rows: over all chunks.
         num_budgeted: the most that any layer sees: more where the rows of a prompt that have waited
             go on.
+        num_scored: rows whose next token is scored.
     """
 
     chunks: list[Chunk] = field(default_factory=list)
     placed: list[Sequence] = field(default_factory=list)
     num_rows: int = 0
     num_budgeted: int = 0
+    num_scored: int = 0
 
     @property
     def has_long_chunks(self) -> bool:
@@ -80,6 +93,9 @@ class Step:
         self.num_budgeted += stop - start
         if sequence.awaits_ranking:
             self._rank(chunk)
+        if sequence.num_scored < sequence.num_prompt:
+            chunk.scored = sequence.score_until(start, stop)
+            self.num_scored += len(chunk.scored)
         sequence.num_computed = stop
         sequence.num_tokens += samples
 
@@ -161,6 +177,8 @@ class Scheduler:
         for chunk in step.chunks:
             if not chunk.sequence.is_over:
                 chunk.sequence.num_tokens -= chunk.samples
+                if chunk.scored:
+                    chunk.sequence.score_again(chunk.scored)
                 self._preempt(chunk.sequence)
 
     def publish(self, step: Step) -> None:
@@ -331,7 +349,7 @@ class Scheduler:
         """
         if self._reuses_prefixes:
             known_ids = sequence.known_ids
-            num_found = min(len(known_ids) - 1, sequence.num_shareable)
+            num_found = min(len(known_ids) - 1, sequence.num_findable)
             for place in range(num_found // self._tables.page_size):
                 yield sequence.keys.key(place, known_ids)
 

@@ -4,13 +4,14 @@ import sys
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from skipserve.engine.drops import Drops
 from skipserve.engine.page_keys import PageKeys
 from skipserve.engine.plans import PlanEntry
-from skipserve.engine.reports import FinishReason, Stage
+from skipserve.engine.reports import FinishReason, PromptScores, Stage
 from skipserve.engine.request import Request
 from skipserve.grammar.matcher import Matcher
 
@@ -31,13 +32,18 @@ class Sequence:
         drops: which rows of its prompt leave inside the decoder; None where none do.
         matcher: how far its answer has come in its grammar; None where it has none.
         generated_ids: the answer so far, as far as it is read from the device.
+        scores: of its prompt's tokens, likewise, in their order: parts of what `Scoring.result`
+            gives.
         num_prompt: rows of the prompt.
+        scores_prompt: whether tokens of it are scored.
         reads_first: whether its next token can be chosen only after the last one has been read.
         rank: its place among those that wait.
         num_tokens: positions that have a token: the prompt's and all sampled ones, read or not.
         num_computed: leading positions whose K/V are stored, or will be by the step under way.
         num_published: leading pages that others may find.
         num_cached: leading positions that were found and not computed, when it first ran.
+        num_scored: leading positions with nothing more to score behind them, or that will have
+            nothing by the step under way.
         seat: its row in the engine's tables while it runs.
         pages: where its K/V live, in the order of their positions.
         num_allotted: positions that they hold.
@@ -63,6 +69,7 @@ class Sequence:
     is_over: bool = False
     pages: list[int] = field(default_factory=list)
     generated_ids: list[int] = field(default_factory=list)
+    scores: list[tuple[Tensor, ...]] = field(default_factory=list)
     started: float = 0.0
     first_token: float = 0.0
     vision_seconds: float = 0.0
@@ -76,6 +83,8 @@ class Sequence:
         self.rank = (self.request.priority, self.arrived)
         # The last token is never fed back.
         self._last_fed = self.num_prompt + self.request.sampling.max_tokens - 1
+        self.scores_prompt = self.request.num_scored > 0
+        self.num_scored = 0 if self.scores_prompt else sys.maxsize
         self.visual_stop = int(self.visual_positions[-1]) + 1 if len(self.visual_positions) else 0
 
     @property
@@ -92,6 +101,29 @@ class Sequence:
         which ones is a matter of the whole prompt.
         """
         return sys.maxsize if self.drops is None else int(self.drops.visual[0])
+
+    @property
+    def num_findable(self) -> int:
+        """How many leading positions it may have from others: what is to be scored is computed."""
+        return min(self.num_shareable, self.num_scored)
+
+    def score_until(self, start: int, stop: int) -> range:
+        """Have rows from `start` on scored that are not yet; return which of its scored rows."""
+        rows = self.request.scored_rows
+        first, last = rows.searchsorted((max(start, self.num_scored), stop)).tolist()
+        self.num_scored = max(stop, self.num_scored)
+        return range(first, last)
+
+    def score_again(self, scored: range) -> None:
+        """Have rows scored after all which a step has not scored that was to."""
+        self.num_scored = int(self.request.scored_rows[scored.start])
+
+    def take_scores(self) -> PromptScores | None:
+        """Return the scores of all of its prompt, once; None where none are asked for."""
+        if self.request.num_prompt_logprobs is None:
+            return None
+        pieces, self.scores = self.scores, []
+        return _joined(pieces)
 
     @property
     def next_stop(self) -> int:
@@ -141,3 +173,17 @@ class Sequence:
         if is_finished and now > self.first_token:
             stages[Stage.DECODE] = now - self.first_token
         return stages
+
+
+def _joined(pieces: list[tuple[Tensor, ...]]) -> PromptScores:
+    """Return the scores of consecutive pieces of a prompt; there may be none."""
+    if not pieces:
+        return PromptScores(0, b"", b"", b"", b"")
+    own, ranks, top_ids, top = (torch.cat(parts).numpy() for parts in zip(*pieces, strict=True))
+    return PromptScores(
+        num_top=top_ids.shape[1],
+        logprobs=own.astype("<f4").tobytes(),
+        ranks=ranks.astype("<i4").tobytes(),
+        top_ids=top_ids.astype("<i4").tobytes(),
+        top=top.astype("<f4").tobytes(),
+    )

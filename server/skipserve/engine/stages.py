@@ -168,6 +168,18 @@ class StageBuilder:
         ]
         return tuple(segments), np.array(logit_rows, dtype=np.int64)
 
+    def scored_rows(self) -> Index:
+        """Return the rows of the last segment whose next token is scored."""
+        last = self._ranges[-1].by_chunk
+        pieces = [
+            (last[number], chunk.scored_positions)
+            for number, chunk in enumerate(self._step.chunks)
+            if chunk.scored
+        ]
+        return np.concatenate(
+            [piece.at + piece.rows.searchsorted(positions) for piece, positions in pieces]
+        )
+
     def _to_device(self, *arrays: Index) -> list[Tensor]:
         # Copies, for some are filled in, and others are views of tables.
         return to_device([np.array(array, dtype=np.int64) for array in arrays], self._device)

@@ -11,6 +11,7 @@ from typing import Self, TypeVar
 from torch import Tensor
 
 from skipserve.model.narrowing.handover import Handover
+from skipserve.model.scoring import Scoring
 from skipserve.model.work import GatedWork, Index, Indexes, LayerRows, RowWork
 
 T = TypeVar("T")
@@ -105,6 +106,8 @@ class Batch:
         logit_rows: [R] int64, the rows of the last segment whose logits are wanted.
         embedded_rows: [E] int64, the rows of which some choice of rows looks at what enters the
             first block; None where none does.
+        scoring: those whose next token is known and scored, into which the forward writes; None
+            where there are none.
     """
 
     token_ids: Tensor
@@ -113,6 +116,7 @@ class Batch:
     segments: tuple[Segment, ...]
     logit_rows: Tensor
     embedded_rows: Tensor | None = None
+    scoring: Scoring | None = None
 
     @property
     def positions(self) -> Tensor:

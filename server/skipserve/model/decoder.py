@@ -63,7 +63,10 @@ class Decoder:
         return self.sizes.num_layers * width * self.layers.cache_dtype.itemsize
 
     def __call__(self, batch: Batch, cache: KVCache) -> Tensor:
-        """Return the logits of the wanted rows, [R, V] float32, and store keys and values."""
+        """Return the logits of the wanted rows, [R, V] float32; store keys and values, and scores.
+
+        The scores come first: then the logits of the wanted rows are not there yet.
+        """
         hidden = remembered = self.embedding(batch)
         # Copies, for blocks may write into their input.
         rows = batch.embedded_rows
@@ -73,9 +76,14 @@ class Decoder:
             if segment.handover is not None:
                 held = Held(embedded, asking)
                 hidden = hand_over(segment.handover, hidden, held, self.layers, cache)
+        if batch.scoring is not None:
+            batch.scoring.fill(lambda rows: self._logits(hidden, rows))
         if not len(batch.logit_rows):
             return hidden.new_empty(0, self.sizes.vocab_size, dtype=torch.float32)
-        return self.head(self.layers.normed(hidden, batch.logit_rows)).float()
+        return self._logits(hidden, batch.logit_rows)
+
+    def _logits(self, hidden: Tensor, rows: Tensor) -> Tensor:
+        return self.head(self.layers.normed(hidden, rows)).float()
 
     def _run(
         self, segment: Segment, hidden: Tensor, remembered: Tensor, cache: KVCache

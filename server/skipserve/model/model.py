@@ -49,4 +49,7 @@ class Model(Protocol):
         """Return what the keys and values of one position take, in the type the device keeps."""
 
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
-        """Run one batch: store its keys and values, return the wanted logits [R, V] float32."""
+        """Run one batch: store its keys and values, return the wanted logits [R, V] float32.
+
+        The batch's scoring, if it has one, is filled.
+        """

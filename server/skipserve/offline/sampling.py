@@ -42,6 +42,8 @@ class Sampling(TypedDict, total=False):
         bad_words: texts that the answer may not have.
         logprobs: whether to report the log-probability of each token.
         top_logprobs: how many alternatives to report with it.
+        prompt_logprobs: how many alternatives to report with the log-probability of each token of
+            the prompt, at most 20; none, nor those, without it.
     """
 
     max_tokens: int
@@ -61,6 +63,7 @@ class Sampling(TypedDict, total=False):
     bad_words: Sequence[str]
     logprobs: bool
     top_logprobs: int
+    prompt_logprobs: int
 
 
 def checked_sampling(given: Mapping[str, Any]) -> Sampling:
@@ -119,6 +122,7 @@ def generation_of(sampling: Sampling, index: int) -> Generation:
     fields["ignores_eos"] = fields.pop("ignore_eos", False)
     fields["logit_bias"] = _biases(fields.pop("logit_bias", {}))
     fields["bad_words"] = _stop_strings(fields.pop("bad_words", ()), "bad_words")
+    fields["num_prompt_logprobs"] = fields.pop("prompt_logprobs", None)
     has_logprobs, num_top = fields.pop("logprobs", False), fields.pop("top_logprobs", None)
     if num_top is not None and not has_logprobs:
         raise InvalidRequestError("top_logprobs needs logprobs=True", param="top_logprobs")

@@ -22,6 +22,7 @@ from skipserve.engine.memory import (
     vision_bytes,
 )
 from skipserve.errors import EngineError
+from skipserve.model.scoring import PIECE_ROWS
 
 pytestmark = pytest.mark.fast
 
@@ -56,6 +57,22 @@ def test_the_pool_is_as_large_as_it_is_told() -> None:
 def test_the_pool_is_never_larger_than_what_can_run() -> None:
     limits = EngineLimits(max_running=3, kv_cache_bytes=PAGE_BYTES * 10**6)
     assert num_pool_pages(FakeDecoder(), limits, 512) == 3 * CONFIG.max_positions / 16
+
+
+def test_a_piece_of_a_prompt_is_scored_where_few_tokens_are_drawn() -> None:
+    """Where many are, what scoring takes is over before."""
+    model = FakeDecoder()
+    of_one, of_many = (
+        next(
+            need.num_bytes
+            for need in memory._needs(model, replace(LIMITS, max_running=count), 512)
+            if need.part == "sampling"
+        )
+        for count in (1, 500)
+    )
+    vocab = CONFIG.sizes.decoder.vocab_size
+    assert of_one >= PIECE_ROWS * vocab * (4 + 4 + 8)
+    assert of_many == 500 * memory._SAMPLER_NUMBER_BYTES * vocab
 
 
 def test_a_pool_without_a_page_is_refused() -> None:

@@ -1,6 +1,7 @@
 """The host never waits for the device while it launches a step's sampling and inputs."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,8 @@ def _steps(parts: EngineParts) -> Iterator[Step]:
         ("parallel", _plan(Rule(**PARALLEL, layers=[0, 1], scope="answer"))),
     ):
         parts.add(make_request(name, num_text=4, num_images=1, plan=trim(plan), temperature=0.5))
+    scoring = make_request("scoring", num_text=4, plan=Plan.full(NUM_LAYERS))
+    parts.add(replace(scoring, num_prompt_logprobs=3))
     while parts.scheduler.num_running or parts.scheduler.num_waiting:
         step = parts.scheduler.schedule()
         yield step

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from kernel_errors import assert_as_exact_as
 from model_batches import (
     Piece,
+    build_batch,
     forward,
     poisoned_cache,
     run_in_pieces,
@@ -37,6 +38,7 @@ from torch import Tensor
 
 from skipserve.model.config import ModelConfig
 from skipserve.model.llava import Llava
+from skipserve.model.scoring import Scoring
 from skipserve.model.weights import Weights
 from skipserve_policies.plan import Plan, trim
 from skipserve_policies.resolve import resolve
@@ -315,6 +317,28 @@ def test_in_scope_generated_the_first_token_is_the_full_models(deep: Subject, na
     rows = make_rows("ttvvt", num_generated=0)
     full = run_whole(deep.llava, rows, trim(Plan.full(32)), [4])
     assert torch.equal(run_whole(deep.llava, rows, plan, [4]), full)
+
+
+@pytest.mark.fast
+@with_all_blocks
+def test_a_forward_scores_what_its_logits_say(subject: Subject) -> None:
+    """Of rows in any order, beside the wanted logits, which are what they are without."""
+    rows, plan = make_rows("tvvttv", num_generated=2), Plan.full(subject.num_layers)
+    scored, device = [5, 0, 2, 3], subject.llava.device
+    tokens = torch.tensor([7, 250, 9, 9], device=device)
+    scoring = Scoring(torch.tensor(scored, device=device), tokens, num_top=4)
+    (pages,) = scattered_pages(len(rows))
+    batch = build_batch([Piece(rows, plan, 0, len(rows), pages)], [7], device)
+    cache = poisoned_cache(subject.llava, len(rows))
+    logits = subject.llava.forward(replace(batch, scoring=scoring), cache)
+    expected = reference_logits(subject, rows, plan)
+    assert_close(logits.cpu(), expected[[7]])
+    own, ranks, top_ids, top = (part.cpu() for part in scoring.result())
+    logprobs = expected[scored].log_softmax(-1)
+    assert_close(own, logprobs.gather(1, tokens.cpu()[:, None])[:, 0])
+    assert_close(top, logprobs.sort(descending=True).values[:, :4])
+    assert_close(logprobs.gather(1, top_ids), top.double())
+    assert ((ranks == 1) == (top_ids[:, 0] == tokens.cpu())).all()
 
 
 @pytest.mark.fast

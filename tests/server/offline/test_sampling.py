@@ -45,8 +45,9 @@ def test_every_keyword_arrives() -> None:
     assert {name: getattr(found, name) for name in given} == given
     every = Sampling.__annotations__.keys() - given.keys()
     others = {"stop", "stop_token_ids", "ignore_eos", "logit_bias", "bad_words"}
-    assert every == others | {"logprobs", "top_logprobs"}
+    assert every == others | {"logprobs", "top_logprobs", "prompt_logprobs"}
     assert generation(ignore_eos=True).ignores_eos
+    assert generation(prompt_logprobs=2).num_prompt_logprobs == 2
 
 
 def test_biases_and_words() -> None:

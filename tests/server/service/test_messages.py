@@ -13,6 +13,7 @@ from skipserve.engine.reports import (
     Failed,
     FailureKind,
     FinishReason,
+    PromptScores,
     Ready,
     Stage,
     StepOutput,
@@ -34,6 +35,7 @@ def test_a_request_survives_the_socket() -> None:
         cache_salt="s",
         queue_seconds=0.5,
         deadline_seconds=math.inf,
+        num_prompt_logprobs=2,
     )
     # What a plan remembers of itself must not travel.
     assert plan_of(request).digest
@@ -63,6 +65,7 @@ def test_messages_to_the_engine_survive(message: object) -> None:
                     top_logprobs=(TokenLogprob(7, -0.5),),
                     num_cached_tokens=16,
                     stage_seconds={Stage.DECODE: 0.5},
+                    prompt_scores=PromptScores(1, b"abcd", b"efgh", b"ijkl", b"mnop"),
                 ),
             ),
             StepReport({"full": Executed(5, 6, 1, 2, 3, 4)}, 0.25, 3, 2, 1),

@@ -27,6 +27,7 @@ from skipserve.asking.answer import Piece, WholeAnswer
 from skipserve.asking.messages import Role, image_uris, template_messages
 from skipserve.asking.question import Generation, Question
 from skipserve.asking.tools import CallPiece
+from skipserve.engine.request import MAX_PROMPT_LOGPROBS
 from skipserve.errors import InvalidRequestError
 from skipserve.prompt.template import Ending
 
@@ -119,6 +120,7 @@ class ChatWriter(DataEvents):
 
     def reply(self, answers: Sequence[WholeAnswer]) -> ChatReply:
         """Return the reply that is a question's whole answers."""
+        prompt = answers[0].prompt
         return ChatReply(
             id=self.account.prepared.request.id,
             created=self.created,
@@ -139,6 +141,7 @@ class ChatWriter(DataEvents):
             usage=usage(self.account),
             metrics=request_metrics(self.account),
             prompt_token_ids=self._prompt_ids,
+            prompt_logprobs=None if prompt is None else prompt.entries(MAX_PROMPT_LOGPROBS),
         )
 
     def opening(self) -> list[str]:

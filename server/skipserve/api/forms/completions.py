@@ -1,7 +1,7 @@
 """The form of `POST /v1/completions`: prompts without a template, and answers in the old form."""
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
@@ -23,12 +23,14 @@ from skipserve.api.wire import (
     Flag,
     OpenAiFields,
     RequestMetrics,
+    ShownPrompt,
     TokenId,
     Usage,
 )
 from skipserve.asking.account import Account
 from skipserve.asking.answer import Piece, TopLogprob, WholeAnswer
 from skipserve.asking.messages import Text
+from skipserve.asking.prompt_logprobs import PromptLogprobs
 from skipserve.asking.question import Question, RawPrompt
 from skipserve.errors import InvalidRequestError
 from skipserve_policies.schema import MIN_ITEMS, NotEmpty
@@ -87,14 +89,14 @@ class CompletionForm(OpenAiFields):
 
 
 class OldLogprobs(Reply):
-    """Log-probabilities in the old form, an item a token.
+    """Log-probabilities in the old form, an item a token; null for the first of a prompt.
 
     A token that is no whole character is called `bytes:` with its bytes behind.
     """
 
     tokens: tuple[str, ...]
-    token_logprobs: tuple[float, ...]
-    top_logprobs: tuple[dict[str, float], ...]
+    token_logprobs: tuple[float | None, ...]
+    top_logprobs: tuple[dict[str, float] | None, ...]
     text_offset: tuple[int, ...]
 
 
@@ -108,6 +110,7 @@ class CompletionChoice(Sparse):
     metrics: RequestMetrics | None = Field(
         default=None, description="Of its prompt, where there are several."
     )
+    prompt_logprobs: ShownPrompt = None
 
 
 class CompletionReply(Sparse):
@@ -142,6 +145,7 @@ def read_completion(form: CompletionForm, policy_header: str | None = None) -> l
         max_tokens=form.max_tokens,
         open_tokens=_NUM_TOKENS,
         num_top_logprobs=form.logprobs,
+        num_prompt_logprobs=_num_prompt_logprobs(form),
     )
     begun = begin_question(form, policy_header, "cmpl-")
     return [
@@ -159,6 +163,12 @@ def read_completion(form: CompletionForm, policy_header: str | None = None) -> l
     ]
 
 
+def _num_prompt_logprobs(form: CompletionForm) -> int | None:
+    """Return how many alternatives to tell of a prompt's tokens, in either place of the reply."""
+    asked = (form.prompt_logprobs, form.logprobs if form.echo else None)
+    return max((it for it in asked if it is not None), default=None)
+
+
 def _prompts(given: RawPrompt | tuple[RawPrompt, ...]) -> Sequence[RawPrompt]:
     if isinstance(given, str) or isinstance(given[0], int):
         return (given,)
@@ -169,19 +179,19 @@ def _check_supported(form: CompletionForm) -> None:
     check_openai(form)
     if form.stream_options is not None and form.stream_options.continuous_usage_stats:
         raise not_supported("stream_options.continuous_usage_stats")
-    if form.echo and form.logprobs is not None:
+    if form.echo and form.logprobs is not None and form.stream:
         raise InvalidRequestError(
-            "echo with logprobs asks for log-probabilities of the prompt, which are not supported "
-            "yet; leave one of them out",
+            "echo with logprobs asks for log-probabilities of the prompt, which are not available "
+            "in a stream; leave one of the three out",
             param="echo",
         )
 
 
 class _Offsets:
-    """Where the tokens of one answer begin in its text."""
+    """Where the tokens of one answer begin in its text, which may begin with the prompt's."""
 
-    def __init__(self) -> None:
-        self._at = 0
+    def __init__(self, echo: str = "") -> None:
+        self._at = len(echo)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def next(self, token: TopLogprob) -> int:
@@ -200,22 +210,24 @@ class CompletionWriter(DataEvents):
         created: when they came, in seconds since 1970.
         echoes: the prompts' texts, where they begin the answers.
         tells_usage: whether a stream ends with the usage.
+        num_top: how many alternatives to each of the prompts' tokens are told apart from the
+            answers; None for none, nor the tokens.
     """
 
     accounts: Sequence[Account]
     created: int
     echoes: Sequence[str] = ()
     tells_usage: bool = False
+    num_top: int | None = None
     _offsets: dict[int, _Offsets] = field(default_factory=dict, init=False)
     _ended: set[int] = field(default_factory=set, init=False)
 
     def reply(self, answers: Sequence[WholeAnswer]) -> CompletionReply:
         """Return the reply that is whole answers."""
         self._ended.update(range(self._num_answers))
+        prompts = {it.index: it.prompt for it in answers if it.prompt is not None}
         return self._reply(
-            choices=tuple(
-                self._choice(answer, self._echo(self._place(answer))) for answer in answers
-            ),
+            choices=tuple(self._whole(answer, prompts.get(answer.index)) for answer in answers),
             usage=usage(*self.accounts),
             metrics=self._metrics_of_one(),
         )
@@ -250,6 +262,22 @@ class CompletionWriter(DataEvents):
             finish_reason=None if reason is None else reason.value,
             metrics=request_metrics(account) if self._ends_prompt(piece) else None,
         )
+
+    def _whole(self, answer: WholeAnswer, prompt: PromptLogprobs | None) -> CompletionChoice:
+        """Return an answer with what was asked for of its prompt."""
+        echo = self._echo(self._place(answer))
+        if prompt is None:
+            return self._choice(answer, echo)
+        if echo and self.accounts[answer.index].prepared.has_logprobs:
+            self._offsets[self._place(answer)] = _Offsets(echo)
+        choice = self._choice(answer, echo)
+        more: dict[str, object] = {}
+        if self.num_top is not None:
+            more["prompt_logprobs"] = prompt.entries(self.num_top)
+        if echo and choice.logprobs is not None:
+            num_top = self.accounts[answer.index].prepared.generation.num_top_logprobs or 0
+            more["logprobs"] = _joined(_of_prompt(prompt, num_top, echo), choice.logprobs)
+        return choice.model_copy(update=more)
 
     def _ends_prompt(self, piece: Piece) -> bool:
         """Whether the metrics of a prompt go with a piece: it has others, and its answers ended."""
@@ -297,10 +325,59 @@ class CompletionWriter(DataEvents):
         return event(self._reply(**fields).model_dump_json())
 
 
+def _of_prompt(prompt: PromptLogprobs, num_top: int, text: str) -> OldLogprobs:
+    """Return the log-probabilities of a prompt's tokens, and where they begin in its text."""
+    tokens = tuple(prompt.tokens(num_top))
+    names = {
+        token_id: _spelt(prompt.tokenizer.token_bytes(token_id), prompt.text(token_id))
+        for token in tokens
+        for token_id in (token.token_id, *(other for other, _ in token.top))
+    }
+    return OldLogprobs(
+        tokens=tuple(names[token.token_id] for token in tokens),
+        token_logprobs=tuple(token.logprob for token in tokens),
+        top_logprobs=tuple(
+            None
+            if token.logprob is None
+            else {names[it]: value for it, value in ((token.token_id, token.logprob), *token.top)}
+            for token in tokens
+        ),
+        text_offset=tuple(_places(prompt, text)),
+    )
+
+
+def _places(prompt: PromptLogprobs, text: str) -> Iterator[int]:
+    """Yield where the tokens of a prompt begin in its text.
+
+    What the tokenizer has put around it, a space before its first word among that, takes no room.
+    """
+    decoder, at = codecs.getincrementaldecoder("utf-8")("replace"), 0
+    for token_id in prompt.request.prompt_ids:
+        yield at
+        content = prompt.tokenizer.token_bytes(token_id)
+        piece = decoder.decode(content) if content else prompt.text(token_id)
+        if not text.startswith(piece, at):
+            piece = piece.removeprefix(" ")
+        at += len(piece) if text.startswith(piece, at) else 0
+
+
+def _joined(first: OldLogprobs, second: OldLogprobs) -> OldLogprobs:
+    return OldLogprobs(
+        tokens=first.tokens + second.tokens,
+        token_logprobs=first.token_logprobs + second.token_logprobs,
+        top_logprobs=first.top_logprobs + second.top_logprobs,
+        text_offset=first.text_offset + second.text_offset,
+    )
+
+
 def _name(token: TopLogprob) -> str:
+    """Return what a token is called."""
+    return _spelt(bytes(token.bytes), token.token)
+
+
+def _spelt(content: bytes, text: str) -> str:
     """Return what a token is called: its text, or its bytes where they are no text."""
-    content = bytes(token.bytes)
     try:
-        return content.decode() or token.token
+        return content.decode() or text
     except UnicodeDecodeError:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in content)

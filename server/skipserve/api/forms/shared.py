@@ -58,6 +58,7 @@ def openai_sampling(form: OpenAiFields) -> Generation:
         repetition_penalty=form.repetition_penalty or 1.0,
         logit_bias=tuple((int(key), bias) for key, bias in (form.logit_bias or {}).items()),
         bad_words=form.bad_words or (),
+        num_prompt_logprobs=form.prompt_logprobs,
     )
 
 
@@ -69,6 +70,11 @@ def check_openai(form: OpenAiFields) -> None:
     """
     if form.stream_options is not None and not form.stream:
         raise InvalidRequestError("stream_options needs stream: true", param="stream_options")
+    if form.prompt_logprobs is not None and form.stream:
+        raise InvalidRequestError(
+            "prompt_logprobs is not available in a stream; leave one of them out",
+            param="prompt_logprobs",
+        )
 
 
 def not_supported(name: str) -> InvalidRequestError:

@@ -45,7 +45,7 @@ COMPLETIONS = like_chat(
         "without it",
         echo="whether the prompt begins the text",
         logprobs="how many alternatives to report with the log-probability of each token, at most "
-        "20",
+        "20; with `echo` of the prompt's tokens too, then not in a stream",
         add_special_tokens="whether a text gets the tokens that the tokenizer puts around one",
     ),
     *refused("the prompt goes through no template; send them to /v1/chat/completions", "messages"),

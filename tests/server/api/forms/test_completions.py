@@ -230,7 +230,8 @@ def asked(**fields: Any) -> list[Question]:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"echo": True, "logprobs": 0}, "echo"),
+        ({"echo": True, "logprobs": 0, "stream": True}, "echo"),
+        ({"prompt_logprobs": 0, "stream": True}, "prompt_logprobs"),
         (
             {"stream": True, "stream_options": {"continuous_usage_stats": True}},
             "stream_options.continuous_usage_stats",
