@@ -7,7 +7,7 @@ from itertools import pairwise
 from skipserve.engine.drops import Drops, Reached
 from skipserve.engine.reports import Executed
 from skipserve.engine.scheduler import Chunk, Step
-from skipserve.engine.sequence import Sequence
+from skipserve.engine.sequence import Counted, Sequence
 from skipserve_policies import flops
 from skipserve_policies.cost import trimmed_full
 from skipserve_policies.narrowing import Stretch
@@ -97,7 +97,7 @@ class WorkCounter:
             step: its rows, all of which were launched.
             num_encoded: images that were encoded, by the sequence they were encoded for.
         """
-        tallies: dict[tuple[str, int, Reduction | None, bool], _Tally] = {}
+        tallies: dict[Counted, _Tally] = {}
         executed: dict[str, Executed] = {}
         for chunk in step.chunks:
             sequence, start, stop = chunk.sequence, chunk.start, chunk.stop
@@ -106,19 +106,19 @@ class WorkCounter:
                 narrowed = self._narrowed(chunk, sequence.drops, num_encoded.get(sequence, 0))
                 executed[name] = executed.get(name, Executed()) + narrowed
                 continue
-            reduction, scores = sequence.request.reduction, sequence.scores_prompt
-            key = (sequence.request.policy_name, sequence.plan.index, reduction, scores)
-            tally = tallies.get(key)
+            tally = tallies.get(sequence.counted_as)
             if tally is None:
-                tally = tallies[key] = _Tally(sequence.plan.plan, reduction, scores=scores)
+                tally = tallies[sequence.counted_as] = _Tally(
+                    sequence.plan.plan, sequence.request.reduction, scores=sequence.scores_prompt
+                )
             tally.num_logits += chunk.samples
-            if scores:
+            if chunk.scored:
                 tally.num_logits += len(chunk.scored)
             if start >= sequence.num_prompt and stop - start == 1:
                 tally.num_generated += 1
                 tally.num_pairs += stop
-                if reduction is not None:
-                    tally.num_absent += self._num_absent(sequence, reduction)
+                if tally.reduction is not None:
+                    tally.num_absent += self._num_absent(sequence, tally.reduction)
             else:
                 tally.add_chunk(sequence, start, stop, self._sizes.rows_per_image)
                 tally.num_images += num_encoded.get(sequence, 0)

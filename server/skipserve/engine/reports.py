@@ -107,8 +107,10 @@ class Executed:
         )
 
 
-class StepOutput(msgspec.Struct, frozen=True, gc=False):
+class StepOutput(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What one step gave one request. A struct, for a step makes hundreds of them.
+
+    What most steps do not give does not cross the socket.
 
     Attributes:
         request_id: whose it is.

@@ -93,7 +93,7 @@ class Step:
         self.num_budgeted += stop - start
         if sequence.awaits_ranking:
             self._rank(chunk)
-        if sequence.num_scored < sequence.num_prompt:
+        if sequence.scores_prompt and start < sequence.num_prompt:
             chunk.scored = sequence.score_until(start, stop)
             self.num_scored += len(chunk.scored)
         sequence.num_computed = stop

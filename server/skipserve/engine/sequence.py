@@ -14,9 +14,13 @@ from skipserve.engine.plans import PlanEntry
 from skipserve.engine.reports import FinishReason, PromptScores, Stage
 from skipserve.engine.request import Request
 from skipserve.grammar.matcher import Matcher
+from skipserve_policies.reduction import Reduction
 
 # The seat of a sequence that does not run.
 NO_SEAT = -1
+
+# A policy's name, a plan's place, what images are reduced by, whether the prompt is scored.
+Counted = tuple[str, int, Reduction | None, bool]
 
 
 @dataclass(eq=False)
@@ -36,14 +40,15 @@ class Sequence:
             gives.
         num_prompt: rows of the prompt.
         scores_prompt: whether tokens of it are scored.
+        counted_as: what its work is counted together by.
         reads_first: whether its next token can be chosen only after the last one has been read.
         rank: its place among those that wait.
         num_tokens: positions that have a token: the prompt's and all sampled ones, read or not.
         num_computed: leading positions whose K/V are stored, or will be by the step under way.
         num_published: leading pages that others may find.
         num_cached: leading positions that were found and not computed, when it first ran.
-        num_scored: leading positions with nothing more to score behind them, or that will have
-            nothing by the step under way.
+        score_start: the first position that may have a token to be scored behind it, after the step
+            under way; beyond all where none is scored.
         seat: its row in the engine's tables while it runs.
         pages: where its K/V live, in the order of their positions.
         num_allotted: positions that they hold.
@@ -84,7 +89,14 @@ class Sequence:
         # The last token is never fed back.
         self._last_fed = self.num_prompt + self.request.sampling.max_tokens - 1
         self.scores_prompt = self.request.num_scored > 0
-        self.num_scored = 0 if self.scores_prompt else sys.maxsize
+        self.score_start = 0 if self.scores_prompt else sys.maxsize
+        request = self.request
+        self.counted_as: Counted = (
+            request.policy_name,
+            self.plan.index,
+            request.reduction,
+            self.scores_prompt,
+        )
         self.visual_stop = int(self.visual_positions[-1]) + 1 if len(self.visual_positions) else 0
 
     @property
@@ -105,18 +117,18 @@ class Sequence:
     @property
     def num_findable(self) -> int:
         """How many leading positions it may have from others: what is to be scored is computed."""
-        return min(self.num_shareable, self.num_scored)
+        return min(self.num_shareable, self.score_start)
 
     def score_until(self, start: int, stop: int) -> range:
         """Have rows from `start` on scored that are not yet; return which of its scored rows."""
         rows = self.request.scored_rows
-        first, last = rows.searchsorted((max(start, self.num_scored), stop)).tolist()
-        self.num_scored = max(stop, self.num_scored)
+        first, last = rows.searchsorted((max(start, self.score_start), stop)).tolist()
+        self.score_start = max(stop, self.score_start)
         return range(first, last)
 
     def score_again(self, scored: range) -> None:
         """Have rows scored after all which a step has not scored that was to."""
-        self.num_scored = int(self.request.scored_rows[scored.start])
+        self.score_start = int(self.request.scored_rows[scored.start])
 
     def take_scores(self) -> PromptScores | None:
         """Return the scores of all of its prompt, once; None where none are asked for."""

@@ -344,6 +344,8 @@ def test_a_bad_question_is_named(
         ({"stop_token_ids": [9999]}, InvalidRequestError, "holds 9999"),
         ({"stop_token_ids": "a"}, InvalidRequestError, "must hold token ids"),
         ({"top_logprobs": 2}, InvalidRequestError, "needs logprobs=True"),
+        ({"prompt_logprobs": 21}, InvalidRequestError, "questions[0]: prompt_logprobs is 21"),
+        ({"prompt_logprobs": 1.5}, InvalidRequestError, "prompt_logprobs is 1.5"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -30,7 +30,7 @@ from skipserve.api.wire import (
 from skipserve.asking.account import Account
 from skipserve.asking.answer import Piece, TopLogprob, WholeAnswer
 from skipserve.asking.messages import Text
-from skipserve.asking.prompt_logprobs import PromptLogprobs
+from skipserve.asking.prompt_logprobs import PromptEntries, PromptLogprobs
 from skipserve.asking.question import Question, RawPrompt
 from skipserve.errors import InvalidRequestError
 from skipserve_policies.schema import MIN_ITEMS, NotEmpty
@@ -187,6 +187,19 @@ def _check_supported(form: CompletionForm) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Told:
+    """What is told of a prompt.
+
+    Attributes:
+        entries: its tokens in vLLM's form; None unless asked for.
+        echoed: the same in the old form, before those of an answer; None unless asked for.
+    """
+
+    entries: PromptEntries | None
+    echoed: OldLogprobs | None
+
+
 class _Offsets:
     """Where the tokens of one answer begin in its text, which may begin with the prompt's."""
 
@@ -225,9 +238,9 @@ class CompletionWriter(DataEvents):
     def reply(self, answers: Sequence[WholeAnswer]) -> CompletionReply:
         """Return the reply that is whole answers."""
         self._ended.update(range(self._num_answers))
-        prompts = {it.index: it.prompt for it in answers if it.prompt is not None}
+        told = {it.index: self._told(it.prompt, it.index) for it in answers if it.prompt}
         return self._reply(
-            choices=tuple(self._whole(answer, prompts.get(answer.index)) for answer in answers),
+            choices=tuple(self._whole(answer, told.get(answer.index)) for answer in answers),
             usage=usage(*self.accounts),
             metrics=self._metrics_of_one(),
         )
@@ -263,20 +276,25 @@ class CompletionWriter(DataEvents):
             metrics=request_metrics(account) if self._ends_prompt(piece) else None,
         )
 
-    def _whole(self, answer: WholeAnswer, prompt: PromptLogprobs | None) -> CompletionChoice:
-        """Return an answer with what was asked for of its prompt."""
+    def _told(self, prompt: PromptLogprobs, index: int) -> _Told:
+        """Return what is told of a prompt, in the places where it is wanted."""
+        entries = None if self.num_top is None else prompt.entries(self.num_top)
+        num_top = self.accounts[index].prepared.generation.num_top_logprobs
+        if not self.echoes or num_top is None:
+            return _Told(entries, None)
+        return _Told(entries, _of_prompt(prompt, num_top, self.echoes[index]))
+
+    def _whole(self, answer: WholeAnswer, told: _Told | None) -> CompletionChoice:
+        """Return an answer with what is told of its prompt."""
         echo = self._echo(self._place(answer))
-        if prompt is None:
+        if told is None:
             return self._choice(answer, echo)
-        if echo and self.accounts[answer.index].prepared.has_logprobs:
+        if told.echoed is not None:
             self._offsets[self._place(answer)] = _Offsets(echo)
         choice = self._choice(answer, echo)
-        more: dict[str, object] = {}
-        if self.num_top is not None:
-            more["prompt_logprobs"] = prompt.entries(self.num_top)
-        if echo and choice.logprobs is not None:
-            num_top = self.accounts[answer.index].prepared.generation.num_top_logprobs or 0
-            more["logprobs"] = _joined(_of_prompt(prompt, num_top, echo), choice.logprobs)
+        more: dict[str, object] = {"prompt_logprobs": told.entries}
+        if told.echoed is not None and choice.logprobs is not None:
+            more["logprobs"] = _joined(told.echoed, choice.logprobs)
         return choice.model_copy(update=more)
 
     def _ends_prompt(self, piece: Piece) -> bool:
