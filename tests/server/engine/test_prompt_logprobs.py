@@ -429,11 +429,11 @@ def test_numbers_out_of_range(loaded: Loaded, num_top: int) -> None:
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("method", ["fastv", "dart", "pyramiddrop"])
+@pytest.mark.parametrize("method", ["fastv", "dart", "pyramiddrop", "sparsevlm"])
 def test_policies_that_rank_by_the_last_row(loaded: Loaded, method: str) -> None:
     """Are refused where rows leave; a text alone is the full model's."""
     rule: dict[str, Any] = {"action": "drop_visual", "method": method, "before": 2, "keep": "50%"}
-    if method == "pyramiddrop":
+    if method in ("pyramiddrop", "sparsevlm"):
         rule |= {"before": [2], "keep": ["50%"]}
     policy = resolve_for(method, SkipPolicy.model_validate({"rules": [rule]}), SIZES)
     engine = Engine(loaded.model)
