@@ -10,7 +10,11 @@ import torch
 from golden_drops import GOLDEN, MERGED, Golden
 from golden_engine import Asker, GoldenModel, answers, make_engine
 from golden_llava import PROMPTS, SEEDS, SIZES, make_golden_checkpoint, make_golden_pixels
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from operation_counts import count_operations
+from reference_drops import Drop, DroppingReference
+from reference_llava import steps_of_policy
 from torch import Tensor
 
 from skipserve.engine.drops import Drops
@@ -24,7 +28,7 @@ from skipserve.model.layers import KVCache
 from skipserve.model.llava import Llava
 from skipserve_policies import flops
 from skipserve_policies.narrowing import Narrowing, Stage
-from skipserve_policies.plan import Plan, trim
+from skipserve_policies.plan import Plan, TokenClass, trim
 from skipserve_policies.resolve import resolve
 from skipserve_policies.schema import Dropper, SkipPolicy
 
@@ -82,8 +86,13 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
 @pytest.fixture
 def kept(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[int, ...]]]:
     """The visual rows that were settled on, by sequence, stage by stage."""
+    return note_kept(monkeypatch)
+
+
+def note_kept(patch: pytest.MonkeyPatch) -> list[list[tuple[int, ...]]]:
+    """Note the visual rows that are settled on, by sequence, stage by stage."""
     noted: list[list[tuple[int, ...]]] = []
-    keep = Drops.keep
+    keep, settle = Drops.keep, Drops.settle
 
     def noting(drops: Drops, visual: list[np.ndarray]) -> None:
         noted.append([tuple(rows.tolist()) for rows in visual])
@@ -94,9 +103,8 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[int, ...]]]:
         if drops.narrowing.merges:
             noted.append(list(_after(chosen, drops.visual)))
 
-    settle = Drops.settle
-    monkeypatch.setattr(Drops, "keep", noting)
-    monkeypatch.setattr(Drops, "settle", noting_merged)
+    patch.setattr(Drops, "keep", noting)
+    patch.setattr(Drops, "settle", noting_merged)
     return noted
 
 
@@ -177,6 +185,78 @@ def test_the_known_answers_in_the_kernels(
     found = answers(fused.engine(), *requests)
     assert found == {it.name: list(it.tokens[:2]) for it in golden}
     assert set(map(tuple, kept)) == {it.kept for it in golden if it.narrowing}
+
+
+# --- any answers
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> DroppingReference:
+    folder = make_golden_checkpoint(
+        tmp_path_factory.mktemp("it"), SIZES["plain"], SEEDS["plain"][0]
+    )
+    return DroppingReference(folder, num_heads=4, num_kv_heads=4)
+
+
+TEXTS = st.lists(st.integers(3, 120), min_size=1, max_size=6).map(tuple)
+RULES = [
+    (),
+    ({"action": "skip_ffn", "layers": [5], "scope": "all"},),
+    ({"action": "parallel_ffn_attention", "layers": [4, 7], "scope": "prompt"},),
+    ({"action": "skip_block", "layers": [6], "scope": "answer"},),
+]
+
+
+@st.composite
+def narrowings(draw: st.DrawFn) -> Narrowing:
+    """Draw one of the plain model of known answers, whose images have 36 rows."""
+    method = draw(st.sampled_from([it for it in Dropper if it is not Dropper.RANDOM]))
+    num_stages = draw(st.integers(1, 3)) if method in (Dropper.PYRAMIDDROP, SPARSE.method) else 1
+    layers = sorted(draw(st.sets(st.integers(1, 6), min_size=num_stages, max_size=num_stages)))
+    keeps = draw(st.lists(st.integers(1, 37), min_size=num_stages, max_size=num_stages))
+    stages = tuple(map(Stage, layers, [0] if method is Dropper.VTW else keeps))
+    return Narrowing(method, stages, draw(st.booleans()))
+
+
+@settings(max_examples=40)
+@given(
+    narrowings(),
+    st.lists(TEXTS, min_size=2, max_size=3),
+    st.sampled_from(RULES),
+    st.sampled_from([5, 17, 512]),
+)
+def test_any_answer_is_that_of_the_formulas(
+    plain: Loaded,
+    reference: DroppingReference,
+    narrowing: Narrowing,
+    texts: list[tuple[int, ...]],
+    rules: tuple[dict[str, object], ...],
+    max_rows: int,
+) -> None:
+    """Which rows are left, and greedy tokens, where no near tie decides."""
+    policy = SkipPolicy.model_validate({"rules": rules})
+    plan = resolve("it", policy, 8).plan
+    request = plain.asker.ask("it", *texts, narrowing=narrowing, plan=plan, max_tokens=3)
+    with pytest.MonkeyPatch.context() as patch:
+        noted = note_kept(patch)
+        tokens = answers(plain.engine(max_batch_tokens=max_rows, page_size=4), request)["it"]
+    drop = Drop(
+        narrowing.method.value,
+        tuple((it.layer, it.num_rows * len(request.images)) for it in narrowing.stages),
+        narrowing.renumbers,
+    )
+    ids = torch.tensor([*request.prompt_ids, *tokens])
+    is_visual = torch.from_numpy(request.class_array == TokenClass.VISUAL)
+    is_visual = torch.cat([is_visual, torch.zeros(3, dtype=torch.bool)])
+    features = plain.rows.repeat(len(request.images), 1)
+    classes = [*request.token_classes, *[TokenClass.GENERATED] * 3]
+    embedded = reference.embed(ids, is_visual, features)
+    logits, left = reference.run(embedded, classes, steps_of_policy(policy, 8), drop)
+    assume(reference.margin > 1e-4)
+    assert list(map(tuple, noted)) == ([tuple(left)] if left else [])
+    for row, token in zip(logits[-4:-1], tokens, strict=True):
+        best, other = row.topk(2).values
+        assert int(row.argmax()) == token or best - other < 1e-3
 
 
 # --- other requests
