@@ -30,6 +30,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "skipserve_client": {"skipserve_policies"},
     "skipserve_training": {
+        "skipserve.engine.plans",
+        "skipserve.model",
+        "skipserve.model_folder",
         "skipserve_client.evaluate",
         "skipserve.pretrained",
         "skipserve_policies",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from skipserve_training.run_folder import Clock, RecipeMismatchError, RunFolder
+from skipserve_training.run_folder import Clock, RecipeMismatchError, RunFolder, claim
 
 pytestmark = pytest.mark.fast
 
@@ -35,10 +35,10 @@ def test_an_unfinished_checkpoint_is_not_seen(folder: RunFolder[Standing]) -> No
 
 def test_a_folder_belongs_to_one_recipe(folder: RunFolder[Standing]) -> None:
     recipe = Standing(7)
-    folder.claim(recipe)
-    folder.claim(recipe)
+    claim(folder.path, recipe)
+    claim(folder.path, recipe)
     with pytest.raises(RecipeMismatchError, match="another recipe"):
-        folder.claim(replace(recipe, step=8))
+        claim(folder.path, replace(recipe, step=8))
 
 
 def test_lines_are_added_to_the_log(folder: RunFolder[Standing]) -> None:

@@ -23,28 +23,29 @@ class RecipeMismatchError(ValueError):
 C = TypeVar("C", bound=Dataclass)
 
 
+def claim(folder: Path, recipe: Dataclass) -> None:
+    """Note the recipe of a run at the first call, and refuse another one later.
+
+    Raises:
+        RecipeMismatchError: The folder holds a run of another recipe.
+    """
+    wanted = json.dumps(asdict(recipe), indent=2) + "\n"
+    path = folder / "recipe.json"
+    if path.exists() and path.read_text() != wanted:
+        raise RecipeMismatchError(
+            f"{folder} holds a run of another recipe ({path}): "
+            "give another --out, or the options that it was started with."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(wanted)
+
+
 class RunFolder(Generic[C]):
     """Reads and writes the files of one run, whose checkpoints are dataclasses of one type."""
 
     def __init__(self, path: Path, kind: type[C]) -> None:
         self.path = path
         self._kind = kind
-
-    def claim(self, recipe: Dataclass) -> None:
-        """Note the recipe at the first call, and refuse another one later.
-
-        Raises:
-            RecipeMismatchError: The folder holds a run of another recipe.
-        """
-        wanted = json.dumps(asdict(recipe), indent=2) + "\n"
-        path = self.path / "recipe.json"
-        if path.exists() and path.read_text() != wanted:
-            raise RecipeMismatchError(
-                f"{self.path} holds a run of another recipe ({path}): "
-                "give another --out, or the options that it was started with."
-            )
-        self.path.mkdir(parents=True, exist_ok=True)
-        path.write_text(wanted)
 
     def save(self, checkpoint: C) -> None:
         """Replace the checkpoint; a crash leaves the old or the new one, never half of one."""

@@ -32,7 +32,7 @@ def test_packed_questions_are_as_if_alone(name: str) -> None:
     batch = pack([EXAMPLES[:1], EXAMPLES])
     rows = language.embed(batch.ids)
     assert rows.shape[-1] == language.width
-    hidden = language.hidden(rows, batch.positions, batch.allowed)
+    hidden = language.hidden(rows, batch)
     packed = language.logits(hidden.flatten(0, 1)[batch.rows])
     alone = [_alone(model, example) for example in (EXAMPLES[0], *EXAMPLES)]
     torch.testing.assert_close(packed, torch.cat(alone), rtol=1e-4, atol=1e-4)
@@ -49,7 +49,7 @@ def test_gradients_reach_the_rows_and_no_weight() -> None:
     language = FrozenLanguageModel(make_llama())
     batch = pack([EXAMPLES])
     rows = language.embed(batch.ids).requires_grad_()
-    language.hidden(rows, batch.positions, batch.allowed).sum().backward()
+    language.hidden(rows, batch).sum().backward()
     assert rows.grad is not None
     assert rows.grad.any()
 

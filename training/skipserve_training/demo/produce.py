@@ -18,6 +18,7 @@ from skipserve_training.demo.similarity import sibling_cosines
 from skipserve_training.demo.tokenizer import train_tokenizer
 from skipserve_training.demo.training import ProgressFunction, can_compile, train_rank
 from skipserve_training.demo.warm_start import Predecessor, begin_after
+from skipserve_training.run_folder import claim
 
 CHECKPOINT_FOLDER = "checkpoint"
 _CPU_RANKS = 2  # fixed: the number of ranks changes the sums, and so the model
@@ -44,7 +45,7 @@ def produce(
         ValueError: The run's folder or the predecessor belongs to another recipe.
     """
     folder = StageFolder(path)
-    folder.claim(recipe)
+    claim(path, recipe)
     if predecessor is not None:
         begin_after(predecessor, recipe, folder)
     ranks = _CPU_RANKS if device.type == "cpu" else 1

@@ -77,16 +77,34 @@ _KINDS: dict[str, _Kind] = {
 
 
 class TransformersEncoder:
-    """An encoder that transformers loads from a folder; runs in fp32."""
+    """An encoder of transformers; runs in fp32.
+
+    Args:
+        folder: where its processor is, and its weights.
+        device: where it runs.
+        layer: which of its hidden states is read; -1 is its output.
+        keeps_class: whether its first row, that of the class, is read.
+        model: the encoder itself, where the folder holds it as a part of another model; of CLIP's
+            type.
+
+    Raises:
+        ValueError: The folder holds no encoder, or one of an unknown type.
+    """
 
     def __init__(
-        self, folder: Path, device: torch.device, layer: int = -1, keeps_class: bool = True
+        self,
+        folder: Path,
+        device: torch.device,
+        layer: int = -1,
+        keeps_class: bool = True,
+        model: nn.Module | None = None,
     ) -> None:
-        kind = _kind(folder)
+        kind = _kind(folder) if model is None else _KINDS["clip"]
         self._kind = kind
         self._processor = kind.processor.from_pretrained(folder)
-        model: nn.Module = kind.model.from_pretrained(folder, dtype=torch.float32)
-        self._model = model.to(device).requires_grad_(False).eval()
+        if model is None:
+            model = kind.model.from_pretrained(folder, dtype=torch.float32)
+        self._model = model.to(device, torch.float32).requires_grad_(False).eval()
         self._device = device
         self._layer = layer
         self._keeps_class = keeps_class

@@ -1,6 +1,6 @@
 """Asks every question of easy-VQA's test split, greedily, and scores the answers by type."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -42,18 +42,18 @@ def score_held_out(
             the order of their numbers.
         projector: what was trained.
         splits: the one that was trained on, which tells the blind answers, and the test split.
-        progress: called with the number of pictures that are done.
+        progress: called with the number of pictures that are done, of those that are asked about.
     """
     trained_on, test = splits
     blind = blind_answers(trained_on)
     by_image: dict[int, list[EasyQuestion]] = {image: [] for image in sorted(test.images)}
     for question in test.questions:
         by_image[question.image].append(question)
-    asked = list(by_image.values())
+    asked = [(index, some) for index, some in enumerate(by_image.values()) if some]
     right: dict[str, list[tuple[bool, bool]]] = {}
     for first in range(0, len(asked), _PICTURES):
-        some = asked[first : first + _PICTURES]
-        is_right = _answer(course, projector, first, some)
+        indexes, some = zip(*asked[first : first + _PICTURES], strict=True)
+        is_right = _answer(course, projector, indexes, some)
         for question, exact in zip(chain.from_iterable(some), is_right, strict=True):
             by_blind = blind.get(question.text) == question.answer
             for kind in (str(question.type), ALL):
@@ -64,9 +64,12 @@ def score_held_out(
 
 @torch.inference_mode()
 def _answer(
-    course: Course, projector: nn.Module, first: int, asked: list[list[EasyQuestion]]
+    course: Course,
+    projector: nn.Module,
+    indexes: Sequence[int],
+    asked: Sequence[Sequence[EasyQuestion]],
 ) -> list[bool]:
-    """Answer the questions of the pictures from number `first` on, each as if it were alone."""
+    """Answer the questions about some pictures, each as if it were alone."""
     examples = [
         [
             course.prompts.example(Exchange(question.text, question.answer, question.type))
@@ -74,7 +77,7 @@ def _answer(
         ]
         for questions in asked
     ]
-    features = course.features.take(range(first, first + len(asked)))
+    features = course.features.take(indexes)
     device = next(projector.parameters()).device
     outcome = answer(course.language, projector, features.to(device), pack(examples).to(device))
     return [bool(right) for right in outcome.is_right]

@@ -1,10 +1,12 @@
-"""A frozen language model of LLaMA's or OPT's type, run on packed rows."""
+"""A frozen language model of LLaMA's or OPT's type, run on packed rows under a plan."""
 
+from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -13,12 +15,25 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-LANGUAGE_MODEL_TYPES = ("llama", "opt")
+from skipserve.engine.plans import plan_work
+from skipserve.model.work import RowWork
+from skipserve_policies.plan import Plan, trim
+from skipserve_training.mapping.blocks import STACKS, Block, Sight, linears
+from skipserve_training.mapping.packing import Batch
+from skipserve_training.mapping.planned import run_blocks
+
+LANGUAGE_MODEL_TYPES = tuple(STACKS)
 _FORBIDDEN = -1e9  # added to a score; finite, so that a padding row that sees nothing stays finite
 
 
 class FrozenLanguageModel:
-    """A language model that is never trained; gradients pass through it to its inputs."""
+    """A language model that is never trained; gradients pass through it to its inputs.
+
+    It runs the full plan, or the one that `under` was given.
+
+    Raises:
+        ValueError: The model is of another type than LLaMA's or OPT's.
+    """
 
     def __init__(self, model: PreTrainedModel) -> None:
         kind = model.config.model_type
@@ -33,6 +48,28 @@ class FrozenLanguageModel:
         self._model.requires_grad_(False).eval()
         self._embedding = self._model.get_input_embeddings()
         self._head = self._model.get_output_embeddings()
+        self._stack = STACKS[kind](model)
+        self._work = plan_work(trim(Plan.full(len(self.blocks))))
+
+    def under(self, plan: Plan) -> Self:
+        """Return the same model, of the same weights, that runs a plan.
+
+        Raises:
+            ValueError: The plan is for another depth.
+        """
+        if plan.num_layers != len(self.blocks):
+            raise ValueError(
+                f"The plan is for {plan.num_layers} layers: the language model has "
+                f"{len(self.blocks)}."
+            )
+        planned = copy(self)
+        planned._work = plan_work(plan)
+        return planned
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """Return the blocks, in order."""
+        return self._stack.blocks
 
     @property
     def width(self) -> int:
@@ -45,25 +82,48 @@ class FrozenLanguageModel:
         dtype: torch.dtype = self._model.dtype
         return dtype
 
+    @property
+    def num_parameters(self) -> int:
+        """Return the number of weights of all kinds; a tied head counts once."""
+        return sum(weight.numel() for weight in self._model.parameters())
+
+    def linears(self, layer: int, *, in_attention: bool) -> Iterator[tuple[str, nn.Linear]]:
+        """Yield the linear layers of a block's attention, or of its FFN.
+
+        Names are those of published LLaVA checkpoints, such as
+        `language_model.model.layers.0.self_attn.q_proj.weight`.
+        """
+        for name, module in linears(self.blocks[layer], in_attention=in_attention):
+            yield f"language_model.{self._stack.name}.{layer}.{name}.weight", module
+
     def embed(self, ids: Tensor) -> Tensor:
         """Embed ids `[B, T]` as `[B, T, d_llm]`."""
         rows: Tensor = self._embedding(ids)
         return rows
 
-    def hidden(self, rows: Tensor, positions: Tensor, allowed: Tensor) -> Tensor:
-        """Run all blocks and the last norm.
+    def enter(self, rows: Tensor, batch: Batch) -> tuple[Tensor, Sight]:
+        """Return the first block's input `[B, T, D]` for embeddings, and what the rows see."""
+        mask = torch.zeros(batch.allowed.shape, dtype=rows.dtype, device=rows.device)
+        mask = mask.masked_fill(~batch.allowed, _FORBIDDEN)[:, None]
+        sight = Sight(mask, self._stack.factors(rows, batch.positions))
+        return self._stack.enter(rows, batch.positions), sight
+
+    def hidden(self, rows: Tensor, batch: Batch) -> Tensor:
+        """Run the plan and the last norm.
+
+        What rows hold in the end that emit no token of an answer is not said: a plan leaves out
+        what nothing needs.
 
         Args:
             rows: embeddings, `[B, T, d_llm]`.
-            positions: `[B, T]`, from 0.
-            allowed: which row sees which, `[B, T, T]`, boolean.
+            batch: where they are, which sees which, and what each is.
+
+        Returns:
+            `[B, T, d_llm]`.
         """
-        mask = torch.zeros(allowed.shape, dtype=rows.dtype, device=rows.device)
-        mask = mask.masked_fill(~allowed, _FORBIDDEN)[:, None]
-        hidden: Tensor = self._model.base_model(
-            inputs_embeds=rows, attention_mask=mask, position_ids=positions, use_cache=False
-        ).last_hidden_state
-        return hidden
+        hidden, sight = self.enter(rows, batch)
+        work = RowWork.of(self._work[batch.classes.flatten().cpu().numpy()].T, rows.device)
+        return self._stack.leave(run_blocks(self.blocks, work, hidden, sight))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Apply the head to chosen rows `[N, D]`; returns fp32."""

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skipserve_policies.plan import TokenClass
+
 PICTURE = -1  # the id of a row that the projector fills
 
 
@@ -44,25 +46,30 @@ class Tree:
 
     ids: list[int] = field(default_factory=list)
     parents: list[int] = field(default_factory=list)  # -1 for the first row
+    classes: list[TokenClass] = field(default_factory=list)
     targets: list[Target] = field(default_factory=list)
-    _rows: dict[tuple[int, int], int] = field(default_factory=dict)
+    _rows: dict[tuple[int, int, TokenClass], int] = field(default_factory=dict)
 
     def add(self, example: Example, number: int) -> None:
         """Add an example; the end of the answer is predicted and needs no row."""
         row = -1
-        for token in example.prompt:
-            row = self._child(row, token)
+        *before, last = example.prompt
+        for token in before:
+            token_class = TokenClass.VISUAL if token == PICTURE else TokenClass.TEXT
+            row = self._child(row, token, token_class)
+        row = self._child(row, last, TokenClass.LAST)
         for step, token in enumerate(example.answer, start=1):
             self.targets.append(Target(row, token, number))
             if step < len(example.answer):
-                row = self._child(row, token)
+                row = self._child(row, token, TokenClass.GENERATED)
 
-    def _child(self, parent: int, token: int) -> int:
-        key = (parent, token)
+    def _child(self, parent: int, token: int, token_class: TokenClass) -> int:
+        key = (parent, token, token_class)
         if key not in self._rows:
             self._rows[key] = len(self.ids)
             self.ids.append(token)
             self.parents.append(parent)
+            self.classes.append(token_class)
         return self._rows[key]
 
 
@@ -73,6 +80,7 @@ class Batch:
     ids: Tensor  # [B, T]; `PICTURE` where the projector's rows come
     positions: Tensor  # [B, T]
     allowed: Tensor  # [B, T, T], boolean
+    classes: Tensor  # [B, T], TokenClass; padding is text
     rows: Tensor  # [N], into the flattened B x T
     targets: Tensor  # [N]
     examples: Tensor  # [N], from 0 to M - 1
@@ -104,6 +112,9 @@ def pack(pictures: Sequence[Iterable[Example]]) -> Batch:
         ids=torch.tensor([tree.ids + [0] * (rows - len(tree.ids)) for tree in trees]),
         positions=torch.stack([_positions(tree, rows) for tree in trees]),
         allowed=torch.stack([_allowed(tree, rows) for tree in trees]),
+        classes=torch.tensor(
+            [[*tree.classes, *[TokenClass.TEXT] * (rows - len(tree.classes))] for tree in trees]
+        ),
         rows=targets[:, 0],
         targets=targets[:, 1],
         examples=targets[:, 2],

@@ -1,7 +1,6 @@
 """From data, an encoder and a language model to a trained projector, its score and its files."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,32 +9,28 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 
 from skipserve.pretrained.joining import join
-from skipserve_client.evaluate.easy_vqa import EasySplit, read_easy_vqa
+from skipserve_client.evaluate.easy_vqa import read_easy_vqa
 from skipserve_training.checkpoint_files import RECORD, versions, write_checksums, write_record
-from skipserve_training.mapping.easy_vqa_features import Views
 from skipserve_training.mapping.easy_vqa_lessons import EasyLessons
 from skipserve_training.mapping.encoders import TransformersEncoder
+from skipserve_training.mapping.encoding import Encoding, ReportFunction, say_nothing
 from skipserve_training.mapping.export import export_trained, projector_tensors
-from skipserve_training.mapping.features import Features, compute_features
 from skipserve_training.mapping.held_out import KindScore, score_held_out
 from skipserve_training.mapping.language import load_language_model, load_tokenizer
-from skipserve_training.mapping.lessons import LessonSource, Media, PromptForm
+from skipserve_training.mapping.lessons import PromptForm
 from skipserve_training.mapping.projectors import Projector, make_projector
 from skipserve_training.mapping.recipe import MappingRecipe
+from skipserve_training.mapping.served import PROJECTOR_WEIGHTS
 from skipserve_training.mapping.sources import EASY_VQA, read_source, split_source
 from skipserve_training.mapping.tower_export import FEATURE_LAYER
 from skipserve_training.mapping.training import Checkpoint, Course, make_accelerator, train
-from skipserve_training.run_folder import Clock, RunFolder
+from skipserve_training.run_folder import Clock, RunFolder, claim
 
 IMAGE = "<image>"  # the token that stands for a picture's rows in what is served
 
-PROJECTOR_WEIGHTS = "projector.safetensors"
 TRAINED_FOLDER = "trained"
 CHECKPOINT_FOLDER = "checkpoint"
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "accelerate", "numpy", "pillow")
-
-# Called with what is under way, how much of it is done, how much there is, and the loss.
-ReportFunction = Callable[[str, int, int, float], None]
 
 
 @dataclass(frozen=True)
@@ -105,13 +100,13 @@ def produce(job: MappingJob, out: Path, device: torch.device, report: ReportFunc
     recipe = job.recipe
     accelerator = make_accelerator(device)
     if not accelerator.is_main_process:
-        report = _say_nothing
+        report = say_nothing
     lessons = read_source(job.data)
     language = load_language_model(Path(job.language_model), torch.bfloat16, accelerator.device)
-    encoding = _Encoding(job, out, accelerator, report)
-    folder = RunFolder(out, Checkpoint)
-    folder.claim(job)  # not before all is there that the job names: a mistake can be mended
-    features = encoding.of_lessons(lessons)
+    encoder = TransformersEncoder(Path(job.encoder), accelerator.device, job.layer, job.keeps_class)
+    encoding = Encoding(out, encoder, accelerator, report)
+    claim(out, job)  # not before all is there that the job names: a mistake can be mended
+    features = encoding.of_lessons(lessons, job.views, recipe.seed)
     torch.manual_seed(recipe.seed)
     projector = make_projector(recipe.projector, features.width, language.width, recipe.sizes)
     projector.to(accelerator.device)
@@ -121,7 +116,7 @@ def produce(job: MappingJob, out: Path, device: torch.device, report: ReportFunc
         recipe,
         Course(language, lessons, features, prompts, job.views),
         projector,
-        folder,
+        RunFolder(out, Checkpoint),
         accelerator,
         lambda step, loss: report("training", step, recipe.steps, loss),
     )
@@ -160,50 +155,6 @@ def _export(
     write_record(out / TRAINED_FOLDER, record)
     write_checksums(out / TRAINED_FOLDER)
     join(out / TRAINED_FOLDER, language, out / CHECKPOINT_FOLDER)
-
-
-class _Encoding:
-    """Computes features in a run's folder; one process does, the others read them."""
-
-    def __init__(
-        self, job: MappingJob, out: Path, accelerator: Accelerator, report: ReportFunction
-    ) -> None:
-        self._job = job
-        self._out = out
-        self._accelerator = accelerator
-        self._report = report
-        self._encoder = TransformersEncoder(
-            Path(job.encoder), accelerator.device, job.layer, job.keeps_class
-        )
-
-    def of_lessons(self, lessons: LessonSource) -> Features:
-        """Encode all media of the lessons, in all their variants."""
-        if isinstance(lessons, EasyLessons):
-            views = Views(lessons, self._job.views, self._job.recipe.seed)
-            return self._encode("features", len(views), views.media)
-        return self._encode("features", len(lessons), lessons.media)
-
-    def of_split(self, split: EasySplit) -> Features:
-        """Encode all pictures of a split, in the order of their numbers."""
-        images = sorted(split.images)
-        return self._encode(
-            f"{split.name}-features", len(images), lambda index: split.load(images[index])
-        )
-
-    def _encode(self, name: str, count: int, load: Callable[[int], Media]) -> Features:
-        with self._accelerator.main_process_first():
-            return compute_features(
-                self._out / f"{name}.npy",
-                self._encoder,
-                count,
-                load,
-                lambda done: self._report(name, done, count, 0.0),
-            )
-
-
-def _say_nothing(stage: str, done: int, total: int, loss: float) -> None:
-    """Leave reporting to the main process."""
-    del stage, done, total, loss
 
 
 def _type_of(folder: str) -> str:

@@ -14,7 +14,7 @@ from skipserve_training.mapping.tower_training import (
     load_pictures,
     train_tower,
 )
-from skipserve_training.run_folder import RunFolder
+from skipserve_training.run_folder import RunFolder, claim
 
 CHECKPOINT_FOLDER = "checkpoint"
 _PACKAGES = ("torch", "transformers", "safetensors", "numpy", "pillow")
@@ -29,7 +29,7 @@ def produce_tower(
     """Make the tower `out/checkpoint`, from where an earlier run stopped if there is one."""
     folder = RunFolder(out, TowerCheckpoint)
     pictures = load_pictures(read_easy_vqa(easy_vqa, "train"))
-    folder.claim(recipe)
+    claim(folder.path, recipe)
     tower, clock = train_tower(
         recipe, pictures, folder, lambda step, loss: report("tower", step, recipe.steps, loss)
     )

@@ -80,6 +80,18 @@ def summarise(outcomes: Sequence[Outcome], kinds: Sequence[str]) -> dict[str, An
     }
 
 
+def embed(
+    language: FrozenLanguageModel, projector: nn.Module, features: Tensor, batch: Batch
+) -> Tensor:
+    """Embed packed rows, the projector's among them: `[B, T, d_llm]`."""
+    projected = projector(features.float()).to(language.dtype)
+    places = batch.ids == PICTURE
+    rows = language.embed(batch.ids.masked_fill(places, 0))
+    # A prompt begins with the picture, so a row's position is its place in it.
+    pictures = places.nonzero()[:, 0]
+    return rows.index_put((places,), projected[pictures, batch.positions[places]])
+
+
 def answer(
     language: FrozenLanguageModel, projector: nn.Module, features: Tensor, batch: Batch
 ) -> Outcome:
@@ -87,11 +99,7 @@ def answer(
 
     That an answer is right token by token here means that greedy decoding gives it.
     """
-    projected = projector(features.float()).to(language.dtype)
-    places = batch.ids == PICTURE
-    rows = language.embed(batch.ids.masked_fill(places, 0))
-    rows = rows.masked_scatter(places[..., None], projected)
-    hidden = language.hidden(rows, batch.positions, batch.allowed)
+    hidden = language.hidden(embed(language, projector, features, batch), batch)
     logits = language.logits(hidden.flatten(0, 1)[batch.rows])
     is_right = torch.ones(len(batch.kinds), device=logits.device)
     is_right = is_right.scatter_reduce(

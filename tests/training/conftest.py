@@ -1,4 +1,4 @@
-"""A small copy of easy-VQA."""
+"""A small copy of easy-VQA, and a small model that the server loads."""
 
 import json
 from pathlib import Path
@@ -56,3 +56,11 @@ def easy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def easy_split(easy_folder: Path) -> EasySplit:
     return read_easy_vqa(easy_folder, "train")
+
+
+@pytest.fixture(scope="session")
+def served_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # Not at the top: what it needs imports Triton, before which tests choose who runs kernels.
+    from small_served import make_served  # noqa: PLC0415
+
+    return make_served(tmp_path_factory.mktemp("served"))

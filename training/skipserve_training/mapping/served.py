@@ -1,0 +1,183 @@
+"""Takes a checkpoint that the server loads apart, into what a training stands on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModelForCausalLM,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from skipserve.model.config import ModelConfig, ModelFilesError
+from skipserve.model.weights import canonical_name, weight_files
+from skipserve_policies.sizes import MappingSizes, ModelSizes
+from skipserve_training.mapping.encoders import FrozenEncoder, TransformersEncoder
+from skipserve_training.mapping.language import (
+    LANGUAGE_MODEL_TYPES,
+    FrozenLanguageModel,
+)
+from skipserve_training.mapping.projectors import Projector, ProjectorType, make_projector
+
+PROJECTOR_WEIGHTS = "projector.safetensors"
+
+# What published checkpoints put before the names of each part.
+_LANGUAGE, _TOWER, _PROJECTOR = "language_model.", "vision_tower.", "multi_modal_projector."
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What answers questions about media.
+
+    Attributes:
+        language: frozen.
+        encoder: frozen.
+        projector: in fp32, trained or to be trained.
+    """
+
+    language: FrozenLanguageModel
+    encoder: FrozenEncoder
+    projector: Projector
+    tokenizer: PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class ServedModel(Parts):
+    """The parts of a checkpoint.
+
+    Attributes:
+        folder: where it is.
+        sizes: what policies are resolved for.
+    """
+
+    folder: Path
+    sizes: ModelSizes
+
+
+def open_model(folder: Path, dtype: torch.dtype, device: torch.device) -> ServedModel:
+    """Load a checkpoint of LLaVA's form, with LLaVA's projector or a mapping module.
+
+    Args:
+        folder: as `skipserve serve --model` takes it.
+        dtype: of the language model.
+        device: where all parts go.
+
+    Raises:
+        ValueError: It is no such checkpoint, or has parts of other types than CLIP, LLaMA and OPT.
+    """
+    try:
+        config = ModelConfig.from_folder(folder)
+        tensors = {
+            canonical_name(name): value
+            for file in weight_files(folder)
+            for name, value in load_file(file).items()
+        }
+    except ModelFilesError as error:
+        raise ValueError(f"The model {folder} cannot be loaded: {error}.") from error
+    language = _load_language(folder, config, tensors, dtype)
+    return ServedModel(
+        folder=folder,
+        sizes=config.sizes,
+        language=FrozenLanguageModel(language.to(device)),
+        encoder=_load_encoder(folder, config, tensors, device),
+        projector=_load_projector(folder, config, tensors).to(device),
+        tokenizer=_load_tokenizer(folder),
+    )
+
+
+def load_module(projector: Projector, folder: Path) -> None:
+    """Load another training's result into a projector, in place.
+
+    Args:
+        projector: of the same form.
+        folder: a training's, which holds `projector.safetensors`, or a checkpoint.
+
+    Raises:
+        ValueError: There is no projector in it, or one of other sizes.
+    """
+    trained = folder / PROJECTOR_WEIGHTS
+    try:
+        files = (trained,) if trained.is_file() else weight_files(folder)
+    except ModelFilesError as error:
+        raise ValueError(f"{folder} holds no trained module: {error}.") from error
+    tensors = {
+        canonical_name(name): value for file in files for name, value in load_file(file).items()
+    }
+    _fill(projector, _PROJECTOR, tensors, folder)
+
+
+def _load_language(
+    folder: Path, config: ModelConfig, tensors: dict[str, Tensor], dtype: torch.dtype
+) -> Any:
+    kind = config.text.get("model_type", "llama")
+    if kind not in LANGUAGE_MODEL_TYPES:
+        raise ValueError(
+            f"{folder} has a language model of type {kind!r}: expected one of "
+            f"{', '.join(LANGUAGE_MODEL_TYPES)}."
+        )
+    fields = dict(config.text) | {"tie_word_embeddings": config.ties_head}
+    make: Any = AutoModelForCausalLM.from_config  # untyped
+    model = make(CONFIG_MAPPING[kind](**fields), dtype=dtype)
+    _fill(model, _LANGUAGE, tensors, folder)
+    return model
+
+
+def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    # By its own class: the automatic one asks what type the whole model has, which it may not know.
+    load: Any = PreTrainedTokenizerFast.from_pretrained
+    tokenizer: PreTrainedTokenizerBase = load(folder)
+    return tokenizer
+
+
+def _load_encoder(
+    folder: Path, config: ModelConfig, tensors: dict[str, Tensor], device: torch.device
+) -> TransformersEncoder:
+    kind = config.vision.get("model_type", "clip_vision_model")
+    if kind != "clip_vision_model" or len(config.feature_layers) != 1:
+        raise ValueError(
+            f"{folder} has a vision tower of type {kind!r} that gives the features of "
+            f"{len(config.feature_layers)} layers: expected CLIP's type, and one."
+        )
+    model: Any = CLIPVisionModel(CLIPVisionConfig(**config.vision))
+    _fill(model, _TOWER, tensors, folder)
+    layer, keeps_class = config.feature_layers[0], config.sizes.vision.keeps_cls
+    return TransformersEncoder(folder, device, layer, keeps_class, model)
+
+
+def _load_projector(folder: Path, config: ModelConfig, tensors: dict[str, Tensor]) -> Projector:
+    sizes = config.sizes
+    widths = (sizes.vision.feature_size, sizes.decoder.embedding_size)
+    if isinstance(sizes.projector, MappingSizes):
+        projector = make_projector(ProjectorType.MAPPING, *widths, sizes.projector)
+    elif config.projector_activation == "gelu" and config.projector_bias:
+        projector = make_projector(ProjectorType.MLP, *widths)
+    else:
+        raise ValueError(
+            f"{folder} has a projector with the activation {config.projector_activation!r} and "
+            f"{'a' if config.projector_bias else 'no'} bias: expected 'gelu', and a bias."
+        )
+    _fill(projector, _PROJECTOR, tensors, folder)
+    return projector
+
+
+def _fill(module: nn.Module, prefix: str, tensors: dict[str, Tensor], folder: Path) -> None:
+    """Load a part's weights; what a tied head shares is loaded under the first of its names."""
+    seen: set[int] = set()
+    for name, weight in module.state_dict(keep_vars=True).items():
+        if id(weight) in seen:
+            continue
+        seen.add(id(weight))
+        value = tensors.get(canonical_name(prefix + name))
+        if value is None or value.shape != weight.shape:
+            found = "nothing" if value is None else f"{list(value.shape)}"
+            raise ValueError(
+                f"{folder}: expected {prefix}{name} of shape {list(weight.shape)}, found {found}."
+            )
+        weight.data.copy_(value)
