@@ -22,3 +22,12 @@ def test_each_stage_has_a_bar() -> None:
             ("training", 1, 4),
         ]
         assert progress.tasks[1].fields["loss"] == 0.5
+
+
+@pytest.mark.parametrize("has_loss", [True, False])
+def test_a_loss_is_told_where_there_is_one(has_loss: bool) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    with progress_bars(console, has_loss=has_loss) as progress:
+        Bars(progress)("layers", 1, 2, 0.5)
+        assert len(progress.columns) == (5 if has_loss else 4)
+        progress.refresh()

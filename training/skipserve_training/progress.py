@@ -11,16 +11,13 @@ from rich.progress import (
 )
 
 
-def progress_bars(console: Console) -> Progress:
-    """Make bars that say what is left and what the loss is."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("loss {task.fields[loss]:.3f}"),
-        console=console,
-    )
+def progress_bars(console: Console, *, has_loss: bool = True) -> Progress:
+    """Make bars that say what is left and, where there is one, what the loss is."""
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+    columns.append(TimeRemainingColumn())
+    if has_loss:
+        columns.append(TextColumn("loss {task.fields[loss]:.3f}"))
+    return Progress(*columns, console=console)
 
 
 class Bars:

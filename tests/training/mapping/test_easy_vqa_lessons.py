@@ -2,11 +2,13 @@
 
 import random
 
+import numpy as np
 import pytest
 
 from skipserve_client.evaluate.easy_vqa import EasySplit, EasyType
 from skipserve_training.mapping.easy_vqa_features import Views
-from skipserve_training.mapping.easy_vqa_lessons import EasyLessons, answer_for
+from skipserve_training.mapping.easy_vqa_lessons import EasyCaptions, EasyLessons, answer_for
+from skipserve_training.mapping.lessons import Exchange
 
 pytestmark = pytest.mark.fast
 
@@ -58,3 +60,19 @@ def test_views_move_the_shape_and_keep_its_colour(easy_split: EasySplit) -> None
     assert moved.tobytes() != lessons.media(1).tobytes()
     assert moved.tobytes() == views.media(9).tobytes()
     assert (255, 0, 0) in {color for _, color in moved.getcolors(4096) or []}
+
+
+def test_captions_tell_colour_and_shape(easy_split: EasySplit) -> None:
+    captions, lessons = EasyCaptions(easy_split), EasyLessons(easy_split)
+    assert len(captions) == len(lessons) == 8
+    (told,) = captions.exchanges(1, random.Random(0))
+    assert told == Exchange(None, "The image shows a red rectangle.", "caption")
+    assert captions.kinds == ("caption",)
+    assert np.array_equal(np.array(captions.media(1)), np.array(lessons.media(1)))
+
+
+def test_a_step_asks_as_many_questions_as_it_says(easy_split: EasySplit) -> None:
+    assert EasyLessons(easy_split).questions_a_step == 10
+    shares = {EasyType.COLOUR: 1, EasyType.POSITIVE_PRESENT: 1}
+    lessons = EasyLessons(easy_split, shares)
+    assert len(lessons.exchanges(0, random.Random(0))) == lessons.questions_a_step == 2

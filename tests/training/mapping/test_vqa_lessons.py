@@ -82,5 +82,5 @@ def test_what_is_missing_is_named(files: dict[str, Any], said: str, tmp_path: Pa
 
 @pytest.mark.parametrize("text", ["easy-vqa", "coco:/tmp", "vqa:"])
 def test_data_is_named_by_form_and_folder(text: str) -> None:
-    with pytest.raises(ValueError, match="expected FORM:FOLDER with a form of easy-vqa, vqa"):
+    with pytest.raises(ValueError, match="expected FORM:FOLDER with a form of easy-vqa, easy"):
         read_source(text)

@@ -15,7 +15,7 @@ from skipserve_client.evaluate.easy_vqa import (
     EasySplit,
     EasyType,
 )
-from skipserve_training.mapping.lessons import Exchange
+from skipserve_training.mapping.lessons import CAPTION, Exchange
 
 # How many of each type a picture is asked in a step.
 SHARES: dict[EasyType, int] = {
@@ -40,12 +40,7 @@ class EasyLessons:
     def __init__(self, split: EasySplit, shares: Mapping[EasyType, int] | None = None) -> None:
         self.split = split
         self._shares = shares or SHARES
-        known = split.attributes()
-        self._attributes: dict[int, tuple[str, str]] = {
-            image: (one.colour, one.shape)
-            for image, one in known.items()
-            if one.colour is not None and one.shape is not None
-        }
+        self._attributes = _whole(split)
         self.images = sorted(self._attributes)
 
     def __len__(self) -> int:
@@ -65,6 +60,11 @@ class EasyLessons:
             for exchange in draw.sample(fitting[kind], min(count, len(fitting[kind])))
         ]
 
+    @property
+    def questions_a_step(self) -> int:
+        """Return how many questions are drawn about a picture."""
+        return sum(self._shares.values())
+
     @cached_property
     def _fitting(self) -> dict[tuple[str, str], dict[EasyType, list[Exchange]]]:
         """Answer each text for each kind of picture."""
@@ -74,6 +74,41 @@ class EasyLessons:
             for colour in COLOURS
             for shape in SHAPES
         }
+
+
+class EasyCaptions:
+    """The same pictures, each told in a sentence; nothing is asked."""
+
+    kinds: Sequence[str] = (CAPTION,)
+    questions_a_step = 1
+
+    def __init__(self, split: EasySplit) -> None:
+        self._split = split
+        self._attributes = _whole(split)
+        self._images = sorted(self._attributes)
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self._images)
+
+    def media(self, index: int) -> Image.Image:
+        """Load a picture."""
+        return self._split.load(self._images[index])
+
+    def exchanges(self, index: int, draw: random.Random) -> list[Exchange]:
+        """Return the sentence."""
+        del draw
+        colour, shape = self._attributes[self._images[index]]
+        return [Exchange(None, f"The image shows a {colour} {shape}.", CAPTION)]
+
+
+def _whole(split: EasySplit) -> dict[int, tuple[str, str]]:
+    """Return colour and shape of the pictures whose questions tell both."""
+    return {
+        image: (one.colour, one.shape)
+        for image, one in split.attributes().items()
+        if one.colour is not None and one.shape is not None
+    }
 
 
 def _answered(texts: list[str], colour: str, shape: str) -> dict[EasyType, list[Exchange]]:

@@ -30,6 +30,8 @@ Media = Image.Image | list[Image.Image] | Sound  # a list holds a video's frames
 QUESTION_FORM = "Question: {question} Answer:"
 ANSWER_FORM = " {answer}"
 
+CAPTION = "caption"  # the type of what answers no question
+
 _KNOWN = 1 << 16  # exchanges whose ids are kept
 
 
@@ -48,6 +50,11 @@ class LessonSource(Protocol):
     @property
     def kinds(self) -> Sequence[str]:
         """Name the types of its exchanges."""
+        ...
+
+    @property
+    def questions_a_step(self) -> int:
+        """Return how many exchanges are drawn about a medium, where it has so many."""
         ...
 
     def __len__(self) -> int:

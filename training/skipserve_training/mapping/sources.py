@@ -4,14 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from skipserve_client.evaluate.easy_vqa import read_easy_vqa
-from skipserve_training.mapping.easy_vqa_lessons import EasyLessons
+from skipserve_training.mapping.easy_vqa_lessons import EasyCaptions, EasyLessons
 from skipserve_training.mapping.lessons import LessonSource
 from skipserve_training.mapping.vqa_lessons import CaptionLessons, VqaLessons
 
-EASY_VQA = "easy-vqa"
+EASY_VQA, EASY_CAPTIONS = "easy-vqa", "easy-vqa-captions"
 
 _FORMS: dict[str, Callable[[Path], LessonSource]] = {
     EASY_VQA: lambda folder: EasyLessons(read_easy_vqa(folder, "train")),
+    EASY_CAPTIONS: lambda folder: EasyCaptions(read_easy_vqa(folder, "train")),
     "vqa": VqaLessons,
     "captions": CaptionLessons,
 }

@@ -13,10 +13,9 @@ from typing import TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from skipserve_training.mapping.lessons import Exchange, Media
+from skipserve_training.mapping.lessons import CAPTION, Exchange, Media
 from skipserve_training.mapping.media import find_media, load_media
 
-CAPTION = "caption"
 QUESTIONS_A_STEP = 8  # about one medium, drawn from those that it has
 
 _MEDIA = "media"
@@ -79,6 +78,11 @@ class VqaLessons:
         self._media = sorted(self._asked)
         self.kinds: Sequence[str] = sorted({one.answer_type for one in annotations})
 
+    @property
+    def questions_a_step(self) -> int:
+        """Return how many questions are drawn about a medium, where it has so many."""
+        return QUESTIONS_A_STEP
+
     def __len__(self) -> int:
         """Return the number of media."""
         return len(self._media)
@@ -105,6 +109,7 @@ class CaptionLessons:
     """Captions, one of a medium's drawn each time; nothing is asked."""
 
     kinds: Sequence[str] = (CAPTION,)
+    questions_a_step = 1
 
     def __init__(self, folder: Path) -> None:
         found = _read(folder, "captions", _Captions)
