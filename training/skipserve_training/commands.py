@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from skipserve_training.mapping.commands import mapping, tower
+from skipserve_training.compression.commands import compress
+from skipserve_training.mapping.commands import mapping, recover, tower
 from skipserve_training.progress import Bars, progress_bars
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ train = typer.Typer(no_args_is_help=True, help="Train models for skipserve.")
 
 train.command()(tower)
 train.command()(mapping)
+train.command()(recover)
+train.command()(compress)
 
 
 @train.command()

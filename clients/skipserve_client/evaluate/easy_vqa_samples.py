@@ -130,7 +130,7 @@ def _digest(train: EasySplit, test: EasySplit) -> str:
 def _samples(train: EasySplit, test: EasySplit, count: int | None) -> tuple[Sample, ...]:
     blind = blind_answers(train)
     samples: list[Sample] = []
-    for index, number in enumerate(_order(test.questions)[:count]):
+    for index, number in enumerate(asking_order(test.questions)[:count]):
         question = test.questions[number]
         kind, part = _KINDS[question.type]
         samples.append(
@@ -149,7 +149,7 @@ def _samples(train: EasySplit, test: EasySplit, count: int | None) -> tuple[Samp
     return tuple(samples)
 
 
-def _order(questions: Sequence[EasyQuestion]) -> list[int]:
+def asking_order(questions: Sequence[EasyQuestion]) -> list[int]:
     """Return the questions' numbers, shuffled once and for all, the types evenly spread."""
     by_type: dict[EasyType, list[int]] = {}
     for number in sorted(range(len(questions)), key=lambda number: _lot(questions[number])):

@@ -1,12 +1,13 @@
-"""`skipserve train tower` and `skipserve train mapping`."""
+"""`skipserve train tower`, `skipserve train mapping` and `skipserve train recover`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from skipserve_policies.catalog import load_catalog, nearest_names
 from skipserve_training.progress import Bars, progress_bars
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def tower(
 
 
 def mapping(  # noqa: PLR0913, PLR0917 (an argument a flag)
-    data: Annotated[str, typer.Option(help="FORM:FOLDER; easy-vqa, vqa or captions.")],
+    data: Annotated[str, typer.Option(help="FORM:FOLDER, as easy-vqa, vqa, captions.")],
     llm: Annotated[Path, typer.Option(help="The frozen language model: LLaMA's or OPT's type.")],
     encoder: Annotated[Path, typer.Option(help="The frozen encoder: CLIP, ViT, TimeSformer, AST.")],
     out: Annotated[Path, _OUT],
@@ -78,13 +79,86 @@ def mapping(  # noqa: PLR0913, PLR0917 (an argument a flag)
     if not product.is_told:
         return
     if product.held_out:
-        console.print(_score_table(product.held_out))
+        console.print(_score_table(product.held_out, "trained"))
     where = product.checkpoint or out
     console.print(f"What was trained is in {where}")
 
 
-def _score_table(held_out: "dict[str, KindScore]") -> Table:
-    table = Table(title="easy-VQA's test split: greedy, exact answers with their end")
+def recover(  # noqa: PLR0913, PLR0917 (an argument a flag)
+    model: Annotated[
+        str,
+        typer.Option(help="A model that the server loads: a name such as smolvqa, or a folder."),
+    ],
+    data: Annotated[str, typer.Option(help="FORM:FOLDER, as of `train mapping`.")],
+    questions: Annotated[int, typer.Option(min=1, help="To train with, to the next whole step.")],
+    out: Annotated[Path, _OUT],
+    policy: Annotated[str, typer.Option(help="The skip policy that it is trained under.")] = "full",
+    policies: Annotated[
+        Path | None, typer.Option(help="A YAML file that adds policies, as `serve` takes it.")
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="A folder whose module is trained on; without: the model's."),
+    ] = None,
+    pictures: Annotated[int, typer.Option(min=1, help="Media a step, over all processes.")] = 3,
+    rate: Annotated[float, typer.Option(min=0.0, help="The peak of the rates.")] = 1e-3,
+    warmup: Annotated[int, typer.Option(min=0, help="Steps up to the peak.")] = 20,
+    views: Annotated[int, typer.Option(min=1, help="Variants of a picture (easy-vqa).")] = 4,
+    held_out: Annotated[
+        int | None, typer.Option(min=1, help="Questions to score before and after; without: all.")
+    ] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="A folder of features that runs share; without: --out.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws order and questions.")] = 20,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Train a model's module on, under a skip policy or on compressed weights."""
+    from skipserve.model_folder import StartError, model_folder  # noqa: PLC0415
+    from skipserve_training.devices import find_device  # noqa: PLC0415
+    from skipserve_training.mapping import recovery  # noqa: PLC0415
+
+    console = Console()
+    try:
+        job = recovery.RecoveryJob(
+            model=str(model_folder(model)),
+            data=data,
+            policy_name=policy,
+            policy=_rules(policy, policies),
+            questions=questions,
+            module=None if source is None else str(source),
+            seed=seed,
+            pictures=pictures,
+            rate=rate,
+            warmup=warmup,
+            views=views,
+            held_out=held_out,
+        )
+        with progress_bars(console) as progress:
+            result = recovery.recover(job, out, find_device(device), Bars(progress), features)
+    except (ValueError, StartError) as error:
+        raise typer.BadParameter(str(error)) from error
+    if not result.is_told:
+        return
+    for title, scores in (("before", result.before), ("after", result.after)):
+        if scores:
+            console.print(_score_table(scores, f"{title}, under {policy}"))
+    console.print(f"What was trained is in {out / recovery.CHECKPOINT_FOLDER}")
+
+
+def _rules(name: str, file: Path | None) -> dict[str, Any]:
+    """Spell out a policy of the catalog, or of a file."""
+    catalog = load_catalog(file)
+    if name not in catalog:
+        nearest = ", ".join(nearest_names(name, catalog))
+        raise ValueError(f"policy: {name!r} is unknown; the nearest: {nearest}.")
+    return catalog[name].model_dump(
+        mode="json", by_alias=True, exclude_defaults=True, include={"rules", "num_layers"}
+    )
+
+
+def _score_table(held_out: "dict[str, KindScore]", which: str) -> Table:
+    table = Table(title=f"easy-VQA's test split, {which}: greedy, exact answers with their end")
     for column in ("type", "accuracy", "interval", "blind", "questions"):
         table.add_column(column, justify="left" if column == "type" else "right")
     for name, kind in held_out.items():
