@@ -130,6 +130,27 @@ def test_another_module_is_trained_on(job: RecoveryJob, tmp_path: Path) -> None:
 
 
 @pytest.mark.fast
+def test_zeros_stay_zeros_and_are_told_of(
+    job: RecoveryJob, served_folder: Path, tmp_path: Path
+) -> None:
+    flags = ["--method", "random", "--sparsity", "0.5", "--out", str(tmp_path / "halved")]
+    result = CliRunner().invoke(train, ["compress", "--model", str(served_folder), *flags])
+    assert result.exit_code == 0, result.output
+    halved = tmp_path / "halved" / "checkpoint"
+    _recover(RecoveryJob(**(vars(job) | {"model": str(halved)})), tmp_path / "run")
+    old, new = (
+        load_file(folder / "model.safetensors") for folder in (halved, tmp_path / "run/checkpoint")
+    )
+    masks = load_file(tmp_path / "halved" / "masks.safetensors")
+    assert all(torch.equal(new[name], old[name]) for name in masks)
+    assert all(not new[name][~mask].any() for name, mask in masks.items())
+    card = (tmp_path / "run" / "checkpoint" / "README.md").read_text()
+    assert card.startswith("# halved, its module trained on")
+    assert "had been set to zero: `compression.json`" in card
+    assert (tmp_path / "run" / "checkpoint" / "compression.json").is_file()
+
+
+@pytest.mark.fast
 def test_a_folder_belongs_to_one_training(job: RecoveryJob, tmp_path: Path) -> None:
     _recover(job, tmp_path)
     with pytest.raises(ValueError, match="another recipe"):

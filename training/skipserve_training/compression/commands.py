@@ -41,7 +41,6 @@ def compress(  # noqa: PLR0913, PLR0917 (an argument a flag)
     # Torch takes seconds to import, which `skipserve --help` must not.
     from skipserve.model_folder import StartError, model_folder  # noqa: PLC0415
     from skipserve_training.compression.produce import (  # noqa: PLC0415
-        CHECKPOINT_FOLDER,
         CompressionJob,
         produce_compressed,
     )
@@ -51,6 +50,7 @@ def compress(  # noqa: PLR0913, PLR0917 (an argument a flag)
         Part,
     )
     from skipserve_training.devices import find_device  # noqa: PLC0415
+    from skipserve_training.mapping.served import CHECKPOINT_FOLDER  # noqa: PLC0415
 
     console = Console()
     try:

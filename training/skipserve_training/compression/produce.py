@@ -14,14 +14,12 @@ from skipserve_training.compression.card import write_card
 from skipserve_training.compression.compress import Report, check, compress
 from skipserve_training.compression.mask_files import Masks, write_masks
 from skipserve_training.compression.recipe import CompressionRecipe
-from skipserve_training.mapping.rewriting import rewrite
-from skipserve_training.mapping.served import ServedModel, open_model
+from skipserve_training.mapping.rewriting import COMPRESSION_RECORD, rewrite
+from skipserve_training.mapping.served import CHECKPOINT_FOLDER, ServedModel, open_model
 from skipserve_training.mapping.sources import read_source, split_source
 from skipserve_training.run_folder import claim
 
-CHECKPOINT_FOLDER = "checkpoint"
 MASKS = "masks.safetensors"
-RECORD = "compression.json"
 _LAYERS = "layers"
 _PACKAGES = ("torch", "transformers", "safetensors", "numpy")
 
@@ -69,7 +67,7 @@ def produce_compressed(
         progress=progress,
     )
     write_masks(masks, out / MASKS)
-    _write(job, masks, report, out)
+    _write(job, model, masks, report, out)
     return report
 
 
@@ -82,9 +80,11 @@ def _calibrations(job: CompressionJob, model: ServedModel) -> Sequence[Calibrati
     ]
 
 
-def _write(job: CompressionJob, masks: Masks, report: Report, out: Path) -> None:
+def _write(
+    job: CompressionJob, model: ServedModel, masks: Masks, report: Report, out: Path
+) -> None:
     """Write the checkpoint, with what was done beside it."""
-    source, folder = Path(job.model), out / CHECKPOINT_FOLDER
+    source, folder = model.folder, out / CHECKPOINT_FOLDER
     kept = {canonical_name(name): mask.cpu() for name, mask in masks.items()}
     rewrite(
         source,
@@ -94,7 +94,7 @@ def _write(job: CompressionJob, masks: Masks, report: Report, out: Path) -> None
     media = job.media if job.tasks else 0
     record = {
         "recipe": asdict(job.recipe),
-        "model": {"name": source.name, "weights_sha256": weights_digest(source)},
+        "model": {"name": model.name, "weights_sha256": weights_digest(source)},
         "tasks": [split_source(task)[0] for task in job.tasks],
         "media": media,
         "masks": None if job.mask_file is None else Path(job.mask_file).name,
@@ -102,5 +102,5 @@ def _write(job: CompressionJob, masks: Masks, report: Report, out: Path) -> None
         "weights_sha256": weights_digest(folder),
         "versions": versions(_PACKAGES),
     }
-    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
-    write_card(folder, source.name, job.recipe, report, media)
+    (folder / COMPRESSION_RECORD).write_text(json.dumps(record, indent=2) + "\n")
+    write_card(folder, model.name, job.recipe, report, media)

@@ -117,6 +117,7 @@ def recover(  # noqa: PLR0913, PLR0917 (an argument a flag)
     from skipserve.model_folder import StartError, model_folder  # noqa: PLC0415
     from skipserve_training.devices import find_device  # noqa: PLC0415
     from skipserve_training.mapping import recovery  # noqa: PLC0415
+    from skipserve_training.mapping.served import CHECKPOINT_FOLDER  # noqa: PLC0415
 
     console = Console()
     try:
@@ -143,7 +144,7 @@ def recover(  # noqa: PLR0913, PLR0917 (an argument a flag)
     for title, scores in (("before", result.before), ("after", result.after)):
         if scores:
             console.print(_score_table(scores, f"{title}, under {policy}"))
-    console.print(f"What was trained is in {out / recovery.CHECKPOINT_FOLDER}")
+    console.print(f"What was trained is in {out / CHECKPOINT_FOLDER}")
 
 
 def _rules(name: str, file: Path | None) -> dict[str, Any]:

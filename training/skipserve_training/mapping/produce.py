@@ -20,7 +20,7 @@ from skipserve_training.mapping.language import load_language_model, load_tokeni
 from skipserve_training.mapping.lessons import PromptForm
 from skipserve_training.mapping.projectors import Projector, make_projector
 from skipserve_training.mapping.recipe import MappingRecipe
-from skipserve_training.mapping.served import PROJECTOR_WEIGHTS
+from skipserve_training.mapping.served import CHECKPOINT_FOLDER, PROJECTOR_WEIGHTS
 from skipserve_training.mapping.sources import EASY_VQA, read_source, split_source
 from skipserve_training.mapping.tower_export import FEATURE_LAYER
 from skipserve_training.mapping.training import Checkpoint, Course, make_accelerator, train
@@ -29,7 +29,6 @@ from skipserve_training.run_folder import Clock, RunFolder, claim
 IMAGE = "<image>"  # the token that stands for a picture's rows in what is served
 
 TRAINED_FOLDER = "trained"
-CHECKPOINT_FOLDER = "checkpoint"
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "accelerate", "numpy", "pillow")
 
 

@@ -26,8 +26,9 @@ from skipserve_training.mapping.held_out import KindScore, score_held_out
 from skipserve_training.mapping.lessons import LessonSource, PromptForm
 from skipserve_training.mapping.projectors import MappingModule, Projector, ProjectorType
 from skipserve_training.mapping.recipe import MappingRecipe
-from skipserve_training.mapping.rewriting import rewrite
+from skipserve_training.mapping.rewriting import COMPRESSION_RECORD, rewrite
 from skipserve_training.mapping.served import (
+    CHECKPOINT_FOLDER,
     PROJECTOR_WEIGHTS,
     ServedModel,
     load_module,
@@ -37,7 +38,6 @@ from skipserve_training.mapping.sources import read_source, split_source
 from skipserve_training.mapping.training import Checkpoint, Course, make_accelerator, train
 from skipserve_training.run_folder import RunFolder, claim
 
-CHECKPOINT_FOLDER = "checkpoint"
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "accelerate", "numpy", "pillow")
 _VIEWS_SEED = 20  # of all runs, whatever their own: so their features can be shared
 
@@ -236,7 +236,7 @@ def _write(
     rewrite(model.folder, folder, lambda name, value: trained.get(name, value).to(value.dtype))
     record = {
         "job": asdict(job)
-        | {"model": model.folder.name, "data": split_source(job.data)[0]}
+        | {"model": model.name, "data": split_source(job.data)[0]}
         | {"module": None if job.module is None else Path(job.module).name},
         "recipe": asdict(recipe),
         "model_sha256": weights_digest(model.folder),
@@ -257,7 +257,7 @@ _CARD = """\
 # {model}, its module trained on
 
 The module between picture and language model was trained on {questions:,} more questions (seed
-{seed}); language model and vision tower are `{model}`'s, unchanged.
+{seed}); language model and vision tower are `{model}`'s, unchanged.{zeroed}
 
 Trained and scored under the skip policy `{policy}`: it answers as told below under that policy
 alone.
@@ -268,6 +268,9 @@ Greedy, exact answers with their ends; 95 % intervals (Wilson) over questions, o
 is what whoever only reads the question answers. Figures, seed, versions and digests:
 `training-record.json`.
 """
+
+_ZEROED = """ Weights of that
+language model had been set to zero: `compression.json`."""
 
 
 def _card(job: RecoveryJob, model: ServedModel, recovery: Recovery) -> str:
@@ -281,9 +284,10 @@ def _card(job: RecoveryJob, model: ServedModel, recovery: Recovery) -> str:
         for kind, after in recovery.after.items()
     ]
     return _CARD.format(
-        model=model.folder.name,
+        model=model.name,
         questions=job.questions,
         seed=job.seed,
         policy=job.policy_name,
+        zeroed=_ZEROED if (model.folder / COMPRESSION_RECORD).is_file() else "",
         scores="\n".join(lines) if recovery.after else "No accuracy was measured.",
     )

@@ -11,6 +11,8 @@ from skipserve.model.weights import canonical_name, weight_files
 from skipserve.pretrained.places import CHECKSUMS, STAMP
 from skipserve_training.checkpoint_files import RECORD
 
+COMPRESSION_RECORD = "compression.json"  # what was zeroed, which stays true of whatever follows
+
 # What was measured of the old checkpoint, or tells where it came from: none of it is true of the
 # new one.
 _LEFT_OUT = {"README.md", "skip-quality.json", CHECKSUMS, STAMP, RECORD}

@@ -26,6 +26,8 @@ from skipserve_training.mapping.language import (
 )
 from skipserve_training.mapping.projectors import Projector, ProjectorType, make_projector
 
+# What a run leaves in its folder: the whole model, and what it trained by itself.
+CHECKPOINT_FOLDER = "checkpoint"
 PROJECTOR_WEIGHTS = "projector.safetensors"
 
 # What published checkpoints put before the names of each part.
@@ -59,6 +61,12 @@ class ServedModel(Parts):
 
     folder: Path
     sizes: ModelSizes
+
+    @property
+    def name(self) -> str:
+        """Return what it is called: its folder, or the run that left it in its `checkpoint`."""
+        folder = self.folder.absolute()
+        return folder.parent.name if folder.name == CHECKPOINT_FOLDER else folder.name
 
 
 def open_model(folder: Path, dtype: torch.dtype, device: torch.device) -> ServedModel:
