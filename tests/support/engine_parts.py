@@ -4,6 +4,7 @@ import time
 
 from fake_decoder import CONFIG, IMAGE_ID, NUM_LAYERS
 
+from skipserve.engine.drops import Drops
 from skipserve.engine.page_keys import PageKeys, find_visual
 from skipserve.engine.pages import PagePool
 from skipserve.engine.plans import PlanTable
@@ -23,6 +24,7 @@ def make_sequence(request: Request, page_size: int = 4, plans: PlanTable | None 
         visual_positions=visual,
         plan=plan,
         arrived=time.perf_counter(),
+        drops=Drops.of(request),
     )
 
 

@@ -16,6 +16,7 @@ from skipserve.model.layers import KVCache
 from skipserve.model.work import Every, RowSet
 from skipserve_kernels.key_values import KeyValues
 from skipserve_policies.flops import prompt_classes
+from skipserve_policies.narrowing import Narrowing
 from skipserve_policies.plan import Plan, TokenClass, trim
 from skipserve_policies.reduction import Reduction
 from skipserve_policies.sizes import DecoderSizes, ModelSizes, VisionSizes
@@ -136,6 +137,7 @@ def make_request(
     num_images: int = 0,
     max_tokens: int = 4,
     plan: Plan | None = None,
+    narrowing: Narrowing | None = None,
     **sampling: Any,
 ) -> Request:
     """Return a request with `num_text` tokens, then images, then two tokens more."""
@@ -153,6 +155,7 @@ def make_request(
         sampling=SamplingParams(max_tokens, **{**defaults, **sampling}),
         policy_name="full",
         plan=plan or trim(Plan.full(NUM_LAYERS)),
+        narrowing=narrowing,
     )
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from skipserve.digests import digest_of
 from skipserve.engine.engine import Engine
 from skipserve.engine.limits import EngineLimits
+from skipserve.engine.reports import StepMode
 from skipserve.engine.request import Image, Request, SamplingParams
 from skipserve.model.llava import Llava
 from skipserve_policies.flops import prompt_classes
@@ -75,14 +76,18 @@ class Asker:
         )
 
 
-def answers(engine: Engine, *requests: Request) -> dict[str, list[int]]:
-    """Return the tokens of all requests, asked together."""
+def answers(
+    engine: Engine, *requests: Request, modes: list[StepMode] | None = None
+) -> dict[str, list[int]]:
+    """Return the tokens of all requests, asked together, and add how each step ran to `modes`."""
     for request in requests:
         engine.add(request)
     tokens: dict[str, list[int]] = {request.id: [] for request in requests}
     while engine.has_work:
         result = engine.step()
         assert not result.failed, result.failed
+        if modes is not None and result.report is not None:
+            modes.append(result.report.mode)
         for output in result.outputs:
             if output.token_id is not None:
                 tokens[output.request_id].append(output.token_id)

@@ -52,11 +52,12 @@ class NoWaiting(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Attributes:
         num_copies: between the host and the device.
+        num_bytes: that they took from one to the other.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.num_copies = 0
+        self.num_copies = self.num_bytes = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -65,7 +66,7 @@ class NoWaiting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = func.overloadpacket.__name__
         given = _tensors((args, kwargs))
         is_on_device = any(tensor.is_meta for tensor in given)
-        if is_on_device and (name in _READING or _has_mask(name, given)):
+        if is_on_device and (name in _READING or _has_mask(name, args)):
             raise HostWaits(f"{name} reads from the device")
         made = func(*args, **kwargs)
         is_on_device = is_on_device or any(tensor.is_meta for tensor in _tensors(made))
@@ -75,6 +76,7 @@ class NoWaiting(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if not (name in _COPIES and _is_non_blocking(args, kwargs)):
                 raise HostWaits(f"{name} brings host memory to the device")
             self.num_copies += 1
+            self.num_bytes += max(tensor.nbytes for tensor in given if tensor.is_cpu)
         return made
 
 
@@ -82,9 +84,10 @@ def _tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def _has_mask(name: str, given: list[Tensor]) -> bool:
+def _has_mask(name: str, args: tuple[Any, ...]) -> bool:
+    # What is indexed, the indexes, and what is put there.
     return name in {"index", "index_put", "index_put_"} and any(
-        tensor.dtype == torch.bool for tensor in given[1:]
+        tensor.dtype == torch.bool for tensor in _tensors(args[1])
     )
 
 

@@ -4,12 +4,15 @@ A graph is frozen: its launches, their sizes, and the memory they read. So there
 number of rows in a short list, and a step fills up the next larger one with rows that do nothing.
 A *uniform* graph is of one plan's column and leaves out what the column skips. A *gated* one is of
 any mix: each row carries bits that say what it does at each layer, and what no row wants is not
-read.
+read. Which keys a row sees at each layer, and where it leaves its own, is told to all graphs alike.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,9 +21,11 @@ from torch import Tensor
 
 from skipserve.engine.device_memory import is_out_of_memory
 from skipserve.engine.inputs import StepRows, known_tokens
+from skipserve.engine.layer_places import layer_places
 from skipserve.engine.plans import PlanTable, plan_work
 from skipserve.engine.reports import StepMode
 from skipserve.engine.scheduler import Step
+from skipserve.engine.sequence import Sequence
 from skipserve.engine.tables import SeatTables
 from skipserve.model.batch import Batch, KvGroup, Segment
 from skipserve.model.layers import KVCache
@@ -32,6 +37,8 @@ from skipserve_policies.plan import Plan, TokenClass
 logger = logging.getLogger(__name__)
 
 BUCKETS = (1, 2, 4, 8, 16, 24, 32, 48, 64)
+
+Numbers = TypeVar("Numbers", Index, Tensor)
 
 # What a row of a decode step does, by layer: bits of Work. Empty: any mix.
 Column = bytes
@@ -45,11 +52,15 @@ class _GraphInputs:
     """What the graphs of one bucket read, on the device, in one piece: int64.
 
     Everything that a graph reads and does not make itself lies here: a graph keeps nothing alive.
+    Rows of a prompt that some layers have not seen make a row's place another one there: so each
+    layer has places of its own, whether they differ or not.
 
     Attributes:
         numbers: the piece; the others are views of it.
         blank: what it holds when no row does anything, on the host.
-        ids, positions, kv_slots, seats: by row, [b].
+        shapes: of the others, in their order.
+        ids, seats: by row, [b].
+        places: K/V slot, place and position by layer and row, [3, L, b].
         tables: pages by row, [b, W].
         gates: Work by layer and row, [L, b]; only gated graphs read it.
         rows: 0, 1, ..., [b].
@@ -57,10 +68,10 @@ class _GraphInputs:
 
     numbers: Tensor
     blank: Index
+    shapes: list[tuple[int, ...]]
     ids: Tensor
-    positions: Tensor
-    kv_slots: Tensor
     seats: Tensor
+    places: Tensor
     tables: Tensor
     gates: Tensor
     rows: Tensor
@@ -70,26 +81,49 @@ class _GraphInputs:
         cls, num_rows: int, width: int, num_layers: int, device: torch.device
     ) -> "_GraphInputs":
         """Return inputs for so many rows, page table entries a row, and layers."""
-        sizes = [*(num_rows,) * 4, num_rows * width, num_layers * num_rows, num_rows]
-        blank = np.zeros(sum(sizes), dtype=np.int64)
-        blank[num_rows : 3 * num_rows] = -1
-        blank[-num_rows:] = np.arange(num_rows)
+        by_row, by_layer = (num_rows,), (num_layers, num_rows)
+        shapes: list[tuple[int, ...]] = [
+            by_row,
+            by_row,
+            (3, *by_layer),
+            (num_rows, width),
+            by_layer,
+            by_row,
+        ]
+        blank = np.zeros(sum(map(math.prod, shapes)), dtype=np.int64)
+        _, _, places, _, _, rows = _cut(blank, shapes)
+        places[:] = -1
+        rows[:] = np.arange(num_rows)
         numbers = torch.from_numpy(blank.copy()).to(device)
-        ids, positions, kv_slots, seats, tables, gates, rows = torch.split(numbers, sizes)
-        shaped = tables.view(num_rows, width), gates.view(num_layers, num_rows)
-        return cls(numbers, blank, ids, positions, kv_slots, seats, *shaped, rows)
+        return cls(numbers, blank, shapes, *_cut(numbers, shapes))
 
-    def fill(self, rows: StepRows, work: NDArray[np.uint8] | None) -> None:
-        """Put in the rows of a step, and their gates [L, T] if they count, in one copy."""
+    def fill(self, rows: StepRows, places: Index, work: NDArray[np.uint8] | None) -> None:
+        """Put in the rows of a step, in one copy.
+
+        Args:
+            rows: T of them.
+            places: theirs, [3, L, T].
+            work: their gates, [L, T], if they count.
+        """
+        shapes = self.shapes[: 4 if work is None else 5]
+        filled = self.blank[: sum(map(math.prod, shapes))].copy()
+        ids, seats, by_layer, tables, *gates = _cut(filled, shapes)
         num_rows = rows.numbers.shape[1]
-        stop = 4 * len(self.ids) + self.tables.numel()
-        filled = self.blank[: stop if work is None else stop + self.gates.numel()].copy()
-        filled[: 4 * len(self.ids)].reshape(4, -1)[:, :num_rows] = rows.numbers
-        tables = filled[4 * len(self.ids) : stop].reshape(self.tables.shape)
+        ids[:num_rows], _, _, seats[:num_rows] = rows.numbers
+        by_layer[..., :num_rows] = places
         tables[:num_rows, : rows.page_tables.shape[1]] = rows.page_tables
         if work is not None:
-            filled[stop:].reshape(len(work), -1)[:, :num_rows] = work
+            gates[0][:, :num_rows] = work
         send([filled], self.numbers)
+
+
+def _cut(numbers: Numbers, shapes: list[tuple[int, ...]]) -> list[Numbers]:
+    """Return the pieces of flat numbers that lie one behind the other, as views."""
+    starts = accumulate(map(math.prod, shapes), initial=0)
+    return [
+        numbers[start:][: math.prod(shape)].reshape(shape)
+        for start, shape in zip(starts, shapes, strict=False)
+    ]
 
 
 @dataclass(frozen=True)
@@ -119,10 +153,11 @@ class DecodeGraphs:
         tables: SeatTables,
         plans: PlanTable,
         last_tokens: Tensor,
-        hot: Sequence[Plan],
+        hot: tuple[Plan, ...],
     ) -> None:
         self._model = model
         self._cache = cache
+        self._tables = tables
         self._plans = plans
         self._last_tokens = last_tokens
         num_layers = model.config.sizes.decoder.num_layers
@@ -163,7 +198,7 @@ class DecodeGraphs:
         Returns:
             Logits [T, V] float32, which the next step overwrites, the seats of the rows [T], and
             the kind of graph. None where a row is not the only one of its sequence, gives no token,
-            shows an image or is one of a pair, where rows have left its prompt, and for too many.
+            shows an image, is one of a pair or of a prompt of which rows leave, and for too many.
         """
         buckets = [b for column, b in self._graphs if column == _GATED and b >= step.num_rows]
         if not buckets or not _is_decode(step):
@@ -176,7 +211,8 @@ class DecodeGraphs:
         is_uniform = column != _GATED and (column, bucket) in self._graphs
         graph = self._graphs[column if is_uniform else _GATED, bucket]
         inputs = self._inputs[bucket]
-        inputs.fill(rows, None if is_uniform else work)
+        places = layer_places(step, rows, self._tables, self._plans.num_layers)
+        inputs.fill(rows, places, None if is_uniform else work)
         graph.replay()
         mode = StepMode.UNIFORM if is_uniform else StepMode.GATED
         return graph.logits[: step.num_rows], inputs.seats[: step.num_rows], mode
@@ -198,14 +234,13 @@ class DecodeGraphs:
             work = RowWork.of(of_one[:, None].repeat(num_rows, axis=1))
         # What only the host would read of a table, it does not for rows on their own.
         tables = Indexes(np.zeros((0, 0), dtype=np.int64), inputs.tables)
-        group = KvGroup(
-            tables,
-            slots=inputs.kv_slots,
-            places=inputs.positions,
-            positions=inputs.positions,
-            num_cached=np.zeros(num_rows, dtype=np.int64),
+        num_cached = np.zeros(num_rows, dtype=np.int64)
+        groups = tuple(
+            KvGroup(tables, slots, places, positions, num_cached)
+            for slots, places, positions in inputs.places.unbind(1)
         )
-        segment = Segment.whole(work, np.arange(num_rows + 1), group)
+        layers = range(len(groups))
+        segment = Segment(layers, work, np.arange(num_rows + 1), groups, tuple(layers))
         return Batch(inputs.ids, inputs.ids[:0], None, (segment,), logit_rows=inputs.rows)
 
 
@@ -214,11 +249,18 @@ def _key(work: NDArray[np.uint8]) -> Column:
 
 
 def _is_decode(step: Step) -> bool:
-    """Return whether each row is the only one of its sequence, gives a token and shows none."""
+    """Return whether each row is the only one of its sequence, gives a token and shows none.
+
+    Nor does it belong to a prompt of which rows leave, for its last one ranks the others.
+    """
     return step.num_rows == len(step.chunks) and all(
-        chunk.samples and chunk.start >= chunk.sequence.visual_stop and chunk.sequence.drops is None
-        for chunk in step.chunks
+        chunk.samples and chunk.start >= _after_prompt(chunk.sequence) for chunk in step.chunks
     )
+
+
+def _after_prompt(sequence: Sequence) -> int:
+    """Return from which position on no row shows an image or ranks others."""
+    return sequence.visual_stop if sequence.drops is None else sequence.num_prompt
 
 
 class _Capturer:

@@ -186,15 +186,10 @@ def test_a_graph_reads_nothing_that_could_be_freed(engine: Engine) -> None:
         room = graphs._inputs[bucket]
         batch = graphs._batch(column, room)
         (segment,) = batch.segments
-        work, (group,) = segment.work, segment.kv_groups
-        tensors = [
-            batch.token_ids,
-            group.places,
-            group.positions,
-            batch.visual_rows,
-            batch.logit_rows,
-        ]
-        tensors += [group.slots, group.tables.device]
+        work = segment.work
+        tensors = [batch.token_ids, batch.visual_rows, batch.logit_rows]
+        for group in segment.kv_groups:
+            tensors += [group.slots, group.places, group.positions, group.tables.device]
         tensors += [work.gates] if isinstance(work, GatedWork) else []
         for tensor in tensors:
             assert tensor.untyped_storage().data_ptr() == room.numbers.untyped_storage().data_ptr()

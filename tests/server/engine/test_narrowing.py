@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from torch import Tensor
 from skipserve.engine.drops import Drops
 from skipserve.engine.engine import Engine
 from skipserve.engine.limits import EngineLimits
-from skipserve.engine.reports import Executed
+from skipserve.engine.reports import Executed, StepMode
 from skipserve.engine.request import Request
 from skipserve.errors import InvalidRequestError
 from skipserve.model.batch import Batch
@@ -171,20 +170,31 @@ def test_answers_stay_though_pages_run_out(
     assert sorted(map(tuple, kept)) == settled
 
 
+@pytest.fixture(scope="module")
+def fused(tmp_path_factory: pytest.TempPathFactory, device: torch.device) -> Loaded:
+    folder = make_golden_checkpoint(
+        tmp_path_factory.mktemp("fused"), SIZES["plain"], SEEDS["plain"][0]
+    )
+    return Loaded("plain", Llava.load(folder, device, torch.float32, uses_triton=True))
+
+
 @pytest.mark.kernels
+@pytest.mark.parametrize("uses_graphs", [False, True])
 def test_the_known_answers_in_the_kernels(
-    tmp_path: Path, device: torch.device, kept: list[list[tuple[int, ...]]]
+    fused: Loaded, kept: list[list[tuple[int, ...]]], uses_graphs: bool
 ) -> None:
-    folder = make_golden_checkpoint(tmp_path, SIZES["plain"], SEEDS["plain"][0])
-    fused = Loaded("plain", Llava.load(folder, device, torch.float32, uses_triton=True))
     golden = [it for it in fused.golden if it.prompt == "text-first"]
     requests = [
-        replace(it, sampling=replace(it.sampling, max_tokens=2))
+        replace(it, sampling=replace(it.sampling, max_tokens=3))
         for it in map(fused.request, golden)
     ]
-    found = answers(fused.engine(), *requests)
-    assert found == {it.name: list(it.tokens[:2]) for it in golden}
+    engine = fused.engine(uses_graphs=uses_graphs, max_running=len(golden), page_size=4)
+    modes: list[StepMode] = []
+    found = answers(engine, *requests, modes=modes)
+    assert found == {it.name: list(it.tokens[:3]) for it in golden}
     assert set(map(tuple, kept)) == {it.kept for it in golden if it.narrowing}
+    # Several of them together, in the graph of the full model.
+    assert modes[-2:] == 2 * [StepMode.UNIFORM if uses_graphs else StepMode.EAGER]
 
 
 # --- any answers

@@ -18,6 +18,7 @@ from triton.runtime.interpreter import InterpretedFunction
 
 from skipserve.engine.inputs import StepRows, build_batch
 from skipserve.engine.limits import EngineLimits
+from skipserve.engine.reports import StepMode
 from skipserve.engine.request import Adjustments, SamplingParams
 from skipserve.engine.runner import Runner
 from skipserve.engine.sampler import Sampler, Samples
@@ -25,13 +26,19 @@ from skipserve.engine.scheduler import Step
 from skipserve.engine.tables import UNREAD
 from skipserve.model.config import ModelConfig
 from skipserve.model.llava import Llava
+from skipserve_policies.narrowing import Narrowing, Stage
 from skipserve_policies.plan import Plan, trim
 from skipserve_policies.resolve import resolve
-from skipserve_policies.schema import Rule, SkipPolicy
+from skipserve_policies.schema import Dropper, Rule, SkipPolicy
 
 pytestmark = pytest.mark.fast
 
 VOCAB = 700
+
+FASTV = Narrowing(Dropper.FASTV, (Stage(1, 2),))
+DART = Narrowing(Dropper.DART, (Stage(2, 2),))
+VTW = Narrowing(Dropper.VTW, (Stage(3, 0),))
+PYRAMID = Narrowing(Dropper.PYRAMIDDROP, (Stage(1, 2), Stage(3, 1)), renumbers=True)
 
 ROWS: tuple[dict[str, Any], ...] = (
     {"temperature": 0.0},
@@ -114,6 +121,51 @@ def test_whole_steps(model: Llava, uses_graphs: bool, monkeypatch: pytest.Monkey
         assert launched
 
 
+@pytest.mark.kernels
+def test_a_graph_is_one_for_rows_of_whatever_prompts(
+    model: Llava, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an answer's step launches and copies is the same, whatever rows have left its prompt."""
+    launched: list[tuple[object, ...]] = []
+
+    def note(kernel: InterpretedFunction, *arguments: object, grid: object, **_: object) -> None:
+        shapes = [it.shape if isinstance(it, Tensor) else it for it in arguments]
+        launched.append((kernel.__name__, grid, *shapes))
+
+    monkeypatch.setattr(InterpretedFunction, "run", note)
+    parts = EngineParts(reuses_prefixes=False)
+    runner = _runner(model, parts, uses_graphs=True)
+    seen, seen_of = [], set()
+    for mix in (
+        (None, None, None),
+        (FASTV, FASTV, FASTV),
+        (None, FASTV, PYRAMID),
+        (VTW, DART, PYRAMID),
+    ):
+        for number, narrowing in enumerate(mix):
+            request = make_request(
+                str(number), num_text=5, num_images=1, max_tokens=6, narrowing=narrowing
+            )
+            parts.add(request)
+        while parts.scheduler.num_running or parts.scheduler.num_waiting:
+            step = parts.scheduler.schedule()
+            launched.clear()
+            with NoWaiting() as watched:
+                done = runner.launch(step)
+            if done.mode is StepMode.UNIFORM and step.num_rows == 3:
+                seen.append((watched.num_copies, watched.num_bytes, *launched))
+                seen_of.add(mix)
+            parts.finish(step, UNREAD)
+    assert len(seen_of) == 4
+    assert len(set(seen)) == 1
+    num_copies, num_bytes, *launches = seen[0]
+    # Of each of four rows: token and seat, three numbers a layer, and the page table.
+    table = parts.tables.pages.shape[1]
+    assert (num_copies, num_bytes) == (1, 8 * 4 * (2 + 3 * NUM_LAYERS + table))
+    # Seven a layer, and the last normalisation.
+    assert len(launches) == 7 * NUM_LAYERS + 1
+
+
 @pytest.mark.parametrize("uses_graphs", [False, True])
 def test_whole_steps_on_a_gpu(folder: Path, uses_graphs: bool, gpu: torch.device) -> None:
     model = Llava.load(folder, gpu, torch.float32)
@@ -140,6 +192,8 @@ def _steps(parts: EngineParts) -> Iterator[Step]:
         parts.add(make_request(name, num_text=4, num_images=1, plan=trim(plan), temperature=0.5))
     scoring = make_request("scoring", num_text=4, plan=Plan.full(NUM_LAYERS))
     parts.add(replace(scoring, num_prompt_logprobs=3))
+    for name, narrowing in {"fastv": FASTV, "vtw": VTW, "dart": DART, "pyramid": PYRAMID}.items():
+        parts.add(make_request(name, num_text=5, num_images=1, narrowing=narrowing))
     while parts.scheduler.num_running or parts.scheduler.num_waiting:
         step = parts.scheduler.schedule()
         yield step
@@ -160,6 +214,7 @@ def _plan(*rules: Rule) -> Plan:
         lambda x: x.index_select(0, torch.tensor([0])),
         lambda x: x.index_put_((torch.tensor([0]),), torch.zeros((), device=META)),
         lambda x: x[x > 0],
+        lambda x: x.index_put_((x > 0,), torch.zeros((), device=META)),
         lambda x: x.nonzero(),
         lambda x: x.sum().item(),
         lambda x: x.copy_(torch.zeros(3)),
@@ -177,6 +232,7 @@ def test_what_does_not_wait_is_let_through() -> None:
     with NoWaiting():
         x.copy_(torch.zeros(3), non_blocking=True)
         x[:2].add_(1).mul_(torch.tensor(2.0))
+        (x > 0)[torch.arange(2, device=META)] = False
         assert x.to(torch.int64)[torch.arange(2, device=META)].shape == (2,)
 
 
