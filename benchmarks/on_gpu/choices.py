@@ -40,10 +40,11 @@ TRIED: dict[tuple[Kernel, int], tuple[Tile, ...]] = {
     ),
     (Kernel.PAGED_DECODE, 64): (Tile(1, 64, 0, 4, 5), Tile(1, 32, 0, 4, 5)),
     (Kernel.PAGED_PREFILL, 64): (Tile(128, 64, 0, 8, 5), Tile(128, 32, 0, 8, 3)),
+    (Kernel.PAGED_SCORES, 64): (Tile(1, 32, 0, 4, 2), Tile(1, 64, 0, 8, 2)),
 }
 
 # Of projections, the only operation that is swept: the largest.
-_SWEPT = ("all inputs", "all outputs", "decode attention", "prefill attention")
+_SWEPT = ("all inputs", "all outputs", "decode attention", "prefill attention", "scores")
 
 
 def measure_choices(bench: Bench) -> Rows:

@@ -27,6 +27,7 @@ from skipserve_kernels.fused.paged_decode.triton import paged_decode
 from skipserve_kernels.fused.paged_decode.triton import scratch_sizes as decode_scratch
 from skipserve_kernels.fused.paged_prefill.spans import find_spans
 from skipserve_kernels.fused.paged_prefill.triton import paged_prefill
+from skipserve_kernels.fused.paged_scores.triton import paged_scores
 from skipserve_kernels.fused.tiles import Kernel, architecture, prefill_tile
 from skipserve_kernels.projection import Projection
 from skipserve_policies.sizes import DecoderSizes
@@ -236,6 +237,33 @@ def _decode_races(setting: Setting) -> Iterator[Race]:
         )
 
 
+def _scores_races(setting: Setting) -> Iterator[Race]:
+    """Yield one row that scores its context; the library reads keys that lie in one piece."""
+    sizes, num_rows = setting.sizes, setting.context
+    num_slots = setting.num_copies * num_rows
+    keys = _random(setting, num_slots, sizes.num_kv_heads, sizes.head_dim)
+    query = _random(setting, 1, sizes.num_heads, sizes.head_dim)
+    starts = torch.arange(0, num_rows + 1, num_rows, device=setting.device)
+    copies = torch.arange(num_slots, device=setting.device).view(-1, num_rows)[:_MAX_COPIES]
+    yield Race(
+        name="scores of one row",
+        num_rows=num_rows,
+        flops=2 * sizes.num_heads * sizes.head_dim * num_rows,
+        num_bytes=keys.itemsize * num_rows * sizes.num_kv_heads * sizes.head_dim,
+        ours=[partial(paged_scores, query, keys, slots, starts, num_rows) for slots in copies],
+        library=[
+            partial(_mean_softmax, query, each)
+            for each in torch.split(keys, num_rows)[:_MAX_COPIES]
+        ],
+    )
+
+
+def _mean_softmax(query: Tensor, keys: Tensor) -> Tensor:
+    """Return the mean over heads of the softmax of the scores of keys [N, K, C], [N]."""
+    by_group = query.view(keys.shape[1], -1, keys.shape[2])
+    return (by_group @ keys.permute(1, 2, 0)).float().softmax(dim=-1).flatten(0, 1).mean(dim=0)
+
+
 def _prefill_races(setting: Setting) -> Iterator[Race]:
     """Yield whole prompts of one sequence."""
     sizes, device = setting.sizes, setting.device
@@ -289,6 +317,7 @@ RACES: dict[str, Callable[[Setting], Iterator[Race]]] = {
     Kernel.OUTPUT_PROJECTION: _output_races,
     Kernel.PAGED_DECODE: _decode_races,
     Kernel.PAGED_PREFILL: _prefill_races,
+    Kernel.PAGED_SCORES: _scores_races,
     "rms_norm": _norm_races,
 }
 

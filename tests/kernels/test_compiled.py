@@ -25,6 +25,9 @@ READ_IN_BULK = {
     ("_project", False): {"places"},
     ("_decode", True): {"KEYS", "VALUES"},
     ("_prefill", True): {"KEYS", "VALUES"},
+    ("_score", True): {"KEYS"},
+    # Scores of a sequence begin anywhere: four bytes a thread, side by side.
+    ("_mean", False): set(),
     ("_norm_row", False): {"X", "GAIN"},
     ("_add_rows", False): {"ADDED", "places"},
 }

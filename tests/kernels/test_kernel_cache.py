@@ -27,7 +27,7 @@ def test_everything_that_a_run_launches_is_launched(monkeypatch: pytest.MonkeyPa
     table = dict(TILES)
     for launch in launches(Bench(META, "tiny")):
         launch()
-    kernels = {"_norm_row", "_project", "_add_rows", "_decode", "_prefill"}
+    kernels = {"_norm_row", "_project", "_add_rows", "_decode", "_prefill", "_score", "_mean"}
     assert {name for name, _ in launched} == kernels
     for kernel, name in (("paged_decode", "_decode"), ("paged_prefill", "_prefill")):
         tried = {tile.num_stages for tile in TRIED[next(k for k in TRIED if k[0] == kernel)]}

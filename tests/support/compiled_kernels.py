@@ -105,7 +105,7 @@ def _all_launches() -> dict[str, Callable[[], None]]:
         found |= {f"{model} {name}": run for name, run in typical_launches(sizes).items()}
     for model, sizes in {"grouped": GROUPED, "wide": WIDE_7B}.items():
         launches = typical_launches(sizes)
-        attention = (name for name in launches if name.startswith(("decode", "prefill")))
+        attention = (name for name in launches if name.startswith(("decode", "prefill", "scores")))
         found |= {f"{model} {name}": launches[name] for name in attention}
     return found
 

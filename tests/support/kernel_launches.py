@@ -21,6 +21,7 @@ from skipserve_kernels.fused.output_projection.triton import output_projection
 from skipserve_kernels.fused.paged import PagedKeyValues
 from skipserve_kernels.fused.paged_decode.triton import paged_decode
 from skipserve_kernels.fused.paged_prefill.triton import paged_prefill
+from skipserve_kernels.fused.paged_scores.triton import paged_scores
 from skipserve_kernels.fused.tiles import ROW_BUCKETS
 from skipserve_kernels.projection import Projection
 
@@ -154,6 +155,17 @@ class Launches:
             rows.numbers(3, 3),
         )
 
+    def scores(self, rows: Rows) -> None:
+        """Score all rows of three sequences by one row of each."""
+        sizes = self.sizes
+        paged_scores(
+            self._empty(3, sizes.num_heads, sizes.head_size),
+            self._empty(_NUM_SLOTS, sizes.num_kv_heads, sizes.head_size),
+            rows.numbers(rows.num),
+            rows.numbers(4),
+            longest=rows.num,
+        )
+
     def output(self, rows: Rows, part: Part, *, has_bias: bool = False) -> None:
         """Project what belongs to a part: attention's result, the FFN's, or both at once."""
         width = self.sizes.query
@@ -206,6 +218,7 @@ def typical_launches(sizes: Sizes) -> Mapping[str, Callable[[], None]]:
         | {f"norm {many}": partial(launches.norm, many, num_targets=2)}
         | {f"input ALL {many}": partial(launches.input, many, Part.ALL, is_shared=True)}
         | {f"prefill {many}": partial(launches.prefill, many)}
+        | {f"scores {many}": partial(launches.scores, many)}
     )
 
 

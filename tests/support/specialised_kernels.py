@@ -31,11 +31,17 @@ from skipserve.model.config import ModelConfig
 from skipserve.model.llava import Llava
 from skipserve_kernels.fused.input_projection.packing import Part
 from skipserve_kernels.fused.tiles import MAX_FUSED_ROWS
+from skipserve_policies.narrowing import Narrowing, Stage
 from skipserve_policies.plan import Cell, Ffn, Plan, trim
+from skipserve_policies.schema import Dropper
 
 # Of each tile and number of splits; no multiple of 16, of which Triton would make a special case.
 WARM_UP_ROWS = (1, 2, 4, 8, 19, 35, 67)
 TRAFFIC_ROWS = (1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 48, 63, 64, 65, 80, 1000)
+
+FULL = Plan.full(NUM_LAYERS)
+FASTV = Narrowing(Dropper.FASTV, (Stage(1, 2),))
+PYRAMID = Narrowing(Dropper.PYRAMIDDROP, (Stage(1, 2), Stage(3, 1)), renumbers=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,7 @@ def _launch_all(launches: Launches, rows: Rows) -> None:
     if not rows.is_gated:
         launches.input(rows, Part.ALL, is_shared=True)
         launches.prefill(rows)
+        launches.scores(rows)
 
 
 def _warm_up_rows() -> Iterator[Rows]:
@@ -138,14 +145,20 @@ def _engine_phases() -> Iterator[str]:
     limits = EngineLimits(uses_graphs=True)
     runner = Runner(model, parts.tables, parts.plans, parts.pool.num_pages, 50, limits)
     drawn = Random(0)
-    plans = [Plan.full(NUM_LAYERS) if number % 3 else _draw_plan(drawn) for number in range(150)]
+    plans = [FULL if number % 3 else _draw_plan(drawn) for number in range(150)]
+    narrowings = (None, FASTV, PYRAMID)
     # All together, and then some on their own: only then do all rows of a step do the same.
     for mix in (plans, *([plan] * 3 for plan in [*_uniform_plans(), *plans[:30:3]])):
         for number, plan in enumerate(mix):
             num_text = drawn.randint(1, 20)
-            parts.add(
-                make_request(str(number), num_text=num_text, num_images=number % 2, plan=trim(plan))
+            request = make_request(
+                str(number),
+                num_text=num_text,
+                num_images=number % 2,
+                plan=trim(plan),
+                narrowing=narrowings[number // 2 % 3] if plan == FULL else None,
             )
+            parts.add(request)
         while parts.scheduler.num_running or parts.scheduler.num_waiting:
             step = parts.scheduler.schedule()
             yield f"{step.num_rows} rows of {len(step.chunks)} sequences of {len(mix)}"

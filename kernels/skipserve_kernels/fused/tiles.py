@@ -17,6 +17,7 @@ class Kernel(StrEnum):
     OUTPUT_PROJECTION = "output_projection"
     PAGED_DECODE = "paged_decode"
     PAGED_PREFILL = "paged_prefill"
+    PAGED_SCORES = "paged_scores"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,8 @@ TILES: dict[tuple[int, Kernel, int], Tile] = {
     (90, Kernel.PAGED_DECODE, 64): Tile(1, 64, 0, 4, 3),
     (80, Kernel.PAGED_PREFILL, 64): Tile(128, 32, 0, 8, 3),
     (90, Kernel.PAGED_PREFILL, 64): Tile(128, 64, 0, 8, 3),
+    (80, Kernel.PAGED_SCORES, 64): Tile(1, 64, 0, 4, 2),
+    (90, Kernel.PAGED_SCORES, 64): Tile(1, 64, 0, 4, 2),
 }
 
 ROW_BUCKETS = (16, 32, 64)
@@ -107,3 +110,8 @@ def prefill_tile(dtype: torch.dtype, arch: int) -> Tile:
     """
     tile = TILES[arch, Kernel.PAGED_PREFILL, 64]
     return tile if dtype.itemsize == 2 else replace(tile, rows=32, columns=16, num_stages=1)
+
+
+def scores_tile(arch: int) -> Tile:
+    """Return the tile in which one row a sequence scores its keys."""
+    return TILES[arch, Kernel.PAGED_SCORES, 64]

@@ -47,11 +47,26 @@ class Layers(Protocol):
     def queries(self, layer: int, hidden: Tensor, positions: Tensor) -> Tensor:
         """Return the queries of a layer for its input [R, D] at positions [R], [R, H, C]."""
 
-    def keys(self, layer: int, hidden: Tensor, positions: Tensor) -> Tensor:
-        """Return the keys of a layer for its input [R, D] at positions [R], [R, K, C]."""
+    def store_keys(
+        self, layer: int, cache: KVCache, hidden: Tensor, positions: Tensor, slots: Tensor
+    ) -> None:
+        """Store the keys of a layer for its input [R, D] at positions [R] in slots [R]."""
 
     def stored_keys(self, layer: int, cache: KVCache, slots: Tensor) -> Tensor:
         """Return the keys that a layer has stored in slots [N], [N, K, C]."""
+
+    def attention_to_rows(
+        self, layer: int, cache: KVCache, hidden: Tensor, position: Tensor, slots: Tensor
+    ) -> Tensor:
+        """Return how much a row of a layer's input attends to rows, mean over heads, [N] float32.
+
+        Args:
+            layer: which.
+            cache: its keys.
+            hidden: the row, [1, D].
+            position: of the row, [1].
+            slots: where the keys are of all rows that it sees, [N].
+        """
 
 
 def rotary_tables(config: ModelConfig, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -45,7 +45,7 @@ def test_every_architecture_has_every_tile() -> None:
         for rows in ROW_BUCKETS
         for arch in ARCHITECTURES
     }
-    attention = (Kernel.PAGED_DECODE, Kernel.PAGED_PREFILL)
+    attention = (Kernel.PAGED_DECODE, Kernel.PAGED_PREFILL, Kernel.PAGED_SCORES)
     expected |= {(arch, kernel, 64) for kernel in attention for arch in ARCHITECTURES}
     assert TILES.keys() == expected
     assert {kernel for _, kernel, _ in TILES} == set(Kernel)

@@ -20,7 +20,7 @@ from skipserve_kernels.fused.paged import PagedKeyValues
 from skipserve_kernels.fused.tiles import Tile, architecture, decode_tile
 
 # The fewest rows that the tensor cores multiply; the query heads of a group are padded to so many.
-_PADDED_HEADS = 16
+PADDED_HEADS = 16
 # Keys that are read at once fill at most so many bytes, and as many values: several stages of both
 # must fit into a multiprocessor's shared memory.
 _TILE_BYTES = 2**14
@@ -70,7 +70,7 @@ def paged_decode(
     num_kv_heads = paged.keys.shape[1]
     group = num_heads // num_kv_heads
     assert query.shape[0] == selection.num_rows
-    assert group <= _PADDED_HEADS
+    assert group <= PADDED_HEADS
 
     tile = tile or decode_tile(selection.num_rows, num_kv_heads, architecture(query.device))
     num_parts = selection.num_rows * num_heads * tile.splits
@@ -96,7 +96,7 @@ def paged_decode(
         HEAD_SIZE=head_size,
         PAGE_SIZE=paged.page_size,
         SCALE=score_scale(head_size),
-        HEADS=_PADDED_HEADS,
+        HEADS=PADDED_HEADS,
         COLUMNS=columns_that_fit(tile, head_size, query.dtype),
         SPLITS=tile.splits,
         num_warps=tile.num_warps,

@@ -21,6 +21,7 @@ from skipserve_kernels.fused.norm_rows.triton import Target, norm_rows
 from skipserve_kernels.fused.output_projection.triton import scratch_sizes as projection_scratch
 from skipserve_kernels.fused.paged import PagedKeyValues
 from skipserve_kernels.fused.paged_decode.triton import scratch_sizes as decode_scratch
+from skipserve_kernels.fused.paged_scores.triton import paged_scores
 from skipserve_kernels.key_values import KeyValues
 from skipserve_policies.sizes import DecoderSizes
 
@@ -95,6 +96,9 @@ class FusedLayers:
             shape = segment.num_rows, self.sizes.hidden_size
             hidden = torch.zeros(shape, dtype=self.cache_dtype, device=device)
             self.start(segment, cache)(0, hidden)
+        row = torch.zeros(1, self.sizes.hidden_size, dtype=self.cache_dtype, device=device)
+        first = torch.zeros(1, dtype=torch.int64, device=device)
+        self.attention_to_rows(0, cache, row, first, first)
 
     def normed(self, hidden: Tensor, rows: Tensor) -> Tensor:
         """Return some rows of the last layer's output [T, D], normalised: [R, D]."""
@@ -105,24 +109,34 @@ class FusedLayers:
 
     def queries(self, layer: int, hidden: Tensor, positions: Tensor) -> Tensor:
         """Return the queries of a layer for its input [R, D] at positions [R], [R, H, C]."""
-        return self.blocks[layer].queries(hidden, self._nowhere(positions))
+        nowhere = torch.full_like(positions, -1)
+        room = self.gain.new_empty(2, 1, self.sizes.num_kv_heads, self.sizes.head_dim)
+        paged = self._storing(KeyValues(*room.unbind(0)), positions, nowhere)
+        return self.blocks[layer].queries(hidden, paged)
 
-    def keys(self, layer: int, hidden: Tensor, positions: Tensor) -> Tensor:
-        """Return the keys of a layer for its input [R, D] at positions [R], [R, K, C]."""
-        paged = self._nowhere(positions)
-        self.blocks[layer].store(hidden, paged)
-        return paged.keys
+    def store_keys(
+        self, layer: int, cache: KVCache, hidden: Tensor, positions: Tensor, slots: Tensor
+    ) -> None:
+        """Store the keys of a layer for its input [R, D] at positions [R] in slots [R]."""
+        self.blocks[layer].store(hidden, self._storing(cache.layers[layer], positions, slots))
 
     def stored_keys(self, layer: int, cache: KVCache, slots: Tensor) -> Tensor:
         """Return the keys that a layer has stored in slots [N], [N, K, C]."""
         return cache.layers[layer].keys.index_select(0, slots)
 
-    def _nowhere(self, positions: Tensor) -> PagedKeyValues:
-        """Return room for the keys and values of rows at positions [R], outside the cache."""
-        shape = (2, len(positions), self.sizes.num_kv_heads, self.sizes.head_dim)
-        keys, values = self.gain.new_empty(shape).unbind(0)
-        slots = torch.arange(len(positions), device=positions.device)
-        return PagedKeyValues(keys, values, 1, slots[:, None], positions, slots, self.factors)
+    def attention_to_rows(
+        self, layer: int, cache: KVCache, hidden: Tensor, position: Tensor, slots: Tensor
+    ) -> Tensor:
+        """Return how much a row [1, D] attends to the rows in slots [N], [N] float32."""
+        query, num_rows = self.queries(layer, hidden, position), len(slots)
+        starts = torch.arange(0, num_rows + 1, num_rows, device=slots.device)
+        return paged_scores(query, cache.layers[layer].keys, slots, starts, num_rows)
+
+    def _storing(self, where: KeyValues, positions: Tensor, slots: Tensor) -> PagedKeyValues:
+        """Return how rows at positions [R] store keys and values, and read none."""
+        return PagedKeyValues(
+            where.keys, where.values, 1, slots[:, None], positions, slots, self.factors
+        )
 
 
 def _scratch(sizes: DecoderSizes, device: torch.device) -> Scratch:

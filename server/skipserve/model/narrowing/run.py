@@ -73,15 +73,14 @@ def _choose(ranking: Ranking, hidden: Tensor, held: Held, layers: Layers, cache:
     match ranking.narrowing.method:
         case Dropper.FASTV:
             asking = held.asking_of(ranking.looks)
-            query = layers.queries(layer - 1, asking, positions[-1:])
-            keys = layers.stored_keys(layer - 1, cache, ranking.slots)
-            return rank.most_looked_at(rank.attention_to_rows(query[0], keys), visual, count)
+            seen = layer - 1, cache, asking, positions[-1:], ranking.slots
+            return rank.most_looked_at(layers.attention_to_rows(*seen), visual, count)
         case Dropper.PYRAMIDDROP:
             rows = hidden.index_select(0, ranking.source)
-            query = layers.queries(layer, rows[-1:], positions[-1:])
-            old = layers.stored_keys(layer, cache, ranking.slots[:first])
-            keys = torch.cat([old, layers.keys(layer, rows, positions[first:])])
-            return rank.most_looked_at(rank.attention_to_rows(query[0], keys), visual, count)
+            # In slots that are the sequence's own: the rows that go on store theirs there again.
+            layers.store_keys(layer, cache, rows, positions[first:], ranking.slots[first:])
+            seen = layer, cache, rows[-1:], positions[-1:], ranking.slots
+            return rank.most_looked_at(layers.attention_to_rows(*seen), visual, count)
         case Dropper.DART:
             normed = layers.normed(hidden, ranking.source)
             keys = layers.stored_keys(layer - 1, cache, ranking.slots[first:])

@@ -9,6 +9,7 @@ from torch import Tensor
 from skipserve.model.batch import Segment
 from skipserve.model.config import ModelConfig
 from skipserve.model.layers import BlockFunction, KVCache
+from skipserve.model.narrowing.rank import attention_to_rows
 from skipserve.model.plain import llama, opt
 from skipserve.model.plain.attention import Factors
 from skipserve.model.plain.block import DecoderBlock
@@ -95,14 +96,24 @@ class PlainLayers:
         attention = self.blocks[layer].attention
         return attention.queries(hidden, self._factors(positions), self.cache_dtype)
 
-    def keys(self, layer: int, hidden: Tensor, positions: Tensor) -> Tensor:
-        """Return the keys of a layer for its input [R, D] at positions [R], [R, K, C]."""
+    def store_keys(
+        self, layer: int, cache: KVCache, hidden: Tensor, positions: Tensor, slots: Tensor
+    ) -> None:
+        """Store the keys of a layer for its input [R, D] at positions [R] in slots [R]."""
         attention = self.blocks[layer].attention
-        return attention.keys(hidden, self._factors(positions), self.cache_dtype)
+        keys = attention.keys(hidden, self._factors(positions), self.cache_dtype)
+        cache.layers[layer].keys[0].index_copy_(1, slots, keys.transpose(0, 1))
 
     def stored_keys(self, layer: int, cache: KVCache, slots: Tensor) -> Tensor:
         """Return the keys that a layer has stored in slots [N], [N, K, C]."""
         return cache.layers[layer].keys[0].index_select(1, slots).transpose(0, 1)
+
+    def attention_to_rows(
+        self, layer: int, cache: KVCache, hidden: Tensor, position: Tensor, slots: Tensor
+    ) -> Tensor:
+        """Return how much a row [1, D] attends to the rows in slots [N], [N] float32."""
+        (query,) = self.queries(layer, hidden, position)
+        return attention_to_rows(query, self.stored_keys(layer, cache, slots))
 
     def _factors(self, positions: Tensor) -> Factors:
         return () if self.factors is None else self.factors.index_select(0, positions).unbind(1)
