@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skipserve.engine.adjust import RowAdjuster, adjust
 from skipserve.engine.encoder_cache import EncoderCache, image_key
 from skipserve.engine.graphs import DecodeGraphs
 from skipserve.engine.host_copy import HostCopy
@@ -205,6 +206,10 @@ class Runner:
             sampler.place(seat, sampling)
         seats = np.arange(len(_DRAWS))
         sampler.sample(logits, seats, seats)
+        # Of a grammar only the mask is the device's business.
+        words = np.full(-(-logits.shape[1] // 64), -1, dtype=np.int64)
+        adjuster = RowAdjuster(Adjustments(), words[:0], 0, ())
+        adjust(logits, [0], [0], [adjuster], {0: words})
 
     def _capture(self, hot_plans: tuple[Plan, ...]) -> DecodeGraphs:
         full = trim(Plan.full(self._model.config.sizes.decoder.num_layers))

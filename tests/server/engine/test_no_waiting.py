@@ -11,9 +11,12 @@ import torch
 from engine_parts import EngineParts
 from fake_decoder import IMAGE_SIZE, NUM_LAYERS, make_request
 from gpu_waiting import no_waiting_for_gpu
+from grammar_parts import matcher_of, vocabulary_of
 from meta_device import META, HostWaits, MetaWeights, NoWaiting
 from tiny_llava import make_checkpoint
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from triton.runtime.interpreter import InterpretedFunction
 
 from skipserve.engine.inputs import StepRows, build_batch
@@ -24,6 +27,7 @@ from skipserve.engine.runner import Runner
 from skipserve.engine.sampler import Sampler, Samples
 from skipserve.engine.scheduler import Step
 from skipserve.engine.tables import UNREAD
+from skipserve.grammar.structure import Regex
 from skipserve.model.config import ModelConfig
 from skipserve.model.llava import Llava
 from skipserve_policies.narrowing import Narrowing, Stage
@@ -164,6 +168,42 @@ def test_a_graph_is_one_for_rows_of_whatever_prompts(
     assert (num_copies, num_bytes) == (1, 8 * 4 * (2 + 3 * NUM_LAYERS + table))
     # Seven a layer, and the last normalisation.
     assert len(launches) == 7 * NUM_LAYERS + 1
+
+
+class Operations(TorchDispatchMode):
+    """While it is entered, notes which operations run on the device, and on what types."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[tuple[str, ...]] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        given = [it for it in tree_leaves((args, kwargs)) if isinstance(it, Tensor)]
+        if any(it.is_meta for it in given):
+            self.seen.add((str(func), *(str(it.dtype) for it in given)))
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.kernels
+def test_what_a_grammar_forbids_is_loaded_when_an_engine_starts(
+    model: Llava, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU loads an operation when it first runs: not in the first answer that has a grammar."""
+    monkeypatch.setattr(InterpretedFunction, "run", lambda *_, **__: None)
+    with Operations() as start:
+        _runner(model, EngineParts(), uses_graphs=False)
+    sampler = Sampler(2)
+    held = SamplingParams(1, temperature=0.0, adjustments=Adjustments())
+    tokens = np.zeros(9, dtype=np.int64)
+    sampler.place(0, held, tokens, 5, matcher_of(Regex("[a-f]+")))
+    sampler.place(1, SamplingParams(1, temperature=0.0))
+    with Operations() as answering:
+        logits = torch.empty(2, vocabulary_of()[1].size, device=META)
+        sampler.sample(logits, np.arange(2), np.array([5, 5]))
+    assert ("aten.__rshift__.Tensor", "torch.int64", "torch.int64") in answering.seen
+    assert answering.seen <= start.seen
 
 
 @pytest.mark.parametrize("uses_graphs", [False, True])
