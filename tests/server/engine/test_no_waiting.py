@@ -43,6 +43,8 @@ FASTV = Narrowing(Dropper.FASTV, (Stage(1, 2),))
 DART = Narrowing(Dropper.DART, (Stage(2, 2),))
 VTW = Narrowing(Dropper.VTW, (Stage(3, 0),))
 PYRAMID = Narrowing(Dropper.PYRAMIDDROP, (Stage(1, 2), Stage(3, 1)), renumbers=True)
+SPARSE = Narrowing(Dropper.SPARSEVLM, (Stage(1, 2), Stage(3, 1)), renumbers=True)
+DROPS = {"fastv": FASTV, "vtw": VTW, "dart": DART, "pyramid": PYRAMID, "sparse": SPARSE}
 
 ROWS: tuple[dict[str, Any], ...] = (
     {"temperature": 0.0},
@@ -143,7 +145,7 @@ def test_a_graph_is_one_for_rows_of_whatever_prompts(
     for mix in (
         (None, None, None),
         (FASTV, FASTV, FASTV),
-        (None, FASTV, PYRAMID),
+        (None, FASTV, SPARSE),
         (VTW, DART, PYRAMID),
     ):
         for number, narrowing in enumerate(mix):
@@ -232,7 +234,7 @@ def _steps(parts: EngineParts) -> Iterator[Step]:
         parts.add(make_request(name, num_text=4, num_images=1, plan=trim(plan), temperature=0.5))
     scoring = make_request("scoring", num_text=4, plan=Plan.full(NUM_LAYERS))
     parts.add(replace(scoring, num_prompt_logprobs=3))
-    for name, narrowing in {"fastv": FASTV, "vtw": VTW, "dart": DART, "pyramid": PYRAMID}.items():
+    for name, narrowing in DROPS.items():
         parts.add(make_request(name, num_text=5, num_images=1, narrowing=narrowing))
     while parts.scheduler.num_running or parts.scheduler.num_waiting:
         step = parts.scheduler.schedule()
