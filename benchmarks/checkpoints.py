@@ -40,6 +40,25 @@ SHAPES = {
             "patch_size": 14,
         },
     ),
+    # As deep as LLaVA-1.5: 361 million parameters, 256 visual tokens.
+    "deep": Shape(
+        text={
+            "num_hidden_layers": 32,
+            "hidden_size": 768,
+            "intermediate_size": 2048,
+            "num_attention_heads": 12,
+            "vocab_size": 32064,
+            "max_position_embeddings": 1024,
+        },
+        vision={
+            "num_hidden_layers": 12,
+            "hidden_size": 768,
+            "intermediate_size": 3072,
+            "num_attention_heads": 12,
+            "image_size": 224,
+            "patch_size": 14,
+        },
+    ),
     # What the demo model looks like, for a checkout without it.
     "demo": Shape(
         text={

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-Model = Annotated[str, typer.Option(help="demo, small, or a folder.")]
-Models = Annotated[str, typer.Option(help="demo, small, or folders; commas between.")]
+Model = Annotated[str, typer.Option(help="demo, small, deep, or a folder.")]
+Models = Annotated[str, typer.Option(help="demo, small, deep, or folders; commas between.")]
 Dtype = Annotated[str, typer.Option(help="As torch names it.")]
 Device = Annotated[str, typer.Option(help="As torch names it.")]
 Repeats = Annotated[int, typer.Option(min=1, help="Timed turns; one more, the first, warms up.")]

@@ -1,4 +1,7 @@
-"""Measures what each skip policy gains in requests per second, at several concurrencies."""
+"""Measures what each skip policy gains in requests per second, at several concurrencies.
+
+Seconds are the process's own, of its arithmetic: others on the same machine disturb these little.
+"""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +28,7 @@ NUM_NEW_TOKENS = 10
 # Requests of a timed set: as many as run at a time, but not fewer than this.
 MIN_REQUESTS = 8
 
-# Median seconds of a set by policy, "full" first.
+# Median CPU seconds of a set by policy, "full" first.
 Seconds = Mapping[str, float]
 
 
@@ -71,7 +74,7 @@ def _time_all(
     model: str,
     repeats: int,
 ) -> Seconds:
-    """Return the median seconds that a set of requests takes, all policies taking turns."""
+    """Return the median CPU seconds that a set of requests takes, all policies taking turns."""
     source, ours = QuestionSource(config, seed=concurrency), OurEngine(engine, concurrency)
 
     def measure(policy: str) -> float:
@@ -79,7 +82,7 @@ def _time_all(
             source.question(num_text(model), NUM_NEW_TOKENS, policy=policy)
             for _ in range(num_requests(concurrency))
         ]
-        return time_set(ours, questions).seconds
+        return time_set(ours, questions).cpu_seconds
 
     measures = {policy: partial(measure, policy) for policy in policies}
     return median_in_turns(measures, repeats, f"{model}, {concurrency} at a time")

@@ -19,8 +19,8 @@ from skipserve_policies.sizes import ModelSizes
 # Text tokens ahead of the picture, the same in all questions of one source.
 NUM_BEFORE = 5
 
-# Text tokens of a prompt; with the picture's, 299 for the small model and 54 for the demo.
-_NUM_TEXT = {"small": 43}
+# Text tokens of a prompt; with the picture's, 299 for the larger models and 54 for the demo.
+_NUM_TEXT = {"small": 43, "deep": 43}
 _NUM_TEXT_ELSE = 18
 
 
