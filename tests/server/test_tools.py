@@ -197,23 +197,3 @@ def test_one_call_at_most_unless_several_may_be_made(client: httpx.Client) -> No
     [choice] = reply.json()["choices"]
     assert len(choice["message"]["tool_calls"]) == 1
     assert choice["finish_reason"] == "tool_calls"
-
-
-def test_calls_may_be_made_where_the_template_knows_tools(
-    client: httpx.Client, server: LiveServer
-) -> None:
-    """A bias makes the model begin a call; its text is told apart from what comes before."""
-    tokenizer = server.built.serving.processor.prompts.tokenizer
-    [first, *_] = tokenizer.encode("<", adds_special=False)
-    asked = question("Hi", tools=TOOLS, temperature=0, max_tokens=200)
-    reply = client.post(CHAT, json=asked | {"logit_bias": {str(first): 100}})
-    if not server.built.serving.processor.prompts.template.shows_tools:
-        assert reply.status_code == 400
-        assert "knows no tools" in reply.json()["error"]["message"]
-        return
-    assert reply.status_code == 200
-    choice = reply.json()["choices"][0]
-    assert choice["message"]["content"].startswith("<")
-    plain = client.post(CHAT, json=asked | {"max_tokens": 5}).json()["choices"][0]
-    assert plain["finish_reason"] in {"length", "stop"}
-    assert "tool_calls" not in plain["message"]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from llguidance import LLTokenizer
+from llguidance import LLTokenizer, TokenizerWrapper
 
 from skipserve.grammar.fault import GrammarFaultError
 from skipserve.model.config import ModelConfig
@@ -26,10 +26,10 @@ class Vocabulary:
 
     @classmethod
     def from_folder(cls, folder: Path) -> Self:
-        """Read a checkpoint's tokenizer, and make sure that it spells tokens as ours does.
+        """Read a checkpoint's tokenizer.
 
         Raises:
-            GrammarFaultError: it does not, or no token ends an answer.
+            GrammarFaultError: no token ends an answer.
             ModelFilesError: the folder holds no model.
             TokenizerFilesError: it holds no tokenizer that is supported.
         """
@@ -55,23 +55,48 @@ class Vocabulary:
         if not end_token_ids:
             raise GrammarFaultError("the model has no token that ends an answer")
         size = max(num_tokens, ours.size, *(it + 1 for it in end_token_ids))
-        try:
-            theirs = LLTokenizer(ours.definition, n_vocab=size, eos_token=end_token_ids)
-        except ValueError as error:
-            raise GrammarFaultError(
-                "the model's tokenizer is of a kind without grammars"
-            ) from error
-        _check_alike(ours, theirs)
-        return cls(theirs, size)
+        words = TokenizerWrapper(_Words(ours, end_token_ids, size))
+        return cls(LLTokenizer(words, eos_token=end_token_ids), size)
 
 
-def _check_alike(ours: Tokenizer, theirs: LLTokenizer) -> None:
-    """Refuse a tokenizer whose tokens are other bytes there than in the answers' text."""
-    for token_id in range(ours.size):
-        spelt = ours.token_bytes(token_id)
-        # There this byte marks special tokens; no text has it.
-        if spelt and b"\xff" not in spelt and theirs.decode_bytes([token_id]) != spelt:
-            raise GrammarFaultError(
-                f"grammars do not go with the model's tokenizer, whose token {token_id} is other "
-                "bytes there"
-            )
+# Whatever follows it is in the middle of a text; no merge has it.
+_BEFORE = "\x02"
+
+
+class _Words:
+    """A tokenizer as llguidance asks for one.
+
+    Reading `tokenizer.json` itself, llguidance takes whatever is spelt `<...>` for a special token,
+    which no text may have: a model that calls functions by a token `<tool_call>` never could.
+
+    Attributes:
+        eos_token_id: one that ends an answer.
+        bos_token_id: no grammar asks for it.
+        tokens: the bytes of each token, special ones by their names; none of ids without a token.
+        special_token_ids: those that are no text, with all that end an answer.
+    """
+
+    def __init__(self, ours: Tokenizer, end_token_ids: list[int], size: int) -> None:
+        special = {index: word for word, index in ours.hidden_tokens.items()}
+        special |= {index: name for index in end_token_ids if (name := ours.token_name(index))}
+        self.eos_token_id = end_token_ids[0]
+        self.bos_token_id = None
+        self.special_token_ids = list(special)
+        self.tokens = [
+            special[index].encode() if index in special else ours.token_bytes(index)
+            for index in range(size)
+        ]
+        self._ours = ours
+
+    def __call__(self, text: str) -> list[int]:
+        """Return the tokens, none of them special, of a text that others come before."""
+        if self._spelt(token_ids := self._encode(text)) == text.encode():
+            return token_ids
+        # A space was put before it, as SentencePiece does at the beginning of a text.
+        return self._encode(_BEFORE + text)[len(self._encode(_BEFORE)) :]
+
+    def _encode(self, text: str) -> list[int]:
+        return self._ours.encode(self._ours.guard(text), adds_special=False)
+
+    def _spelt(self, token_ids: list[int]) -> bytes:
+        return b"".join(map(self._ours.token_bytes, token_ids))

@@ -9,7 +9,6 @@ from skipserve.grammar.matcher import Grammars
 from skipserve.grammar.structure import Choice, ContextFree, Json, Regex, Shape
 from skipserve.grammar.vocabulary import Vocabulary
 from skipserve.grammar.writing import written
-from skipserve.prompt.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.fast
 
@@ -114,9 +113,3 @@ def test_a_vocabulary_is_read_once_and_grammars_are_kept() -> None:
     assert set(allowed(grammars.start(text))) == {*ids("a")}
     grammars.start(written(Choice(("b",))))
     assert len(reads) == 1
-
-
-def test_a_model_without_an_end_has_no_grammars() -> None:
-    tokenizer: Tokenizer = vocabulary_of()[0]
-    with pytest.raises(GrammarFaultError, match="no token that ends"):
-        Vocabulary.of(tokenizer, [], 300)
