@@ -77,7 +77,7 @@ test-routers: install .venv-routers/.installed  ## Ask through sglang-router and
 		$(BIN)/pytest tests/routers $(ARGS)
 
 # The examples of docs/clients.md whose clients are large: all of them together take 15 GB.
-CLIENTS := aiperf guidellm inspect-ai litellm llama-index lmms-eval
+CLIENTS := aiperf guidellm inspect-ai instructor litellm llama-index lmms-eval
 
 .venv-openai-node/.installed: Makefile
 	npm install --prefix .venv-openai-node --no-audit --no-fund 'openai@>=6.49 <8'

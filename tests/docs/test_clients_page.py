@@ -49,9 +49,19 @@ EXAMPLES = {
     "JSON and tools": Example("python", ("number=", "name='count'"), ("full",)),
     "curl": Example("bash", ("demo@exit-after-24", '"token_strs"', "I can only"), ("full",)),
     "langchain-openai": Example("python", (f"2 exit-after-24 {NO_ANSWER}",)),
+    "langchain-openai: typed answers and tools": Example(
+        "python",
+        ("json_schema Count(number=", "function_calling Count(number=", "'name': 'Count'"),
+    ),
     "litellm (Python)": Example("python", ("exit-after-24", NO_ANSWER)),
     "pydantic-ai": Example("python", ("2",)),
+    "pydantic-ai: typed answers and tools": Example(
+        "python", ("\nnative Count(number=", "I have looked for what is ")
+    ),
     "openai for Node": Example("node", ("2 exit-after-24", NO_ANSWER), place="openai-node"),
+    "instructor": Example(
+        "python", ("JSON_SCHEMA Count(number=", "TOOLS Count(number="), place="instructor"
+    ),
     "LiteLLM's proxy": Example("bash", (NO_ANSWER, "metrics"), place="litellm"),
     "llama-index": Example("python", ("2 exit-after-24 2",), place="llama-index"),
     "guidellm": Example("bash", ("generated 1 benchmark",), place="guidellm"),
