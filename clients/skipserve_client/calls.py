@@ -54,6 +54,8 @@ class ChatOptions(TypedDict, total=False):
         priority: of requests that wait the one with the lowest starts first.
         logprobs: whether to report the log-probability of each token.
         top_logprobs: how many alternatives to report with it.
+        prompt_logprobs: how many alternatives to report with the log-probability of each token of
+            the prompt; not in a stream.
         cache_salt: requests share what the server has computed only with those of the same salt.
     """
 
@@ -77,6 +79,7 @@ class ChatOptions(TypedDict, total=False):
     priority: int
     logprobs: bool
     top_logprobs: int
+    prompt_logprobs: int
     cache_salt: str
 
 

@@ -108,8 +108,28 @@ class TokenLogprob(TopLogprob):
     top_logprobs: tuple[TopLogprob, ...] = ()
 
 
+class PromptLogprob(Reply):
+    """A token that stands in a prompt, or could.
+
+    Attributes:
+        logprob: the model's own log-probability, after the tokens before.
+        rank: its place among all tokens; the most probable one's is 1.
+        decoded_token: its text; a special token's name.
+    """
+
+    logprob: float
+    rank: int
+    decoded_token: str
+
+
 class Answer(Reply):
-    """The answer to one request, read from a reply in OpenAI's form."""
+    """The answer to one request, read from a reply in OpenAI's form.
+
+    Attributes:
+        prompt_logprobs: for each token of the prompt, tokens by their ids: the one that stands
+            there first, then the most probable ones; None at what is not scored, as the first one
+            and rows of pictures. Empty where they were not asked for.
+    """
 
     id: str
     model: str
@@ -121,6 +141,7 @@ class Answer(Reply):
     logprobs: tuple[TokenLogprob, ...] = Field(
         (), validation_alias=AliasPath("choices", 0, "logprobs", "content")
     )
+    prompt_logprobs: tuple[dict[int, PromptLogprob] | None, ...] = ()
 
 
 class PolicyInfo(Reply):

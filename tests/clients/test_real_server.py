@@ -75,6 +75,26 @@ def test_ask_and_its_stream_give_the_same_answer(client: SkipserveClient, pictur
     assert len(whole.logprobs[0].top_logprobs) == 2
 
 
+def test_a_prompt_s_log_probabilities(client: SkipserveClient, picture: str) -> None:
+    answer = client.ask(picture, "What?", prompt_logprobs=2, **GREEDY)
+    told = answer.prompt_logprobs
+    assert len(told) == answer.usage.prompt_tokens
+    assert told[0] is None
+    assert told.count(None) == 1 + answer.usage.image_tokens
+    for entry in filter(None, told):
+        own, *others = entry.values()
+        assert [it.rank for it in sorted([own, *others], key=lambda it: it.rank)][:2] == [1, 2]
+        assert all(it.logprob <= 0 for it in (own, *others))
+    assert "".join(next(iter(it.values())).decoded_token for it in told[-3:] if it) == "NT:"
+    assert client.ask(picture, "What?", **GREEDY).prompt_logprobs == ()
+    with (
+        pytest.raises(ApiError) as streamed,
+        client.stream_ask(picture, "What?", prompt_logprobs=2) as stream,
+    ):
+        next(stream)
+    assert streamed.value.param == "prompt_logprobs"
+
+
 def test_leaving_a_stream_early_frees_the_server(client: SkipserveClient, picture: str) -> None:
     with client.stream_ask(picture, "What?", temperature=0.0, max_tokens=400) as stream:
         next(stream)
