@@ -81,8 +81,13 @@ class ReadBody:
         with self._arrive(scope) as arrival:
             body = await self._read_in_time(receive, arrival)
             if body is not None:
-                scope.setdefault("state", {})[_STATE_NAME] = body
-                await self._run(body.text, scope, receive, _releasing(arrival, send))
+                state = scope.setdefault("state", {})
+                state[_STATE_NAME] = body
+                try:
+                    await self._run(body.text, scope, receive, _releasing(arrival, send))
+                finally:
+                    # A connection and its last request refer to each other.
+                    del state[_STATE_NAME]
 
     def _check_headers(self, headers: Headers) -> None:
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()

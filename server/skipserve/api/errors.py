@@ -90,6 +90,17 @@ def error_response(error: Exception, path: str = "", request_id: str | None = No
     return Response(body, told.status, headers, media_type="application/json")
 
 
+def let_go(error: BaseException | None) -> None:
+    """Take from an error, and those behind it, the calls that it has ended: they hold a body.
+
+    Error and calls refer to each other, so all of it would stay until Python looks for such
+    circles: that depends on how many objects there are, not on their size.
+    """
+    while error is not None and error.__traceback__ is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
 def error_replies(
     *statuses: int, model: type[BaseModel] = ErrorReply
 ) -> dict[int | str, dict[str, Any]]:
@@ -100,6 +111,7 @@ def error_replies(
 async def handle_error(request: Request, error: Exception) -> Response:
     """Answer for FastAPI's own errors: no such route, wrong method, a form that does not fit."""
     told: Exception = error
+    let_go(error)
     if isinstance(error, HTTPException) and error.status_code == NotFoundError.status:
         told = _no_route(request)
     elif isinstance(error, HTTPException) and error.status_code == MethodNotAllowedError.status:

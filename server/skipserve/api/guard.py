@@ -9,7 +9,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from skipserve.api.access_log import AccessLog
 from skipserve.api.admission import Admission
-from skipserve.api.errors import ERROR_STATUSES, SAFE_HEADERS, error_response, to_skipserve_error
+from skipserve.api.errors import (
+    ERROR_STATUSES,
+    SAFE_HEADERS,
+    error_response,
+    let_go,
+    to_skipserve_error,
+)
 from skipserve.api.exchange import Exchange
 from skipserve.api.forms.errors import is_of_messages
 from skipserve.api.pace import Pace
@@ -91,6 +97,7 @@ class Guard:
             exchange.fail(told)
             if told is not error and self._log.admits(error):
                 logger.exception("failed", exc_info=error)
+            let_go(error)
             if exchange.status is None:
                 response = error_response(told, exchange.path, exchange.request_id)
                 await response(scope, receive, send)

@@ -1,7 +1,9 @@
 """Tests of what stands around every request."""
 
 import asyncio
+import gc
 import logging
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,29 @@ def test_only_probes_that_succeed_are_silent(
     (record,) = (it for it in caplog.records if it.name == "skipserve.requests")
     is_silent = app is _fine and path != "/v1/models"
     assert record.levelno == (logging.DEBUG if is_silent else logging.INFO)
+
+
+class _Body:
+    pass
+
+
+def test_what_an_error_has_ended_leaves_nothing_behind() -> None:
+    """Not even where the calls hold the error that holds them."""
+    bodies: list[weakref.ref[_Body]] = []
+
+    async def fails(scope: Scope, receive: Receive, send: Send) -> None:
+        body = _Body()
+        bodies.append(weakref.ref(body))
+        fault = UnavailableError("not yet")
+        raise fault from ValueError("no")
+
+    guard = _guard(fails, ServerMetrics(CollectorRegistry(), "tiny", ()))
+    gc.disable()
+    try:
+        asyncio.run(_get(guard, "/v1/models"))
+        assert [body() for body in bodies] == [None]
+    finally:
+        gc.enable()
 
 
 async def _locked(scope: Scope, receive: Receive, send: Send) -> None:

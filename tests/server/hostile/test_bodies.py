@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
 
 import pytest
 from hostile_bodies import CHAT, HOSTILE_BODIES, JSON, MIB
@@ -34,6 +35,37 @@ def test_a_body_costs_no_more_than_its_bytes(server: ServerProcess, name: str) -
         assert spent < 16 * 0.05 + _SLACK_SECONDS
         assert peak_bytes(server.process_id) - held < 3 * len(body) + _SLACK_BYTES
         assert client.get("/health").status_code == 200
+
+
+_PICTURE = (
+    b'{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": '
+    b'{"url": "data:image/png;base64,' + b"A" * (20 * MIB)
+)
+_FAILING = {
+    "no picture": (_PICTURE + b'"}}]}]}', 422),
+    "no JSON": (_PICTURE + b'"}}', 400),
+    "too large": (_PICTURE + b"A" * (12 * MIB), 413),
+}
+
+
+@pytest.mark.parametrize("name", _FAILING)
+def test_bodies_of_requests_that_failed_are_gone(server: ServerProcess, name: str) -> None:
+    """However many came, they cost what two cost: nothing waits for Python's collector."""
+    body, status = _FAILING[name]
+    forget_peak(server.process_id)
+    peaks = []
+    for _ in range(20):
+        # In chunks: what declares its size is turned away unread where that is too large.
+        with server.client() as client:
+            reply = client.post(CHAT, content=_pieces(body), headers=JSON)
+        assert reply.status_code == status
+        peaks.append(peak_bytes(server.process_id))
+    assert peaks[-1] - peaks[1] < 2 * len(body)
+
+
+def _pieces(body: bytes) -> Iterator[bytes]:
+    for at in range(0, len(body), _PIECE_BYTES):
+        yield body[at : at + _PIECE_BYTES]
 
 
 class _Heart:
@@ -74,7 +106,7 @@ def test_a_body_does_not_hold_the_loop(built: Built, name: str) -> None:
 
 async def _post(built: Built, body: bytes) -> tuple[int, float]:
     """Return the status, and the longest time that the loop was held."""
-    pieces = [body[at : at + _PIECE_BYTES] for at in range(0, len(body), _PIECE_BYTES)]
+    pieces = list(_pieces(body))
     statuses: list[int] = []
     heart = _Heart()
 
