@@ -1,6 +1,7 @@
 """Someone who asks a server for little, in a process of its own: what else is done holds it not up.
 
-As a script: `bystander.py URL` asks until its input ends, then prints what it saw as JSON.
+As a script: `bystander.py URL` prints an empty line, asks once at least, and until its input
+ends, then prints what it saw as JSON.
 """
 
 import json
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -47,11 +48,17 @@ class Sight:
 
 @contextmanager
 def bystanding(url: str) -> Iterator[Sight]:
-    """Have a bystander at a server while the context lasts; then it is known what it saw."""
+    """Have a bystander at a server while the context lasts; then it is known what it saw.
+
+    However short that is, it has asked each question once.
+    """
     sight = Sight()
     with subprocess.Popen(
         [sys.executable, __file__, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
+        assert process.stdout is not None
+        # Attacks may be over in less time than it takes to start.
+        process.stdout.readline()
         try:
             yield sight
         finally:
@@ -64,14 +71,19 @@ def _watch(url: str) -> Sight:
     sight, is_over = Sight(), threading.Event()
 
     def probe() -> None:
-        while not is_over.wait(_PAUSE_SECONDS):
-            sight.health.append(sight.ask(url, "GET", "/health", None))
+        sight.health.append(sight.ask(url, "GET", "/health", None))
 
     def say_hi() -> None:
-        while not is_over.wait(_PAUSE_SECONDS):
-            sight.hi.append(sight.ask(url, "POST", CHAT, question("Hi", max_tokens=1)))
+        sight.hi.append(sight.ask(url, "POST", CHAT, question("Hi", max_tokens=1)))
 
-    threads = [threading.Thread(target=work) for work in (probe, say_hi)]
+    def ask_on(ask: Callable[[], None]) -> None:
+        ask()
+        while not is_over.wait(_PAUSE_SECONDS):
+            ask()
+
+    threads = [threading.Thread(target=ask_on, args=(ask,)) for ask in (probe, say_hi)]
+    sys.stdout.write("\n")
+    sys.stdout.flush()
     for thread in threads:
         thread.start()
     sys.stdin.read()
