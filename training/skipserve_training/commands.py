@@ -10,6 +10,7 @@ from rich.table import Table
 
 from skipserve_training.compression.commands import compress
 from skipserve_training.mapping.commands import mapping, recover, tower
+from skipserve_training.paper.commands import paper
 from skipserve_training.progress import Bars, progress_bars
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ train.command()(tower)
 train.command()(mapping)
 train.command()(recover)
 train.command()(compress)
+train.command()(paper)
 
 
 @train.command()

@@ -1,0 +1,193 @@
+"""The grid: what is measured, each cell by a name. Knows nothing of how it is done."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from skipserve_policies.schema import Action
+from skipserve_training.compression.recipe import CompressionRecipe, Group, Method, Share
+
+SMOLVQA, PATCHES = "smolvqa", "smolvqa-patches"
+DEPTH = 30  # of both
+FULL, FULL_PATCHES = "full", "full-patches"
+
+INFERENCE, LAYERS, VISUAL, TRAINING, LADDER = "inference", "layers", "visual", "training", "ladder"
+
+INTERVALS = (2, 3, 4)
+STARTS: tuple[int | str, ...] = (0, "25%", "50%")
+QUESTIONS, MANY_QUESTIONS = 8_000, 40_000
+SEEDS = (20, 21)
+
+SKIPS = (Action.SKIP_BLOCK, Action.SKIP_FFN, Action.SKIP_ATTENTION)
+# How names and the page call actions.
+WORDS: dict[Action, str] = {
+    Action.SKIP_BLOCK: "block",
+    Action.SKIP_FFN: "ffn",
+    Action.SKIP_ATTENTION: "attention",
+    Action.PARALLEL_FFN_ATTENTION: "parallel",
+    Action.PARALLEL_BLOCKS: "pairs",
+}
+
+Rules = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Training:
+    """The module is trained on with so many questions, drawn by a seed."""
+
+    questions: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement, or one before and one after a training.
+
+    Attributes:
+        name: of the cell and of its record's file.
+        group: which table it is of.
+        model: a name that `skipserve serve` takes.
+        policy: the rules that it runs under; None for the full model.
+        compression: which weights are zeroed before.
+        is_extra: whether it is run only on demand.
+    """
+
+    name: str
+    group: str
+    model: str = SMOLVQA
+    policy: Rules | None = None
+    compression: CompressionRecipe | None = None
+    training: Training | None = None
+    is_extra: bool = False
+
+    @property
+    def baseline(self) -> str:
+        """Name the cell of the full model that this one is held against."""
+        return FULL_PATCHES if self.model == PATCHES else FULL
+
+
+def grid() -> tuple[Cell, ...]:
+    """Return all cells, the most telling first."""
+    return (
+        Cell(FULL, INFERENCE),
+        *_training(),
+        *_ladder(),
+        *_inference(),
+        *_layers(),
+        Cell(FULL_PATCHES, VISUAL, PATCHES),
+        *_visual(),
+        *_longer(),
+    )
+
+
+def chosen(cells: Sequence[Cell], pattern: str, *, has_extra: bool) -> tuple[Cell, ...]:
+    """Return the cells whose name fits a pattern such as `training-*`.
+
+    Raises:
+        ValueError: None does.
+    """
+    fitting = [cell for cell in cells if fnmatchcase(cell.name, pattern)]
+    if not fitting:
+        raise ValueError(f"only is {pattern!r}: no cell is called so; --list shows all.")
+    return tuple(cell for cell in fitting if has_extra or not cell.is_extra)
+
+
+def rules(action: Action, layers: object, scope: str = "all") -> Rules:
+    """Spell a policy of one rule as a request does."""
+    return {"rules": [{"action": action.value, "layers": layers, "scope": scope}]}
+
+
+def every(interval: int, start: int | str = 0) -> Rules:
+    """Spell the paper's choice of layers."""
+    return {"start": start, "interval": interval}
+
+
+HALF_BLOCKS = rules(Action.SKIP_BLOCK, every(2))
+_TWO_THIRDS = {"from": 1, "to": DEPTH - 2, "except_every": 3}
+
+
+def _training() -> Iterator[Cell]:
+    for seed in SEEDS:
+        yield _trained("half-blocks", HALF_BLOCKS, seed=seed)
+    for seed in SEEDS:
+        yield _trained("wanda-50", None, wanda(Share(0.5)), seed)
+    yield _trained("two-thirds-blocks", rules(Action.SKIP_BLOCK, _TWO_THIRDS))
+    yield _trained("half-ffn", rules(Action.SKIP_FFN, every(2)))
+    yield _trained("half-attention", rules(Action.SKIP_ATTENTION, every(2)))
+    whole = {"from": 0, "to": DEPTH - 1}
+    yield _trained("parallel-all", rules(Action.PARALLEL_FFN_ATTENTION, whole))
+    yield _trained("random-50", None, CompressionRecipe(Method.RANDOM, Share(0.5)))
+    yield _trained("magnitude-50", None, CompressionRecipe(Method.MAGNITUDE, Share(0.5)))
+    yield _trained("wanda-2-4", None, wanda(Group(2, 4)))
+    yield _trained("wanda-70", None, wanda(Share(0.7)))
+    yield _trained("alpha-subnet-50", None, CompressionRecipe(Method.ALPHA_SUBNET, Share(0.5)))
+    yield _trained("dense", None)
+    yield _trained("random-70", None, CompressionRecipe(Method.RANDOM, Share(0.7)))
+    yield _trained("magnitude-70", None, CompressionRecipe(Method.MAGNITUDE, Share(0.7)))
+
+
+def wanda(pattern: Share | Group) -> CompressionRecipe:
+    """Return Wanda's recipe."""
+    return CompressionRecipe(Method.WANDA, pattern)
+
+
+def _trained(
+    name: str,
+    policy: Rules | None,
+    compression: CompressionRecipe | None = None,
+    seed: int = SEEDS[0],
+) -> Cell:
+    training = Training(QUESTIONS, seed)
+    return Cell(f"training-{name}-seed-{seed}", TRAINING, SMOLVQA, policy, compression, training)
+
+
+def _ladder() -> Iterator[Cell]:
+    """Cut the model behind a layer; all thirty layers are `full` and `training-dense`."""
+    for depth in (20, 10):
+        policy = rules(Action.SKIP_BLOCK, {"from": depth, "to": DEPTH - 1})
+        training = Training(QUESTIONS, SEEDS[0])
+        yield Cell(f"ladder-{depth}", LADDER, SMOLVQA, policy, None, training)
+
+
+def _inference() -> Iterator[Cell]:
+    for scope in ("all", "generated"):
+        yield from _by_rule(INFERENCE, SMOLVQA, scope)
+
+
+def _layers() -> Iterator[Cell]:
+    for action in SKIPS:
+        for layer in range(DEPTH):
+            name = f"layer-{WORDS[action]}-{layer:02d}"
+            yield Cell(name, LAYERS, SMOLVQA, rules(action, [layer]))
+
+
+def _visual() -> Iterator[Cell]:
+    for cut in ("25%", "50%", "75%"):
+        policy = rules(Action.SKIP_BLOCK, {"from": cut, "to": "100%"}, "visual")
+        yield Cell(f"visual-freeze-from-{_word(cut)}", VISUAL, PATCHES, policy)
+    yield from _by_rule(VISUAL, PATCHES, "visual")
+
+
+def _by_rule(group: str, model: str, scope: str) -> Iterator[Cell]:
+    for action in Action:
+        for interval in INTERVALS:
+            for start in STARTS:
+                name = f"{group}-{WORDS[action]}-every-{interval}-from-{_word(start)}"
+                name += "" if group == VISUAL else f"-{scope}"
+                yield Cell(name, group, model, rules(action, every(interval, start), scope))
+
+
+def _word(position: int | str) -> str:
+    return str(position).replace("%", "pc")
+
+
+def _longer() -> Iterator[Cell]:
+    """Train five times as long: what the time of the others is too short to show."""
+    training = Training(MANY_QUESTIONS, SEEDS[0])
+    for name, policy, compression in (
+        ("half-blocks", HALF_BLOCKS, None),
+        ("wanda-70", None, wanda(Share(0.7))),
+        ("dense", None, None),
+    ):
+        yield Cell(f"longer-{name}", TRAINING, SMOLVQA, policy, compression, training, True)
