@@ -150,7 +150,16 @@ pretrained: $(SERVING)  ## Fetch smolvqa, smolvqa-patches and their data set; AR
 train-demo: install  ## Train the demo model anew into runs/demo: hours on 2 cores, resumable.
 	env -u OMP_NUM_THREADS $(BIN)/skipserve train demo --out runs/demo $(ARGS)
 
+RECORDS := training/paper/records
+
+paper: install  ## Measure what the paper claims, hours, resumable; then write docs/paper.md. ARGS="--only 'training-*'", --list, --all.
+	$(BIN)/skipserve train paper --records $(RECORDS) $(ARGS)
+	$(BIN)/python -m skipserve_training.paper.page $(RECORDS) docs
+
+paper-page: install  ## Write docs/paper.md and its pictures anew from the records.
+	$(BIN)/python -m skipserve_training.paper.page $(RECORDS) docs
+
 clean:  ## Remove .venv, caches and runs.
 	rm -rf $(VENV) runs dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install serve test check test-kernels test-routers test-clients test-image kernel-cache gpu-bundle lock fuzz format attack soak bench dashboards metrics-page fields-page evaluate pretrained train-demo clean
+.PHONY: help install serve test check test-kernels test-routers test-clients test-image kernel-cache gpu-bundle lock fuzz format attack soak bench dashboards metrics-page fields-page evaluate pretrained train-demo paper paper-page clean

@@ -173,9 +173,14 @@ def _by_rule(group: str, model: str, scope: str) -> Iterator[Cell]:
     for action in Action:
         for interval in INTERVALS:
             for start in STARTS:
-                name = f"{group}-{WORDS[action]}-every-{interval}-from-{_word(start)}"
-                name += "" if group == VISUAL else f"-{scope}"
+                name = rule_name(group, action, interval, start, scope)
                 yield Cell(name, group, model, rules(action, every(interval, start), scope))
+
+
+def rule_name(group: str, action: Action, interval: int, start: int | str, scope: str) -> str:
+    """Name the cell of a policy by the paper's rule."""
+    name = f"{group}-{WORDS[action]}-every-{interval}-from-{_word(start)}"
+    return name if group == VISUAL else f"{name}-{scope}"
 
 
 def _word(position: int | str) -> str:

@@ -2,8 +2,9 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,26 @@ from skipserve_training.paper.asking import Asked
 ALL = "all"
 
 
+class Way(StrEnum):
+    """In which way an answer is right, as `Verdict` says it."""
+
+    EXACT = "exact"
+    ACCEPTED = "accepted"
+
+
 @dataclass(frozen=True)
 class Count:
-    """How many questions there were, and how many answers were right, in each of three ways."""
+    """How many questions there were, and how many answers were right, in each of three ways.
+
+    Attributes:
+        blind: how many whoever reads the question alone answers rightly.
+    """
 
     n: int
     exact: int
     accepted: int
     begun: int
+    blind: int
 
 
 @dataclass(frozen=True)
@@ -30,13 +43,14 @@ class Score:
 
     Attributes:
         types: counts by type of question, and of all.
-        right: for each question, in the order of asking, whether it was answered exactly: bits
+        exact, accepted: for each question, in the order of asking, whether its answer was; bits
             from the left, as hexadecimal digits.
         cpu_seconds: what answering took.
     """
 
     types: dict[str, Count]
-    right: str
+    exact: str
+    accepted: str
     cpu_seconds: float
 
     @property
@@ -44,10 +58,10 @@ class Score:
         """Return the number of questions."""
         return self.types[ALL].n
 
-    @property
-    def is_right(self) -> list[bool]:
-        """Return which questions were answered exactly, in the order of asking."""
-        bits = f"{int(self.right, 16):0{4 * len(self.right)}b}"
+    def right(self, way: Way) -> list[bool]:
+        """Return which answers were right in this way, in the order of asking."""
+        digits = self.exact if way is Way.EXACT else self.accepted
+        bits = f"{int(digits, 16):0{4 * len(digits)}b}"
         return [bit == "1" for bit in bits[: self.n]]
 
 
@@ -92,6 +106,11 @@ class Record:
         return str(self.cell["name"])
 
     @property
+    def last(self) -> Score:
+        """Return the score after the training, where there was one."""
+        return self.untrained if self.trained is None else self.trained
+
+    @property
     def said(self) -> str:
         """Say in a few words what was found."""
         scores = [score for score in (self.untrained, self.trained) if score is not None]
@@ -99,17 +118,21 @@ class Record:
         return " -> ".join(shares)
 
 
-def tally(asked: Sequence[Asked], verdicts: Sequence[Verdict]) -> dict[str, Count]:
-    """Count right answers by type, and in all."""
+def tally(
+    asked: Sequence[Asked], verdicts: Sequence[Verdict], blind: Mapping[str, str]
+) -> dict[str, Count]:
+    """Count right answers by type, and in all; `blind` are the blind's answers by question."""
     counts: dict[str, Count] = {}
     for each, verdict in zip(asked, verdicts, strict=True):
+        by_blind = blind.get(each.question.text) == each.question.answer
         for kind in (str(each.question.type), ALL):
-            old = counts.get(kind, Count(0, 0, 0, 0))
+            old = counts.get(kind, Count(0, 0, 0, 0, 0))
             counts[kind] = Count(
                 old.n + 1,
                 old.exact + verdict.exact,
                 old.accepted + verdict.accepted,
                 old.begun + verdict.begun,
+                old.blind + by_blind,
             )
     return {kind: counts[kind] for kind in (*EasyType, ALL) if kind in counts}
 

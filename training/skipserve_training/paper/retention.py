@@ -16,7 +16,7 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.1%} ({self.low:.1%} to {self.high:.1%})"
+        return f"{100 * self.value:.1f} % ({100 * self.low:.1f}-{100 * self.high:.1f})"
 
 
 def accuracy(right: Sequence[bool]) -> Interval:

@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 
 from skipserve.model.weights import weights_digest
-from skipserve_client.evaluate.easy_vqa import EasySplit, read_easy_vqa
+from skipserve_client.evaluate.easy_vqa import EasySplit, blind_answers, read_easy_vqa
 from skipserve_policies.resolve import resolve_for
 from skipserve_policies.schema import SkipPolicy
 from skipserve_training.checkpoint_files import versions
@@ -169,12 +169,13 @@ class Bench:
         began = time.process_time()
         asked = self._questions[: len(self._first)]
         verdicts = self._ask(stage, judge, asked)
-        if sum(verdict.exact for verdict in verdicts) > WORTH_MORE * len(verdicts):
+        if sum(verdict.accepted for verdict in verdicts) > WORTH_MORE * len(verdicts):
             verdicts += self._ask(stage, judge, self._questions[len(asked) :])
             asked = self._questions
         return Score(
-            types=tally(asked, verdicts),
-            right=as_bits([verdict.exact for verdict in verdicts]),
+            types=tally(asked, verdicts, self._blind),
+            exact=as_bits([verdict.exact for verdict in verdicts]),
+            accepted=as_bits([verdict.accepted for verdict in verdicts]),
             cpu_seconds=round(time.process_time() - began, 1),
         )
 
@@ -209,6 +210,10 @@ class Bench:
     @cached_property
     def _lessons(self) -> EasyLessons:
         return EasyLessons(read_easy_vqa(self._place.data, "train"))
+
+    @cached_property
+    def _blind(self) -> dict[str, str]:
+        return blind_answers(self._lessons.split)
 
     @cached_property
     def _test(self) -> EasySplit:

@@ -1,0 +1,163 @@
+"""The paper's claims, each beside what was found here."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from skipserve_policies.schema import Action
+from skipserve_training.paper.cells import INFERENCE, INTERVALS, SEEDS, STARTS, WORDS, rule_name
+from skipserve_training.paper.findings import Findings
+from skipserve_training.paper.records import Record, Way
+from skipserve_training.paper.retention import Interval
+
+NOT_RUN = "not run yet"
+_SCOPES = ("generated", "all")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the paper says, what was found, and whether that agrees."""
+
+    said: str
+    found: str
+    verdict: str
+
+
+def judge_claims(findings: Findings) -> list[Claim]:
+    """Return all claims."""
+    return [
+        _kept_without_training(findings),
+        _parallel(findings),
+        _kept_with_half_of_the_blocks(findings),
+        _kept_with_few_weights(findings),
+        _smaller_models(findings),
+    ]
+
+
+def _verdict(kept: Sequence[Interval], least: float, cells: int) -> str:
+    """Hold the intervals of so many cells against what must be kept."""
+    if not kept:
+        return NOT_RUN
+    so_far = "" if len(kept) == cells else ", so far"
+    if all(each.low >= least for each in kept):
+        return f"holds{so_far}"
+    if all(each.high < least for each in kept):
+        return f"does not hold{so_far}"
+    if any(each.low >= least for each in kept):
+        return f"holds in part{so_far}"
+    return f"undecided{so_far}"
+
+
+def _described(
+    findings: Findings, names: Sequence[str], words: Callable[[str, Record], str]
+) -> tuple[str, list[Interval]]:
+    """Say what cells keep, by the paper's score; returns the intervals too."""
+    said, intervals = [], []
+    for name in names:
+        record = findings.record(name)
+        score = None if record is None else record.last
+        kept = None if record is None else findings.kept(record, record.last, Way.ACCEPTED)
+        if record is None or score is None or kept is None:
+            said.append(f"`{name}` {NOT_RUN}")
+            continue
+        exact = findings.kept(record, score, Way.EXACT)
+        said.append(f"{words(name, record)}: {kept}, exactly {exact}")
+        intervals.append(kept)
+    return "; ".join(said), intervals
+
+
+def _kept_without_training(findings: Findings) -> Claim:
+    names = [rule_name(INFERENCE, Action.SKIP_BLOCK, 3, 0, scope) for scope in _SCOPES]
+    found, kept = _described(
+        findings,
+        names,
+        lambda name, record: f"{len(record.layers)} of 30 blocks, scope {name.rsplit('-', 1)[-1]}",
+    )
+    return Claim(
+        "Up to a third of the blocks skipped keeps more than 90 % of VQA, without training.",
+        f"Every third block from 0 keeps: {found}.",
+        _verdict(kept, 0.9, len(names)),
+    )
+
+
+def _parallel(findings: Findings) -> Claim:
+    parts = []
+    won = lost = 0
+    for other in (Action.SKIP_BLOCK, Action.SKIP_FFN, Action.SKIP_ATTENTION):
+        duel = findings.duel([*_pairs(Action.PARALLEL_FFN_ATTENTION, other)], Way.ACCEPTED)
+        won, lost = won + duel.won, lost + duel.lost
+        if not duel.n:
+            continue
+        parts.append(
+            f"against skipping the {WORDS[other]}, better at {duel.won}, worse at {duel.lost}, "
+            f"no difference shown at {duel.even} of {duel.n} places"
+        )
+    return Claim(
+        "FFN parallel to attention is better than skipping at the same places.",
+        "The same interval, start and scope, the same questions (McNemar, p < 0.05): "
+        + ("; ".join(parts) or NOT_RUN)
+        + ".",
+        _verdict_of_duels(won, lost),
+    )
+
+
+def _verdict_of_duels(won: int, lost: int) -> str:
+    if not won + lost:
+        return NOT_RUN
+    if won and lost:
+        return "holds in part"
+    return "holds" if won else "does not hold"
+
+
+def _pairs(one: Action, two: Action) -> Iterator[tuple[str, str]]:
+    for scope in _SCOPES:
+        for interval in INTERVALS:
+            for start in STARTS:
+                place = (interval, start, scope)
+                yield rule_name(INFERENCE, one, *place), rule_name(INFERENCE, two, *place)
+
+
+def _kept_with_half_of_the_blocks(findings: Findings) -> Claim:
+    names = [f"training-half-blocks-seed-{seed}" for seed in SEEDS]
+    found, kept = _described(findings, names, _trained)
+    return Claim(
+        "With the module trained, 97 % is kept with half of the blocks skipped.",
+        f"After training under the policy (14 of 30 blocks, scope all): {found}.",
+        _verdict(kept, 0.97, len(names)),
+    )
+
+
+def _kept_with_few_weights(findings: Findings) -> Claim:
+    names = [
+        f"training-{method}-seed-{SEEDS[0]}"
+        for method in ("wanda-70", "alpha-subnet-50", "magnitude-70", "random-70")
+    ]
+    found, kept = _described(
+        findings,
+        names,
+        lambda name, record: (
+            f"{name.split('-seed')[0].removeprefix('training-')} "
+            f"({100 * (record.sparsity or 0):.0f} % of the blocks' weights gone)"
+        ),
+    )
+    return Claim(
+        "With the module trained, 97 % is kept with 70 % of the weights removed.",
+        f"After training: {found}.",
+        _verdict(kept, 0.97, len(names)),
+    )
+
+
+def _smaller_models(findings: Findings) -> Claim:
+    names = ["ladder-10", "ladder-20", f"training-dense-seed-{SEEDS[0]}"]
+    found, kept = _described(findings, names, lambda _, record: f"{30 - len(record.layers)} layers")
+    return Claim(
+        "Smaller language models come close to larger ones, with the module trained for each.",
+        "No second size of this model was to be had. The same model, cut behind a layer, the "
+        f"module trained on: {found}. A cut model was never trained to end there: it shows how "
+        "much the module can make good, and not what a small model of its own can do.",
+        "not tested" if kept else NOT_RUN,
+    )
+
+
+def _trained(name: str, record: Record) -> str:
+    questions = record.cell["training"]["questions"]
+    return f"seed {name.rsplit('-', 1)[-1]}, {questions:,} questions"

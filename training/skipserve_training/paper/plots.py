@@ -1,0 +1,133 @@
+"""Draws what was found: skipping by the number of blocks, each layer alone, and trainings."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from skipserve_policies.schema import Action
+from skipserve_training.paper.cells import (
+    INFERENCE,
+    LADDER,
+    LAYERS,
+    SKIPS,
+    TRAINING,
+    VISUAL,
+    WORDS,
+    Cell,
+)
+from skipserve_training.paper.findings import Findings
+from skipserve_training.paper.records import ALL, Score, Way
+
+_COLOURS = dict(zip(Action, ("#2563eb", "#d97706", "#059669", "#9333ea", "#64748b"), strict=True))
+_GREY, _BLUE = "#94a3b8", "#2563eb"
+
+
+def draw_all(findings: Findings, folder: Path) -> None:
+    """Write all pictures into a folder."""
+    for name, draw in PICTURES.items():
+        # No date and no random names: the same records draw the same files.
+        with mpl.rc_context({"svg.hashsalt": "skipserve", "svg.fonttype": "path"}):
+            figure = draw(findings)
+            notes = {"Date": None, "Description": digest(findings)}
+            figure.savefig(folder / name, metadata=notes)
+
+
+def digest(findings: Findings) -> str:
+    """Name the records that pictures are drawn of."""
+    groups = (INFERENCE, LAYERS, VISUAL, TRAINING, LADDER)
+    records = [asdict(record) for group in groups for _, record in findings.measured(group)]
+    return "records " + hashlib.sha256(json.dumps(records).encode()).hexdigest()
+
+
+def _draw_skipping(findings: Findings) -> Figure:
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
+    groups: list[tuple[str, str, str]] = [
+        ("all rows", INFERENCE, "all"),
+        ("generated rows", INFERENCE, "generated"),
+        ("rows of the picture, smolvqa-patches", VISUAL, "visual"),
+    ]
+    for axes, (title, group, scope) in zip(panels, groups, strict=True):
+        _prepare(axes, title, "blocks touched, of 30")
+        for action, colour in _COLOURS.items():
+            found = [
+                (len(record.layers), record.untrained)
+                for cell, record in findings.measured(group)
+                if _is_of(cell, action, scope)
+            ]
+            shares = [_percent(score, Way.ACCEPTED) for _, score in found]
+            axes.plot([x for x, _ in found], shares, "o", color=colour, label=WORDS[action], ms=5)
+    panels[0].set_ylabel("accepted answers, %")
+    panels[-1].legend(fontsize=8, loc="lower left")
+    return figure
+
+
+def _draw_layers(findings: Findings) -> Figure:
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    axes = figure.subplots()
+    _prepare(axes, "one layer skipped, for all rows", "layer")
+    for action in SKIPS:
+        found = [
+            (record.layers[0], _percent(record.untrained, Way.ACCEPTED))
+            for cell, record in findings.measured(LAYERS)
+            if _is_of(cell, action, "all")
+        ]
+        places, shares = [x for x, _ in found], [y for _, y in found]
+        axes.plot(places, shares, "o-", color=_COLOURS[action], label=WORDS[action], ms=4)
+    axes.set_ylabel("accepted answers, %")
+    axes.legend(fontsize=8, loc="lower right")
+    return figure
+
+
+def _draw_training(findings: Findings) -> Figure:
+    found = [record for group in (TRAINING, LADDER) for _, record in findings.measured(group)]
+    figure = Figure(figsize=(10, 1.2 + 0.28 * len(found)), layout="constrained")
+    axes = figure.subplots()
+    _prepare_shares(axes.set_xlim, axes, "untrained (grey) and trained (blue)")
+    axes.set_xlabel("exact answers, %", fontsize=8)
+    axes.set_yticks(range(len(found)), [record.name for record in found], fontsize=8)
+    axes.invert_yaxis()
+    for place, record in enumerate(found):
+        ends = [_percent(record.untrained, Way.EXACT), _percent(record.last, Way.EXACT)]
+        axes.plot(ends, [place, place], "-", color=_GREY, lw=1)
+        axes.plot(ends[0], place, "o", color=_GREY)
+        axes.plot(ends[1], place, "o", color=_BLUE)
+    return figure
+
+
+def _is_of(cell: Cell, action: Action, scope: str) -> bool:
+    if cell.policy is None:
+        return False
+    rule = cell.policy["rules"][0]
+    return bool(rule["action"] == action and rule["scope"] == scope)
+
+
+def _percent(score: Score, way: Way) -> float:
+    count = score.types[ALL]
+    return 100 * (count.exact if way is Way.EXACT else count.accepted) / count.n
+
+
+def _prepare(axes: Axes, title: str, places: str) -> None:
+    _prepare_shares(axes.set_ylim, axes, title)
+    axes.set_xlabel(places, fontsize=8)
+    axes.axhline(67, color=_GREY, ls="--", lw=1)  # what is reached without looking at the picture
+
+
+def _prepare_shares(limit: Callable[[float, float], object], axes: Axes, title: str) -> None:
+    limit(-3, 103)
+    axes.set_title(title, fontsize=9)
+    axes.grid(alpha=0.3)
+    axes.tick_params(labelsize=8)
+
+
+PICTURES: dict[str, Callable[[Findings], Figure]] = {
+    "paper-skipping.svg": _draw_skipping,
+    "paper-layers.svg": _draw_layers,
+    "paper-training.svg": _draw_training,
+}
