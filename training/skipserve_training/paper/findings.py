@@ -48,12 +48,14 @@ class Findings:
         return self._records.get(name)
 
     def kept(self, record: Record, score: Score, way: Way) -> Interval | None:
-        """Return the share of the full model's accuracy that is kept on the same questions."""
+        """Return the share of the full model's accuracy that is kept on the same questions.
+
+        None where the full model was not measured, or knows no answer.
+        """
         baseline = self.record(self._cells[record.name].baseline)
-        if baseline is None:
-            return None
         right = score.right(way)
-        return retention(right, baseline.untrained.right(way)[: len(right)])
+        reference = [] if baseline is None else baseline.untrained.right(way)[: len(right)]
+        return retention(right, reference) if any(reference) else None
 
     def duel(self, pairs: Sequence[tuple[str, str]], way: Way) -> Duel:
         """Compare cells two by two, on the questions that both were asked."""

@@ -1,0 +1,182 @@
+"""The whole chain on a small model: zeroed, asked, trained, asked, recorded, written of."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from recorded_engine import CPU
+from safetensors.torch import load_file, save_file
+from tiny_language import make_tokenizer
+from typer.testing import CliRunner
+
+from skipserve_policies.schema import Action
+from skipserve_training.commands import train
+from skipserve_training.compression.recipe import CompressionRecipe, Method, Share
+from skipserve_training.paper.cells import FULL, INFERENCE, TRAINING, Cell, Training, rules
+from skipserve_training.paper.commands import run_all
+from skipserve_training.paper.findings import Findings
+from skipserve_training.paper.page import render
+from skipserve_training.paper.plots import draw_all
+from skipserve_training.paper.records import ALL, Way, read_all
+from skipserve_training.paper.running import Bench, Place
+
+TRAINED = Training(questions=12, seed=20)
+GRID = (
+    Cell(FULL, INFERENCE),
+    Cell("lighter", INFERENCE, policy=rules(Action.SKIP_FFN, [0])),
+    Cell(
+        "zeroed", TRAINING, compression=CompressionRecipe(Method.WANDA, Share(0.5)),
+        training=TRAINED,
+    ),
+    Cell(
+        "meeting", TRAINING, compression=CompressionRecipe(Method.ALPHA_SUBNET, Share(0.5)),
+        training=TRAINED,
+    ),
+    Cell("trained", TRAINING, policy=rules(Action.SKIP_BLOCK, [1]), training=TRAINED),
+)  # fmt: skip
+
+
+@pytest.fixture
+def place(served_folder: Path, easy_folder: Path, tmp_path: Path) -> Place:
+    return Place(
+        lambda name: served_folder, easy_folder, tmp_path / "runs", CPU, few=6, many=12, media=2,
+        views=1,
+    )  # fmt: skip
+
+
+def _bench(place: Place) -> Callable[..., Bench]:
+    return lambda report: Bench(place, report)
+
+
+@pytest.mark.fast
+def test_a_grid_is_measured_and_written_of(
+    place: Place, served_folder: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    run_all(GRID, tmp_path / "records", _bench(place), said.append)
+    records = read_all(tmp_path / "records")
+    assert [*records] == sorted(cell.name for cell in GRID)
+    assert said[-1].startswith("5/5 trained: ")
+    assert said[-1].endswith("; 0 min left")
+
+    assert records[FULL].layers == []
+    assert records["lighter"].layers == [0]
+    assert records["lighter"].perplexity != records[FULL].perplexity
+    assert records["zeroed"].sparsity == 0.5
+    assert 0.5 < (records["meeting"].sparsity or 0) < 1
+    assert records["zeroed"].perplexity not in (
+        records[FULL].perplexity, records["meeting"].perplexity,
+    )  # fmt: skip
+    training = records["trained"].training
+    assert training is not None
+    assert training.steps == 1
+    assert records["trained"].untrained.n == 6  # it knows nothing, and is asked no more
+
+    findings = Findings(GRID, records)
+    page = render(findings)
+    assert "| zeroed | 0 | 50.0 % |" in page
+    draw_all(findings, tmp_path)
+    assert (tmp_path / "paper-training.svg").stat().st_size > 1000
+
+
+@pytest.mark.fast
+def test_what_knows_most_answers_is_asked_more(
+    place: Place, easy_folder: Path, tmp_path: Path
+) -> None:
+    """A model that says "yes" to whatever is asked, where that is right, and where it is not."""
+    models = {"smolvqa": _saying_yes(place.models("smolvqa"), tmp_path / "yes")}
+    cell, numbers = Cell(FULL, INFERENCE), {}
+    for answer in ("yes", "no"):
+        data = tmp_path / answer / "data"
+        shutil.copytree(easy_folder, data)
+        path = data / "test" / "questions.json"
+        questions = [it for it in json.loads(path.read_text()) if it[1] == answer]
+        path.write_text(json.dumps(questions))
+        there = replace(
+            place, models=models.__getitem__, data=data, runs=tmp_path / answer, few=1, many=6
+        )
+        score = Bench(there, lambda *stage: None).measure(cell).untrained
+        numbers[answer] = (score.types[ALL].exact, score.n)
+    assert numbers == {"yes": (6, 6), "no": (0, 2)}
+
+
+def _saying_yes(served: Path, folder: Path) -> Path:
+    """Copy a model; its blocks add nothing, and its head follows each letter by the next."""
+    shutil.copytree(served, folder / "model")
+    path = folder / "model" / "model.safetensors"
+    tensors = load_file(path)
+    for name in tensors:
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            tensors[name].zero_()
+    (embedding,) = (
+        value for name, value in tensors.items() if name.endswith("embed_tokens.weight")
+    )
+    head = torch.zeros_like(embedding)
+    letters = make_tokenizer()
+    for before, after in pairwise([*letters(": yes")["input_ids"], letters.eos_token_id]):
+        head[after] = embedding[before] / embedding[before].norm()
+    tensors["language_model.lm_head.weight"] = head
+    save_file(tensors, path, {"format": "pt"})
+    config = json.loads((folder / "model" / "config.json").read_text())
+    config["text_config"]["tie_word_embeddings"] = config["tie_word_embeddings"] = False
+    (folder / "model" / "config.json").write_text(json.dumps(config))
+    return folder / "model"
+
+
+@pytest.mark.fast
+def test_a_measured_cell_comes_out_the_same(place: Place, tmp_path: Path) -> None:
+    """Another run goes on from what the first left; a record that is there is left alone."""
+    cell = GRID[-1]
+    for name in ("first", "second"):
+        run_all((cell,), tmp_path / name, _bench(place), lambda line: None)
+    one, two = (read_all(tmp_path / name)["trained"] for name in ("first", "second"))
+    assert one.last.right(Way.EXACT) == two.last.right(Way.EXACT)
+    assert one.training is not None
+    assert two.training is not None
+    assert one.training.loss == two.training.loss
+
+
+def _paper(*flags: object) -> tuple[int, str]:
+    result = CliRunner().invoke(train, ["paper", *map(str, flags)])
+    return result.exit_code, " ".join(result.output.replace("│", " ").split())
+
+
+@pytest.mark.fast
+def test_cells_are_listed_with_what_they_take(tmp_path: Path) -> None:
+    (tmp_path / "ladder-20.json").touch()
+    code, said = _paper("--list", "--only", "ladder-*", "--records", tmp_path)
+    assert code == 0
+    assert "done ladder-20" in said
+    assert "3 min ladder-10" in said
+    assert said.endswith("3 min of one core, for 1 cells")
+
+
+@pytest.mark.fast
+def test_what_is_there_is_not_run_again(tmp_path: Path) -> None:
+    (tmp_path / "ladder-20.json").touch()
+    code, said = _paper("--only", "ladder-20", "--records", tmp_path)
+    assert code == 0
+    assert said.startswith("0 of 1 cells have no record yet")
+
+
+@pytest.mark.fast
+def test_bad_options_are_named(tmp_path: Path) -> None:
+    code, said = _paper("--only", "nothing-*", "--records", tmp_path)
+    assert code == 2
+    assert "only is 'nothing-*': no cell is called so" in said
+
+
+@pytest.mark.fast
+def test_a_model_that_was_not_fetched_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    code, said = _paper("--only", "full", "--records", tmp_path)
+    assert code == 2
+    assert "smolvqa is not here yet" in said
+    assert list(tmp_path.glob("*.json")) == []
