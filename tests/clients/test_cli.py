@@ -470,7 +470,7 @@ def test_help_lists_every_command() -> None:
         ("skipserve serve --max-r", {"--max-running-requests", "--max-request-pixels"}),
         ("skipserve evaluate --policies-", {"--policies-file"}),
         ("skipserve flops --policy shor", {"shortv-7b"}),
-        ("skipserve train ", {"compress", "demo", "mapping", "recover", "tower"}),
+        ("skipserve train ", {"compress", "demo", "mapping", "paper", "recover", "tower"}),
     ],
 )
 def test_the_shell_completes(

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from skipserve_policies.schema import Action
 from skipserve_training.paper.cells import (
+    DEPTH,
     INFERENCE,
     LADDER,
     LAYERS,
@@ -25,6 +26,7 @@ from skipserve_training.paper.findings import Findings
 from skipserve_training.paper.records import ALL, Score, Way
 
 _COLOURS = dict(zip(Action, ("#2563eb", "#d97706", "#059669", "#9333ea", "#64748b"), strict=True))
+_BLIND = 67  # what is reached without looking at the picture
 _GREY, _BLUE = "#94a3b8", "#2563eb"
 
 
@@ -93,6 +95,7 @@ def _draw_training(findings: Findings) -> Figure:
     axes.set_xlabel("exact answers, %", fontsize=8)
     axes.set_yticks(range(len(found)), [record.name for record in found], fontsize=8)
     axes.invert_yaxis()
+    axes.axvline(_BLIND, color=_GREY, ls="--", lw=1)
     for place, record in enumerate(found):
         ends = [_percent(record.untrained, Way.EXACT), _percent(record.last, Way.EXACT)]
         axes.plot(ends, [place, place], "-", color=_GREY, lw=1)
@@ -116,7 +119,8 @@ def _percent(score: Score, way: Way) -> float:
 def _prepare(axes: Axes, title: str, places: str) -> None:
     _prepare_shares(axes.set_ylim, axes, title)
     axes.set_xlabel(places, fontsize=8)
-    axes.axhline(67, color=_GREY, ls="--", lw=1)  # what is reached without looking at the picture
+    axes.set_xlim(-1, DEPTH + 1)
+    axes.axhline(_BLIND, color=_GREY, ls="--", lw=1)
 
 
 def _prepare_shares(limit: Callable[[float, float], object], axes: Axes, title: str) -> None:
