@@ -433,6 +433,7 @@ COMMANDS = (
     "serve",
     "train demo",
     "train mapping",
+    "train paper",
     "train tower",
 )
 

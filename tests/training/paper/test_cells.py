@@ -6,7 +6,6 @@ import pytest
 
 from skipserve_policies.resolve import resolve
 from skipserve_policies.schema import Action, SkipPolicy
-from skipserve_training.paper import estimate
 from skipserve_training.paper.cells import (
     DEPTH,
     INFERENCE,
@@ -75,11 +74,3 @@ def test_a_pattern_chooses() -> None:
     assert len(chosen(CELLS, "longer-*", has_extra=True)) == 3
     with pytest.raises(ValueError, match="only is 'half': no cell is called so"):
         chosen(CELLS, "half", has_extra=False)
-
-
-def test_two_cores_hold_what_is_not_extra_in_six_hours() -> None:
-    usual = [cell for cell in CELLS if not cell.is_extra]
-    assert sum(map(estimate.seconds, usual)) < 6 * 3600
-    assert estimate.in_words(usual).endswith(" h")
-    assert estimate.in_words(usual[:1]) == "0 min"
-    assert estimate.in_words(usual[:3], pace=2.0).endswith(" min")

@@ -1,0 +1,56 @@
+"""What the paper says, held against records."""
+
+import pytest
+from paper_records import make_findings
+
+from skipserve_policies.schema import Action
+from skipserve_training.paper.cells import INFERENCE, grid, rule_name
+from skipserve_training.paper.claims import NOT_RUN, judge_claims
+from skipserve_training.paper.findings import Findings
+
+pytestmark = pytest.mark.fast
+
+HALF = ("training-half-blocks-seed-20", "training-half-blocks-seed-21")
+
+
+def _verdicts(findings: Findings) -> list[str]:
+    return [claim.verdict for claim in judge_claims(findings)]
+
+
+def test_nothing_is_said_of_what_was_not_run() -> None:
+    assert _verdicts(make_findings()) == [NOT_RUN] * 5
+    assert len(make_findings().missing) == len(grid())
+    assert all(NOT_RUN in claim.found for claim in judge_claims(make_findings()))
+
+
+@pytest.mark.parametrize(
+    ("right", "verdict"),
+    [
+        ((999, 999), "holds"), ((700, 700), "does not hold"), ((970, 970), "undecided"),
+        ((999, 700), "holds in part"), ((999,), "holds, so far"),
+        ((700,), "does not hold, so far"), ((970,), "undecided, so far"),
+    ],
+)  # fmt: skip
+def test_an_interval_is_held_against_the_claim(right: tuple[int, ...], verdict: str) -> None:
+    found = dict(zip(HALF, right, strict=False))
+    assert _verdicts(make_findings(full=1000, **found))[2] == verdict
+
+
+@pytest.mark.parametrize(
+    ("parallel", "skipped", "verdict"),
+    [(900, 500, "holds"), (500, 900, "does not hold"), (500, 500, NOT_RUN)],
+)
+def test_policies_are_compared_at_the_same_places(
+    parallel: int, skipped: int, verdict: str
+) -> None:
+    place = (3, "25%", "all")
+    names = [
+        rule_name(INFERENCE, action, *place)
+        for action in (Action.PARALLEL_FFN_ATTENTION, Action.SKIP_FFN)
+    ]
+    findings = make_findings(**dict(zip(names, (parallel, skipped), strict=True)))
+    claim = judge_claims(findings)[1]
+    assert claim.verdict == verdict
+    assert "of 1 places" in claim.found
+    assert "skipping the ffn" in claim.found
+    assert "skipping the block" not in claim.found
