@@ -35,13 +35,7 @@ from skipserve_training.paper.answering import Judge, Verdict
 from skipserve_training.paper.asking import WORTH_MORE, Asked, ask, draw_questions
 from skipserve_training.paper.cells import Cell, Training
 from skipserve_training.paper.perplexity import held_out_text, perplexity
-from skipserve_training.paper.records import (
-    Record,
-    Score,
-    TrainingFigures,
-    as_bits,
-    tally,
-)
+from skipserve_training.paper.records import Record, Score, TrainingFigures, as_bits, tally
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 _KEPT_IN_MEMORY = 1  # models
@@ -101,7 +95,7 @@ class Bench:
             trained = self._score("trained", cell, planned, projector)
         return Record(
             cell=asdict(cell),
-            command=f"make paper ARGS='--only {cell.name}'",
+            command=f"make paper ARGS='--only {cell.name}{' --all' if cell.is_extra else ''}'",
             untrained=untrained,
             trained=trained,
             training=training,
