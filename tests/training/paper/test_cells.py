@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from skipserve_policies.resolve import resolve
-from skipserve_policies.schema import Action, SkipPolicy
+from skipserve_policies.schema import SkipPolicy
 from skipserve_training.paper.cells import (
     DEPTH,
     INFERENCE,
@@ -13,6 +13,7 @@ from skipserve_training.paper.cells import (
     LAYERS,
     TRAINING,
     VISUAL,
+    Form,
     chosen,
     grid,
     rule_name,
@@ -36,11 +37,11 @@ def test_every_cell_has_a_name_of_its_own() -> None:
 
 def test_tables_are_whole() -> None:
     counts = Counter(cell.group for cell in CELLS if not cell.is_extra)
-    assert counts[INFERENCE] == 1 + len(Action) * 3 * 3 * 2
+    assert counts[INFERENCE] == 1 + len(Form) * 3 * 3 * 2
     assert counts[LAYERS] == 3 * DEPTH
-    assert counts[VISUAL] == 1 + 3 + len(Action) * 3 * 3
+    assert counts[VISUAL] == 1 + 3 + len(Form) * 3 * 3
     assert counts[LADDER] == 2
-    assert counts[TRAINING] == 16
+    assert counts[TRAINING] == 17
 
 
 def test_every_policy_fits_and_touches_something() -> None:
@@ -55,7 +56,7 @@ def test_layers_are_those_that_names_say() -> None:
     assert _layers("training-parallel-all-seed-20") == [*range(30)]
     assert _layers("ladder-10") == [*range(10, 30)]
     assert _layers("layer-ffn-07") == [7]
-    assert _layers(rule_name(INFERENCE, Action.SKIP_BLOCK, 3, "50%", "all")) == [18, 21, 24, 27]
+    assert _layers(rule_name(INFERENCE, Form.BLOCK, 3, "50%", "all")) == [18, 21, 24, 27]
     assert _layers("visual-freeze-from-50pc") == [*range(15, 30)]
 
 

@@ -3,8 +3,7 @@
 import pytest
 from paper_records import make_findings
 
-from skipserve_policies.schema import Action
-from skipserve_training.paper.cells import INFERENCE, grid, rule_name
+from skipserve_training.paper.cells import INFERENCE, Form, grid, rule_name
 from skipserve_training.paper.claims import NOT_RUN, judge_claims
 from skipserve_training.paper.findings import Findings
 
@@ -44,10 +43,7 @@ def test_policies_are_compared_at_the_same_places(
     parallel: int, skipped: int, verdict: str
 ) -> None:
     place = (3, "25%", "all")
-    names = [
-        rule_name(INFERENCE, action, *place)
-        for action in (Action.PARALLEL_FFN_ATTENTION, Action.SKIP_FFN)
-    ]
+    names = [rule_name(INFERENCE, form, *place) for form in (Form.PARALLEL, Form.FFN)]
     findings = make_findings(**dict(zip(names, (parallel, skipped), strict=True)))
     claim = judge_claims(findings)[1]
     assert claim.verdict == verdict

@@ -46,5 +46,5 @@ def test_a_page_without_records_says_so(tmp_path: Path) -> None:
     main(tmp_path / "none", tmp_path)
     page = (tmp_path / PAGE).read_text()
     assert "Not run yet." in page
-    assert "**inference**, 91 cells" in page
+    assert "**inference**, 109 cells" in page
     assert {path.name for path in tmp_path.glob("*.svg")} == {*PICTURES}

@@ -13,9 +13,8 @@ from recorded_engine import CPU
 from safetensors.torch import load_file, save_file
 from tiny_language import make_tokenizer
 
-from skipserve_policies.schema import Action
 from skipserve_training.compression.recipe import CompressionRecipe, Method, Share
-from skipserve_training.paper.cells import FULL, INFERENCE, TRAINING, Cell, Training, rules
+from skipserve_training.paper.cells import FULL, INFERENCE, TRAINING, Cell, Form, Training, rules
 from skipserve_training.paper.commands import run_all
 from skipserve_training.paper.findings import Findings
 from skipserve_training.paper.page import render
@@ -26,7 +25,7 @@ from skipserve_training.paper.running import Bench, Place
 TRAINED = Training(questions=12, seed=20)
 GRID = (
     Cell(FULL, INFERENCE),
-    Cell("lighter", INFERENCE, policy=rules(Action.SKIP_FFN, [0])),
+    Cell("lighter", INFERENCE, policy=rules(Form.FFN, [0])),
     Cell(
         "zeroed", TRAINING, compression=CompressionRecipe(Method.WANDA, Share(0.5)),
         training=TRAINED,
@@ -35,7 +34,7 @@ GRID = (
         "meeting", TRAINING, compression=CompressionRecipe(Method.ALPHA_SUBNET, Share(0.5)),
         training=TRAINED,
     ),
-    Cell("trained", TRAINING, policy=rules(Action.SKIP_BLOCK, [1]), training=TRAINED),
+    Cell("trained", TRAINING, policy=rules(Form.BLOCK, [1]), training=TRAINED),
 )  # fmt: skip
 
 

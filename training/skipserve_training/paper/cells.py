@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Any
 
-from skipserve_policies.schema import Action
 from skipserve_training.compression.recipe import CompressionRecipe, Group, Method, Share
 
 SMOLVQA, PATCHES = "smolvqa", "smolvqa-patches"
@@ -19,15 +19,37 @@ STARTS: tuple[int | str, ...] = (0, "25%", "50%")
 QUESTIONS, MANY_QUESTIONS = 8_000, 40_000
 SEEDS = (20, 21)
 
-SKIPS = (Action.SKIP_BLOCK, Action.SKIP_FFN, Action.SKIP_ATTENTION)
-# How names and the page call actions.
-WORDS: dict[Action, str] = {
-    Action.SKIP_BLOCK: "block",
-    Action.SKIP_FFN: "ffn",
-    Action.SKIP_ATTENTION: "attention",
-    Action.PARALLEL_FFN_ATTENTION: "parallel",
-    Action.PARALLEL_BLOCKS: "pairs",
+
+class Form(StrEnum):
+    """What is done to a block, as names and the page call it.
+
+    PARALLEL: FFN beside attention, through attention's norm, as the paper's code runs it.
+    PARALLEL_OWN_NORM: the FFN through its own. PAIRS: two blocks beside each other.
+    """
+
+    BLOCK = "block"
+    FFN = "ffn"
+    ATTENTION = "attention"
+    PARALLEL = "parallel"
+    PARALLEL_OWN_NORM = "parallel-own-norm"
+    PAIRS = "pairs"
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Return what a rule says of it."""
+        return _FIELDS[self]
+
+
+_FIELDS: dict[Form, dict[str, Any]] = {
+    Form.BLOCK: {"action": "skip_block"},
+    Form.FFN: {"action": "skip_ffn"},
+    Form.ATTENTION: {"action": "skip_attention"},
+    Form.PARALLEL: {"action": "parallel_ffn_attention"},
+    Form.PARALLEL_OWN_NORM: {"action": "parallel_ffn_attention", "shared_norm": False},
+    Form.PAIRS: {"action": "parallel_blocks"},
 }
+
+SKIPS = (Form.BLOCK, Form.FFN, Form.ATTENTION)
 
 Rules = Mapping[str, Any]
 
@@ -93,9 +115,9 @@ def chosen(cells: Sequence[Cell], pattern: str, *, has_extra: bool) -> tuple[Cel
     return tuple(cell for cell in fitting if has_extra or not cell.is_extra)
 
 
-def rules(action: Action, layers: object, scope: str = "all") -> Rules:
+def rules(form: Form, layers: object, scope: str = "all") -> Rules:
     """Spell a policy of one rule as a request does."""
-    return {"rules": [{"action": action.value, "layers": layers, "scope": scope}]}
+    return {"rules": [form.fields | {"layers": layers, "scope": scope}]}
 
 
 def every(interval: int, start: int | str = 0) -> Rules:
@@ -103,7 +125,7 @@ def every(interval: int, start: int | str = 0) -> Rules:
     return {"start": start, "interval": interval}
 
 
-HALF_BLOCKS = rules(Action.SKIP_BLOCK, every(2))
+HALF_BLOCKS = rules(Form.BLOCK, every(2))
 _TWO_THIRDS = {"from": 1, "to": DEPTH - 2, "except_every": 3}
 
 
@@ -112,11 +134,12 @@ def _training() -> Iterator[Cell]:
         yield _trained("half-blocks", HALF_BLOCKS, seed=seed)
     for seed in SEEDS:
         yield _trained("wanda-50", None, wanda(Share(0.5)), seed)
-    yield _trained("two-thirds-blocks", rules(Action.SKIP_BLOCK, _TWO_THIRDS))
-    yield _trained("half-ffn", rules(Action.SKIP_FFN, every(2)))
-    yield _trained("half-attention", rules(Action.SKIP_ATTENTION, every(2)))
+    yield _trained("two-thirds-blocks", rules(Form.BLOCK, _TWO_THIRDS))
+    yield _trained("half-ffn", rules(Form.FFN, every(2)))
+    yield _trained("half-attention", rules(Form.ATTENTION, every(2)))
     whole = {"from": 0, "to": DEPTH - 1}
-    yield _trained("parallel-all", rules(Action.PARALLEL_FFN_ATTENTION, whole))
+    yield _trained("parallel-all", rules(Form.PARALLEL, whole))
+    yield _trained("parallel-own-norm-all", rules(Form.PARALLEL_OWN_NORM, whole))
     yield _trained("random-50", None, CompressionRecipe(Method.RANDOM, Share(0.5)))
     yield _trained("magnitude-50", None, CompressionRecipe(Method.MAGNITUDE, Share(0.5)))
     yield _trained("wanda-2-4", None, wanda(Group(2, 4)))
@@ -145,7 +168,7 @@ def _trained(
 def _ladder() -> Iterator[Cell]:
     """Cut the model behind a layer; all thirty layers are `full` and `training-dense`."""
     for depth in (20, 10):
-        policy = rules(Action.SKIP_BLOCK, {"from": depth, "to": DEPTH - 1})
+        policy = rules(Form.BLOCK, {"from": depth, "to": DEPTH - 1})
         training = Training(QUESTIONS, SEEDS[0])
         yield Cell(f"ladder-{depth}", LADDER, SMOLVQA, policy, None, training)
 
@@ -156,30 +179,30 @@ def _inference() -> Iterator[Cell]:
 
 
 def _layers() -> Iterator[Cell]:
-    for action in SKIPS:
+    for form in SKIPS:
         for layer in range(DEPTH):
-            name = f"layer-{WORDS[action]}-{layer:02d}"
-            yield Cell(name, LAYERS, SMOLVQA, rules(action, [layer]))
+            name = f"layer-{form}-{layer:02d}"
+            yield Cell(name, LAYERS, SMOLVQA, rules(form, [layer]))
 
 
 def _visual() -> Iterator[Cell]:
     for cut in ("25%", "50%", "75%"):
-        policy = rules(Action.SKIP_BLOCK, {"from": cut, "to": "100%"}, "visual")
+        policy = rules(Form.BLOCK, {"from": cut, "to": "100%"}, "visual")
         yield Cell(f"visual-freeze-from-{_word(cut)}", VISUAL, PATCHES, policy)
     yield from _by_rule(VISUAL, PATCHES, "visual")
 
 
 def _by_rule(group: str, model: str, scope: str) -> Iterator[Cell]:
-    for action in Action:
+    for form in Form:
         for interval in INTERVALS:
             for start in STARTS:
-                name = rule_name(group, action, interval, start, scope)
-                yield Cell(name, group, model, rules(action, every(interval, start), scope))
+                name = rule_name(group, form, interval, start, scope)
+                yield Cell(name, group, model, rules(form, every(interval, start), scope))
 
 
-def rule_name(group: str, action: Action, interval: int, start: int | str, scope: str) -> str:
+def rule_name(group: str, form: Form, interval: int, start: int | str, scope: str) -> str:
     """Name the cell of a policy by the paper's rule."""
-    name = f"{group}-{WORDS[action]}-every-{interval}-from-{_word(start)}"
+    name = f"{group}-{form}-every-{interval}-from-{_word(start)}"
     return name if group == VISUAL else f"{name}-{scope}"
 
 

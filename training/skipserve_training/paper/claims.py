@@ -2,9 +2,17 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
-from skipserve_policies.schema import Action
-from skipserve_training.paper.cells import INFERENCE, INTERVALS, SEEDS, STARTS, WORDS, rule_name
+from skipserve_training.paper.cells import (
+    INFERENCE,
+    INTERVALS,
+    SEEDS,
+    SKIPS,
+    STARTS,
+    Form,
+    rule_name,
+)
 from skipserve_training.paper.findings import Findings
 from skipserve_training.paper.records import ALL, Record, Way
 from skipserve_training.paper.retention import Interval
@@ -66,7 +74,7 @@ def _described(
 
 def _kept_without_training(findings: Findings) -> Claim:
     names = [
-        rule_name(INFERENCE, Action.SKIP_BLOCK, 3, start, scope)
+        rule_name(INFERENCE, Form.BLOCK, 3, start, scope)
         for start in (0, "50%")
         for scope in _SCOPES
     ]
@@ -93,13 +101,13 @@ def _skipped(name: str, record: Record) -> str:
 def _parallel(findings: Findings) -> Claim:
     parts = []
     won = lost = compared = 0
-    for other in (Action.SKIP_BLOCK, Action.SKIP_FFN, Action.SKIP_ATTENTION):
-        duel = findings.duel([*_pairs(Action.PARALLEL_FFN_ATTENTION, other)], Way.ACCEPTED)
+    for ours, theirs in product((Form.PARALLEL, Form.PARALLEL_OWN_NORM), SKIPS):
+        duel = findings.duel([*_pairs(ours, theirs)], Way.ACCEPTED)
         won, lost, compared = won + duel.won, lost + duel.lost, compared + duel.n
         if not duel.n:
             continue
         parts.append(
-            f"against skipping the {WORDS[other]}, better at {duel.won}, worse at {duel.lost}, "
+            f"`{ours}` against skipping the {theirs}, better at {duel.won}, worse at {duel.lost}, "
             f"no difference shown at {duel.even} of {duel.n} places"
         )
     return Claim(
@@ -117,7 +125,7 @@ def _verdict_of_duels(won: int, lost: int) -> str:
     return "holds in part" if won else "does not hold"
 
 
-def _pairs(one: Action, two: Action) -> Iterator[tuple[str, str]]:
+def _pairs(one: Form, two: Form) -> Iterator[tuple[str, str]]:
     for scope in _SCOPES:
         for interval in INTERVALS:
             for start in STARTS:

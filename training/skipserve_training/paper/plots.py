@@ -10,7 +10,6 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from skipserve_policies.schema import Action
 from skipserve_training.paper.cells import (
     DEPTH,
     INFERENCE,
@@ -19,13 +18,15 @@ from skipserve_training.paper.cells import (
     SKIPS,
     TRAINING,
     VISUAL,
-    WORDS,
     Cell,
+    Form,
 )
 from skipserve_training.paper.findings import Findings
 from skipserve_training.paper.records import ALL, Score, Way
 
-_COLOURS = dict(zip(Action, ("#2563eb", "#d97706", "#059669", "#9333ea", "#64748b"), strict=True))
+_COLOURS = dict(
+    zip(Form, ("#2563eb", "#d97706", "#059669", "#9333ea", "#db2777", "#64748b"), strict=True)
+)
 _BLIND = 67  # what is reached without looking at the picture
 _GREY, _BLUE = "#94a3b8", "#2563eb"
 
@@ -57,14 +58,14 @@ def _draw_skipping(findings: Findings) -> Figure:
     ]
     for axes, (title, group, scope) in zip(panels, groups, strict=True):
         _prepare(axes, title, "blocks touched, of 30")
-        for action, colour in _COLOURS.items():
+        for form, colour in _COLOURS.items():
             found = [
                 (len(record.layers), record.untrained)
                 for cell, record in findings.measured(group)
-                if _is_of(cell, action, scope)
+                if _is_of(cell, form, scope)
             ]
             shares = [_percent(score, Way.ACCEPTED) for _, score in found]
-            axes.plot([x for x, _ in found], shares, "o", color=colour, label=WORDS[action], ms=5)
+            axes.plot([x for x, _ in found], shares, "o", color=colour, label=form, ms=5)
     panels[0].set_ylabel("accepted answers, %")
     panels[-1].legend(fontsize=8, loc="lower left")
     return figure
@@ -74,14 +75,14 @@ def _draw_layers(findings: Findings) -> Figure:
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     axes = figure.subplots()
     _prepare(axes, "one layer skipped, for all rows", "layer")
-    for action in SKIPS:
+    for form in SKIPS:
         found = [
             (record.layers[0], _percent(record.untrained, Way.ACCEPTED))
             for cell, record in findings.measured(LAYERS)
-            if _is_of(cell, action, "all")
+            if _is_of(cell, form, "all")
         ]
         places, shares = [x for x, _ in found], [y for _, y in found]
-        axes.plot(places, shares, "o-", color=_COLOURS[action], label=WORDS[action], ms=4)
+        axes.plot(places, shares, "o-", color=_COLOURS[form], label=form, ms=4)
     axes.set_ylabel("accepted answers, %")
     axes.legend(fontsize=8, loc="lower right")
     return figure
@@ -104,11 +105,12 @@ def _draw_training(findings: Findings) -> Figure:
     return figure
 
 
-def _is_of(cell: Cell, action: Action, scope: str) -> bool:
+def _is_of(cell: Cell, form: Form, scope: str) -> bool:
     if cell.policy is None:
         return False
     rule = cell.policy["rules"][0]
-    return bool(rule["action"] == action and rule["scope"] == scope)
+    fields = {name: rule[name] for name in rule if name not in {"layers", "scope"}}
+    return fields == form.fields and rule["scope"] == scope
 
 
 def _percent(score: Score, way: Way) -> float:
