@@ -27,6 +27,8 @@ from skipserve.api.paths import (
     WITH_BODY,
 )
 from skipserve.app import build
+from skipserve.budgets import client
+from skipserve.budgets.bucket import Bucket
 from skipserve.budgets.keys import digest_of_key
 from skipserve.engine.reports import StepOutput
 from skipserve.engine.request import Request
@@ -73,6 +75,12 @@ def make(settings: Settings, tmp_path: Path) -> Iterator[Making]:
     yield make
     for app in made:
         app.state.serving.usage_log.close()
+
+
+@pytest.fixture
+def no_refill(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no time pass for what keys may use: a slow machine would find some of it refilled."""
+    monkeypatch.setattr(client, "Bucket", lambda per_minute, _clock: Bucket(per_minute, lambda: 0))
 
 
 def get(app: FastAPI, name: str, path: str) -> httpx.Response:
@@ -511,6 +519,7 @@ def test_anthropic_s_header_names_a_client_of_the_file(make: Making) -> None:
     assert [(entry["key"], entry["requests"]) for entry in usage] == [("alice", 1)]
 
 
+@pytest.mark.usefixtures("no_refill")
 def test_several_prompts_are_reserved_together_and_paid_each(make: Making, tmp_path: Path) -> None:
     app = make(alice={"limits": {"tokens_per_minute": 200}})
     never = post(app, "alice", COMPLETIONS, prompt=["a", "b", "c"], max_tokens=66)
@@ -528,6 +537,7 @@ def test_several_prompts_are_reserved_together_and_paid_each(make: Making, tmp_p
     assert counted(app, "requests", key="alice") == 1
 
 
+@pytest.mark.usefixtures("no_refill")
 def test_several_answers_reserve_so_many_times_as_much(make: Making, tmp_path: Path) -> None:
     app = make(alice={"limits": {"tokens_per_minute": 200}})
     assert ask(app, "alice", n=2, max_tokens=100).status_code == 400
