@@ -20,6 +20,16 @@ class Shape:
     vision: dict[str, Any]
 
 
+# A picture gives 256 tokens.
+_TOWER_OF_256 = {
+    "num_hidden_layers": 12,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_attention_heads": 12,
+    "image_size": 224,
+    "patch_size": 14,
+}
+
 SHAPES = {
     # 461 million parameters, 256 visual tokens.
     "small": Shape(
@@ -31,14 +41,7 @@ SHAPES = {
             "vocab_size": 32064,
             "max_position_embeddings": 1024,
         },
-        vision={
-            "num_hidden_layers": 12,
-            "hidden_size": 768,
-            "intermediate_size": 3072,
-            "num_attention_heads": 12,
-            "image_size": 224,
-            "patch_size": 14,
-        },
+        vision=_TOWER_OF_256,
     ),
     # As deep as LLaVA-1.5: 361 million parameters, 256 visual tokens.
     "deep": Shape(
@@ -50,14 +53,7 @@ SHAPES = {
             "vocab_size": 32064,
             "max_position_embeddings": 1024,
         },
-        vision={
-            "num_hidden_layers": 12,
-            "hidden_size": 768,
-            "intermediate_size": 3072,
-            "num_attention_heads": 12,
-            "image_size": 224,
-            "patch_size": 14,
-        },
+        vision=_TOWER_OF_256,
     ),
     # What the demo model looks like, for a checkout without it.
     "demo": Shape(

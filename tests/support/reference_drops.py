@@ -9,14 +9,12 @@ from fractions import Fraction
 from pathlib import Path
 
 import torch
+from golden_drops import MERGED
 from reference_llava import ReferenceDecoder, Steps, column
 from safetensors.torch import load_file
 from torch import Tensor
 
 from skipserve_policies.plan import TokenClass
-
-# Stands for a row that is none of the prompt.
-MERGED = -1
 
 
 @dataclass(frozen=True)

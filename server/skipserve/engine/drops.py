@@ -104,6 +104,11 @@ class Drops:
         return self.kept is None
 
     @property
+    def needs_raters(self) -> bool:
+        """Whether rows behind the images are still to rank those of the images."""
+        return self.narrowing.merges and self.fates is None
+
+    @property
     def num_prompt(self) -> int:
         """Rows of the prompt."""
         return len(self.prompt)

@@ -180,7 +180,7 @@ class StageBuilder:
             [piece.at + piece.rows.searchsorted(positions) for piece, positions in pieces]
         )
 
-    def _to_device(self, *arrays: Index) -> list[Tensor]:
+    def _to_device(self, *arrays: Index | list[int]) -> list[Tensor]:
         # Copies, for some are filled in, and others are views of tables.
         return to_device([np.array(array, dtype=np.int64) for array in arrays], self._device)
 
@@ -250,9 +250,8 @@ class StageBuilder:
         asking: list[int] = []
         stops = tuple(self._stops(before, asking))
         if behind is None:
-            return (
-                Handover(self._rows([]), stops=stops, asking=self._rows(asking)) if stops else None
-            )
+            held = self._rows_if_any(asking)
+            return Handover(self._rows([]), stops=stops, asking=held) if stops else None
         returning: list[WaitingRows] = []
         num_source = before.num_rows
         ranked: list[_Choice] = []
@@ -287,11 +286,14 @@ class StageBuilder:
             returning=tuple(returning),
             stops=stops,
             rankings=tuple(rankings),
-            asking=self._rows(asking) if asking else None,
+            asking=self._rows_if_any(asking),
         )
 
     def _rows(self, rows: Index | list[int]) -> Tensor:
-        return self._to_device(np.array(rows, dtype=np.int64))[0]
+        return self._to_device(rows)[0]
+
+    def _rows_if_any(self, rows: list[int]) -> Tensor | None:
+        return self._rows(rows) if rows else None
 
     def _stops(self, before: _Range, asking: list[int]) -> Iterator[Stop]:
         """Yield the rows of a range that wait behind it."""
@@ -308,7 +310,7 @@ class StageBuilder:
         chunk = self._step.chunks[old.chunk]
         if drops.narrowing.method is Dropper.FASTV and not chunk.waits:
             asking.append(old.stop - 1)
-        elif drops.narrowing.merges and drops.fates is None:
+        elif drops.needs_raters:
             num_asking = chunk.stop - max(chunk.start, drops.first_behind)
             if old.stage:
                 num_asking = drops.num_prompt - drops.first_behind
@@ -320,14 +322,14 @@ class StageBuilder:
         held: list[int] = []
         for number, piece in self._ranges[0].by_chunk.items():
             drops, chunk = self._drops(piece), self._step.chunks[number]
-            if drops is None or not drops.narrowing.merges or drops.fates is not None:
+            if drops is None or not drops.needs_raters:
                 continue
             if chunk.waits or chunk.ranked_from is not None:
                 at = piece.at + max(int(drops.visual[0]) - chunk.start, 0)
                 rows = range(at, piece.stop)
                 self._embedded[number] = len(held), len(held) + len(rows)
                 held += rows
-        return self._rows(held) if held else None
+        return self._rows_if_any(held)
 
     def _known_drops(self, piece: _Piece) -> Drops:
         drops = self._drops(piece)
