@@ -123,8 +123,13 @@ class ServerProcess:
 
 
 def is_running(process_id: int) -> bool:
-    """Return whether a process exists and is not a mere entry of the process table."""
+    """Return whether a process exists and is not a mere entry of the process table.
+
+    One whose first thread is gone may have others that are still ending: until then its files
+    are open, and its parent is not told.
+    """
+    folder = Path(f"/proc/{process_id}")
     with contextlib.suppress(OSError):
-        state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
-        return state != "Z"
+        state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+        return state != "Z" or len(list((folder / "task").iterdir())) > 1
     return False

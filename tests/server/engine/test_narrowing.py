@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from golden_drops import GOLDEN, MERGED, Golden
-from golden_engine import Asker, GoldenModel, answers, make_engine
-from golden_llava import PROMPTS, SEEDS, SIZES, make_golden_checkpoint, make_golden_pixels
+from golden_dropping import Loaded, load_golden, note_kept
+from golden_engine import GoldenModel, answers
+from golden_llava import PROMPTS, SEEDS, SIZES, make_golden_checkpoint
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from operation_counts import count_operations
@@ -16,10 +15,9 @@ from reference_drops import Drop, DroppingReference
 from reference_llava import steps_of_policy
 from torch import Tensor
 
-from skipserve.engine.drops import Drops
 from skipserve.engine.engine import Engine
 from skipserve.engine.limits import EngineLimits
-from skipserve.engine.reports import Executed, StepMode
+from skipserve.engine.reports import Executed
 from skipserve.engine.request import Request
 from skipserve.errors import InvalidRequestError
 from skipserve.model.batch import Batch
@@ -43,75 +41,20 @@ EVERY = (None, FASTV, VTW, RANDOM, DART, PYRAMID, SPARSE, replace(SPARSE, renumb
 BEFORE, AFTER = (1, 45, 8, 99, 23), (7, 52, 3, 120, 31, 66, 14)
 
 
-class Loaded:
-    """A model of known answers, and the rows that it sees of its picture."""
-
-    def __init__(self, name: str, model: Llava) -> None:
-        self.name = name
-        self.model = model
-        self.asker = Asker(SIZES[name])
-        (self.rows,) = model.encode_images(make_golden_pixels(SIZES[name], SEEDS[name][1]))
-
-    def engine(self, **limits: object) -> Engine:
-        """Return an engine of it."""
-        return make_engine(self.model, self.rows, **limits)
-
-    def request(self, golden: Golden) -> Request:
-        """Return the request that a known answer is to."""
-        before, after = PROMPTS[golden.prompt]
-        return self.asker.ask(golden.name, before, after, narrowing=golden.narrowing)
-
-    @property
-    def golden(self) -> list[Golden]:
-        """Its known answers."""
-        return [golden for golden in GOLDEN if golden.model == self.name]
-
-
-def _load(name: str, folder_of: pytest.TempPathFactory) -> Loaded:
-    folder = make_golden_checkpoint(folder_of.mktemp(name), SIZES[name], SEEDS[name][0])
-    return Loaded(name, Llava.load(folder, torch.device("cpu"), torch.float32))
-
-
 @pytest.fixture(scope="module", params=SIZES)
 def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
-    return _load(request.param, tmp_path_factory)
+    return load_golden(request.param, tmp_path_factory.mktemp(request.param))
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
-    return _load("plain", tmp_path_factory)
+    return load_golden("plain", tmp_path_factory.mktemp("plain"))
 
 
 @pytest.fixture
 def kept(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[int, ...]]]:
     """The visual rows that were settled on, by sequence, stage by stage."""
     return note_kept(monkeypatch)
-
-
-def note_kept(patch: pytest.MonkeyPatch) -> list[list[tuple[int, ...]]]:
-    """Note the visual rows that are settled on, by sequence, stage by stage."""
-    noted: list[list[tuple[int, ...]]] = []
-    keep, settle = Drops.keep, Drops.settle
-
-    def noting(drops: Drops, visual: list[np.ndarray]) -> None:
-        noted.append([tuple(rows.tolist()) for rows in visual])
-        keep(drops, visual)
-
-    def noting_merged(drops: Drops, chosen: list[np.ndarray]) -> None:
-        settle(drops, chosen)
-        if drops.narrowing.merges:
-            noted.append(list(_after(chosen, drops.visual)))
-
-    patch.setattr(Drops, "keep", noting)
-    patch.setattr(Drops, "settle", noting_merged)
-    return noted
-
-
-def _after(fates: list[np.ndarray], rows: np.ndarray) -> Iterator[tuple[int, ...]]:
-    """Yield which visual rows go on from each stage."""
-    for fate in fates:
-        rows = np.concatenate([rows[fate == 0], np.full(fate.max(), MERGED)])
-        yield tuple(rows.tolist())
 
 
 # --- known answers
@@ -168,33 +111,6 @@ def test_answers_stay_though_pages_run_out(
     assert answers(engine, *long) == alone
     assert engine.state.num_preemptions > 0
     assert sorted(map(tuple, kept)) == settled
-
-
-@pytest.fixture(scope="module")
-def fused(tmp_path_factory: pytest.TempPathFactory, device: torch.device) -> Loaded:
-    folder = make_golden_checkpoint(
-        tmp_path_factory.mktemp("fused"), SIZES["plain"], SEEDS["plain"][0]
-    )
-    return Loaded("plain", Llava.load(folder, device, torch.float32, uses_triton=True))
-
-
-@pytest.mark.kernels
-@pytest.mark.parametrize("uses_graphs", [False, True])
-def test_the_known_answers_in_the_kernels(
-    fused: Loaded, kept: list[list[tuple[int, ...]]], uses_graphs: bool
-) -> None:
-    golden = [it for it in fused.golden if it.prompt == "text-first"]
-    requests = [
-        replace(it, sampling=replace(it.sampling, max_tokens=3))
-        for it in map(fused.request, golden)
-    ]
-    engine = fused.engine(uses_graphs=uses_graphs, max_running=len(golden), page_size=4)
-    modes: list[StepMode] = []
-    found = answers(engine, *requests, modes=modes)
-    assert found == {it.name: list(it.tokens[:3]) for it in golden}
-    assert set(map(tuple, kept)) == {it.kept for it in golden if it.narrowing}
-    # Several of them together, in the graph of the full model.
-    assert modes[-2:] == 2 * [StepMode.UNIFORM if uses_graphs else StepMode.EAGER]
 
 
 # --- any answers

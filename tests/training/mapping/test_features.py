@@ -1,6 +1,7 @@
 """Features on disk: computed once, over interruptions, for one encoder."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,17 @@ def test_an_interrupted_computation_goes_on(tmp_path: Path) -> None:
     features = compute_features(tmp_path / "f.npy", encoder, 40, _load)
     assert encoder.count == 40
     assert features.take(range(40))[:, 0, 0].tolist() == list(map(float, range(40)))
+
+
+def test_who_comes_meanwhile_waits_and_takes_what_is_there(tmp_path: Path) -> None:
+    encoders = [CountingEncoder() for _ in range(4)]
+    with ThreadPoolExecutor(len(encoders)) as threads:
+        found = list(
+            threads.map(lambda it: compute_features(tmp_path / "f.npy", it, 100, _load), encoders)
+        )
+    assert sorted(it.count for it in encoders) == [0, 0, 0, 100]
+    for features in found:
+        assert features.take(range(100))[:, 0, 0].tolist() == list(map(float, range(100)))
 
 
 def test_other_features_are_refused(tmp_path: Path) -> None:

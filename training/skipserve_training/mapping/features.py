@@ -1,8 +1,10 @@
 """Keeps what a frozen encoder says of each medium on disk: it is computed once."""
 
+import fcntl
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +56,32 @@ def compute_features(
     load: Callable[[int], Media],
     progress: Callable[[int], None] = lambda done: None,
 ) -> Features:
-    """Encode `count` media into `path`, from where an earlier call stopped.
+    """Encode `count` media into `path`, from where an earlier call stopped; one process at a time.
 
     Raises:
         FeatureMismatchError: The file holds the features of other media or another encoder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(path):
+        _fill(path, encoder, count, load, progress)
+    return Features(np.load(path, mmap_mode="r"))
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process writes to a file of features."""
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _fill(
+    path: Path,
+    encoder: FrozenEncoder,
+    count: int,
+    load: Callable[[int], Media],
+    progress: Callable[[int], None],
+) -> None:
     notes = path.with_suffix(".json")
     wanted = {"encoder": encoder.digest, "media": count}
     done = _done(notes, wanted, path)
@@ -72,7 +94,6 @@ def compute_features(
         done += len(media)
         _note(notes, wanted | {"done": done})
         progress(done)
-    return Features(np.load(path, mmap_mode="r"))
 
 
 def _open(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.int16]]:
