@@ -150,6 +150,20 @@ pretrained: $(SERVING)  ## Fetch smolvqa, smolvqa-patches and their data set; AR
 train-demo: install  ## Train the demo model anew into runs/demo: hours on 2 cores, resumable.
 	env -u OMP_NUM_THREADS $(BIN)/skipserve train demo --out runs/demo $(ARGS)
 
+CALIBRATE := $(BIN)/skipserve calibrate
+CALIBRATION := runs/calibration
+
+calibrate: install  ## Find and confirm skip policies for the shipped models, an hour, resumable: runs/calibration.
+	mkdir -p $(CALIBRATION)
+	$(CALIBRATE) --model demo --data demo --report $(CALIBRATION)/demo --output $(CALIBRATION)/demo.yaml $(ARGS)
+	$(CALIBRATE) --model smolvqa --data easy-vqa --report $(CALIBRATION)/smolvqa \
+		--output $(CALIBRATION)/smolvqa.yaml $(ARGS)
+	$(CALIBRATE) --model smolvqa-patches --data easy-vqa --samples 16 --confirm 300 \
+		--report $(CALIBRATION)/smolvqa-patches --output $(CALIBRATION)/smolvqa-patches.yaml $(ARGS)
+
+calibration-page: install  ## Write docs/calibration.md anew from the records in training/calibration/records.
+	$(BIN)/python -m skipserve_training.calibration.page training/calibration/records docs/calibration.md
+
 RECORDS := training/paper/records
 
 paper: install  ## Measure what the paper claims, hours, resumable; then write docs/paper.md. ARGS="--only 'training-*'", --list, --all.
@@ -162,4 +176,4 @@ paper-page: install  ## Write docs/paper.md and its pictures anew from the recor
 clean:  ## Remove .venv, caches and runs.
 	rm -rf $(VENV) runs dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install serve test check test-kernels test-routers test-clients test-image kernel-cache gpu-bundle lock fuzz format attack soak bench dashboards metrics-page fields-page evaluate pretrained train-demo paper paper-page clean
+.PHONY: help install serve test check test-kernels test-routers test-clients test-image kernel-cache gpu-bundle lock fuzz format attack soak bench dashboards metrics-page fields-page evaluate pretrained train-demo calibrate calibration-page paper paper-page clean

@@ -426,6 +426,7 @@ COMMANDS = (
     "policies remove",
     "flops",
     "version",
+    "calibrate",
     "evaluate",
     "fetch",
     "keys check",

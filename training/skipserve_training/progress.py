@@ -1,5 +1,8 @@
 """Progress bars, one a stage."""
 
+import time
+from typing import Self
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -9,6 +12,8 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+
+_SECONDS_BETWEEN_LINES = 10.0
 
 
 def progress_bars(console: Console, *, has_loss: bool = True) -> Progress:
@@ -32,3 +37,42 @@ class Bars:
         if stage not in self._bars:
             self._bars[stage] = self._progress.add_task(stage, total=total, loss=loss)
         self._progress.update(self._bars[stage], completed=done, loss=loss)
+
+
+class Stages:
+    """Shows stages that come and go: a bar each on a terminal, now and then a line elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = progress_bars(console, has_loss=False)
+        self._bars: dict[str, TaskID] = {}
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show how far a stage is."""
+        if not self._console.is_terminal:
+            self._say_now_and_then(f"{stage}: {done} of {total}")
+        elif stage in self._bars:
+            self._progress.update(self._bars[stage], completed=done, total=total)
+        else:
+            self._bars[stage] = self._progress.add_task(stage, completed=done, total=total)
+
+    def say(self, line: str) -> None:
+        """Show what was reached."""
+        if self._console.is_terminal:
+            self._progress.console.print(line, markup=False, highlight=False)
+        else:
+            self._say_now_and_then(line)
+
+    def _say_now_and_then(self, line: str) -> None:
+        if time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)

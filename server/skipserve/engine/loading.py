@@ -16,17 +16,23 @@ from skipserve.grammar.vocabulary import Vocabulary
 from skipserve.model.config import ModelConfig
 from skipserve.model.families import load_model
 from skipserve.model.fused.support import has_compiler, runs_triton
+from skipserve.model.model import Model
 from skipserve.model.weights import stored_dtype
 
 logger = logging.getLogger(__name__)
 
 
-def load(spec: EngineSpec, in_words: Callable[[str], str] = str) -> tuple[Engine, Ready]:
+def load(
+    spec: EngineSpec,
+    in_words: Callable[[str], str] = str,
+    wrap: Callable[[Model], Model] = lambda model: model,
+) -> tuple[Engine, Ready]:
     """Load the model that a spec names.
 
     Args:
         spec: how to run it.
         in_words: says again, for whoever reads the log, what speaks of the command line.
+        wrap: makes of the model what the engine runs.
 
     Raises:
         ModelFilesError: the folder does not hold a model that can be run.
@@ -41,7 +47,7 @@ def load(spec: EngineSpec, in_words: Callable[[str], str] = str) -> tuple[Engine
     dtype = resolve_dtype(spec.dtype, device, declared)
     model = load_model(spec.model, device, dtype)
     grammars = Grammars(partial(Vocabulary.from_folder, spec.model))
-    engine = Engine(model, spec.limits, grammars)
+    engine = Engine(wrap(model), spec.limits, grammars)
     logger.info(describe_pool(model, engine.num_cache_tokens))
     if shortage := describe_shortage(model, engine.num_cache_tokens):
         logger.warning(in_words(shortage))

@@ -1,6 +1,6 @@
 """A LLaVA model: pictures and rows in, logits out. Ties the parts together, knows no request."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -14,7 +14,7 @@ from skipserve.model.batch import Batch
 from skipserve.model.config import ModelConfig, ModelFilesError
 from skipserve.model.decoder import Decoder
 from skipserve.model.fused.support import fits_triton, runs_triton
-from skipserve.model.layers import KVCache
+from skipserve.model.layers import KVCache, Layers
 from skipserve.model.vision import VisionEncoder
 from skipserve.model.weights import Weights, weights_digest
 from skipserve_policies.reduction import Reduction
@@ -89,6 +89,10 @@ class Llava:
         vision = VisionEncoder(config, weights, weights.device, weights.dtype)
         decoder = Decoder.load(config, weights, uses_triton=uses_triton)
         return cls(config, weights.device, weights.dtype, "", uses_triton, vision, decoder)
+
+    def with_layers(self, wrap: Callable[[Layers], Layers]) -> Self:
+        """Return the model with other layers made of its own, such as some that are watched."""
+        return replace(self, _decoder=replace(self._decoder, layers=wrap(self._decoder.layers)))
 
     @torch.inference_mode()
     def encode_images(self, pixels: Tensor) -> Tensor:
