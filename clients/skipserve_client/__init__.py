@@ -19,6 +19,7 @@ from skipserve_client.messages import ImageSource, Message, image_data_uri, ques
 from skipserve_client.replies import (
     Answer,
     ModelInfo,
+    PlainAnswer,
     PolicyInfo,
     PromptLogprob,
     SavedFor,
@@ -42,6 +43,7 @@ __all__ = [
     "Message",
     "ModelInfo",
     "PictureError",
+    "PlainAnswer",
     "PolicyInfo",
     "PromptLogprob",
     "ProtocolError",

@@ -19,7 +19,14 @@ from skipserve_client.errors import (
     UnsendableError,
 )
 from skipserve_client.messages import Message
-from skipserve_client.replies import Answer, ModelInfo, Page, PolicyInfo, StreamedReply
+from skipserve_client.replies import (
+    Answer,
+    ModelInfo,
+    Page,
+    PlainAnswer,
+    PolicyInfo,
+    StreamedReply,
+)
 from skipserve_policies.schema import SkipPolicy
 
 T = TypeVar("T")
@@ -123,6 +130,11 @@ def _field_as_json(name: str, value: object) -> bytes:
 def chat_call(messages: Sequence[Message], options: ChatOptions) -> Call[Answer]:
     """Return the call that answers a chat in one piece."""
     return Call("POST", _CHAT, Answer.model_validate, _chat_body(messages, options))
+
+
+def plain_chat_call(messages: Sequence[Message], options: ChatOptions) -> Call[PlainAnswer]:
+    """Return the call that answers a chat, read as any server of OpenAI's form sends it."""
+    return Call("POST", _CHAT, PlainAnswer.model_validate, _chat_body(messages, options))
 
 
 def chat_stream_call(messages: Sequence[Message], options: ChatOptions) -> Call[Answer]:

@@ -20,6 +20,7 @@ from skipserve_client.calls import (
     connection_errors,
     http_headers,
     models_call,
+    plain_chat_call,
     read_reply,
     remove_skip_policy_call,
     retry_rule,
@@ -27,7 +28,7 @@ from skipserve_client.calls import (
 )
 from skipserve_client.errors import ApiError
 from skipserve_client.messages import ImageSource, Message, question_messages
-from skipserve_client.replies import Answer, ModelInfo, PolicyInfo
+from skipserve_client.replies import Answer, ModelInfo, PlainAnswer, PolicyInfo
 from skipserve_policies.schema import SkipPolicy
 
 T = TypeVar("T")
@@ -134,6 +135,12 @@ class SkipserveClient:
         """Answer a chat in OpenAI's form."""
         return self._run(chat_call(messages, options))
 
+    def plain_chat(
+        self, messages: Sequence[Message], **options: Unpack[ChatOptions]
+    ) -> PlainAnswer:
+        """Answer a chat of any server of OpenAI's form, which says nothing of skip policies."""
+        return self._run(plain_chat_call(messages, options))
+
     @contextmanager
     def stream_ask(
         self, image: ImageSource, question: str, **options: Unpack[ChatOptions]
@@ -223,6 +230,12 @@ class AsyncSkipserveClient:
     async def chat(self, messages: Sequence[Message], **options: Unpack[ChatOptions]) -> Answer:
         """Answer a chat in OpenAI's form."""
         return await self._run(chat_call(messages, options))
+
+    async def plain_chat(
+        self, messages: Sequence[Message], **options: Unpack[ChatOptions]
+    ) -> PlainAnswer:
+        """Answer a chat of any server of OpenAI's form, which says nothing of skip policies."""
+        return await self._run(plain_chat_call(messages, options))
 
     @asynccontextmanager
     async def stream_ask(

@@ -2,7 +2,7 @@
 
 from typing import Any, Generic, TypeVar
 
-from pydantic import AliasPath, BaseModel, ConfigDict, Field
+from pydantic import AliasPath, BaseModel, ConfigDict, Field, field_validator
 
 from skipserve_policies.schema import Quality
 
@@ -122,7 +122,29 @@ class PromptLogprob(Reply):
     decoded_token: str
 
 
-class Answer(Reply):
+class PlainAnswer(Reply):
+    """The answer of any server that speaks OpenAI's form.
+
+    Attributes:
+        usage: None where the server does not count.
+    """
+
+    id: str = ""
+    model: str = ""
+    text: str = Field(validation_alias=AliasPath("choices", 0, "message", "content"))
+    finish_reason: str | None = Field(
+        None, validation_alias=AliasPath("choices", 0, "finish_reason")
+    )
+    usage: Usage | None = None
+
+    @field_validator("text", mode="before")
+    @classmethod
+    def _take_nothing(cls, text: object) -> object:
+        """Take no text as an empty one: a model that ends at once has none for some servers."""
+        return "" if text is None else text
+
+
+class Answer(PlainAnswer):
     """The answer to one request, read from a reply in OpenAI's form.
 
     Attributes:
@@ -133,7 +155,6 @@ class Answer(Reply):
 
     id: str
     model: str
-    text: str = Field(validation_alias=AliasPath("choices", 0, "message", "content"))
     finish_reason: str = Field(validation_alias=AliasPath("choices", 0, "finish_reason"))
     usage: Usage
     skip: SkipReport = Field(validation_alias=AliasPath("metrics", "skip"))

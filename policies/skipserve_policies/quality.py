@@ -1,6 +1,12 @@
-"""Measured quality of policies on one model: reads what an evaluation left beside the weights."""
+"""Measured quality of policies on one model: reads what evaluations left beside the weights.
 
+The file holds one evaluation, or several of different data sets: `{"evaluations": [...]}`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -9,12 +15,43 @@ from skipserve_policies.schema import Quality
 
 # `skipserve evaluate --summary MODEL/skip-quality.json` writes it.
 QUALITY_FILE = "skip-quality.json"
+IN_PERCENT = "in %"
+_SEVERAL = "evaluations"
+
+Summary = Mapping[str, Any]
+
+
+class _Measure(BaseModel):
+    """One figure of a metric; a share is from 0 to 1."""
+
+    metric: str
+    unit: Literal["share", "points"]
+    value: float = Field(allow_inf_nan=False)
+    low: float | None = Field(default=None, allow_inf_nan=False)
+    high: float | None = Field(default=None, allow_inf_nan=False)
 
 
 class _Measured(BaseModel):
-    digest: str
+    """What one policy reached; files from before other metrics hold an accuracy alone."""
+
+    digest: str | None
     accuracy: float = Field(ge=0, le=1, allow_inf_nan=False)
+    low: float | None = Field(default=None, allow_inf_nan=False)
+    high: float | None = Field(default=None, allow_inf_nan=False)
     n: int = Field(ge=1)
+    measures: tuple[_Measure, ...] = ()
+
+    @property
+    def figures(self) -> tuple[_Measure, ...]:
+        return self.measures or (
+            _Measure(
+                metric="exact match",
+                unit="share",
+                value=self.accuracy,
+                low=self.low,
+                high=self.high,
+            ),
+        )
 
 
 class _Evaluation(BaseModel):
@@ -22,11 +59,16 @@ class _Evaluation(BaseModel):
     policies: dict[str, _Measured]
 
 
+class _Evaluations(BaseModel):
+    evaluations: tuple[_Evaluation, ...]
+
+
 def load_measured(folder: Path, model: str) -> dict[str, tuple[Quality, ...]]:
     """Return the quality that was measured on a model, by the digest of what ran.
 
     A digest and not a name: a figure holds for every policy that computes the same, and for none
-    whose name was given to something else since.
+    whose name was given to something else since. Of each data set the metric's first figure comes
+    first.
 
     Args:
         folder: the checkpoint's; without an evaluation in it, nothing was measured.
@@ -39,27 +81,76 @@ def load_measured(folder: Path, model: str) -> dict[str, tuple[Quality, ...]]:
     if not file.is_file():
         return {}
     try:
-        evaluation = _Evaluation.model_validate_json(file.read_text("utf-8"))
-    except (OSError, ValueError, ValidationError) as error:
+        evaluations = _evaluations(json.loads(file.read_text("utf-8")))
+    except (OSError, ValueError, ValidationError, RecursionError) as error:
         raise PolicyError(
             f"{file.name}: is not what `skipserve evaluate --summary` writes; run that again"
         ) from error
-    full = evaluation.policies.get("full")
-    return {
-        measured.digest: (
-            Quality(
-                model=model,
-                dataset=evaluation.data,
-                metric="exact match, in %",
-                value=_percent(measured.accuracy),
-                full=None if full is None else _percent(full.accuracy),
-                n=measured.n,
-                source="skipserve evaluate",
-            ),
+    found: dict[str, tuple[Quality, ...]] = {}
+    for evaluation in evaluations:
+        full = evaluation.policies.get("full")
+        by_digest = {it.digest: it for it in evaluation.policies.values() if it.digest}
+        for digest, measured in by_digest.items():
+            qualities = _qualities(measured, full, model, evaluation.data)
+            found[digest] = (*found.get(digest, ()), *qualities)
+    return found
+
+
+def _evaluations(value: object) -> Sequence[_Evaluation]:
+    if isinstance(value, dict) and _SEVERAL in value:
+        return _Evaluations.model_validate(value).evaluations
+    return (_Evaluation.model_validate(value),)
+
+
+def _qualities(
+    measured: _Measured, full: _Measured | None, model: str, data: str
+) -> tuple[Quality, ...]:
+    wholes = {} if full is None else {it.metric: it for it in full.figures}
+    return tuple(
+        Quality(
+            model=model,
+            dataset=data,
+            metric=f"{it.metric}, {IN_PERCENT if it.unit == 'share' else 'in points'}",
+            value=_shown(it, it.value),
+            full=_shown(it, wholes[it.metric].value) if it.metric in wholes else None,
+            n=measured.n,
+            low=None if it.low is None else _shown(it, it.low),
+            high=None if it.high is None else _shown(it, it.high),
+            source="skipserve evaluate",
         )
-        for measured in evaluation.policies.values()
-    }
+        for it in measured.figures
+    )
 
 
-def _percent(share: float) -> float:
-    return round(100 * share, 2)
+def _shown(measure: _Measure, value: float) -> float:
+    return round(100 * value if measure.unit == "share" else value, 2)
+
+
+def read_summaries(file: Path) -> tuple[Summary, ...]:
+    """Return the evaluations that a file holds; none where there is no such file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not file.is_file():
+        return ()
+    try:
+        value = json.loads(file.read_text("utf-8"))
+        _evaluations(value)
+    except (ValueError, RecursionError):
+        return ()
+    return tuple(value[_SEVERAL]) if _SEVERAL in value else (value,)
+
+
+def with_summary(others: Sequence[Summary], new: Summary) -> Summary:
+    """Return what a file is to hold once another evaluation is added.
+
+    It takes the place of an earlier one on the same data set. Those of other weights are dropped:
+    the file stands beside one model's.
+    """
+    kept = [
+        it
+        for it in others
+        if it["data"] != new["data"] and it.get("model_digest") == new.get("model_digest")
+    ]
+    return {_SEVERAL: [*kept, new]} if kept else new

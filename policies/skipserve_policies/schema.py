@@ -508,6 +508,8 @@ class Quality(_Form):
         value: the result under the policy.
         full: the result of the full model, where it is known.
         n: how many samples, where it is known.
+        low: where the value's 95 % interval begins, where it is known.
+        high: where it ends.
         source: who measured it.
     """
 
@@ -517,6 +519,8 @@ class Quality(_Form):
     value: float = Field(allow_inf_nan=False, strict=True)
     full: float | None = Field(default=None, allow_inf_nan=False, strict=True)
     n: int | None = Field(default=None, ge=1, strict=True)
+    low: float | None = Field(default=None, allow_inf_nan=False, strict=True)
+    high: float | None = Field(default=None, allow_inf_nan=False, strict=True)
     source: str = Field(default="", max_length=300)
 
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,12 +14,29 @@ from skipserve_client.command_group import CommandError
 from skipserve_client.offline import SHIPPED
 from skipserve_client.options import ApiKey, AsJson, given_flags
 from skipserve_client.policy_choice import policy_names, read_policies
-from skipserve_policies.quality import QUALITY_FILE
+from skipserve_policies.quality import QUALITY_FILE, read_summaries, with_summary
+
+if TYPE_CHECKING:
+    from skipserve_client.evaluate.results import Evaluation
 
 _FILE_WIDTH = 160
 _PICTURE_ENDINGS = (".svg", ".png", ".pdf")
 # What only a server of our own has a use for, and what only a given one has.
 _OF_OWN_SERVER = ("--model", "--dtype", "--device", "--policies-file")
+_OF_OTHER_SERVER = ("--api-key", "--model-name")
+# What only asking has a use for.
+_OF_ASKING = (
+    "--data",
+    "--data-folder",
+    "--policies",
+    "--count",
+    "--url",
+    *_OF_OWN_SERVER,
+    *_OF_OTHER_SERVER,
+    "--concurrency",
+    "--max-tokens",
+    "--output",
+)
 
 
 def evaluate(  # noqa: PLR0913, PLR0917 (an argument a flag)
@@ -27,8 +44,11 @@ def evaluate(  # noqa: PLR0913, PLR0917 (an argument a flag)
     data: Annotated[
         str,
         typer.Option(
-            metavar="demo|easy-vqa|FILE",
-            help="Which questions: demo, the test split of easy-vqa, or a JSONL file of your own. "
+            metavar="NAME|FILE",
+            help="Which questions: demo; demo-steps, which take several steps; the test split of "
+            "easy-vqa; a published data set, asked and scored as published: vqav2, ok-vqa, gqa, "
+            "textvqa, textvqa-ocr, pope, scienceqa, mme, mmbench, coco-captions, coco-karpathy; or "
+            "a JSONL file of your own. "
             "Each line holds `image` (a picture's path, from the file's folder), `question` and "
             "`answer` (a text or a number, or a list of those that are right); it may hold `type`, "
             "which accuracy is broken down by, and `id`.",
@@ -38,8 +58,8 @@ def evaluate(  # noqa: PLR0913, PLR0917 (an argument a flag)
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Where easy-vqa lies. Default: where it is kept; if it is not there, the error "
-            "says how to get it.",
+            help="Where the data set lies, in the files that its authors publish; what is missing "
+            "is told by name. Default for easy-vqa: where it is kept.",
         ),
     ] = None,
     policies: Annotated[
@@ -56,7 +76,9 @@ def evaluate(  # noqa: PLR0913, PLR0917 (an argument a flag)
         typer.Option(
             min=1,
             metavar="N",
-            help="Ask the first so many questions. Default: all there are, 1000 of demo.",
+            help="Ask the first so many questions, of mme so many pictures, of mmbench so many "
+            "questions in all rotations; published sets are shuffled first, always alike. Default: "
+            "all there are, 1000 of demo.",
         ),
     ] = None,
     url: Annotated[
@@ -64,7 +86,14 @@ def evaluate(  # noqa: PLR0913, PLR0917 (an argument a flag)
         typer.Option(
             envvar="SKIPSERVE_URL",
             metavar="URL",
-            help="Ask this server; without it, one is started.",
+            help="Ask this server, of skipserve or any that speaks OpenAI's form; without it, one "
+            "is started.",
+        ),
+    ] = None,
+    model_name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="With --url: which of the server's models. Default: its first."
         ),
     ] = None,
     api_key: ApiKey = None,
@@ -96,25 +125,51 @@ def evaluate(  # noqa: PLR0913, PLR0917 (an argument a flag)
             "already is not asked again: the same command goes on where it was stopped.",
         ),
     ] = None,
+    records: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Ask nothing: score the answers anew that --output wrote to this file.",
+        ),
+    ] = None,
     summary: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write the results of the policies as JSON; as skip-quality.json in the model's "
-            "folder, the server shows them.",
+            help="Write the results of the policies as JSON, beside those of other data sets that "
+            "the file holds; as skip-quality.json in the model's folder, the server shows them.",
         ),
     ] = None,
     plot: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Draw accuracy against FLOPs: an svg, png or pdf."),
     ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write a page with the table, the plot, and the answers that became wrong or "
+            "right, with their pictures: one HTML file that needs nothing else.",
+        ),
+    ] = None,
 ) -> None:
     """Measure what policies do to the answers: accuracy, FLOPs and latency on known questions."""
     given = given_flags(context)
     if "--model" in given and "--url" not in given:
         url = None  # flags go before the environment
+    if records is not None:
+        _check_idle(given, records)
     _check_server_flags(given, url)
-    _check_files({"--data": Path(data), "--output": output, "--summary": summary, "--plot": plot})
+    _check_files(
+        {
+            "--data": Path(data),
+            "--output": output,
+            "--records": records,
+            "--summary": summary,
+            "--plot": plot,
+            "--page": page,
+        }
+    )
     serve_flags = ["--host", "127.0.0.1", "--model", model, "--dtype", dtype, "--device", device]
     if policies_file is not None:
         serve_flags += ["--policies", str(policies_file)]
@@ -122,35 +177,56 @@ def evaluate(  # noqa: PLR0913, PLR0917 (an argument a flag)
     # The rest needs numpy and scipy, which would slow every other command down.
     from skipserve_client.evaluate import results, session  # noqa: PLC0415
 
-    order = session.Order(
-        data=data,
-        data_folder=data_folder,
-        policies=choices,
-        count=count,
-        url=url,
-        api_key=api_key,
-        serve_flags=serve_flags,
-        concurrency=concurrency,
-        max_tokens=max_tokens,
-        output=output,
-    )
-    evaluation = session.carry_out(order)
-    found = results.evaluation_json(evaluation)
-    pointer: dict[str, Any] = {"records": None if output is None else str(output)}
+    if records is not None:
+        evaluation = session.scored_again(records)
+    else:
+        order = session.Order(
+            data=data,
+            data_folder=data_folder,
+            policies=choices,
+            count=count,
+            url=url,
+            api_key=api_key,
+            serve_flags=serve_flags,
+            concurrency=concurrency,
+            max_tokens=max_tokens,
+            output=output,
+            model_name=model_name,
+        )
+        evaluation = session.carry_out(order)
+    kept = output or records
+    found = results.evaluation_json(evaluation) | {"records": None if kept is None else str(kept)}
     # First what cannot be lost any more, should the files not be written.
     if as_json:
-        answers = {} if output is not None else {"answers": results.answers_json(evaluation)}
-        typer.echo(_text(found | pointer | answers))
+        answers = {} if kept is not None else {"answers": results.answers_json(evaluation)}
+        typer.echo(_text(found | answers))
     else:
         results.show(evaluation, _console())
+    _write(evaluation, found, summary, plot, page)
+
+
+def _write(
+    evaluation: "Evaluation",
+    found: Mapping[str, Any],
+    summary: Path | None,
+    plot: Path | None,
+    page: Path | None,
+) -> None:
+    """Write the files that were asked for."""
     if summary is not None:
         with _writing(summary, "--summary"):
-            summary.write_text(_text(found | pointer) + "\n", "utf-8")
+            text = _text(with_summary(read_summaries(summary), found))
+            summary.write_text(text + "\n", "utf-8")
     if plot is not None:
         from skipserve_client.evaluate.plot import draw  # noqa: PLC0415
 
         with _writing(plot, "--plot"):
             draw(evaluation, plot)
+    if page is not None:
+        from skipserve_client.evaluate.page import page_of  # noqa: PLC0415
+
+        with _writing(page, "--page"):
+            page.write_text(page_of(evaluation), "utf-8")
 
 
 @contextmanager
@@ -172,6 +248,14 @@ def _console() -> Console:
     return console if has_width else Console(width=_FILE_WIDTH)
 
 
+def _check_idle(given: frozenset[str], records: Path) -> None:
+    """Refuse flags that would have no effect where nothing is asked."""
+    if idle := [flag for flag in _OF_ASKING if flag in given]:
+        raise CommandError(
+            f"{', '.join(idle)}: without effect with --records {records}, which asks nothing"
+        )
+
+
 def _check_server_flags(given: frozenset[str], url: str | None) -> None:
     """Refuse flags that would have no effect."""
     if url is not None:
@@ -181,8 +265,10 @@ def _check_server_flags(given: frozenset[str], url: str | None) -> None:
                 f"{', '.join(idle)}: without effect on a server that runs already, which is "
                 f"named by {where}"
             )
-    elif "--api-key" in given:
-        raise CommandError("--api-key: without effect on a server that evaluate starts itself")
+    elif idle := [flag for flag in _OF_OTHER_SERVER if flag in given]:
+        raise CommandError(
+            f"{', '.join(idle)}: without effect on a server that evaluate starts itself"
+        )
 
 
 def _check_files(files: Mapping[str, Path | None]) -> None:
@@ -192,7 +278,7 @@ def _check_files(files: Mapping[str, Path | None]) -> None:
         for other, same in named.items():
             if flag < other and path.resolve() == same.resolve():
                 raise CommandError(f"{flag} and {other} name the same file, {path}")
-    for flag in ("--output", "--summary", "--plot"):
+    for flag in ("--output", "--summary", "--plot", "--page"):
         if flag in named:
             _check_writable(named[flag], flag)
     if (plot := files["--plot"]) is not None and plot.suffix.lower() not in _PICTURE_ENDINGS:

@@ -287,6 +287,14 @@ def _only_object(
     scene: Scene, anchor: SceneObject, direction: tuple[int, int]
 ) -> SceneObject | None:
     """Find the one object on a side; None where there are several or an order is unclear."""
+    beyond = objects_beyond(scene, anchor, direction)
+    return beyond[0] if beyond is not None and len(beyond) == 1 else None
+
+
+def objects_beyond(
+    scene: Scene, anchor: SceneObject, direction: tuple[int, int]
+) -> list[SceneObject] | None:
+    """List the objects on a side of another; None where an order is unclear."""
     beyond: list[SceneObject] = []
     for item in scene.objects:
         if item is anchor:
@@ -296,7 +304,7 @@ def _only_object(
             return None
         if ahead > 0:
             beyond.append(item)
-    return beyond[0] if len(beyond) == 1 else None
+    return beyond
 
 
 def _draw_caption(scene: Scene, rng: random.Random) -> tuple[str, str] | None:

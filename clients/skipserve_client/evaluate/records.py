@@ -6,14 +6,16 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from skipserve_client.command_group import CommandError
+from skipserve_client.evaluate.figures import RIGHT
+from skipserve_client.evaluate.metrics.item import Item
+from skipserve_client.evaluate.metrics.registry import METRICS
 from skipserve_client.evaluate.sample import Sample
-from skipserve_client.evaluate.scoring import GradedAnswer
-from skipserve_client.replies import Answer
+from skipserve_client.replies import Answer, PlainAnswer
 
 # How every line begins, even one that was cut off.
 _BEGINNING = b'{"data":"'
@@ -47,22 +49,30 @@ class Record(Conditions):
     """One question, and the answer that it got under one policy.
 
     Attributes:
-        policy: its name, or the label of one that was spelt out.
-        policy_digest: of what ran.
+        policy: its name, or the label of one that was spelt out; of a server that has no policies,
+            the model's name.
+        policy_digest: of what ran; None where the server has no policies.
         index: the question's place in the data, from 0.
         id: what the data calls the question.
         question_digest: of what was asked and of what counts as right.
         part: of its type, where the type has parts.
         blind: what a model would answer that sees the question alone, where that is known.
+        metric: how it is scored, a name of `METRICS`.
+        group: what it belongs together with, such as the other questions on its picture.
+        choices: the texts of the options A, B, ..., where the question names some.
         expected: the answers that are right.
-        correct: whether the answer is one of them.
+        score: what the answer is worth, from 0 to 1; None where that depends on other questions.
+        correct: whether it is worth half or more; None likewise.
+        prompt_tokens: None where the server does not count, as completion_tokens.
         cached_tokens: prompt tokens that neither count of FLOPs holds.
-        latency_seconds: the request's duration, as the server counts it.
+        planned_flops: None where the server has no policies, as full_flops.
+        latency_seconds: the request's duration, as the server counts it; as the client does, where
+            the server has no policies.
         first_token_seconds: the time to the first token.
     """
 
     policy: str
-    policy_digest: str
+    policy_digest: str | None
     index: int
     id: str | None
     type: str
@@ -70,17 +80,28 @@ class Record(Conditions):
     blind: str | None = None
     question: str
     question_digest: str
+    metric: str = "exact"
+    group: str | None = None
+    choices: tuple[str, ...] = ()
     expected: tuple[str, ...]
     answer: str
-    correct: bool
+    score: float | None = None
+    correct: bool | None
     finish_reason: str
-    prompt_tokens: int
+    prompt_tokens: int | None
     cached_tokens: int
-    completion_tokens: int
-    planned_flops: int
-    full_flops: int
+    completion_tokens: int | None
+    planned_flops: int | None
+    full_flops: int | None
     latency_seconds: float
     first_token_seconds: float | None
+
+    @field_validator("metric")
+    @classmethod
+    def _check_metric(cls, name: str) -> str:
+        if name not in METRICS:
+            raise ValueError(f"{name} is no metric")
+        return name
 
     @classmethod
     def of(
@@ -88,33 +109,87 @@ class Record(Conditions):
     ) -> Self:
         """Grade an answer and write down what belongs to it; `digest` is the question's."""
         return cls(
-            **conditions.model_dump(),
-            policy=policy,
+            **_asked(sample, digest, policy, conditions),
+            **_answered(sample, answer),
             policy_digest=answer.skip.digest,
-            index=sample.index,
-            id=sample.id,
-            type=sample.type,
-            part=sample.part,
-            blind=sample.blind,
-            question=sample.question,
-            question_digest=digest,
-            expected=sample.answers,
-            answer=answer.text,
-            correct=GradedAnswer.of(sample.type, sample.answers, answer.text).is_correct,
-            finish_reason=answer.finish_reason,
-            prompt_tokens=answer.usage.prompt_tokens,
-            cached_tokens=answer.usage.cached_tokens,
-            completion_tokens=answer.usage.completion_tokens,
             planned_flops=answer.skip.planned_flops,
             full_flops=answer.skip.full_flops,
             latency_seconds=answer.timings.duration_seconds,
             first_token_seconds=answer.timings.time_to_first_token_seconds,
         )
 
+    @classmethod
+    def of_plain(
+        cls,
+        sample: Sample,
+        digest: str,
+        answer: PlainAnswer,
+        seconds: float,
+        conditions: Conditions,
+    ) -> Self:
+        """Do so for a server that has no policies; `seconds` are the client's."""
+        return cls(
+            **_asked(sample, digest, conditions.model, conditions),
+            **_answered(sample, answer),
+            policy_digest=None,
+            planned_flops=None,
+            full_flops=None,
+            latency_seconds=seconds,
+            first_token_seconds=None,
+        )
+
     @property
-    def graded(self) -> GradedAnswer:
-        """The answer beside those that are right."""
-        return GradedAnswer.of(self.type, self.expected, self.answer, self.part, self.blind)
+    def item(self) -> Item:
+        """What a metric needs of it."""
+        return Item(
+            self.type,
+            self.expected,
+            self.answer,
+            self.part,
+            self.group,
+            self.choices,
+            self.blind,
+        )
+
+
+def _asked(sample: Sample, digest: str, policy: str, conditions: Conditions) -> dict[str, Any]:
+    return {
+        **conditions.model_dump(),
+        "policy": policy,
+        "index": sample.index,
+        "id": sample.id,
+        "type": sample.type,
+        "part": sample.part,
+        "blind": sample.blind,
+        "question": sample.question,
+        "question_digest": digest,
+        "metric": sample.metric,
+        "group": sample.group,
+        "choices": sample.choices,
+        "expected": sample.answers,
+    }
+
+
+def _answered(sample: Sample, answer: PlainAnswer) -> dict[str, Any]:
+    usage = answer.usage
+    worth = _worth(sample, answer.text)
+    return {
+        "answer": answer.text,
+        "score": worth,
+        "correct": None if worth is None else worth >= RIGHT,
+        "finish_reason": answer.finish_reason or "",
+        "prompt_tokens": None if usage is None else usage.prompt_tokens,
+        "cached_tokens": 0 if usage is None else usage.cached_tokens,
+        "completion_tokens": None if usage is None else usage.completion_tokens,
+    }
+
+
+def _worth(sample: Sample, given: str) -> float | None:
+    metric = METRICS[sample.metric]
+    if not metric.tells_right:
+        return None
+    item = Item(sample.type, sample.answers, given, choices=sample.choices)
+    return metric.worths([item])[0]
 
 
 class RecordFile:
@@ -192,7 +267,7 @@ class RecordFile:
         """
         wanted = set(policies)
         for record in self.records:
-            self._check_conditions(record, conditions)
+            check_conditions(record, conditions, self.path)
         kept = {
             (record.policy, record.index): record
             for record in self.records
@@ -206,15 +281,6 @@ class RecordFile:
                     f"{samples[index].name}: name another file with --output"
                 )
         return kept
-
-    def _check_conditions(self, record: Record, conditions: Conditions) -> None:
-        for name, here in conditions:
-            there = getattr(record, name)
-            if there != here:
-                raise CommandError(
-                    f"{self.path} belongs to another evaluation: its {name} is {there}, not "
-                    f"{here}; name another file with --output"
-                )
 
     def close(self) -> None:
         """Close the file, and free it for others."""
@@ -230,6 +296,21 @@ class RecordFile:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def check_conditions(record: Record, conditions: Conditions, file: Path) -> None:
+    """Refuse a record of a file that was made under other conditions.
+
+    Raises:
+        CommandError: it was.
+    """
+    for name, here in conditions:
+        there = getattr(record, name)
+        if there != here:
+            raise CommandError(
+                f"{file} belongs to another evaluation: its {name} is {there}, not {here}; name "
+                "another file with --output"
+            )
 
 
 def _digest(sample: Sample) -> str:

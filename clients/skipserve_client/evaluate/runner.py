@@ -3,10 +3,12 @@
 import asyncio
 import hashlib
 import secrets
+import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from skipserve_client.calls import ChatOptions
 from skipserve_client.client import AsyncSkipserveClient
 from skipserve_client.command_group import CommandError
 from skipserve_client.errors import ApiError, ClientError
@@ -14,7 +16,6 @@ from skipserve_client.evaluate.records import Conditions, Record
 from skipserve_client.evaluate.sample import Sample
 from skipserve_client.messages import Message
 from skipserve_client.policy_choice import PolicyChoice
-from skipserve_client.replies import Answer
 
 # A policy's label, and a question's place in the data.
 Place = tuple[str, int]
@@ -43,12 +44,17 @@ class Runner:
 
     Attributes:
         on_record: told of each answer.
+        model: the name to ask for; None for the server's only one.
+        has_policies: whether the server knows skip policies; one that does not is sent no more
+            than what every server of OpenAI's form takes, and the client measures how long it took.
         salt: sets this run's caches apart from those of other runs.
     """
 
     client: AsyncSkipserveClient
     conditions: Conditions
     on_record: Callable[[Record], None]
+    model: str | None = None
+    has_policies: bool = True
     salt: str = field(default_factory=lambda: secrets.token_hex(8))
 
     async def refusal(
@@ -60,9 +66,11 @@ class Runner:
             ClientError: the server cannot be reached, or refuses the request.
             CommandError: it refuses the question, or a policy that it may not.
         """
+        messages = sample.messages()
+        job = Job(sample, messages, sample.digest(messages), policy)
         with _naming(sample, policy):
             try:
-                await self._ask(sample.messages(), policy, "warm-up")
+                await self._record(job, "warm-up")
             except ApiError as error:
                 if not may_refuse or error.param != _POLICY:
                     raise
@@ -82,7 +90,7 @@ class Runner:
 
         async def work() -> None:
             for job in jobs:
-                self.on_record(await self._record(job))
+                self.on_record(await self._named_record(job))
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -91,22 +99,32 @@ class Runner:
         except* (ClientError, CommandError) as errors:
             raise errors.exceptions[0] from None
 
-    async def _record(self, job: Job) -> Record:
+    async def _named_record(self, job: Job) -> Record:
         with _naming(job.sample, job.policy):
-            answer = await self._ask(job.messages, job.policy)
+            return await self._record(job)
+
+    async def _record(self, job: Job, purpose: str = "") -> Record:
+        if not self.has_policies:
+            return await self._plain_record(job)
+        options = self._options
+        options["skip_policy"] = job.policy.value
+        salt = f"{self.salt} {job.policy.label} {purpose}"
+        options["cache_salt"] = hashlib.sha256(salt.encode()).hexdigest()
+        answer = await self.client.chat(job.messages, **options)
         return Record.of(job.sample, job.digest, job.policy.label, answer, self.conditions)
 
-    async def _ask(
-        self, messages: Sequence[Message], policy: PolicyChoice, purpose: str = ""
-    ) -> Answer:
-        cache = hashlib.sha256(f"{self.salt} {policy.label} {purpose}".encode()).hexdigest()
-        return await self.client.chat(
-            messages,
-            skip_policy=policy.value,
-            cache_salt=cache,
-            temperature=0.0,
-            max_tokens=self.conditions.max_tokens,
-        )
+    async def _plain_record(self, job: Job) -> Record:
+        begun = time.monotonic()
+        answer = await self.client.plain_chat(job.messages, **self._options)
+        seconds = time.monotonic() - begun
+        return Record.of_plain(job.sample, job.digest, answer, seconds, self.conditions)
+
+    @property
+    def _options(self) -> ChatOptions:
+        options = ChatOptions(temperature=0.0, max_tokens=self.conditions.max_tokens)
+        if self.model is not None:
+            options["model"] = self.model
+        return options
 
 
 @contextmanager

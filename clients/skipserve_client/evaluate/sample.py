@@ -21,6 +21,9 @@ class Sample:
         id: what its owner calls it.
         part: which part of its type it belongs to, where a type has parts.
         blind: what a model would answer that sees the question alone, where that is known.
+        metric: how the answer is scored, a name of `METRICS`.
+        group: what it belongs together with, such as the other questions on its picture.
+        choices: the texts of the options A, B, ..., where the question names some.
     """
 
     index: int
@@ -32,6 +35,9 @@ class Sample:
     id: str | None = None
     part: str | None = None
     blind: str | None = None
+    metric: str = "exact"
+    group: str | None = None
+    choices: tuple[str, ...] = ()
 
     def messages(self) -> list[Message]:
         """Return the chat that asks it; reads the picture.
@@ -43,8 +49,10 @@ class Sample:
 
     def digest(self, messages: Sequence[Message]) -> str:
         """Return a digest of what is asked, `messages`, and of what counts as right."""
-        parts = json.dumps([messages, self.answers, self.type])
-        return hashlib.sha256(parts.encode()).hexdigest()[:16]
+        parts: list[object] = [messages, self.answers, self.type]
+        if self.metric != "exact":
+            parts += [self.metric, self.group, self.choices]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -14,23 +14,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from skipserve_client.client import AsyncSkipserveClient
 from skipserve_client.command_group import CommandError, InterruptedCommandError, told
-from skipserve_client.errors import ClientError
-from skipserve_client.evaluate.easy_vqa_samples import EASY_VQA, easy_vqa_questions
+from skipserve_client.errors import ApiError, ClientError, ProtocolError
+from skipserve_client.evaluate.figures import FULL
 from skipserve_client.evaluate.own_server import own_server
-from skipserve_client.evaluate.question_file import file_samples
-from skipserve_client.evaluate.records import Conditions, Record, RecordFile
+from skipserve_client.evaluate.questions_by_name import questions_of
+from skipserve_client.evaluate.records import Conditions, Record, RecordFile, check_conditions
 from skipserve_client.evaluate.results import Evaluation
 from skipserve_client.evaluate.runner import Place, Runner
-from skipserve_client.evaluate.sample import Questions, Sample, demo_samples
+from skipserve_client.evaluate.sample import Questions, Sample
 from skipserve_client.policy_choice import PolicyChoice
-from skipserve_client.replies import PolicyInfo
+from skipserve_client.replies import ModelInfo, PolicyInfo
 from skipserve_policies.catalog import load_catalog
 
-DEMO = "demo"
 ALL = "all"
-_DEMO_COUNT = 1000
 # They end an evaluation as Ctrl-C does, which asyncio sees to.
 _ENDINGS = (signal.SIGTERM, signal.SIGHUP)
+# What a server says of a route that it does not have.
+_NO_SUCH_ROUTE = {404, 405, 501}
+_ANY_QUESTION = [{"role": "user", "content": "?"}]
+_CONDITIONS = set(Conditions.model_fields)
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,9 @@ class Order:
     """What to evaluate.
 
     Attributes:
-        data: "demo", "easy-vqa", or the path of a file of questions.
-        data_folder: where easy-VQA lies; None for where it is kept.
+        data: "demo", "demo-steps", "easy-vqa", the name of a published data set, or the path of a
+            file of questions.
+        data_folder: where a published data set lies; None for where easy-VQA is kept.
         policies: what to compare; one that is called "all" stands for the server's.
         count: ask so many questions; None for all there are, 1000 of the demo's.
         url: the server to ask; None to start one.
@@ -48,6 +51,7 @@ class Order:
         concurrency: requests at a time.
         max_tokens: at most so many tokens are answered.
         output: the file of records, which an earlier run may have begun; None for none to keep.
+        model_name: of the server's names, which to ask for; None for its first.
     """
 
     data: str
@@ -60,6 +64,7 @@ class Order:
     concurrency: int
     max_tokens: int
     output: Path | None
+    model_name: str | None = None
 
 
 def carry_out(order: Order) -> Evaluation:
@@ -72,7 +77,7 @@ def carry_out(order: Order) -> Evaluation:
     """
     console = Console(stderr=True)
     with console.status("Checking the questions ..."):
-        questions = _questions(order)
+        questions = questions_of(order.data, order.data_folder, order.count)
     with _record_file(order.output) as file:
         try:
             with _server(order, console) as url, _progress(console) as progress:
@@ -81,15 +86,32 @@ def carry_out(order: Order) -> Evaluation:
             raise InterruptedCommandError(f"stopped; {_how_to_go_on(file, order)}") from error
 
 
-def _questions(order: Order) -> Questions:
-    if order.data_folder is not None and order.data != EASY_VQA:
-        raise CommandError(f"--data-folder: without effect but with --data {EASY_VQA}")
-    if order.data == DEMO:
-        return Questions(DEMO, demo_samples(order.count or _DEMO_COUNT))
-    if order.data == EASY_VQA:
-        return easy_vqa_questions(order.data_folder, order.count)
-    path = Path(order.data)
-    return Questions(path.name, file_samples(path, order.count))
+def scored_again(file: Path) -> Evaluation:
+    """Score the answers that a file of records holds; asks nothing, and needs no data set.
+
+    Raises:
+        CommandError: it is no such file, or its policies were not asked the same questions.
+    """
+    if not file.is_file():
+        raise CommandError(f"there is no file of records at {file}")
+    with RecordFile(file) as opened:
+        latest = {(record.policy, record.index): record for record in opened.records}
+    if not latest:
+        raise CommandError(f"{file} holds no answers")
+    records = list(latest.values())
+    conditions = Conditions.model_validate(records[0].model_dump(include=_CONDITIONS))
+    for record in records:
+        check_conditions(record, conditions, file)
+    found = _by_policy(dict.fromkeys(record.policy for record in records), records)
+    asked = {name: [record.index for record in own] for name, own in found.items()}
+    first, *others = asked
+    for name in others:
+        if asked[name] != asked[first]:
+            raise CommandError(
+                f"{file}: {name} was not asked the questions that {first} was; the command that "
+                "wrote it asks what is missing"
+            )
+    return Evaluation(conditions, found, {})
 
 
 @contextmanager
@@ -173,27 +195,47 @@ class _Asking:
             for number in _ENDINGS:
                 asyncio.get_running_loop().add_signal_handler(number, this.cancel)
         async with AsyncSkipserveClient(url, self.order.api_key) as client:
-            listed = await client.skip_policies()
-            choices = _expanded(self.order.policies, listed)
-            conditions = await self._conditions(client)
+            listed = await _listed(client)
+            asked = await _listed_model(client, self.order.model_name)
+            if listed is not None and asked.weights_digest is None:
+                # It is still loading; this waits until it is done.
+                await client.chat(_ANY_QUESTION, max_tokens=1)
+                asked = await _listed_model(client, self.order.model_name)
+            choices = self._choices(listed, asked.id)
+            conditions = self._conditions(asked)
             kept = self.file.kept(self.samples, [it.label for it in choices], conditions)
-            _check_digests(kept.values(), listed, self.file)
+            _check_digests(kept.values(), listed or (), self.file)
+            runner = Runner(
+                client,
+                conditions,
+                on_record=self.file.add,
+                model=asked.id if listed is None else self.order.model_name,
+                has_policies=listed is not None,
+            )
             try:
-                left_out = await self._ask(client, choices, kept, conditions)
+                left_out = await self._ask(runner, choices, kept)
             except (ClientError, CommandError) as error:
                 if not self.file.records:
                     raise
                 going_on = _how_to_go_on(self.file, self.order)
                 raise CommandError(f"{told(error)}; {going_on}") from error
         complete = self.file.kept(self.samples, [it.label for it in choices], conditions)
-        return _evaluation(choices, complete.values(), left_out, conditions)
+        asked_under = [it.label for it in choices if it.label not in left_out]
+        inline = {it.label: it.value for it in choices if it.value != it.label}
+        found = _by_policy(asked_under, complete.values())
+        return Evaluation(conditions, found, left_out, inline, self.samples)
 
-    async def _conditions(self, client: AsyncSkipserveClient) -> Conditions:
-        model, *_ = await client.models()
-        if model.weights_digest is None:
-            # It is still loading; this waits until it is done.
-            await client.chat([{"role": "user", "content": "?"}], max_tokens=1)
-            model, *_ = await client.models()
+    def _choices(self, listed: Sequence[PolicyInfo] | None, model: str) -> Sequence[PolicyChoice]:
+        if listed is not None:
+            return _expanded(self.order.policies, listed)
+        if named := [it.label for it in self.order.policies if it.label not in (ALL, FULL)]:
+            raise CommandError(
+                f"--policies {', '.join(named)}: the server lists no skip policies; it can be "
+                "measured as it is, without --policies"
+            )
+        return [PolicyChoice(model, model)]
+
+    def _conditions(self, model: ModelInfo) -> Conditions:
         return Conditions(
             data=self.questions.name,
             model=model.root or model.id,
@@ -205,11 +247,7 @@ class _Asking:
         )
 
     async def _ask(
-        self,
-        client: AsyncSkipserveClient,
-        choices: Sequence[PolicyChoice],
-        kept: Mapping[Place, Record],
-        conditions: Conditions,
+        self, runner: Runner, choices: Sequence[PolicyChoice], kept: Mapping[Place, Record]
     ) -> dict[str, str]:
         """Ask, and return the policies that the model cannot run, with the reason."""
         task = self.progress.add_task("questions", total=None)
@@ -218,10 +256,10 @@ class _Asking:
             self.file.add(record)
             self.progress.advance(task)
 
-        runner = Runner(client, conditions, take)
+        asking = replace(runner, on_record=take)
         counts = Counter(label for label, _ in kept)
         missing = [it for it in choices if counts[it.label] < len(self.samples)]
-        left_out = await self._left_out(runner, missing)
+        left_out = await self._left_out(asking, missing)
         total = len(self.samples) * (len(choices) - len(left_out))
         self.progress.update(task, total=total, completed=len(kept))
         if kept:
@@ -232,7 +270,7 @@ class _Asking:
                 soft_wrap=True,
             )
         fitting = [choice for choice in missing if choice.label not in left_out]
-        await runner.run(self.samples, fitting, kept)
+        await asking.run(self.samples, fitting, kept)
         return left_out
 
     async def _left_out(self, runner: Runner, choices: Sequence[PolicyChoice]) -> dict[str, str]:
@@ -273,17 +311,33 @@ def _check_digests(
             )
 
 
-def _evaluation(
-    choices: Sequence[PolicyChoice],
-    records: Iterable[Record],
-    left_out: Mapping[str, str],
-    conditions: Conditions,
-) -> Evaluation:
-    found: dict[str, list[Record]] = {
-        choice.label: [] for choice in choices if choice.label not in left_out
-    }
+def _by_policy(policies: Iterable[str], records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Return each policy's records, in the order of the questions."""
+    found: dict[str, list[Record]] = {policy: [] for policy in policies}
     for record in sorted(records, key=lambda record: record.index):
         if record.policy in found:
             found[record.policy].append(record)
-    inline = {choice.label: choice.value for choice in choices if choice.value != choice.label}
-    return Evaluation(conditions, found, left_out, inline)
+    return found
+
+
+async def _listed(client: AsyncSkipserveClient) -> Sequence[PolicyInfo] | None:
+    """List the skip policies; None where the server is one that has none."""
+    try:
+        return await client.skip_policies()
+    except ProtocolError:
+        return None
+    except ApiError as error:
+        if error.status in _NO_SUCH_ROUTE:
+            return None
+        raise
+
+
+async def _listed_model(client: AsyncSkipserveClient, name: str | None) -> ModelInfo:
+    models = await client.models()
+    if name is None and models:
+        return models[0]
+    for model in models:
+        if model.id == name:
+            return model
+    ids = ", ".join(model.id for model in models) or "none"
+    raise CommandError(f"--model-name {name or ''}: the server's models are {ids}")

@@ -17,6 +17,7 @@ from skipserve.metrics.engine import EngineMetrics
 from skipserve.metrics.families import Families
 from skipserve.metrics.table import Metrics, Rejection, UsedFlops, UsedTokens
 from skipserve.metrics.vllm_names import VllmNames
+from skipserve_policies.quality import IN_PERCENT
 from skipserve_policies.resolve import ResolvedPolicy
 from skipserve_policies.schema import Quality
 
@@ -54,9 +55,13 @@ class ServerMetrics:
     def show_policy(
         self, policy_name: str, saved_ratio: float, measured: Iterable[Quality]
     ) -> None:
-        """Tell what a named policy saves, and how good it was on the loaded model."""
+        """Tell what a named policy saves, and how good it was on the loaded model.
+
+        Of each data set that is the first share that was measured; points are no share.
+        """
         self._of(Metrics.skip_policy_saved_ratio, policy_name).set(saved_ratio)
-        for quality in measured:
+        shares = [quality for quality in measured if quality.metric.endswith(IN_PERCENT)]
+        for quality in {quality.dataset: quality for quality in reversed(shares)}.values():
             labels = policy_name, quality.dataset, str(quality.n or "unknown")
             self._of(Metrics.skip_policy_quality_ratio, *labels).set(quality.value / 100)
 

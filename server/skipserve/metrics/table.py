@@ -396,8 +396,8 @@ class Metrics(Table):
         _BY_POLICY,
     )
     skip_policy_quality_ratio = gauge(
-        "Share of right answers, as `skipserve evaluate` measured it on these weights. Absent "
-        "where it did not.",
+        "Share of right answers, or the data set's own score where that is a share, as `skipserve "
+        "evaluate` measured it on these weights. Absent where it did not.",
         "Changes with a new evaluation only. Compare with that of `full`.",
         (SKIP_POLICY, _DATASET, _SAMPLES),
     )

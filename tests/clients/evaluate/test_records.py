@@ -55,7 +55,7 @@ def test_a_record_is_graded_and_says_all_that_is_needed_to_score_it(
     assert (record.policy, record.policy_digest, record.index) == ("half", "abc", 2)
     assert (record.expected, record.answer, record.correct) == (asked.answers, "two red", True)
     assert (record.finish_reason, record.planned_flops, record.full_flops) == ("stop", 750, 1000)
-    assert record.graded.is_correct
+    assert record.item.given == "two red"
     assert record.model_digest == "abc"
 
 

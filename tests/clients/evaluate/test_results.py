@@ -120,7 +120,7 @@ def test_no_name_and_no_figure_is_cut_at_any_width(width: int) -> None:
     for expected in ("full", LONG_NAME, "50.0 %", "23.7-76.3", "25.0 %", "30 ms", "accuracy"):
         assert expected in text
     assert "…" not in text
-    assert text.count("|") == (7 * 4 if width == 160 else 0)
+    assert text.count("|") == (9 * 4 if width == 160 else 0)
 
 
 def test_answers_that_were_cut_are_told() -> None:

@@ -1,0 +1,1 @@
+"""How answers are scored: one module a metric, each as its authors publish it."""
