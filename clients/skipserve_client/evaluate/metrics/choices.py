@@ -19,14 +19,15 @@ def chosen_letter(answer: str, num_choices: int) -> str | None:
     Source: eval_science_qa.py of LLaVA.
     """
     text = answer.replace("\n", ". ")
+    letters = ascii_uppercase[:num_choices]
     letter: str | None = None
-    if text.strip() in ascii_uppercase:
+    if len(text.strip()) == 1:
         letter = text.strip()
     elif text[1:3] == ". ":
         letter = text[0]
     elif found := _SAID.search(text):
         letter = found[1]
-    return letter if letter and letter in ascii_uppercase[:num_choices] else None
+    return letter if letter and letter in letters else None
 
 
 def inferred_letter(answer: str, choices: Sequence[str]) -> str | None:
