@@ -2,10 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from skipserve_policies.quality import QUALITY_FILE, load_measured
+from skipserve_policies.quality import (
+    QUALITY_FILE,
+    load_measured,
+    read_summaries,
+    with_summary,
+)
 from skipserve_policies.resolve import PolicyError
 
 pytestmark = pytest.mark.fast
@@ -51,3 +57,61 @@ def test_another_file_is_refused_without_its_path(tmp_path: Path, evaluation: ob
     with pytest.raises(PolicyError, match="skipserve evaluate") as caught:
         load_measured(tmp_path, "mine")
     assert str(tmp_path) not in str(caught.value)
+
+
+MEASURES = [
+    {"metric": "perception", "unit": "points", "value": 1510.72, "low": 1490.0, "high": 1531.0},
+    {"metric": "accuracy", "unit": "share", "value": 0.8, "low": 0.78, "high": 0.82},
+]
+
+
+def test_every_figure_of_a_metric_comes_with_its_interval(tmp_path: Path) -> None:
+    policies = {"full": FULL, "exit": EXIT | {"measures": MEASURES}}
+    _write(tmp_path, {"data": "mme", "policies": policies})
+    points, share = load_measured(tmp_path, "mine")["d1"]
+    assert (points.metric, points.value) == ("perception, in points", 1510.72)
+    assert (points.low, points.high, points.full) == (1490.0, 1531.0, None)
+    assert (share.metric, share.value, share.low, share.high) == ("accuracy, in %", 80, 78, 82)
+
+
+def test_several_data_sets_stand_side_by_side(tmp_path: Path) -> None:
+    one = {"data": "demo", "policies": {"full": FULL, "exit": EXIT}}
+    other = {"data": "gqa", "policies": {"exit": EXIT | {"accuracy": 0.25}}}
+    _write(tmp_path, {"evaluations": [one, other]})
+    found = [(it.dataset, it.value, it.full) for it in load_measured(tmp_path, "mine")["d1"]]
+    assert found == [("demo", 50, 98.57), ("gqa", 25, None)]
+
+
+def test_what_has_no_digest_is_no_policy_of_ours(tmp_path: Path) -> None:
+    _write(tmp_path, {"data": "demo", "policies": {"rival": EXIT | {"digest": None}}})
+    assert load_measured(tmp_path, "mine") == {}
+
+
+def _evaluation(data: str, weights: str = "w", n: int = 1050) -> dict[str, Any]:
+    return {"data": data, "model_digest": weights, "policies": {"full": FULL | {"n": n}}}
+
+
+def test_another_data_set_joins_and_the_same_is_replaced(tmp_path: Path) -> None:
+    file = tmp_path / QUALITY_FILE
+    for new in (_evaluation("demo"), _evaluation("gqa"), _evaluation("demo", n=7)):
+        file.write_text(json.dumps(with_summary(read_summaries(file), new)))
+    found = [(it.dataset, it.n) for it in load_measured(tmp_path, "mine")["d0"]]
+    assert found == [("gqa", 1050), ("demo", 7)]
+
+
+def test_one_data_set_keeps_the_form_that_it_had(tmp_path: Path) -> None:
+    file = tmp_path / QUALITY_FILE
+    assert with_summary(read_summaries(file), _evaluation("demo")) == _evaluation("demo")
+    file.write_text(json.dumps(_evaluation("demo")))
+    assert with_summary(read_summaries(file), _evaluation("demo")) == _evaluation("demo")
+
+
+def test_figures_of_other_weights_are_dropped() -> None:
+    assert with_summary([_evaluation("demo", "old")], _evaluation("gqa")) == _evaluation("gqa")
+
+
+def test_what_is_no_evaluation_is_written_over(tmp_path: Path) -> None:
+    file = tmp_path / QUALITY_FILE
+    for text in ("{oops", "[]", "{}", '{"evaluations": 3}'):
+        file.write_text(text)
+        assert read_summaries(file) == ()
