@@ -127,7 +127,10 @@ def _caption(shape: SavedFor | None) -> str | None:
 def _format_quality(quality: Quality) -> str:
     full = f" of {quality.full:g}" if quality.full is not None else ""
     size = f", n = {quality.n}" if quality.n is not None else ""
-    return f"{quality.dataset}: {quality.value:g}{full} ({quality.metric}, {quality.model}{size})"
+    has_interval = quality.low is not None and quality.high is not None
+    interval = f", 95 % interval {quality.low:g}-{quality.high:g}" if has_interval else ""
+    about = f"{quality.metric}, {quality.model}{size}{interval}"
+    return f"{quality.dataset}: {quality.value:g}{full} ({about})"
 
 
 def flops_table(cost: PolicyCost, shape: SavedFor) -> Table:

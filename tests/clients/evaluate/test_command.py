@@ -31,8 +31,14 @@ def test_the_environment_is_named_where_it_is_the_reason(monkeypatch: pytest.Mon
     assert error_of("--dtype", "float32").endswith("named by SKIPSERVE_URL, which is set")
 
 
-def test_a_key_is_for_a_given_server() -> None:
-    assert error_of("--api-key", "k").startswith("--api-key: without effect")
+@pytest.mark.parametrize("flag", ["--api-key", "--model-name"])
+def test_a_key_and_a_models_name_are_for_a_given_server(flag: str) -> None:
+    assert error_of(flag, "k").startswith(f"{flag}: without effect")
+
+
+def test_a_folder_is_for_data_that_lies_somewhere() -> None:
+    told = error_of(*URL, "--data", "demo", "--data-folder", "x")
+    assert told.startswith("--data-folder: without effect but with --data easy-vqa, vqav2, ")
 
 
 @pytest.mark.parametrize("policies", ["", "full,", "full,,half", "3,[4]", "full,[[]]"])
@@ -46,6 +52,8 @@ def test_policies_are_names_or_json(policies: str) -> None:
         (("--output", "{}"), "this is a folder"),
         (("--summary", "{}/none/summary.json"), "there is no folder"),
         (("--plot", "{}/plot.txt"), "the name must end in .svg, .png, .pdf"),
+        (("--page", "{}"), "this is a folder"),
+        (("--output", "{}/a", "--page", "{}/a"), "name the same file"),
         (("--output", "{}/a", "--summary", "{}/b/../a"), "name the same file"),
         (("--data", "{}/a", "--output", "{}/a"), "name the same file"),
         (("--output", "{}/skip-quality.json"), "--summary"),

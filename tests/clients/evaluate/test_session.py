@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from scripted_server import Received, Scripted, ScriptedServer
 from typer.testing import CliRunner, Result
 
 from skipserve_client.cli import app
+from skipserve_client.evaluate.metrics.mme import SUBTASKS
 
 pytestmark = pytest.mark.fast
 
@@ -81,6 +83,37 @@ def test_answers_are_written_and_the_summary_points_to_them(
     assert printed["records"] == str(output)
     assert [(it["index"], it["correct"]) for it in read(output)] == [(i, True) for i in range(10)]
     assert read(output)[0]["expected"] == ["yes", "yes indeed"]
+
+
+def test_a_summary_of_other_data_joins_the_first(
+    knowing: ScriptedServer, riddles: Path, tmp_path: Path
+) -> None:
+    summary = tmp_path / "skip-quality.json"
+    other = riddles.with_name("others.jsonl")
+    other.write_text(riddles.read_text())
+    for data in (riddles, other, riddles):
+        run(knowing, data, "--policies", "full", "--summary", str(summary))
+    found = json.loads(summary.read_text())["evaluations"]
+    assert [it["data"] for it in found] == ["others.jsonl", "riddles.jsonl"]
+
+
+def test_a_published_data_set_is_asked_and_scored(
+    server: ScriptedServer, reply: Replying, tmp_path: Path
+) -> None:
+    """MME from its files to its score: always yes is right once on each picture."""
+    for subtask in SUBTASKS:
+        (tmp_path / subtask).mkdir()
+        Image.new("RGB", (2, 2)).save(tmp_path / subtask / "a.png")
+        lines = "question 1 Yes or no?\tYes\nquestion 2 Yes or no?\tNo\n"
+        (tmp_path / subtask / "a.txt").write_text(lines)
+    server.answers(reply)
+    flags = ["--data-folder", str(tmp_path), "--policies", "half", "--json"]
+    result = run(server, Path("mme"), *flags)
+    assert result.exit_code == 0, result.output
+    half = json.loads(result.stdout)["policies"]["half"]
+    figures = {it["metric"]: it["value"] for it in half["measures"]}
+    assert figures == {"perception": 500.0, "cognition": 200.0, "accuracy": 0.5}
+    assert half["details"]["OCR"] == {"accuracy": 0.5, "accuracy+": 0.0, "score": 50.0, "n": 2}
 
 
 def test_a_run_that_broke_off_is_gone_on_with(

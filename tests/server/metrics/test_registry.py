@@ -114,6 +114,24 @@ def test_a_policy_shows_what_it_saves_and_what_was_measured() -> None:
     assert metrics.value(name, skip_policy="full", **labels) is None
 
 
+def test_of_each_data_set_the_first_share_is_shown_and_points_are_not() -> None:
+    metrics = Metrics()
+    measured = [
+        Quality(model="tiny", dataset=data, metric=metric, value=value, n=9)
+        for data, metric, value in (
+            ("mme", "perception, in points", 1510.7),
+            ("mme", "accuracy, in %", 80.0),
+            ("pope", "F1, in %", 85.0),
+            ("pope", "accuracy, in %", 87.0),
+        )
+    ]
+    metrics.show_policy("skip-two", 0.25, measured)
+    name = "skip_policy_quality_ratio"
+    for data, share in (("mme", 0.8), ("pope", 0.85)):
+        labels = {"dataset": data, "samples": "9"}
+        assert metrics.value(name, skip_policy="skip-two", **labels) == pytest.approx(share)
+
+
 def test_what_runs_is_told() -> None:
     metrics = Metrics()
     assert metrics.registry.get_sample_value("process_start_time_seconds")
