@@ -33,7 +33,7 @@ def _figure(evaluation: Evaluation) -> Figure:
     accuracy, saved, latency = figure.subplots(1, 3, sharey=True, width_ratios=(2, 1, 1))
     accuracy.set_yticks(range(len(names)), names, fontsize=8)
     accuracy.invert_yaxis()
-    measure = results[0].headline.measure
+    measure = evaluation.metric.measures[0]
     scale = 100 if measure.unit == SHARE else 1
     found = [result.headline for result in results]
     values = [scale * it.value for it in found]

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from skipserve_client.evaluate.figures import FULL, Comparison, Figures, Measured, figures_of
+from skipserve_client.evaluate.metrics.means import EXACT
 from skipserve_client.evaluate.metrics.metric import SHARE, Metric
 from skipserve_client.evaluate.metrics.registry import METRICS
 from skipserve_client.evaluate.records import Conditions, Record
@@ -107,6 +108,8 @@ class Evaluation:
     @property
     def metric(self) -> Metric:
         """How the answers are scored."""
+        if not self.records:
+            return EXACT
         return METRICS[next(iter(self.records.values()))[0].metric]
 
     def retention(self, name: str) -> float | None:

@@ -79,7 +79,8 @@ def test_other_metrics_have_means_by_type_and_what_a_constant_answer_gets() -> N
         Item("yes/no", ("yes",) * 10, "no"),
     ]
     found = figures_of({"full": items}, VQA)["full"].score
-    assert (found.accuracy, found.n) == (pytest.approx((1.0 + 0.9) / 3), 3)
+    assert found.accuracy == pytest.approx((1.0 + 0.9) / 3)
+    assert found.n == 3
     assert found.types["number"].accuracy == pytest.approx(0.95)
     assert found.types["number"].majority == pytest.approx(0.95)
     assert found.types["number, small"].n == 2

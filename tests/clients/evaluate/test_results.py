@@ -123,6 +123,20 @@ def test_no_name_and_no_figure_is_cut_at_any_width(width: int) -> None:
     assert text.count("|") == (9 * 4 if width == 160 else 0)
 
 
+def test_nothing_that_fits_is_an_empty_table(tmp_path: Path) -> None:
+    found = Evaluation(CONDITIONS, {}, left_out={"misfit": "misfit does not fit"})
+    assert "misfit does not fit" in shown(found, 120)
+    assert evaluation_json(found)["policies"] == {}
+    draw(found, tmp_path / "plot.svg")
+
+
+def test_figures_beside_full_are_in_the_table() -> None:
+    text = shown(evaluation("full", "half"), 160)
+    (row,) = [line for line in text.splitlines() if "| half" in line]
+    assert "50.0 % (20.0-80.0)" in row
+    assert "| 5/0 |" in " ".join(row.split())
+
+
 def test_answers_that_were_cut_are_told() -> None:
     assert "were cut" not in shown(evaluation("full"), 100)
     found = evaluation("full", finish_reason="length")

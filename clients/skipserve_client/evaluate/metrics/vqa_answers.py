@@ -6,6 +6,7 @@ question marks and the genitive apart first.
 """
 
 import re
+from functools import lru_cache
 
 _NUMBER_WORDS = "zero one two three four five six seven eight nine ten"
 _NUMBERS = {"none": "0"} | {word: str(number) for number, word in enumerate(_NUMBER_WORDS.split())}
@@ -43,6 +44,7 @@ def _contractions() -> dict[str, str]:
 _CONTRACTIONS = _contractions()
 
 
+@lru_cache(maxsize=1 << 16)
 def normalised(answer: str) -> str:
     """Return an answer as VQA's evaluation compares it."""
     plain = answer.lower().replace("\n", " ").replace("\t", " ").strip()
