@@ -213,7 +213,8 @@ def test_policies_are_listed_without_a_server() -> None:
 
 def test_the_demos_measured_quality_is_listed_with_its_sample_size() -> None:
     table = " ".join(run("policies", "--model", "demo").stdout.split())
-    assert re.search(r"demo: \d+\.\d+ of \d+\.\d+ \(exact match, in %, demo, n = 1200\)", table)
+    sized = r"\(exact match, in %, demo, n = 1200, 95 % interval \d+\.\d+-\d+\.\d+\)"
+    assert re.search(rf"demo: \d+\.\d+ of \d+\.\d+ {sized}", table)
 
 
 def test_policies_are_listed_from_a_server(server: ScriptedServer) -> None:

@@ -125,6 +125,14 @@ def test_a_reply_without_logprobs_has_none(
     assert _Sync(server.url).call("chat", []).logprobs == ()
 
 
+def test_a_plain_chat_takes_what_other_servers_leave_out(form: Any, server: ScriptedServer) -> None:
+    server.answers(Scripted({"choices": [{"message": {"content": None}}]}))
+    said = [{"role": "user", "content": "?"}]
+    answer = form(server.url).call("plain_chat", said, model="rival", max_tokens=3)
+    assert (answer.text, answer.finish_reason, answer.usage) == ("", None, None)
+    assert server.received[0].body == {"messages": said, "model": "rival", "max_tokens": 3}
+
+
 def test_stream_gives_pieces_then_the_same_answer(
     form: Any, server: ScriptedServer, completion: dict[str, Any], stream_events: list[Any]
 ) -> None:
