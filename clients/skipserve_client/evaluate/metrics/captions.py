@@ -45,13 +45,17 @@ class CiderMetric:
 
     def worths(self, items: Sequence[Item]) -> Sequence[float]:
         """Return each caption's CIDEr-D as a share of the most there can be."""
-        references = [[_ngrams(text) for text in item.expected] for item in items]
-        frequencies = Counter(ngram for texts in references for ngram in set().union(*texts))
+        frequencies = Counter(
+            ngram for item in items for ngram in set().union(*map(_ngrams, item.expected))
+        )
         log_pictures = math.log(len(items))
         rarity = {ngram: log_pictures - math.log(count) for ngram, count in frequencies.items()}
         return [
-            _similarity(_ngrams(item.given), texts, rarity, log_pictures) / _BEST
-            for item, texts in zip(items, references, strict=True)
+            _similarity(
+                _ngrams(item.given), list(map(_ngrams, item.expected)), rarity, log_pictures
+            )
+            / _BEST
+            for item in items
         ]
 
     def tally(self, items: Sequence[Item], worths: Array) -> Tally:
@@ -70,10 +74,15 @@ def _points(sums: Array) -> Array:
 
 
 @lru_cache(maxsize=1 << 18)
+def _words(caption: str) -> tuple[str, ...]:
+    """Cut a caption once, though each policy is held against the same references."""
+    return tuple(caption_words(caption))
+
+
 def _ngrams(caption: str) -> Mapping[Ngram, int]:
-    words = caption_words(caption)
+    words = _words(caption)
     return Counter(
-        tuple(words[first : first + size])
+        words[first : first + size]
         for size in range(1, _MOST_WORDS + 1)
         for first in range(len(words) - size + 1)
     )
