@@ -28,13 +28,14 @@ def calibrate(  # noqa: PLR0913, PLR0917 (an argument a flag)
     data: Annotated[
         str,
         typer.Option(
-            metavar="demo|easy-vqa|FILE",
-            help="Which questions, as `skipserve evaluate` takes them; the first ones rank "
+            metavar="NAME|FILE",
+            help="Which questions, as `skipserve evaluate` takes them: demo, easy-vqa, a published "
+            "data set, or a JSONL file of your own. The first ones rank "
             "policies, those behind them confirm what was found.",
         ),
     ] = "demo",
     data_folder: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where easy-vqa lies.")
+        Path | None, typer.Option(metavar="FOLDER", help="Where a published data set lies.")
     ] = None,
     budget: Annotated[
         list[float] | None,

@@ -4,14 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
 
+from skipserve_client.evaluate.metrics.item import Item
+from skipserve_client.evaluate.metrics.registry import METRICS
 from skipserve_client.evaluate.sample import Sample
-from skipserve_client.evaluate.scoring import GradedAnswer
 from skipserve_policies.resolve import ResolvedPolicy
 from skipserve_training.calibration.journal import Journal
 from skipserve_training.calibration.measuring import FlopsCost, Stage
 from skipserve_training.calibration.probe import Probe, Reply
 from skipserve_training.paper.retention import Interval, accuracy, retention
 
+_RIGHT = 0.5
 _TOGETHER = 64  # questions, between which nothing can be lost
 
 
@@ -113,4 +115,15 @@ def digest_of(sample: Sample) -> str:
 
 
 def _is_right(sample: Sample, reply: Reply) -> bool:
-    return GradedAnswer.of(sample.type, sample.answers, reply.text).is_correct
+    """Return whether an answer is right by the metric of its data set, worth half or more."""
+    item = Item(
+        sample.type,
+        sample.answers,
+        reply.text,
+        sample.part,
+        sample.group,
+        sample.choices,
+        sample.blind,
+    )
+    (worth,) = METRICS[sample.metric].worths([item])
+    return worth >= _RIGHT

@@ -44,6 +44,8 @@ def _stanza(found: Confirmed, full: Confirmed, model: str, data: str) -> dict[st
                 "value": round(100 * found.accuracy.value, 2),
                 "full": round(100 * full.accuracy.value, 2),
                 "n": len(found.right),
+                "low": round(100 * found.accuracy.low, 2),
+                "high": round(100 * found.accuracy.high, 2),
                 "source": _SOURCE,
             }
         ],

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skipserve_client.command_group import CommandError
-from skipserve_client.evaluate.easy_vqa_samples import EASY_VQA, easy_vqa_questions
-from skipserve_client.evaluate.question_file import file_samples
-from skipserve_client.evaluate.sample import Questions, Sample, demo_samples
-from skipserve_client.evaluate.session import DEMO
+from skipserve_client.evaluate.metrics.registry import METRICS
+from skipserve_client.evaluate.questions_by_name import questions_of
+from skipserve_client.evaluate.sample import Sample
 
 
 @dataclass(frozen=True)
@@ -30,29 +29,23 @@ def draw(data: str, folder: Path | None, num_ranking: int, num_confirming: int) 
 
     Args:
         data: as `skipserve evaluate` takes it.
-        folder: where easy-VQA lies; None for where it is kept.
+        folder: where a published data set lies; None for where easy-VQA is kept.
         num_ranking: so many rank.
         num_confirming: as many as there are up to so many confirm.
 
     Raises:
         CommandError: the data cannot be read, or has too few questions.
     """
-    found = _read(data, folder, num_ranking + num_confirming)
+    found = questions_of(data, folder, num_ranking + num_confirming)
     samples = tuple(found.samples)
+    if vague := sorted({it.metric for it in samples if not METRICS[it.metric].tells_right}):
+        raise CommandError(
+            f"--data {data} is scored by {vague[0]}, which calls no answer right or wrong: "
+            "policies cannot be confirmed on it"
+        )
     if len(samples) <= num_ranking:
         raise CommandError(
             f"--data {data} has {len(samples)} questions: more than --samples {num_ranking} are "
             "needed, for what ranks policies cannot confirm them"
         )
     return Drawn(found.name, samples[:num_ranking], samples[num_ranking:])
-
-
-def _read(data: str, folder: Path | None, count: int) -> Questions:
-    if folder is not None and data != EASY_VQA:
-        raise CommandError(f"--data-folder: without effect but with --data {EASY_VQA}")
-    if data == DEMO:
-        return Questions(DEMO, demo_samples(count))
-    if data == EASY_VQA:
-        return easy_vqa_questions(folder, count)
-    path = Path(data)
-    return Questions(path.name, file_samples(path, count))
