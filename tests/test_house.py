@@ -53,6 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "skipserve_training.paper.retention",
         "skipserve_training.progress",
     },
+    "skipserve_training.reproduce": {"skipserve_client", "skipserve_training.calibration"},
     "skipserve_client.evaluate": {"skipserve_client", "skipserve_policies"},
     "skipserve": set(),
     "skipserve.errors": set(),

@@ -16,7 +16,7 @@ from skipserve_policies.faults import plain_cause
 from skipserve_policies.resolve import PolicyError
 
 # The extra that brings what a command needs, where the light client does not have it.
-_EXTRAS = {"train": "train", "calibrate": "train", "evaluate": "evaluate"}
+_EXTRAS = {"train": "train", "calibrate": "train", "reproduce": "train", "evaluate": "evaluate"}
 _UNAUTHORIZED = 401
 
 _ANY_LENGTH = 10_000

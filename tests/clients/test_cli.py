@@ -432,6 +432,7 @@ COMMANDS = (
     "fetch",
     "keys check",
     "keys new",
+    "reproduce",
     "serve",
     "train demo",
     "train mapping",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _BUDGETS = (0.9, 0.8, 0.7, 0.6, 0.5)
 _JOURNAL = "measurements.jsonl"
+_CPU_CACHE = 2**30
 
 
 def calibrate(  # noqa: PLR0913, PLR0917 (an argument a flag)
@@ -92,7 +93,7 @@ def calibrate(  # noqa: PLR0913, PLR0917 (an argument a flag)
     budgets = _checked_budgets(budget or _BUDGETS)
     _check_files(output, report)
     # Torch takes seconds to import, which `skipserve --help` must not.
-    from skipserve.engine.limits import EngineSpec  # noqa: PLC0415
+    from skipserve.engine.limits import EngineLimits, EngineSpec  # noqa: PLC0415
     from skipserve_training.calibration.calibrating import CostKind, Order  # noqa: PLC0415
     from skipserve_training.calibration.questions import draw  # noqa: PLC0415
     from skipserve_training.calibration.search import Effort  # noqa: PLC0415
@@ -105,7 +106,9 @@ def calibrate(  # noqa: PLR0913, PLR0917 (an argument a flag)
         folder = model_folder(model)
         order = Order(
             model=model if model in SHIPPED else folder.name,
-            spec=EngineSpec(folder, device, dtype, num_threads),
+            spec=EngineSpec(
+                folder, device, dtype, num_threads, EngineLimits(kv_cache_bytes=_cache(device))
+            ),
             drawn=draw(data, data_folder, samples, confirm),
             budgets=budgets,
             cost=CostKind(cost),
@@ -176,6 +179,13 @@ def _as_command_error() -> Iterator[None]:
         yield
     except known as error:
         raise CommandError(str(error)) from error
+
+
+def _cache(device: str) -> int | None:
+    """Return how much memory keys and values get: on a CPU less than a server takes."""
+    from skipserve.engine.loading import resolve_device  # noqa: PLC0415
+
+    return _CPU_CACHE if resolve_device(device).type == "cpu" else None
 
 
 def _checked_budgets(budgets: Sequence[float]) -> tuple[float, ...]:
