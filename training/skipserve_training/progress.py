@@ -1,5 +1,6 @@
 """Progress bars, one a stage."""
 
+import math
 import time
 from typing import Self
 
@@ -46,7 +47,7 @@ class Stages:
         self._console = console
         self._progress = progress_bars(console, has_loss=False)
         self._bars: dict[str, TaskID] = {}
-        self._last_line = time.monotonic()
+        self._last_lines: dict[str, float] = {}
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -54,12 +55,15 @@ class Stages:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._console.is_terminal:
+            self._progress.stop()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Show how far a stage is."""
         if not self._console.is_terminal:
-            self._say_now_and_then(f"{stage}: {done} of {total}")
+            # What is done at once is not worth a line.
+            if done < total:
+                self._say_now_and_then("stage", f"{stage}: {done} of {total}")
         elif stage in self._bars:
             self._progress.update(self._bars[stage], completed=done, total=total)
         else:
@@ -70,9 +74,10 @@ class Stages:
         if self._console.is_terminal:
             self._progress.console.print(line, markup=False, highlight=False)
         else:
-            self._say_now_and_then(line)
+            self._say_now_and_then("reached", line)
 
-    def _say_now_and_then(self, line: str) -> None:
-        if time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
-            self._last_line = time.monotonic()
+    def _say_now_and_then(self, kind: str, line: str) -> None:
+        now = time.monotonic()
+        if now - self._last_lines.get(kind, -math.inf) > _SECONDS_BETWEEN_LINES:
+            self._last_lines[kind] = now
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
