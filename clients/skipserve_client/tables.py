@@ -105,6 +105,7 @@ def policies_table(policies: Iterable[PolicyInfo]) -> Table:
         details = [f"{layers} ({policy.scope})" if policy.scope else layers]
         details += map(_format_quality, policy.quality)
         details += ["added at run time"] if policy.added else []
+        details += ["runs where a request names none"] if policy.default else []
         # Below the name and further in, at any width.
         lines = [Padding(Text(line, "dim"), (0, 0, 0, 2)) for line in details if line]
         table.add_row(Group(Text(policy.name), *lines), format_share(policy.saved_ratio))

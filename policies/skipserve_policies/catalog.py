@@ -1,10 +1,11 @@
-"""The named policies: those that ship, and those that an operator's file adds."""
+"""The named policies that ship, and how files of policies are read and written."""
 
 import difflib
 import re
 from collections.abc import Container, Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -21,18 +22,10 @@ INLINE_NAME = "inline"
 NAME_PATTERN = r"[a-z0-9][a-z0-9.-]{0,63}"
 
 
-def load_catalog(path: Path | None = None) -> dict[str, SkipPolicy]:
-    """Return the policies that ship, in the catalog's order, then those of an operator's file.
-
-    Args:
-        path: a YAML file of the same form: a mapping from names to policies.
-
-    Raises:
-        PolicyError: the file cannot be read, is not of that form, or takes a name that ships.
-    """
+def load_catalog() -> dict[str, SkipPolicy]:
+    """Return the policies that ship, in the catalog's order."""
     shipped = files("skipserve_policies").joinpath("catalog.yaml").read_text("utf-8")
-    catalog = _parse(shipped, "catalog.yaml")
-    return catalog if path is None else catalog | load_added(path, catalog)
+    return parse_policies(_load(shipped, "catalog.yaml"), "catalog.yaml")
 
 
 def load_added(
@@ -48,15 +41,24 @@ def load_added(
     Raises:
         PolicyError: the file cannot be read, is not of that form, or takes a name; a line each.
     """
-    added = _parse(_read(path), str(path))
-    if shadows := [name for name in added if name in taken]:
+    added = parse_policies(read_yaml(path), str(path))
+    check_free(added, taken, taken_by, str(path))
+    return added
+
+
+def check_free(names: Iterable[str], taken: Container[str], taken_by: str, origin: str) -> None:
+    """Make sure that a file takes no name that something else has.
+
+    Raises:
+        PolicyError: it does; a line each.
+    """
+    if shadows := [name for name in names if name in taken]:
         raise PolicyError(
             "\n".join(
-                f"{path}: policy {name!r}: the name is taken by {taken_by}; choose another"
+                f"{origin}: policy {name!r}: the name is taken by {taken_by}; choose another"
                 for name in shadows
             )
         )
-    return added
 
 
 def parse_inline(stanza: object, origin: str) -> SkipPolicy:
@@ -91,11 +93,20 @@ def check_name(name: object) -> str:
 
 def policies_text(policies: Mapping[str, SkipPolicy]) -> str:
     """Return policies as `load_added` reads them from a file."""
-    stanzas = {
+    return yaml_text(stanzas_of(policies))
+
+
+def stanzas_of(policies: Mapping[str, SkipPolicy]) -> dict[str, Any]:
+    """Return policies as `parse_policies` takes them, without what goes without saying."""
+    return {
         name: policy.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         for name, policy in policies.items()
     }
-    return yaml.dump(stanzas, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def yaml_text(value: Mapping[str, Any]) -> str:
+    """Return plain data as `read_yaml` reads it from a file."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 # libyaml's, where PyYAML was built with it: ten times as fast.
@@ -107,20 +118,30 @@ def nearest_names(name: str, names: Iterable[str]) -> list[str]:
     return difflib.get_close_matches(name.lower(), list(names), n=3, cutoff=0)
 
 
-def _read(path: Path) -> str:
+def read_yaml(path: Path) -> Any:
+    """Return what a file of plain YAML says; None where it says nothing.
+
+    Raises:
+        PolicyError: it cannot be read, or is not valid.
+    """
     try:
-        return path.read_text("utf-8")
+        return _load(path.read_text("utf-8"), str(path))
     except OSError as error:
         raise PolicyError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise PolicyError(f"{path}: is not UTF-8 text") from error
 
 
-def _parse(text: str, origin: str) -> dict[str, SkipPolicy]:
-    try:
-        stanzas = load_yaml(text)
-    except YamlTextError as error:
-        raise PolicyError(f"{origin}: {error}") from error
+def parse_policies(stanzas: object, origin: str) -> dict[str, SkipPolicy]:
+    """Return the policies of a mapping from names to what they say; None holds none.
+
+    Args:
+        stanzas: what stands in a file.
+        origin: where it stands, for messages.
+
+    Raises:
+        PolicyError: it is not of that form; a line for each policy at fault.
+    """
     if stanzas is None:
         return {}
     if not isinstance(stanzas, dict):
@@ -135,6 +156,13 @@ def _parse(text: str, origin: str) -> dict[str, SkipPolicy]:
     if faults:
         raise PolicyError("\n".join(faults))
     return policies
+
+
+def _load(text: str, origin: str) -> Any:
+    try:
+        return load_yaml(text)
+    except YamlTextError as error:
+        raise PolicyError(f"{origin}: {error}") from error
 
 
 def _parse_policy(name: str, stanza: object) -> SkipPolicy:

@@ -17,6 +17,7 @@ from skipserve_policies.schema import Quality
 QUALITY_FILE = "skip-quality.json"
 IN_PERCENT = "in %"
 _SEVERAL = "evaluations"
+_SOURCE = "skipserve evaluate"
 
 Summary = Mapping[str, Any]
 
@@ -31,14 +32,12 @@ class _Measure(BaseModel):
     high: float | None = Field(default=None, allow_inf_nan=False)
 
 
-class _Measured(BaseModel):
-    """What one policy reached; files from before other metrics hold an accuracy alone."""
+class _Reached(BaseModel):
+    """What was reached; files from before other metrics hold an accuracy alone."""
 
-    digest: str | None
     accuracy: float = Field(ge=0, le=1, allow_inf_nan=False)
     low: float | None = Field(default=None, allow_inf_nan=False)
     high: float | None = Field(default=None, allow_inf_nan=False)
-    n: int = Field(ge=1)
     measures: tuple[_Measure, ...] = ()
 
     @property
@@ -54,9 +53,19 @@ class _Measured(BaseModel):
         )
 
 
+class _Measured(_Reached):
+    digest: str | None
+    n: int = Field(ge=1)
+
+
+class _Baseline(_Reached):
+    model: str
+
+
 class _Evaluation(BaseModel):
     data: str
     policies: dict[str, _Measured]
+    baseline: _Baseline | None = None
 
 
 class _Evaluations(BaseModel):
@@ -67,8 +76,9 @@ def load_measured(folder: Path, model: str) -> dict[str, tuple[Quality, ...]]:
     """Return the quality that was measured on a model, by the digest of what ran.
 
     A digest and not a name: a figure holds for every policy that computes the same, and for none
-    whose name was given to something else since. Of each data set the metric's first figure comes
-    first.
+    whose name was given to something else since. Beside it stands what `full` reached: on this
+    model or, where the evaluation was held against another one's answers, on that. Of each data set
+    the metric's first figure comes first.
 
     Args:
         folder: the checkpoint's; without an evaluation in it, nothing was measured.
@@ -88,10 +98,14 @@ def load_measured(folder: Path, model: str) -> dict[str, tuple[Quality, ...]]:
         ) from error
     found: dict[str, tuple[Quality, ...]] = {}
     for evaluation in evaluations:
-        full = evaluation.policies.get("full")
+        full: _Reached | None = evaluation.policies.get("full")
+        source = _SOURCE
+        if evaluation.baseline is not None:
+            full = evaluation.baseline
+            source += f"; full is {full.model}'s"
         by_digest = {it.digest: it for it in evaluation.policies.values() if it.digest}
         for digest, measured in by_digest.items():
-            qualities = _qualities(measured, full, model, evaluation.data)
+            qualities = _qualities(measured, full, model, evaluation.data, source)
             found[digest] = (*found.get(digest, ()), *qualities)
     return found
 
@@ -103,7 +117,7 @@ def _evaluations(value: object) -> Sequence[_Evaluation]:
 
 
 def _qualities(
-    measured: _Measured, full: _Measured | None, model: str, data: str
+    measured: _Measured, full: _Reached | None, model: str, data: str, source: str
 ) -> tuple[Quality, ...]:
     wholes = {} if full is None else {it.metric: it for it in full.figures}
     return tuple(
@@ -116,7 +130,7 @@ def _qualities(
             n=measured.n,
             low=None if it.low is None else _shown(it, it.low),
             high=None if it.high is None else _shown(it, it.high),
-            source="skipserve evaluate",
+            source=source,
         )
         for it in measured.figures
     )

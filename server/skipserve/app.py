@@ -166,10 +166,10 @@ def _build_serving(
     settings: Settings, folder: Path, processor: QuestionProcessor, connect: Connect
 ) -> Serving:
     policies = processor.policies
-    hot_plans = _hot_plans(settings, policies)
+    hot_plans = _hot_plans(settings, processor)
     registry = CollectorRegistry()
     named = [policy for policy in policies.resolved.values() if not policy.is_added]
-    metrics = ServerMetrics(registry, processor.model_name, named)
+    metrics = ServerMetrics(registry, processor.model_name, named, processor.default_policy)
     for policy in named:
         saved_ratio = processor.reporter.saved_ratio(policy)
         metrics.show_policy(policy.name, saved_ratio, policies.measured(policy))
@@ -228,7 +228,7 @@ def _build_changes(
 
     def tell_user(name: str) -> str | None:
         # Without the policy the server would not start again.
-        if name in (settings.default_skip_policy, *settings.hot_policies):
+        if name in (processor.default_policy, *settings.hot_policies):
             return "default_skip_policy or hot_policies names it"
         users = [it.name for it in clients if it.rights.policies and name in it.rights.policies]
         return f"the keys file names it, for {users[0]}" if users else None
@@ -319,10 +319,10 @@ def _engine_limits(settings: Settings, hot_plans: tuple[Plan, ...]) -> EngineLim
     )
 
 
-def _hot_plans(settings: Settings, policies: PolicyRegistry) -> tuple[Plan, ...]:
-    """Return the plans that the settings name."""
-    names = (settings.default_skip_policy, *settings.hot_policies)
-    return tuple(_find_policy(name, policies).plan for name in names)
+def _hot_plans(settings: Settings, processor: QuestionProcessor) -> tuple[Plan, ...]:
+    """Return the plans that are known to be asked for: the default's, and what is said to be."""
+    names = (processor.default_policy, *settings.hot_policies)
+    return tuple(_find_policy(name, processor.policies).plan for name in names)
 
 
 def _find_policy(name: str, policies: PolicyRegistry) -> ResolvedPolicy:

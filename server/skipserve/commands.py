@@ -23,11 +23,11 @@ from rich.console import Console
 
 from skipserve.api.protocol import web_server_config
 from skipserve.app import Built, build
+from skipserve.asking.processor import QuestionProcessor
 from skipserve.errors import EngineError
 from skipserve.hints import Hints
 from skipserve.logging_setup import set_up_logging
 from skipserve.model_folder import DEMO, StartError
-from skipserve.pretrained.places import PRETRAINED
 from skipserve.settings import (
     LogFormat,
     Settings,
@@ -37,6 +37,7 @@ from skipserve.settings import (
 )
 from skipserve.stop_signals import StopSignals
 from skipserve_policies.faults import Fault, faults_of, plain_cause
+from skipserve_policies.named import FULL, POLICIES_FILE
 
 logger = logging.getLogger("skipserve")
 _SEND_BUFFER_BYTES = 64 * 1024
@@ -70,7 +71,7 @@ _HOST_ADVICE = "--host takes an address of this machine: 127.0.0.1, or 0.0.0.0 f
 _USAGE_ERROR: Any = typer.BadParameter.__base__
 
 _METAVARS = {
-    "model": "|".join((DEMO, *PRETRAINED, "PATH")),
+    "model": "NAME|PATH",
     "config": "FILE",
     "secrets_folder": "FOLDER",
     "policies": "FILE",
@@ -373,6 +374,7 @@ class _Process:
             return  # whoever follows the engine says why
         url = reachable_url(self._listener)
         self._say(f"skipserve serves {self._model()} on {url}", style="bold")
+        self._say(describe_default(self._serving.processor))
         if self._settings.log_format is LogFormat.TEXT:
             _print("\n".join(self._hints(url).lines()))
 
@@ -384,11 +386,10 @@ class _Process:
             _print(f"{text}\n", style)
 
     def _hints(self, url: str) -> Hints:
-        policies = self._serving.processor.policies.resolved
         return Hints(
             url,
             is_demo=self._settings.model == DEMO,
-            skip_policy=next((name for name, it in policies.items() if it.policy.rules), None),
+            skip_policy=example_policy(self._serving.processor),
             has_key=self._settings.wants_keys,
         )
 
@@ -396,6 +397,26 @@ class _Process:
         ready = self._serving.service.ready
         where = f" ({ready.dtype} on {ready.device})" if ready else ""
         return self._serving.processor.model_name + where
+
+
+def describe_default(processor: QuestionProcessor) -> str:
+    """Say what runs where a request names no policy, who says so, and what it saves."""
+    policy = processor.policies.find(processor.default_policy)
+    told = f"Requests that name no skip policy run {policy.name}"
+    if processor.terms.default_policy is not None:
+        told += ", as --default-skip-policy says"
+    elif policy.name != FULL:
+        told += f", this model's own default ({POLICIES_FILE})"
+    saved = processor.reporter.saved_ratio(policy)
+    return f"{told}: {100 * saved:.1f} % of a standard request's FLOPs saved" if saved else told
+
+
+def example_policy(processor: QuestionProcessor) -> str | None:
+    """Return a policy to try; None where none fits the model, or where one runs unasked."""
+    policies = processor.policies.resolved
+    if policies[processor.default_policy].policy.rules:
+        return None
+    return next((name for name, it in policies.items() if it.policy.rules), None)
 
 
 async def _first_of(*waits: Awaitable[object]) -> None:

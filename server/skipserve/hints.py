@@ -22,7 +22,7 @@ class Hints:
     Attributes:
         url: where it listens.
         is_demo: whether the demo model is served.
-        skip_policy: one that fits the model, for an example; None if none does.
+        skip_policy: one for an example; None where none fits the model, or its default skips.
         has_key: whether it wants an API key.
     """
 

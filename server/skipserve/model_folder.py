@@ -7,6 +7,7 @@ from pathlib import Path
 
 from skipserve.model.config import WHERE_TO_GET_ONE, ModelFilesError, read_json
 from skipserve.pretrained.places import PRETRAINED, cache_folder, is_current
+from skipserve_policies.named import POLICIES_FILE
 
 DEMO = "demo"
 
@@ -14,7 +15,7 @@ DEMO = "demo"
 _LFS_MARK = b"version https://git-lfs"
 
 # What of a checkpoint is read.
-_SUFFIXES = (".json", ".jinja", ".safetensors")
+_SUFFIXES = (".json", ".jinja", ".safetensors", POLICIES_FILE)
 
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 

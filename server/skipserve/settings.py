@@ -28,6 +28,7 @@ from pydantic_settings import (
 )
 
 from skipserve.media.hosts import MediaHost
+from skipserve.pretrained.places import PRETRAINED
 from skipserve_policies.strict_yaml import load_yaml
 
 _PREFIX = "SKIPSERVE_"
@@ -112,7 +113,7 @@ class Settings(_FromFiles):
     model: str = Field(
         "demo",
         min_length=1,
-        description="demo, smolvqa, smolvqa-patches, or a folder.",
+        description=f"demo, {', '.join(PRETRAINED)}, or a folder.",
     )
     dtype: Dtype = Field(Dtype.AUTO, description="Number type; auto takes the checkpoint's.")
     device: Device = Field(Device.AUTO, description="Where the model runs; auto finds a GPU.")
@@ -187,8 +188,11 @@ class Settings(_FromFiles):
     max_added_policies: int = Field(
         64, ge=1, le=4096, description="Skip policies that may be added so."
     )
-    default_skip_policy: str = Field(
-        "full", description="The skip policy of requests that name none."
+    default_skip_policy: str | None = Field(
+        None,
+        min_length=1,
+        description="The skip policy of requests that name none. If not set, the model's own "
+        "default, which its skip-policies.yaml names, or else full.",
     )
     hot_policies: Annotated[tuple[str, ...], NoDecode] = Field(
         (),

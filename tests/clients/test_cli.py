@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,9 @@ from PIL import Image
 from scripted_server import Scripted, ScriptedServer, event_stream
 from typer.testing import CliRunner, Result
 
+import skipserve
 from skipserve_client.cli import app
+from skipserve_policies.named import POLICIES_FILE
 
 pytestmark = pytest.mark.fast
 
@@ -374,6 +377,45 @@ def test_an_added_policy_says_so_in_the_list(server: ScriptedServer) -> None:
     assert "added at run time" in run("policies", "--url", server.url).stdout
 
 
+def test_the_default_says_so_in_the_list(server: ScriptedServer) -> None:
+    words = "runs where a request names none"
+    server.answers(Scripted({"object": "list", "data": [ADDED]}))
+    assert words not in run("policies", "--url", server.url).stdout
+    server.answers(Scripted({"object": "list", "data": [ADDED | {"default": True}]}))
+    assert words in run("policies", "--url", server.url).stdout
+
+
+def test_policies_that_a_model_brings_are_known_without_a_server() -> None:
+    def listed(*flags: str) -> dict[str, Any]:
+        found = json.loads(run("policies", *flags, "--json").stdout)["data"]
+        return {it["name"]: it for it in found}
+
+    model = ["--model", "smolvqa-half-blocks"]
+    policies = listed(*model)
+    assert [name for name, it in policies.items() if it["default"]] == ["half-blocks"]
+    half = policies["half-blocks"]
+    assert half["layers"] == {"skip_block": list(range(2, 29, 2))}
+    assert half["digest"] == policies["skip-block-every-2-from-0-all"]["digest"]
+    assert half["quality"][0]["model"] == "smolvqa-half-blocks"
+    assert listed("half-blocks", *model) == {"half-blocks": half}
+    default = [name for name, it in listed("--model", "smolvqa").items() if it["default"]]
+    assert default == ["full"]
+    assert "half-blocks" not in listed("--model", "smolvqa")
+    counted = json.loads(run("flops", "--policy", "half-blocks", *model, "--json").stdout)
+    assert counted["saved_ratio"] == half["saved_ratio"]
+
+
+def test_a_models_default_that_does_not_fit_is_told(tmp_path: Path) -> None:
+    shipped = Path(next(iter(skipserve.__path__))) / "demo"
+    shutil.copyfile(shipped / "config.json", tmp_path / "config.json")
+    deep = "{rules: [{action: skip_ffn, layers: [99]}]}"
+    (tmp_path / POLICIES_FILE).write_text(f"default: deep\npolicies: {{deep: {deep}}}\n")
+    assert "layer 99" in error_of(run("policies", "--model", str(tmp_path)))
+    (tmp_path / POLICIES_FILE).write_text("default: deep\n")
+    told = error_of(run("policies", "--model", str(tmp_path)))
+    assert told.startswith(f"{tmp_path / POLICIES_FILE}: default: there is no skip policy 'deep'")
+
+
 @pytest.mark.parametrize("flag", ["--url", "--api-key"])
 def test_flags_of_a_server_do_not_go_with_a_model(
     flag: str, monkeypatch: pytest.MonkeyPatch
@@ -435,6 +477,7 @@ COMMANDS = (
     "reproduce",
     "serve",
     "train demo",
+    "train export",
     "train mapping",
     "train paper",
     "train tower",
@@ -474,7 +517,10 @@ def test_help_lists_every_command() -> None:
         ("skipserve serve --max-r", {"--max-running-requests", "--max-request-pixels"}),
         ("skipserve evaluate --policies-", {"--policies-file"}),
         ("skipserve flops --policy shor", {"shortv-7b"}),
-        ("skipserve train ", {"compress", "demo", "mapping", "paper", "recover", "tower"}),
+        (
+            "skipserve train ",
+            {"compress", "demo", "export", "mapping", "paper", "recover", "tower"},
+        ),
     ],
 )
 def test_the_shell_completes(

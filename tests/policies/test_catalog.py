@@ -149,7 +149,7 @@ def refusal(folder: Path, text: str) -> str:
     """Return why a file is refused, without its name, which must lead the message."""
     path = written(folder, text)
     with pytest.raises(PolicyError) as caught:
-        load_catalog(path)
+        load_added(path, load_catalog())
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     return message.removeprefix(f"{path}: ")
@@ -302,8 +302,8 @@ def test_an_operator_adds_policies(tmp_path: Path, catalog: dict[str, SkipPolicy
         also.ours-2: {}
         """,
     )
-    loaded = load_catalog(path)
-    assert list(loaded) == [*catalog, "ours", "also.ours-2"]
+    loaded = load_added(path, catalog)
+    assert list(loaded) == ["ours", "also.ours-2"]
     assert resolve("ours", loaded["ours"], 32).layers == {"skip_block": (30,)}
 
 
@@ -311,7 +311,7 @@ def test_an_operator_adds_policies(tmp_path: Path, catalog: dict[str, SkipPolicy
 def test_an_empty_file_adds_nothing(
     tmp_path: Path, text: str, catalog: dict[str, SkipPolicy]
 ) -> None:
-    assert load_catalog(written(tmp_path, text)) == catalog
+    assert load_added(written(tmp_path, text), catalog) == {}
 
 
 def test_a_shipped_name_is_taken(tmp_path: Path) -> None:
@@ -421,11 +421,11 @@ def test_every_faulty_policy_of_a_file_has_its_line(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     for path in (tmp_path / "missing.yaml", tmp_path):
         with pytest.raises(PolicyError, match="cannot be read"):
-            load_catalog(path)
+            load_added(path, ())
     latin = tmp_path / "latin.yaml"
     latin.write_bytes("a: {description: \xe9t\xe9}".encode("latin-1"))
     with pytest.raises(PolicyError, match="is not UTF-8 text"):
-        load_catalog(latin)
+        load_added(latin, ())
 
 
 # --- near misses

@@ -50,6 +50,7 @@ def test_a_model_that_was_not_evaluated_has_no_figures(tmp_path: Path) -> None:
         {"data": "demo"},
         {"data": "demo", "policies": {"full": {"digest": "d", "accuracy": 98, "n": 5}}},
         {"data": "demo", "policies": {"full": {"accuracy": 0.98, "n": 5}}},
+        {"data": "demo", "policies": {"full": FULL}, "baseline": {"accuracy": 0.98}},
     ],
 )
 def test_another_file_is_refused_without_its_path(tmp_path: Path, evaluation: object) -> None:
@@ -115,3 +116,11 @@ def test_what_is_no_evaluation_is_written_over(tmp_path: Path) -> None:
     for text in ("{oops", "[]", "{}", '{"evaluations": 3}'):
         file.write_text(text)
         assert read_summaries(file) == ()
+
+
+def test_another_models_full_is_what_is_compared_with(tmp_path: Path) -> None:
+    baseline = {"model": "whole", "policy": "full", "accuracy": 0.999, "low": 0.99, "n": 1050}
+    _write(tmp_path, {"data": "demo", "baseline": baseline, "policies": {"full": FULL}})
+    (quality,) = load_measured(tmp_path, "mine")["d0"]
+    assert (quality.value, quality.full, quality.model) == (98.57, 99.9, "mine")
+    assert quality.source == "skipserve evaluate; full is whole's"

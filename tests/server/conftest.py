@@ -1,6 +1,7 @@
 """What the server's tests share: a tiny checkpoint, and one server that runs it."""
 
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from skipserve.app import Built, build
 from skipserve.model.config import ModelConfig
 from skipserve.prompt.processor import PromptProcessor
 from skipserve.settings import Settings
+from skipserve_policies.named import POLICIES_FILE
 
 
 @pytest.fixture
@@ -35,6 +37,17 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(
         folder, num_layers=32, num_heads=2, num_kv_heads=2, hidden=32, ffn=48, max_positions=256
     )
+
+
+@pytest.fixture
+def half_checkpoint(checkpoint: Path, tmp_path: Path) -> Path:
+    """The same with policies of its own, of which one is its default."""
+    folder = shutil.copytree(checkpoint, tmp_path / "halved")
+    rule = "{action: skip_block, layers: {start: 0, interval: 2}, scope: all}"
+    (folder / POLICIES_FILE).write_text(
+        f"default: half\npolicies: {{half: {{rules: [{rule}]}}, whole: {{}}}}\n"
+    )
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from skipserve.app import Built, build, engine_spec
 from skipserve.asking.policy_file import PolicyFile
+from skipserve.budgets.client import Rights
 from skipserve.engine.limits import EngineLimits, EngineSpec
 from skipserve.engine.reports import FinishReason, Ready, StepOutput
 from skipserve.engine.request import Request
@@ -32,6 +33,7 @@ from skipserve.service.observer import Observer
 from skipserve.settings import LogFormat, Settings
 from skipserve_client.cli import app as cli
 from skipserve_policies.catalog import load_catalog
+from skipserve_policies.named import POLICIES_FILE
 from skipserve_policies.plan import Plan, trim
 
 pytestmark = pytest.mark.fast
@@ -78,6 +80,93 @@ def test_a_default_policy_that_does_not_fit(settings: Settings, tmp_path: Path) 
     changes = {"policies": tmp_path / "p.yaml", "allow_misfit_policies": True}
     with pytest.raises(StartError, match=r"deep does not fit.*layer 99"):
         build(with_changes(settings, **changes, default_skip_policy="deep"))
+
+
+HALF_BLOCKS = {"skip_block": tuple(range(2, 31, 2))}
+
+
+def test_a_model_has_a_default_of_its_own(settings: Settings, half_checkpoint: Path) -> None:
+    built = build(with_changes(settings, model=str(half_checkpoint)))
+    processor = built.serving.processor
+    half = processor.choose_policy(None, None, Rights())
+    assert (half.name, half.layers) == ("half", HALF_BLOCKS)
+    assert processor.default_policy == "half"
+    assert processor.choose_policy("full", None, Rights()).name == "full"
+    assert processor.choose_policy(None, "halved@whole", Rights()).name == "whole"
+    assert not built.warnings
+
+
+def test_the_operators_default_goes_before_the_models(
+    settings: Settings, half_checkpoint: Path
+) -> None:
+    changes = {"model": str(half_checkpoint), "default_skip_policy": "full"}
+    processor = build(with_changes(settings, **changes)).serving.processor
+    assert processor.choose_policy(None, None, Rights()).name == "full"
+    assert processor.choose_policy("half", None, Rights()).layers == HALF_BLOCKS
+
+
+def test_the_default_s_decode_is_hot(settings: Settings, half_checkpoint: Path) -> None:
+    def hot(**changes: object) -> tuple[Plan, ...]:
+        services: list[OtherService] = []
+
+        def connect(spec: EngineSpec, observer: Observer) -> OtherService:
+            services.append(OtherService(spec, observer))
+            return services[-1]
+
+        build(with_changes(settings, model=str(half_checkpoint), **changes), connect)
+        return services[0].spec.limits.hot_plans
+
+    half, full = hot(default_skip_policy="half"), hot(default_skip_policy="full")
+    assert half != full
+    assert hot() == half
+    assert hot(hot_policies=("full",)) == half + full
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("default: halve", "default: there is no skip policy 'halve'"),
+        ("polices: {}", "polices: this field is not known; is it policies?"),
+        ("policies: {full: {}}", "policies: policy 'full': the name is taken"),
+        ("policies: {half: {rulez: []}}", "policies: policy 'half': rulez: this field is not"),
+        (
+            "policies: {deep: {rules: [{action: skip_ffn, layers: [99]}]}}",
+            "policy 'deep' does not fit this model: rule 0 (skip_ffn, ",
+        ),
+    ],
+)
+def test_a_fault_in_a_models_own_policies(
+    settings: Settings, half_checkpoint: Path, text: str, told: str
+) -> None:
+    (half_checkpoint / POLICIES_FILE).write_text(text)
+    with pytest.raises(StartError) as caught:
+        build(with_changes(settings, model=str(half_checkpoint)))
+    line, *_ = str(caught.value).splitlines()
+    assert line.startswith(f"{half_checkpoint / POLICIES_FILE}: {told}")
+
+
+def test_a_models_default_must_fit_even_where_misfits_are_let_be(
+    settings: Settings, half_checkpoint: Path
+) -> None:
+    deep = "policies: {deep: {rules: [{action: skip_ffn, layers: [99]}]}}\n"
+    changes = {"model": str(half_checkpoint), "allow_misfit_policies": True}
+    (half_checkpoint / POLICIES_FILE).write_text(deep)
+    assert "deep" in build(with_changes(settings, **changes)).serving.processor.policies.misfits
+    (half_checkpoint / POLICIES_FILE).write_text(f"{deep}default: deep\n")
+    with pytest.raises(StartError) as caught:
+        build(with_changes(settings, **changes))
+    path = half_checkpoint / POLICIES_FILE
+    assert str(caught.value).startswith(f"{path}: default: policy 'deep' does not fit this model: ")
+
+
+def test_no_other_file_takes_a_name_of_the_models(
+    settings: Settings, half_checkpoint: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "p.yaml").write_text("half: {}\n")
+    for name in ("policies", "added_policies"):
+        changes = {"model": str(half_checkpoint), name: tmp_path / "p.yaml"}
+        with pytest.raises(StartError, match=r"p\.yaml: policy 'half': the name is taken by"):
+            build(with_changes(settings, **changes))
 
 
 def test_a_broken_policies_file(settings: Settings, tmp_path: Path) -> None:

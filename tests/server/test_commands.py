@@ -23,7 +23,15 @@ from server_process import ServerProcess, is_running
 from typer.testing import CliRunner
 
 from skipserve import commands
-from skipserve.commands import ExitCode, listen, reachable_url, serve
+from skipserve.app import build
+from skipserve.commands import (
+    ExitCode,
+    describe_default,
+    example_policy,
+    listen,
+    reachable_url,
+    serve,
+)
 from skipserve.settings import Settings
 
 CHAT = "/v1/chat/completions"
@@ -104,6 +112,7 @@ def test_a_server_drains(slow_checkpoint: Path) -> None:
     logged = [json.loads(line)["message"] for line in output.splitlines()]
     assert any("/v1/chat/completions 200" in message for message in logged)
     assert any(message.startswith("skipserve serves slow") for message in logged)
+    assert "Requests that name no skip policy run full" in logged
 
 
 def test_it_serves_though_nobody_reads_what_it_says(checkpoint: Path) -> None:
@@ -221,6 +230,37 @@ def test_a_variable_at_fault_is_named(
     told = "port: this must be a whole number"
     assert refused(capsys) == f"{told} (in skipserve_port)\n"
     assert refused(capsys, port="x") == f"{told}\n"
+
+
+@pytest.mark.fast
+def test_what_runs_by_default_is_said(settings: Settings, half_checkpoint: Path) -> None:
+    def said(**changes: object) -> str:
+        built = build(settings.model_copy(update=changes))
+        return describe_default(built.serving.processor)
+
+    begun = "Requests that name no skip policy run"
+    assert said() == f"{begun} full"
+    told = f"{begun} exit-after-24, as --default-skip-policy says: "
+    assert said(default_skip_policy="exit-after-24").startswith(told)
+    told = rf"{begun} half, this model's own default \(skip-policies\.yaml\): \d\d\.\d % of a"
+    assert re.match(told, said(model=str(half_checkpoint)))
+    assert (
+        said(model=str(half_checkpoint), default_skip_policy="full")
+        == f"{begun} full, as --default-skip-policy says"
+    )
+
+
+@pytest.mark.fast
+def test_a_policy_to_try_is_named_unless_one_runs_unasked(
+    settings: Settings, half_checkpoint: Path
+) -> None:
+    def named(**changes: object) -> str | None:
+        return example_policy(build(settings.model_copy(update=changes)).serving.processor)
+
+    assert named() == "skip-block-every-3-from-16"
+    assert named(default_skip_policy="exit-after-24") is None
+    assert named(model=str(half_checkpoint)) is None
+    assert named(model=str(half_checkpoint), default_skip_policy="full") == named()
 
 
 def test_a_port_that_is_taken(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,12 +39,30 @@ def test_a_pretrained_model_is_where_it_was_fetched(
     assert refusal("smolvqa") == "smolvqa is not here yet: `skipserve fetch smolvqa` gets it"
     fetched = make_checkpoint(tmp_path / "skipserve" / "smolvqa")
     shipped = tmp_path / "shipped"
-    shipped.mkdir()
-    (shipped / "SHA256SUMS").write_text("sums")
-    monkeypatch.setattr(places, "trained_folder", lambda _: shipped)
+    for name in places.PRETRAINED:
+        (shipped / name).mkdir(parents=True)
+        (shipped / name / "SHA256SUMS").write_text(f"sums of {name}")
+    monkeypatch.setattr(places, "trained_folder", lambda name: shipped / name)
     assert "was made of another version: `skipserve fetch smolvqa`" in refusal("smolvqa")
-    (fetched / "fetched-from.txt").write_text(f"{places.trained_stamp(shipped)} and a package")
+    stamp = places.trained_stamp([shipped / "smolvqa"])
+    (fetched / "fetched-from.txt").write_text(f"{stamp} and a package")
     assert model_folder("smolvqa") == fetched.resolve()
+
+
+def test_a_model_that_goes_on_from_another_is_of_another_version_with_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(places, "trained_folder", lambda name: tmp_path / "shipped" / name)
+    own, base = (tmp_path / "shipped" / name for name in ("smolvqa-wanda-50", "smolvqa"))
+    for folder in (own, base):
+        folder.mkdir(parents=True)
+        (folder / "SHA256SUMS").write_text("sums")
+    fetched = make_checkpoint(tmp_path / "skipserve" / own.name)
+    (fetched / "fetched-from.txt").write_text(f"{places.trained_stamp([own, base])} and a package")
+    assert model_folder(own.name) == fetched.resolve()
+    (base / "SHA256SUMS").write_text("others")
+    assert "was made of another version" in refusal(own.name)
 
 
 @pytest.mark.parametrize(
@@ -165,4 +183,5 @@ def test_all_speak_of_the_same_models_that_ship() -> None:
     assert set(SHIPPED) == names
     assert names <= set(re.split(r"[ ,]+", str(Settings.model_fields["model"].description)))
     for name in places.PRETRAINED:
-        assert places.trained_folder(name).parts[-2:] == tuple(SHIPPED[name].split("/"))
+        folders = places.trained_folders(name)
+        assert tuple("/".join(it.parts[-2:]) for it in folders) == SHIPPED[name]

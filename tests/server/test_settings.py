@@ -31,7 +31,7 @@ def test_defaults() -> None:
     settings = Settings()
     assert (settings.model, settings.host, settings.port) == ("demo", "127.0.0.1", 8000)
     assert (settings.dtype, settings.device) == (Dtype.AUTO, Device.AUTO)
-    assert settings.default_skip_policy == "full"
+    assert settings.default_skip_policy is None
     assert settings.allow_inline_policies
     assert settings.api_key == ()
     assert (settings.max_queued_tokens, settings.max_running_requests) == (131_072, 256)

@@ -6,9 +6,7 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from skipserve.pretrained.places import CHECKSUMS
-
-RECORD = "training-record.json"
+from skipserve.pretrained.places import CHECKSUMS, RECORD
 
 
 def write_checksums(folder: Path) -> None:

@@ -9,7 +9,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from skipserve_training.compression.commands import compress
-from skipserve_training.mapping.commands import mapping, recover, tower
+from skipserve_training.mapping.commands import export, mapping, recover, tower
 from skipserve_training.paper.commands import paper
 from skipserve_training.progress import Bars, progress_bars
 
@@ -24,6 +24,7 @@ train = typer.Typer(no_args_is_help=True, help="Train models for skipserve.")
 train.command()(tower)
 train.command()(mapping)
 train.command()(recover)
+train.command()(export)
 train.command()(compress)
 train.command()(paper)
 

@@ -100,7 +100,8 @@ def evaluate(  # noqa: PLR0913, PLR0917 (an argument a flag)
     model: Annotated[
         str,
         typer.Option(
-            metavar="|".join((*SHIPPED, "PATH")), help="Without --url: the model to serve."
+            metavar="NAME|PATH",
+            help=f"Without --url: the model to serve: {', '.join(SHIPPED)}, or a folder.",
         ),
     ] = "demo",
     dtype: Annotated[

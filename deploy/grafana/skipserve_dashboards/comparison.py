@@ -306,11 +306,12 @@ _IDENTITY = Row(
     (
         Panel(
             "The named policies",
-            "A digest stands for what is computed: two policies of one digest compute the same.",
+            "A digest stands for what is computed: two policies of one digest compute the same. "
+            "The default is what runs where a request names none.",
             COUNT,
             (
                 Query(
-                    f"max by ({BY_POLICY}, digest, scope)"
+                    f"max by ({BY_POLICY}, digest, scope, default)"
                     f" (skipserve_skip_policy_info{{{POLICIES}}})",
                     "known",
                 ),

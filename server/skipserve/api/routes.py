@@ -32,7 +32,7 @@ router = APIRouter(responses=error_replies(401, 403, 405, 421))
 async def list_models(serving: TheServing, exchange: TheExchange) -> ModelList:
     """List the served model, alone and with each skip policy that may be used: NAME@POLICY."""
     processor, rights = serving.processor, exchange.client.rights
-    names = {processor.model_name: processor.terms.default_policy} | {
+    names = {processor.model_name: processor.default_policy} | {
         f"{processor.model_name}@{policy}": policy for policy in processor.policies.resolved
     }
     return ModelList(
@@ -93,6 +93,7 @@ def policy_entry(resolved: ResolvedPolicy, processor: QuestionProcessor) -> Poli
         saved_for=processor.reporter.saved_for(),
         quality=processor.policies.quality(resolved),
         added=resolved.is_added,
+        default=resolved.name == processor.default_policy,
     )
 
 

@@ -532,6 +532,7 @@ class PolicyEntry(Reply):
     saved_for: SavedFor
     quality: tuple[Quality, ...]
     added: bool = Field(description="Whether it was added at run time, and can be removed.")
+    default: bool = Field(description="Whether requests that name no policy run it.")
 
 
 class PolicyList(Reply):

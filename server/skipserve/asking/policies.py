@@ -3,14 +3,15 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TypeVar
 
 from skipserve.asking.policy_file import PolicyFile
 from skipserve.errors import NotFoundError, PolicyFitError
-from skipserve_policies.catalog import INLINE_NAME, load_added, load_catalog, nearest_names
+from skipserve_policies.catalog import INLINE_NAME, nearest_names
+from skipserve_policies.named import FULL, POLICIES_FILE, NamedPolicies, load_policies
 from skipserve_policies.resolve import PolicyError, PolicyMisfitError, ResolvedPolicy, resolve_for
 from skipserve_policies.schema import Quality, SkipPolicy
 from skipserve_policies.sizes import ModelSizes
@@ -19,6 +20,37 @@ T = TypeVar("T")
 
 _MAX_INLINE = 256
 _MAX_ECHO = 100
+
+
+@dataclass(frozen=True)
+class PolicyFiles:
+    """What adds policies to those that ship.
+
+    Attributes:
+        folder: the model's, which may hold a file of policies and of its default.
+        own: the operator's own file; None for none.
+        added: the file of those that were added at run time; None for none.
+        keeps_misfits: whether a policy of these files may name layers that the model lacks.
+    """
+
+    folder: Path
+    own: Path | None = None
+    added: PolicyFile | None = None
+    keeps_misfits: bool = False
+
+    @property
+    def of_model(self) -> Path:
+        """The model's file, which need not be there."""
+        return self.folder / POLICIES_FILE
+
+    def by_name(self, named: NamedPolicies, added: Mapping[str, SkipPolicy]) -> dict[str, Path]:
+        """Return the file of each policy that does not ship."""
+        brought = {self.of_model: named.of_model}
+        if self.own is not None:
+            brought[self.own] = named.of_operator
+        if self.added is not None:
+            brought[self.added.path] = added
+        return {name: path for path, policies in brought.items() for name in policies}
 
 
 class PolicyRegistry:
@@ -31,6 +63,7 @@ class PolicyRegistry:
         resolved: the policies that can be asked for.
         misfits: why the others do not fit the model.
         added: of both, what was added at run time, as it was written.
+        default: what the model runs where neither a request nor the operator says anything.
 
     Args:
         catalog: what is named; a policy that does not fit is kept with the reason.
@@ -38,6 +71,7 @@ class PolicyRegistry:
         listing: where whoever asks finds all names.
         measured: quality that was measured on the loaded model, by the digest of what ran.
         added: the same as the catalog, of policies that were added at run time.
+        default: as above.
     """
 
     def __init__(
@@ -47,7 +81,9 @@ class PolicyRegistry:
         listing: str,
         measured: Mapping[str, tuple[Quality, ...]] | None = None,
         added: Mapping[str, SkipPolicy] | None = None,
+        default: str = FULL,
     ) -> None:
+        self.default = default
         self._sizes = sizes
         self._measured = measured or {}
         self._listing = listing
@@ -66,41 +102,41 @@ class PolicyRegistry:
                 self.misfits[name] = error
 
     @classmethod
-    def from_file(
+    def from_files(
         cls,
-        path: Path | None,
+        files: PolicyFiles,
         sizes: ModelSizes,
         listing: str,
         measured: Mapping[str, tuple[Quality, ...]] | None = None,
-        *,
-        keeps_misfits: bool = False,
-        added: PolicyFile | None = None,
     ) -> "PolicyRegistry":
-        """Return the policies that ship, and those that an operator's files add.
+        """Return the policies that ship, and those that files add.
 
         Args:
-            path: the operator's own file, where there is one.
+            files: what adds some.
             sizes: the loaded model.
             listing: as above.
             measured: as above.
-            keeps_misfits: whether a policy of a file may name layers that the model lacks.
-            added: the file of those that were added at run time, where there is one.
 
         Raises:
             PolicyMisfitError: policies of a file name layers that the model lacks; a line each.
-            PolicyError: a file cannot be used, or one of its policies contradicts itself.
+            PolicyError: a file cannot be used, one of its policies contradicts itself, or the
+                model's default does not fit the model.
         """
-        shipped = load_catalog()
-        own = {} if path is None else load_added(path, shipped)
-        later = {} if added is None else added.read(shipped | own)
-        registry = cls(shipped | own, sizes, listing, measured, later)
-        file_of = dict.fromkeys(own, path) | dict.fromkeys(later, added and added.path)
-        misfits = {name: registry.misfits[name] for name in file_of if name in registry.misfits}
+        named = load_policies(files.folder, files.own)
+        later = {} if files.added is None else files.added.read(named.by_name)
+        registry = cls(named.by_name, sizes, listing, measured, later, named.default)
+        registry._check(files.by_name(named, later), files)
+        return registry
+
+    def _check(self, file_of: Mapping[str, Path], files: PolicyFiles) -> None:
+        """Refuse what of files does not fit the model, unless that is let be."""
+        misfits = {name: self.misfits[name] for name in file_of if name in self.misfits}
         are_misfits = all(isinstance(error, PolicyMisfitError) for error in misfits.values())
-        if misfits and not (are_misfits and keeps_misfits):
+        if misfits and not (are_misfits and files.keeps_misfits):
             lines = [f"{file_of[name]}: {_tell_misfit(name, it)}" for name, it in misfits.items()]
             raise (PolicyMisfitError if are_misfits else PolicyError)("\n".join(lines))
-        return registry
+        if (misfit := self.misfits.get(self.default)) is not None:
+            raise PolicyError(f"{files.of_model}: default: {_tell_misfit(self.default, misfit)}")
 
     def find(self, name: str) -> ResolvedPolicy:
         """Return a named policy.

@@ -125,8 +125,8 @@ class PolicyChanges:
             )
         if name in self._policies.names:
             raise ConflictError(
-                f"{name!r} is the name of a policy that ships, or of the operator's file: choose "
-                "another",
+                f"{name!r} is the name of a policy that ships, or of the model's or the operator's "
+                "file: choose another",
                 param="name",
             )
         if len(self._policies.added) >= self._most:
@@ -141,8 +141,8 @@ class PolicyChanges:
             # Says what is there instead, unless that is a policy of this name.
             self._policies.find(name)
             raise ConflictError(
-                f"the skip policy {name!r} ships, or is of the operator's file: only those that "
-                "were added at run time can be removed",
+                f"the skip policy {name!r} ships, or is of the model's or the operator's file: "
+                "only those that were added at run time can be removed",
                 param="name",
             )
         if (user := self._tell_user(name)) is not None:

@@ -59,7 +59,9 @@ class PolicyFile:
             raise PolicyError(f"{self.path}: there is no folder {self._real.parent} to keep it in")
         if not self._real.exists():
             return {}
-        policies = load_added(self.path, taken, "a policy that ships or of --policies")
+        policies = load_added(
+            self.path, taken, "a policy that ships, of the model or of --policies"
+        )
         self._known = self._real.read_bytes()
         return policies
 

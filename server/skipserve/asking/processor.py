@@ -12,7 +12,7 @@ from skipserve.asking.adjusting import adjustments_of
 from skipserve.asking.answer import AnswerText
 from skipserve.asking.asker import Asker
 from skipserve.asking.length import answer_length
-from skipserve.asking.policies import PolicyRegistry
+from skipserve.asking.policies import PolicyFiles, PolicyRegistry
 from skipserve.asking.question import Generation, PolicyChoice, Prepared, Question
 from skipserve.asking.report import Reporter
 from skipserve.asking.terms import Terms
@@ -81,18 +81,13 @@ class QuestionProcessor:
         Raises:
             ModelFilesError: the folder does not hold a model that can be run.
             TokenizerFilesError: its tokenizer is missing or not supported.
-            PolicyMisfitError: policies of the operator's files name layers that the model lacks.
+            PolicyMisfitError: policies of the model's or the operator's files name layers that the
+                model lacks.
             PolicyError: such a file cannot be used, or a policy in it contradicts itself.
         """
         config = ModelConfig.from_folder(folder)
-        policies = PolicyRegistry.from_file(
-            terms.policies,
-            config.sizes,
-            terms.listing,
-            measured,
-            keeps_misfits=terms.keeps_misfits,
-            added=terms.added_policies,
-        )
+        files = PolicyFiles(folder, terms.policies, terms.added_policies, terms.keeps_misfits)
+        policies = PolicyRegistry.from_files(files, config.sizes, terms.listing, measured)
         return cls(
             model_name=name,
             terms=terms,
@@ -247,6 +242,11 @@ class QuestionProcessor:
         tokenizer = self.prompts.tokenizer
         return AnswerText(tokenizer, prepared.generation, choice, prepared.request)
 
+    @property
+    def default_policy(self) -> str:
+        """The policy of questions that name none: the operator's, else the model's own."""
+        return self.terms.default_policy or self.policies.default
+
     def choose_policy(
         self, given: PolicyChoice | None, model: str | None, rights: Rights
     ) -> ResolvedPolicy:
@@ -267,7 +267,7 @@ class QuestionProcessor:
                 "name one of them",
                 param="skip_policy",
             )
-        choices = (given, in_model, self.terms.default_policy)
+        choices = (given, in_model, self.default_policy)
         chosen = next(it for it in choices if it is not None)
         if isinstance(chosen, SkipPolicy):
             return self._resolve_inline(chosen, rights)
@@ -290,7 +290,7 @@ class QuestionProcessor:
         """
         chosen = given if given is not None else self._policy_in_model(model)
         if chosen is None:
-            return self.terms.default_policy
+            return self.default_policy
         return chosen if isinstance(chosen, str) else None
 
     def _policy_in_model(self, model: str | None) -> str | None:

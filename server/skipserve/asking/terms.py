@@ -52,7 +52,7 @@ class Terms:
         policies: a YAML file that adds skip policies.
         added_policies: the file of those that were added at run time; None where none can be.
         keeps_misfits: whether a policy of those files may name layers that the model lacks.
-        default_policy: runs where a question names none.
+        default_policy: runs where a question names none; None for the model's own default.
         takes_inline: whether a question may spell a policy out.
         ignores_unknown: whether fields that are not known are taken, and told to be ignored.
     """
@@ -63,6 +63,6 @@ class Terms:
     policies: Path | None = None
     added_policies: PolicyFile | None = None
     keeps_misfits: bool = False
-    default_policy: str = "full"
+    default_policy: str | None = None
     takes_inline: bool = True
     ignores_unknown: bool = False

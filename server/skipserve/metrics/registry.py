@@ -17,6 +17,7 @@ from skipserve.metrics.engine import EngineMetrics
 from skipserve.metrics.families import Families
 from skipserve.metrics.table import Metrics, Rejection, UsedFlops, UsedTokens
 from skipserve.metrics.vllm_names import VllmNames
+from skipserve_policies.named import FULL
 from skipserve_policies.quality import IN_PERCENT
 from skipserve_policies.resolve import ResolvedPolicy
 from skipserve_policies.schema import Quality
@@ -35,10 +36,15 @@ class ServerMetrics:
         registry: where they are registered.
         model: the name of the served model.
         policies: the policies that have a name here.
+        default: the name of the one that runs where a request names none.
     """
 
     def __init__(
-        self, registry: CollectorRegistry, model: str, policies: Iterable[ResolvedPolicy]
+        self,
+        registry: CollectorRegistry,
+        model: str,
+        policies: Iterable[ResolvedPolicy],
+        default: str = FULL,
     ) -> None:
         policies = tuple(policies)
         families = Families(registry, model, frozenset(policy.name for policy in policies))
@@ -48,7 +54,8 @@ class ServerMetrics:
         self.know_keys(())
         self._of(Metrics.build_info, version("skipserve"), platform.python_version()).set(1)
         for policy in policies:
-            labels = policy.name, policy.digest, policy.scope or "none"
+            is_default = str(policy.name == default).lower()
+            labels = policy.name, policy.digest, policy.scope or "none", is_default
             self._of(Metrics.skip_policy_info, *labels).set(1)
         ProcessCollector(registry=registry)
 

@@ -80,6 +80,7 @@ SKIP_POLICY = Label(
 _BY_POLICY = (SKIP_POLICY,)
 _CODE = Label("code", "an HTTP status from 400 on")
 _DATASET = Label("dataset", "what `skipserve evaluate` was run on")
+_DEFAULT = Label("default", "`true`, `false`")
 _DEVICE = Label("device", "as torch names it")
 _DIGEST = Label("digest", "of what the policy computes")
 _DTYPE = Label("dtype", "as torch names it")
@@ -384,9 +385,10 @@ class Metrics(Table):
         "1",
     )
     skip_policy_info = gauge(
-        "1; the named policies. Equal digests compute the same.",
+        "1; the named policies. Equal digests compute the same; `default` is `true` of what runs "
+        "where a request names none.",
         "A digest that changed: the name means something else now.",
-        (SKIP_POLICY, _DIGEST, _SCOPE),
+        (SKIP_POLICY, _DIGEST, _SCOPE, _DEFAULT),
         "1",
     )
     skip_policy_saved_ratio = gauge(

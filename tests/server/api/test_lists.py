@@ -39,10 +39,11 @@ def test_skip_policies(client: httpx.Client) -> None:
         frozenset(
             (
                 *("name", "description", "source", "digest", "layers", "scope"),
-                *("saved_ratio", "saved_for", "quality", "added"),
+                *("saved_ratio", "saved_for", "quality", "added", "default"),
             )
         )
     }
+    assert [name for name, entry in entries.items() if entry["default"]] == ["full"]
     assert entries["full"]["saved_ratio"] == 0
     assert entries["full"]["scope"] is None
     standard = {"prompt": "35+16+25", "cached_tokens": 0, "generated_tokens": 10}

@@ -125,6 +125,22 @@ def test_added_policies_outlast_the_server(make: Making) -> None:
     assert "default_skip_policy" in error_of(remove(again, "mine"), 409)["message"]
 
 
+def test_a_models_own_default_runs_and_stays(make: Making, half_checkpoint: Path) -> None:
+    app = make(model=str(half_checkpoint))
+    assert ask(app).headers["X-Skip-Policy"] == "half"
+    report = ask(app).json()["metrics"]["skip"]
+    assert report["layers"] == {"skip_block": list(range(2, 31, 2))}
+    assert 0 < report["planned_flops"] < report["full_flops"]
+    assert ask(app, skip_policy="full").headers["X-Skip-Policy"] == "full"
+    entries = {entry["name"]: entry for entry in get(app, POLICIES)["data"]}
+    assert [name for name, entry in entries.items() if entry["default"]] == ["half"]
+    assert not entries["half"]["added"]
+    first, *_ = get(app, "/v1/models")["data"]
+    assert (first["id"], first["skip_policy"]) == ("halved", "half")
+    assert "of the model's" in error_of(remove(app, "half"), 409)["message"]
+    assert "of the model's" in error_of(add(app, "half"), 409)["message"]
+
+
 def test_conflicts(make: Making) -> None:
     app = make(max_added_policies=1)
     assert [add(app, "mine").status_code, add(app, "mine").status_code] == [201, 200]

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from skipserve.asking.policies import PolicyRegistry
+from skipserve.asking.policies import PolicyFiles, PolicyRegistry
 from skipserve.asking.policy_changes import PolicyChanges
 from skipserve.asking.policy_file import PolicyFile, Staged
 from skipserve.errors import ConflictError, NotFoundError, PolicyFitError, StorageError
@@ -35,7 +35,8 @@ class Parts:
 
     def __init__(self, path: Path, most: int = 3) -> None:
         self.file = PolicyFile(path)
-        self.policies = PolicyRegistry.from_file(None, SIZES, "the list", added=self.file)
+        files = PolicyFiles(path.parent, added=self.file)
+        self.policies = PolicyRegistry.from_files(files, SIZES, "the list")
         self.users: dict[str, str] = {}
         self.changes = PolicyChanges(self.policies, self.file, most, self.users.get)
 

@@ -138,9 +138,21 @@ def test_what_runs_is_told() -> None:
     text = generate_latest(metrics.registry).decode()
     assert "skipserve_build_info{" in text
     digest, scope = POLICIES[1].digest, "generated"
-    wanted = f'digest="{digest}",model="tiny",scope="{scope}",skip_policy="skip-two"'
+    wanted = (
+        f'default="false",digest="{digest}",model="tiny",scope="{scope}",skip_policy="skip-two"'
+    )
     (line,) = [line for line in text.splitlines() if 'skip_policy="skip-two"' in line]
     assert sorted(line[line.index("{") + 1 : line.index("}")].split(",")) == wanted.split(",")
+
+
+@pytest.mark.parametrize("default", [policy.name for policy in POLICIES])
+def test_the_default_is_marked(default: str) -> None:
+    registry = CollectorRegistry()
+    ServerMetrics(registry, "tiny", POLICIES, default)
+    text = generate_latest(registry).decode()
+    marked = [line for line in text.splitlines() if 'default="true"' in line]
+    assert len(marked) == 1
+    assert f'skip_policy="{default}"' in marked[0]
 
 
 def test_latency_buckets_start_low() -> None:

@@ -285,6 +285,22 @@ def test_the_policies(llava: LLaVA, tmp_path: Path) -> None:
     assert mine.generate([(PICTURE, COUNT)], skip_policy="mine")[0].skip.policy == "mine"
 
 
+def test_a_models_own_default_runs_where_none_is_asked_for(
+    checkpoint: Path, half_checkpoint: Path
+) -> None:
+    half = LLaVA(half_checkpoint, num_threads=1)
+    assert (half.default_policy, half.policies[-2:]) == ("half", ["half", "whole"])
+    options: dict[str, Any] = {"max_tokens": 4, "ignore_eos": True}
+    (own,) = half.generate(["Why?"], **options)
+    (full,) = half.generate(["Why?"], skip_policy="full", **options)
+    assert (own.skip.policy, full.skip.policy) == ("half", "full")
+    assert own.skip.layers == {Action.SKIP_BLOCK.value: tuple(range(2, 31, 2))}
+    whole = LLaVA(checkpoint, num_threads=1)
+    assert whole.default_policy == "full"
+    (same,) = whole.generate(["Why?"], **options)
+    assert (same.skip.policy, same.token_ids) == ("full", full.token_ids)
+
+
 @pytest.mark.usefixtures("untouched")
 @pytest.mark.parametrize(
     ("asked", "kind", "told"),
@@ -325,7 +341,7 @@ def test_a_bad_question_is_named(
         ({"skip_policy": ["full"]}, InvalidRequestError, "1 skip policies for 2 questions"),
         ({"skip_policy": {"rulez": []}}, InvalidRequestError, "rulez"),
         ({"skip_policy": ["full", 7]}, InvalidRequestError, "skip_policy[1]: a skip policy is"),
-        ({"skip_policy": None}, InvalidRequestError, "skip_policy is of type NoneType"),
+        ({"skip_policy": 7}, InvalidRequestError, "skip_policy is of type int"),
         ({"skip_policy": b"full"}, InvalidRequestError, "skip_policy is of type bytes"),
         ({"skip_policy": iter(["full"])}, InvalidRequestError, "skip_policy is of type list_iter"),
         ({"max_tokens": "5"}, InvalidRequestError, "max_tokens is '5'"),

@@ -6,7 +6,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from skipserve.pretrained import commands
 from skipserve.pretrained.commands import fetch
+from skipserve.pretrained.places import PRETRAINED
 
 pytestmark = pytest.mark.fast
 
@@ -22,7 +24,12 @@ def test_an_unknown_name_is_refused(app: typer.Typer) -> None:
     result = CliRunner().invoke(app, ["llava"])
     assert result.exit_code == 2
     told = " ".join(result.output.replace("│", " ").split())
-    assert "expected one of smolvqa, smolvqa-patches, easy-vqa" in told
+    assert f"expected one of {', '.join(PRETRAINED)}, easy-vqa" in told
+
+
+def test_begun_names_are_completed() -> None:
+    assert commands._complete("smolvqa-w") == ["smolvqa-wanda-50"]
+    assert commands._complete("") == [*PRETRAINED, "easy-vqa"]
 
 
 def test_what_is_missing_is_told_in_one_line(app: typer.Typer, tmp_path: Path) -> None:

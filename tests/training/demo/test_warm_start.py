@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from skipserve_training.checkpoint_files import RECORD
+from skipserve.pretrained.places import RECORD
 from skipserve_training.demo.export import export
 from skipserve_training.demo.model import DemoModel, ModelSizes
 from skipserve_training.demo.ranks import Ranks

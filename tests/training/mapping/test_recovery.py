@@ -1,6 +1,7 @@
 """A module that is trained on under a policy: scored before and after, stopped, gone on, served."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,14 @@ from recorded_engine import CPU, RecordedEngine
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from skipserve_policies.named import POLICIES_FILE, load_policies
 from skipserve_policies.plan import TokenClass
 from skipserve_policies.resolve import resolve_for
 from skipserve_policies.schema import SkipPolicy
 from skipserve_training.commands import train
 from skipserve_training.mapping import recovery
 from skipserve_training.mapping.easy_vqa_lessons import EasyLessons
-from skipserve_training.mapping.recovery import RecoveryJob, recover
+from skipserve_training.mapping.recovery import RecoveryJob, recover, write_default
 from skipserve_training.mapping.served import open_model
 from skipserve_training.mapping.sources import read_source
 
@@ -77,7 +79,45 @@ def test_a_module_is_trained_on_and_served(
     trained = load_file(out / "projector.safetensors")
     assert all(torch.equal(new[name], value) for name, value in trained.items())
     assert "`lighter`" in (out / "checkpoint" / "README.md").read_text()
+    named = load_policies(out / "checkpoint")
+    assert (named.default, list(named.of_model)) == ("lighter", ["lighter"])
+    assert [it.model_dump() for it in named.of_model["lighter"].rules] == [
+        it.model_dump() for it in SkipPolicy.model_validate(RULES).rules
+    ]
     RecordedEngine(out / "checkpoint")
+
+
+@pytest.mark.fast
+def test_what_it_was_trained_under_is_its_default(tmp_path: Path) -> None:
+    rules = SkipPolicy.model_validate(RULES)
+    write_default(tmp_path, "visual-freeze-from-16", rules)
+    named = load_policies(tmp_path)
+    assert (named.default, named.of_model) == ("visual-freeze-from-16", {})
+    write_default(tmp_path, "lighter", rules)
+    assert load_policies(tmp_path).of_model == {"lighter": rules}
+    write_default(tmp_path, "full", SkipPolicy())
+    assert not (tmp_path / POLICIES_FILE).exists()
+
+
+@pytest.mark.fast
+def test_a_policy_that_the_model_brings_is_trained_under(
+    served_folder: Path, easy_folder: Path, tmp_path: Path
+) -> None:
+    model = shutil.copytree(served_folder, tmp_path / "model")
+    write_default(model, "lighter", SkipPolicy.model_validate(RULES))
+
+    def trained(policy: str) -> tuple[int, str]:
+        return _run(
+            "--model", model, "--data", f"easy-vqa:{easy_folder}", "--questions", 1, "--held-out",
+            1, "--pictures", 1, "--views", 1, "--warmup", 0, "--out", tmp_path / policy,
+            "--policy", policy,
+        )  # fmt: skip
+
+    assert "the nearest: lighter" in trained("lightest")[1]
+    for policy in ("lighter", "full"):
+        code, said = trained(policy)
+        assert code == 0, said
+        assert load_policies(tmp_path / policy / "checkpoint").default == policy
 
 
 class StoppedError(Exception):

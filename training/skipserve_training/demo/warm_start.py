@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from skipserve_training.checkpoint_files import RECORD
+from skipserve.pretrained.places import RECORD
 from skipserve_training.demo.imports import read_checkpoint
 from skipserve_training.demo.model import ModelSizes
 from skipserve_training.demo.recipe import Recipe

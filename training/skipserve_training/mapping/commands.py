@@ -1,4 +1,4 @@
-"""`skipserve train tower`, `skipserve train mapping` and `skipserve train recover`."""
+"""`skipserve train tower`, `mapping`, `recover` and `export`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,7 +7,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from skipserve_policies.catalog import load_catalog, nearest_names
+from skipserve_policies.catalog import nearest_names
+from skipserve_policies.named import load_policies
 from skipserve_training.progress import Bars, progress_bars
 
 if TYPE_CHECKING:
@@ -121,11 +122,12 @@ def recover(  # noqa: PLR0913, PLR0917 (an argument a flag)
 
     console = Console()
     try:
+        folder = model_folder(model)
         job = recovery.RecoveryJob(
-            model=str(model_folder(model)),
+            model=str(folder),
             data=data,
             policy_name=policy,
-            policy=_rules(policy, policies),
+            policy=_rules(policy, folder, policies),
             questions=questions,
             module=None if source is None else str(source),
             seed=seed,
@@ -147,9 +149,39 @@ def recover(  # noqa: PLR0913, PLR0917 (an argument a flag)
     console.print(f"What was trained is in {out / CHECKPOINT_FOLDER}")
 
 
-def _rules(name: str, file: Path | None) -> dict[str, Any]:
-    """Spell out a policy of the catalog, or of a file."""
-    catalog = load_catalog(file)
+def export(
+    run: Annotated[Path, typer.Option(help="The folder of a finished `train recover`.")],
+    out: Annotated[Path, typer.Option(help="Where what ships goes; card and quality there stay.")],
+    base: Annotated[
+        str,
+        typer.Option(help="The model that it goes on from: a name such as smolvqa, or a folder."),
+    ] = "smolvqa",
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="Of weights that were zeroed: the masks that `train compress` wrote."),
+    ] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="What the policy is called; without: as in the run.")
+    ] = None,
+    description: Annotated[
+        str, typer.Option(help="What the policy does, for lists.")
+    ] = "What this model's module was trained under.",
+) -> None:
+    """Write what differs of a model that was trained on from another, and is built of that."""
+    from skipserve.model_folder import StartError, model_folder  # noqa: PLC0415
+    from skipserve_training.mapping.shipping import Shipment, ship  # noqa: PLC0415
+
+    try:
+        shipment = Shipment(run, model_folder(base), masks, policy, description)
+        ship(shipment, out)
+    except (ValueError, StartError) as error:
+        raise typer.BadParameter(str(error)) from error
+    typer.echo(f"What ships is in {out}; with {base} it makes the weights that were trained")
+
+
+def _rules(name: str, folder: Path, file: Path | None) -> dict[str, Any]:
+    """Spell out a policy of the catalog, of the model, or of a file."""
+    catalog = load_policies(folder, file).by_name
     if name not in catalog:
         nearest = ", ".join(nearest_names(name, catalog))
         raise ValueError(f"policy: {name!r} is unknown; the nearest: {nearest}.")

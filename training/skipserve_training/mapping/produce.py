@@ -9,8 +9,9 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 
 from skipserve.pretrained.joining import join
+from skipserve.pretrained.places import RECORD
 from skipserve_client.evaluate.easy_vqa import read_easy_vqa
-from skipserve_training.checkpoint_files import RECORD, versions, write_checksums, write_record
+from skipserve_training.checkpoint_files import versions, write_checksums, write_record
 from skipserve_training.mapping.easy_vqa_lessons import EasyLessons
 from skipserve_training.mapping.encoders import TransformersEncoder
 from skipserve_training.mapping.encoding import Encoding, ReportFunction, say_nothing

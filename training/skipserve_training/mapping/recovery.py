@@ -14,6 +14,8 @@ from safetensors.torch import save_file
 from skipserve.model.weights import canonical_name, weights_digest
 from skipserve_client.evaluate.easy_vqa import EasySplit, read_easy_vqa
 from skipserve_client.evaluate.easy_vqa_samples import asking_order
+from skipserve_policies.catalog import load_catalog
+from skipserve_policies.named import POLICIES_FILE, model_file_text
 from skipserve_policies.plan import Plan
 from skipserve_policies.resolve import resolve_for
 from skipserve_policies.schema import SkipPolicy
@@ -163,6 +165,22 @@ def recover(
     return recovery
 
 
+def write_default(folder: Path, name: str, policy: SkipPolicy) -> None:
+    """Have a model run a policy where nobody names one; one without rules goes without saying.
+
+    Args:
+        folder: the model's, or what ships of it.
+        name: what the policy is called; one that does not ship is the model's own.
+        policy: what it says.
+    """
+    file = folder / POLICIES_FILE
+    if policy.rules:
+        own = {} if name in load_catalog() else {name: policy}
+        file.write_text(model_file_text(name, own), "utf-8")
+    else:
+        file.unlink(missing_ok=True)
+
+
 def _open(job: RecoveryJob, device: torch.device) -> ServedModel:
     """Open the model under the policy, with the module that is trained on."""
     model = open_model(Path(job.model), torch.bfloat16, device)
@@ -250,6 +268,7 @@ def _write(
     }
     write_record(out, record)
     write_record(folder, record)
+    write_default(folder, job.policy_name, SkipPolicy.model_validate(job.policy))
     (folder / "README.md").write_text(_card(job, model, recovery))
 
 
@@ -259,8 +278,8 @@ _CARD = """\
 The module between picture and language model was trained on {questions:,} more questions (seed
 {seed}); language model and vision tower are `{model}`'s, unchanged.{zeroed}
 
-Trained and scored under the skip policy `{policy}`: it answers as told below under that policy
-alone.
+Trained and scored under the skip policy `{policy}`, which it runs where a request names none: it
+answers as told below under that policy alone.
 
 {scores}
 

@@ -8,14 +8,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from skipserve.model.weights import canonical_name, weight_files
-from skipserve.pretrained.places import CHECKSUMS, STAMP
-from skipserve_training.checkpoint_files import RECORD
+from skipserve.pretrained.joining import OF_ONE_MODEL
 
 COMPRESSION_RECORD = "compression.json"  # what was zeroed, which stays true of whatever follows
-
-# What was measured of the old checkpoint, or tells where it came from: none of it is true of the
-# new one.
-_LEFT_OUT = {"README.md", "skip-quality.json", CHECKSUMS, STAMP, RECORD}
 
 # Called with a tensor's name, as `canonical_name` tells it, and the tensor.
 ChangeFunction = Callable[[str, Tensor], Tensor]
@@ -39,5 +34,5 @@ def rewrite(source: Path, folder: Path, change: ChangeFunction) -> None:
         save_file(tensors, folder / file.name, {"format": "pt"})
         (folder / file.name).chmod(0o644)  # it is written for its owner only
     for path in source.iterdir():
-        if path.is_file() and path.name not in _LEFT_OUT and path.suffix != ".safetensors":
+        if path.is_file() and path.name not in OF_ONE_MODEL and path.suffix != ".safetensors":
             shutil.copyfile(path, folder / path.name)
