@@ -50,7 +50,6 @@ MAY_IMPORT: dict[str, set[str]] = {
         "skipserve.prompt",
         "skipserve_client",
         "skipserve_policies",
-        "skipserve_training.paper.retention",
         "skipserve_training.progress",
     },
     "skipserve_training.reproduce": {"skipserve_client", "skipserve_training.calibration"},

@@ -36,6 +36,7 @@ _OF_ASKING = (
     "--concurrency",
     "--max-tokens",
     "--output",
+    "--baseline",
 )
 
 
@@ -133,6 +134,15 @@ def evaluate(  # noqa: PLR0913, PLR0917 (an argument a flag)
             help="Ask nothing: score the answers anew that --output wrote to this file.",
         ),
     ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Hold answers against those that another model gave to the same questions under "
+            "full, as --output wrote them: for a model that was made of that one. Default: "
+            "against this model's own under full.",
+        ),
+    ] = None,
     summary: Annotated[
         Path | None,
         typer.Option(
@@ -164,6 +174,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 (an argument a flag)
     _check_files(
         {
             "--data": Path(data),
+            "--baseline": baseline,
             "--output": output,
             "--records": records,
             "--summary": summary,
@@ -193,6 +204,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 (an argument a flag)
             max_tokens=max_tokens,
             output=output,
             model_name=model_name,
+            baseline=baseline,
         )
         evaluation = session.carry_out(order)
     kept = output or records

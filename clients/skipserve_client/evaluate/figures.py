@@ -20,8 +20,10 @@ from skipserve_client.evaluate.metrics.metric import (
     share,
 )
 from skipserve_client.evaluate.scoring import GradedAnswer, Score, TypeScore, normalise, score
+from skipserve_policies.named import FULL
 
-FULL = "full"
+# What policies are held against where that is another model's answers.
+_BASELINE = "@baseline"
 RIGHT = 0.5  # an answer that is worth so much counts as right
 
 
@@ -115,10 +117,20 @@ class _Counted:
         return self.tally.figures(self.sums)
 
 
-def figures_of(policies: Mapping[str, Sequence[Item]], metric: Metric) -> dict[str, Figures]:
-    """Score policies that answered the same questions, in the same order."""
-    counted = _counted(policies, metric)
-    full = counted.get(FULL)
+def figures_of(
+    policies: Mapping[str, Sequence[Item]], metric: Metric, baseline: Sequence[Item] = ()
+) -> dict[str, Figures]:
+    """Score policies that answered the same questions, in the same order.
+
+    Args:
+        policies: their answers, by name.
+        metric: how they are scored.
+        baseline: what all are held against; empty for the answers under full, where there are some.
+    """
+    asked = {**policies, _BASELINE: baseline} if baseline else policies
+    reference = _BASELINE if baseline else FULL
+    counted = _counted(asked, reference, metric)
+    full = counted.get(reference)
     return {
         name: Figures(
             score=_score(it, metric),
@@ -127,12 +139,17 @@ def figures_of(policies: Mapping[str, Sequence[Item]], metric: Metric) -> dict[s
             comparison=None if full is None or it is full else _compare(it, full, metric),
         )
         for name, it in counted.items()
+        if name in policies
     }
 
 
-def _counted(policies: Mapping[str, Sequence[Item]], metric: Metric) -> dict[str, _Counted]:
+def _counted(
+    policies: Mapping[str, Sequence[Item]], reference: str, metric: Metric
+) -> dict[str, _Counted]:
     worths = {name: np.array(metric.worths(items)) for name, items in policies.items()}
-    agreed = {name: _agreed(items, policies.get(FULL, items)) for name, items in policies.items()}
+    agreed = {
+        name: _agreed(items, policies.get(reference, items)) for name, items in policies.items()
+    }
     tallies = {name: metric.tally(items, worths[name]) for name, items in policies.items()}
     columns = [
         np.hstack([tallies[name].counts, _worth_counts(items, worths[name], agreed[name])])

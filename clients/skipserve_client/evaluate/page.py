@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from skipserve_client.errors import PictureError
-from skipserve_client.evaluate.figures import FULL, RIGHT
+from skipserve_client.evaluate.figures import RIGHT
 from skipserve_client.evaluate.plot import svg
 from skipserve_client.evaluate.records import Record
 from skipserve_client.evaluate.results import Evaluation, cells, notes, titles
@@ -21,6 +21,7 @@ from skipserve_client.evaluate.sample import Sample
 from skipserve_client.evaluate.scoring import normalise
 from skipserve_client.messages import image_data_uri
 from skipserve_client.tables import format_flops, format_share
+from skipserve_policies.named import FULL
 
 MOST_QUESTIONS = 100  # whose answers are shown
 _MOST_ANSWERS = 10  # of the right ones of a question, and of a policy's details

@@ -227,21 +227,12 @@ class RecordFile:
             raise CommandError(f"{self.path}: another evaluation writes to it") from error
         self._file.seek(0)
         *lines, cut = self._file.read().split(b"\n")
-        records = [self._read(line, number) for number, line in enumerate(lines, start=1)]
+        records = _parse(self.path, lines)
         if cut:
             if not lines and (cut.endswith(b"}") or not cut.startswith(_BEGINNING)):
-                self._read(cut, 1)
+                _parse(self.path, [cut])
             self._file.truncate(self._file.tell() - len(cut))
         return records
-
-    def _read(self, line: bytes, number: int) -> Record:
-        try:
-            return Record.model_validate_json(line)
-        except ValidationError as error:
-            raise CommandError(
-                f"{self.path}, line {number}: is not a record of an evaluation; "
-                "name another file, or one that `skipserve evaluate --output` wrote"
-            ) from error
 
     def add(self, record: Record) -> None:
         """Write a record; once this returns it is not lost.
@@ -311,6 +302,32 @@ def check_conditions(record: Record, conditions: Conditions, file: Path) -> None
                 f"{file} belongs to another evaluation: its {name} is {there}, not {here}; name "
                 "another file with --output"
             )
+
+
+def read_records(path: Path) -> list[Record]:
+    """Return the records of a file that is only read; a last line that was cut off is none.
+
+    Raises:
+        CommandError: it cannot be read, or holds something else.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise CommandError(f"{path} cannot be read: {error.strerror or error}") from error
+    return _parse(path, lines[:-1])
+
+
+def _parse(path: Path, lines: Iterable[bytes]) -> list[Record]:
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(Record.model_validate_json(line))
+        except ValidationError as error:
+            raise CommandError(
+                f"{path}, line {number}: is not a record of an evaluation; "
+                "name another file, or one that `skipserve evaluate --output` wrote"
+            ) from error
+    return records
 
 
 def _digest(sample: Sample) -> str:

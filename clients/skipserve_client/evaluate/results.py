@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from skipserve_client.evaluate.figures import FULL, Comparison, Figures, Measured, figures_of
+from skipserve_client.evaluate.figures import Comparison, Figures, Measured, figures_of
 from skipserve_client.evaluate.metrics.means import EXACT
 from skipserve_client.evaluate.metrics.metric import SHARE, Metric
 from skipserve_client.evaluate.metrics.registry import METRICS
@@ -21,6 +21,7 @@ from skipserve_client.evaluate.records import Conditions, Record
 from skipserve_client.evaluate.sample import Sample
 from skipserve_client.evaluate.scoring import Score
 from skipserve_client.tables import CUT, format_share
+from skipserve_policies.named import FULL
 
 _UNBOUNDED = 10_000
 _COMPARED = (
@@ -88,6 +89,8 @@ class Evaluation:
         left_out: policies that the loaded model cannot run, with the server's reason.
         inline: the policies that were spelt out, by label.
         samples: the questions with their pictures; none where records were scored again.
+        baseline: what another model answered to the same questions under `full`, in their order;
+            empty where policies are held against this model's own `full`.
     """
 
     conditions: Conditions
@@ -95,6 +98,7 @@ class Evaluation:
     left_out: Mapping[str, str]
     inline: Mapping[str, Any] = field(default_factory=dict)
     samples: Sequence[Sample] = ()
+    baseline: Sequence[Record] = ()
 
     @cached_property
     def policies(self) -> dict[str, PolicyResult]:
@@ -102,8 +106,13 @@ class Evaluation:
         items = {name: [it.item for it in found] for name, found in self.records.items()}
         if not items:
             return {}
-        figures = figures_of(items, self.metric)
+        figures = figures_of(items, self.metric, [it.item for it in self.baseline])
         return {name: PolicyResult.of(found, figures[name]) for name, found in self.records.items()}
+
+    @cached_property
+    def baseline_figures(self) -> Figures:
+        """What the baseline reached, which there must be."""
+        return figures_of({FULL: [it.item for it in self.baseline]}, self.metric)[FULL]
 
     @property
     def metric(self) -> Metric:
@@ -114,16 +123,17 @@ class Evaluation:
 
     def retention(self, name: str) -> float | None:
         """Return a policy's first figure as a share of the full model's, if that was measured."""
-        full = self.policies.get(FULL)
-        if full is None or not full.headline.value:
-            return None
-        return self.policies[name].headline.value / full.headline.value
+        comparison = self.policies[name].figures.comparison
+        if comparison is not None:
+            return None if comparison.retention is None else comparison.retention.value
+        return 1.0 if name == FULL and self.policies[name].headline.value else None
 
 
 def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
     """Return the summary that `skipserve evaluate` prints and writes."""
     return {
         **evaluation.conditions.model_dump(),
+        **_baseline_json(evaluation),
         "policies": {
             name: _result_json(result, evaluation.retention(name))
             for name, result in evaluation.policies.items()
@@ -141,6 +151,15 @@ def answers_json(evaluation: Evaluation) -> list[dict[str, Any]]:
         for records in evaluation.records.values()
         for record in records
     ]
+
+
+def _baseline_json(evaluation: Evaluation) -> dict[str, Any]:
+    if not evaluation.baseline:
+        return {}
+    first, score = evaluation.baseline[0], evaluation.baseline_figures.score
+    told = {name: getattr(score, name) for name in ("accuracy", "low", "high", "n")}
+    model = {"model": first.model, "model_digest": first.model_digest}
+    return {"baseline": model | {"policy": FULL} | told}
 
 
 def _result_json(result: PolicyResult, retention: float | None) -> dict[str, Any]:
@@ -247,10 +266,21 @@ def _blind_note(evaluation: Evaluation) -> Iterator[str]:
             return
 
 
+def _baseline_note(evaluation: Evaluation) -> Iterator[str]:
+    """Say what is held against another model's answers, and how many of those are right."""
+    if evaluation.baseline:
+        share = format_share(evaluation.baseline_figures.score.accuracy)
+        yield (
+            f"full here is {evaluation.baseline[0].model}'s, whose answers to the same questions "
+            f"under {FULL} reach {share}"
+        )
+
+
 def notes(evaluation: Evaluation) -> Iterator[str]:
     """Yield what a reader of the table must know."""
     results = evaluation.policies.values()
     yield from _blind_note(evaluation)
+    yield from _baseline_note(evaluation)
     if any(result.figures.comparison for result in results):
         yield _COMPARED
     if any(result.digest is None for result in results):

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from skipserve_client.client import AsyncSkipserveClient
 from skipserve_client.command_group import CommandError, InterruptedCommandError, told
 from skipserve_client.errors import ApiError, ClientError, ProtocolError
-from skipserve_client.evaluate.figures import FULL
+from skipserve_client.evaluate.baseline import read_baseline
 from skipserve_client.evaluate.own_server import own_server
 from skipserve_client.evaluate.questions_by_name import questions_of
 from skipserve_client.evaluate.records import Conditions, Record, RecordFile, check_conditions
@@ -25,6 +25,7 @@ from skipserve_client.evaluate.sample import Questions, Sample
 from skipserve_client.policy_choice import PolicyChoice
 from skipserve_client.replies import ModelInfo, PolicyInfo
 from skipserve_policies.catalog import load_catalog
+from skipserve_policies.named import FULL
 
 ALL = "all"
 # They end an evaluation as Ctrl-C does, which asyncio sees to.
@@ -52,6 +53,8 @@ class Order:
         max_tokens: at most so many tokens are answered.
         output: the file of records, which an earlier run may have begun; None for none to keep.
         model_name: of the server's names, which to ask for; None for its first.
+        baseline: the file of another model's records, which answers are held against; None for
+            this model's own under `full`.
     """
 
     data: str
@@ -65,6 +68,7 @@ class Order:
     max_tokens: int
     output: Path | None
     model_name: str | None = None
+    baseline: Path | None = None
 
 
 def carry_out(order: Order) -> Evaluation:
@@ -78,10 +82,12 @@ def carry_out(order: Order) -> Evaluation:
     console = Console(stderr=True)
     with console.status("Checking the questions ..."):
         questions = questions_of(order.data, order.data_folder, order.count)
+        baseline = () if order.baseline is None else read_baseline(order.baseline, questions)
     with _record_file(order.output) as file:
         try:
             with _server(order, console) as url, _progress(console) as progress:
-                return asyncio.run(_Asking(order, questions, file, progress).run(url))
+                found = asyncio.run(_Asking(order, questions, file, progress).run(url))
+                return replace(found, baseline=baseline)
         except (KeyboardInterrupt, asyncio.CancelledError) as error:
             raise InterruptedCommandError(f"stopped; {_how_to_go_on(file, order)}") from error
 

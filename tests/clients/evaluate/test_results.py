@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,26 @@ def test_accuracy_is_counted_by_type_and_beside_full() -> None:
     assert half.score.n == 10
     assert found.retention("half") == 0.5
     assert evaluation("half").retention("half") is None
+
+
+def test_another_model_s_full_can_be_what_is_held_against() -> None:
+    own = evaluation("full", "half")
+    assert "baseline" not in evaluation_json(own)
+    # Of the other model, seven in ten are right.
+    wrong = {"answer": "no idea", "correct": False}
+    other = [record("full", it, model="whole", **(wrong if it < 3 else {})) for it in range(10)]
+    found = replace(own, baseline=other)
+    assert found.retention("half") == pytest.approx(0.5 / 0.7)
+    written = evaluation_json(found)
+    assert written["baseline"]["model"] == "whole"
+    assert (written["baseline"]["policy"], written["baseline"]["accuracy"]) == ("full", 0.7)
+    half = written["policies"]["half"]
+    kept = half["beside_full"]["retention"]
+    assert kept["low"] < half["retention"] == kept["value"] < kept["high"]
+    assert half["beside_full"]["right_to_wrong"] + half["beside_full"]["wrong_to_right"] > 0
+    assert written["policies"]["full"]["retention"] == pytest.approx(1 / 0.7)
+    told = "full here is whole's, whose answers to the same questions under full reach 70.0 %"
+    assert told in shown(found, 300)
 
 
 def test_flops_and_times_are_summed_up() -> None:

@@ -73,6 +73,37 @@ def test_the_json_holds_every_answer(knowing: ScriptedServer, riddles: Path) -> 
     assert (answers["full", "question 1"], answers["half", "question 1"]) == ("no", "Yes.")
 
 
+def test_answers_are_held_against_another_evaluations(
+    knowing: ScriptedServer, riddles: Path, output: Path
+) -> None:
+    assert run(knowing, riddles, "--policies", "full,half", "--output", str(output)).exit_code == 0
+    flags = ["--policies", "half", "--baseline", str(output), "--count", "6", "--json"]
+    found = json.loads(run(knowing, riddles, *flags).stdout)
+    assert (found["baseline"]["model"], found["baseline"]["n"]) == ("sphinx", 6)
+    assert found["policies"]["half"]["retention"] == 0.5
+
+
+def test_a_baseline_that_is_of_no_use_is_told_before_a_question_is_asked(
+    knowing: ScriptedServer, riddles: Path, output: Path, tmp_path: Path
+) -> None:
+    flags = ["--policies", "half", "--baseline"]
+    told = error_of(run(knowing, riddles, *flags, str(tmp_path / "nowhere.jsonl")))
+    assert told.endswith("nowhere.jsonl cannot be read: No such file or directory")
+    (tmp_path / "other").write_text("riddle\n")
+    assert "line 1: is not a record" in error_of(run(knowing, riddles, *flags, f"{tmp_path}/other"))
+    run(knowing, riddles, "--policies", "full", "--count", "3", "--output", str(output))
+    knowing.received.clear()
+    told = error_of(run(knowing, riddles, *flags, str(output)))
+    assert told.startswith(f"--baseline {output}: holds no answer under full to ")
+    changed = output.read_text().replace('"question_digest":"', '"question_digest":"0')
+    (tmp_path / "changed").write_text(changed)
+    told = error_of(run(knowing, riddles, *flags, f"{tmp_path}/changed", "--count", "3"))
+    assert "holds no answer under full to " in told
+    same = error_of(run(knowing, riddles, *flags, str(output), "--output", str(output)))
+    assert same == f"--baseline and --output name the same file, {output}"
+    assert not num_asked(knowing)
+
+
 def test_answers_are_written_and_the_summary_points_to_them(
     knowing: ScriptedServer, riddles: Path, output: Path, tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ from typer.testing import CliRunner, Result
 from skipserve.asking.policies import PolicyRegistry
 from skipserve.asking.processor import QuestionProcessor
 from skipserve_client.cli import app
+from skipserve_policies.named import load_policies
 
 WORDS = ("--samples", "4", "--confirm", "6", "--swaps", "4", "--max-tokens", "4")
 
@@ -55,7 +56,7 @@ def test_what_is_printed(made: Path) -> None:
 def test_the_server_takes_the_file(made: Path, processor: QuestionProcessor) -> None:
     printed = json.loads((made / "printed.json").read_text())
     sizes = processor.reporter.sizes
-    registry = PolicyRegistry.from_file(made / "found.yaml", sizes, "the list")
+    registry = PolicyRegistry(load_policies(path=made / "found.yaml").by_name, sizes, "the list")
     for name, found in printed["policies"].items():
         policy = registry.find(name)
         assert policy.digest == found["digest"]

@@ -11,6 +11,7 @@ from skipserve.asking.processor import QuestionProcessor
 from skipserve.asking.terms import ImageLimits, Terms
 from skipserve.engine.limits import EngineSpec
 from skipserve.media.decode import PixelLimits
+from skipserve_client.evaluate.retention import are_different
 from skipserve_client.evaluate.sample import Sample
 from skipserve_policies.resolve import ResolvedPolicy
 from skipserve_training.calibration.anatomy import Anatomy
@@ -31,7 +32,6 @@ from skipserve_training.calibration.probe import Probe, load_probe
 from skipserve_training.calibration.questions import Drawn
 from skipserve_training.calibration.search import Effort, Point, Search
 from skipserve_training.calibration.tables import droppers_for, elements_of
-from skipserve_training.paper.retention import are_different
 
 _MAX_PIXELS = 40_000_000
 # Prompts that the layers are watched with: more change little.

@@ -6,12 +6,12 @@ from functools import cached_property
 
 from skipserve_client.evaluate.metrics.item import Item
 from skipserve_client.evaluate.metrics.registry import METRICS
+from skipserve_client.evaluate.retention import Interval, accuracy, retention
 from skipserve_client.evaluate.sample import Sample
 from skipserve_policies.resolve import ResolvedPolicy
 from skipserve_training.calibration.journal import Journal
 from skipserve_training.calibration.measuring import FlopsCost, Stage
 from skipserve_training.calibration.probe import Probe, Reply
-from skipserve_training.paper.retention import Interval, accuracy, retention
 
 _RIGHT = 0.5
 _TOGETHER = 64  # questions, between which nothing can be lost

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from skipserve_client.evaluate.retention import Interval
 from skipserve_training.calibration.calibrating import Calibration, Duel, Found, Outcome, Rival
 from skipserve_training.calibration.confirming import Confirmed
 from skipserve_training.calibration.search import Point
-from skipserve_training.paper.retention import Interval
 
 
 def policies_json(calibration: Calibration) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
+from skipserve_client.evaluate.retention import Interval
 from skipserve_training.paper.cells import (
     INFERENCE,
     INTERVALS,
@@ -15,7 +16,6 @@ from skipserve_training.paper.cells import (
 )
 from skipserve_training.paper.findings import Findings
 from skipserve_training.paper.records import ALL, Record, Way
-from skipserve_training.paper.retention import Interval
 
 NOT_RUN = "not run yet"
 _SCOPES = ("generated", "all")

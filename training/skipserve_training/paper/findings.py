@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from skipserve_client.evaluate.retention import Interval, are_different, retention
 from skipserve_training.paper.cells import Cell
 from skipserve_training.paper.records import Record, Score, Way
-from skipserve_training.paper.retention import Interval, are_different, retention
 
 # Below it, so unequal losses are taken for a difference.
 _SIGNIFICANT = 0.05

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from skipserve_training.paper.retention import accuracy, are_different, retention
+from skipserve_client.evaluate.retention import accuracy, are_different, retention
 
 pytestmark = pytest.mark.fast
 
