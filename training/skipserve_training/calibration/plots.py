@@ -118,7 +118,7 @@ def _lines(axes: Axes, anatomy: Anatomy) -> None:
     axes.set_ylim(-0.02, 1.02)
     axes.set_xlabel("layer")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, ncols=2)
+    axes.legend(fontsize=7, ncols=5, loc="upper center", bbox_to_anchor=(0.5, -0.25))
 
 
 def _prepare(axes: Axes, title: str, cost: str) -> None:
