@@ -30,8 +30,11 @@ def test_an_answer_that_melts_into_its_question_is_refused() -> None:
     class Joining:
         eos_token_id = 1
 
+        def convert_tokens_to_ids(self, token: str) -> int:
+            return 0
+
         def __call__(self, text: str) -> dict[str, list[int]]:
-            return {"input_ids": [len(text)]}
+            return {"input_ids": [0, len(text)]}
 
     form = PromptForm(Joining(), 1, ["x"])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="joins 'Question: a Answer:' to ' b'"):

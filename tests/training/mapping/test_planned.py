@@ -53,7 +53,7 @@ class Subject:
 
 
 def _examples(model: ServedModel, answers: list[list[int]]) -> list[Example]:
-    picture = (PICTURE,) * model.sizes.rows_per_image
+    picture = (PICTURE,) * SIZES.num_queries
     return [
         Example(picture + text, tuple(tokens), 0)
         for text, tokens in zip(TEXTS, answers, strict=True)

@@ -10,6 +10,7 @@ from recorded_engine import CPU, RecordedEngine
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from skipserve.model.config import ModelConfig
 from skipserve_policies.named import POLICIES_FILE, load_policies
 from skipserve_policies.plan import TokenClass
 from skipserve_policies.resolve import resolve_for
@@ -212,9 +213,9 @@ def test_questions_are_counted_in_steps(job: RecoveryJob, served_folder: Path) -
 
 @pytest.mark.fast
 def test_a_plan_is_the_servers(served_folder: Path) -> None:
-    sizes = open_model(served_folder, torch.float32, CPU).sizes
+    sizes = ModelConfig.from_folder(served_folder).sizes
     policy = SkipPolicy.model_validate(RULES)
-    plan = recovery.static_plan("lighter", policy, sizes)
+    plan = recovery.static_plan("lighter", policy, sizes.decoder.num_layers)
     assert plan == resolve_for("lighter", policy, sizes).plan
     assert plan.cell(1, TokenClass.TEXT).is_idle  # trimmed: nothing reads it
 

@@ -31,7 +31,7 @@ def test_parts_are_those_that_transformers_loads(naming: Naming, tie: bool, tmp_
     language = expected.model.language_model.state_dict()
     assert all(torch.equal(model.model.state_dict()[name], it) for name, it in language.items())
     assert torch.equal(model.lm_head.weight, expected.lm_head.weight)
-    tower: Any = parts.encoder._model  # type: ignore[attr-defined]
+    tower: Any = parts.encoder._model
     vision = {name.removeprefix("vision_model."): it for name, it in tower.state_dict().items()}
     for name, it in expected.model.vision_tower.state_dict().items():
         assert torch.equal(vision[name.removeprefix("vision_model.")], it), name
@@ -47,7 +47,7 @@ def test_what_is_written_comes_back(served_folder: Path) -> None:
     stored = load_file(served_folder / "model.safetensors")
     for name, value in projector_tensors(parts.projector).items():
         assert torch.equal(stored[name], value)
-    assert parts.sizes.decoder.num_layers == len(parts.language.blocks) == 2
+    assert parts.depth == len(parts.language.blocks) == 2
 
 
 @pytest.mark.parametrize(
@@ -104,5 +104,5 @@ def test_a_module_of_other_sizes_is_refused(served_folder: Path, tmp_path: Path)
 def test_the_tower_gives_the_features_that_the_configuration_names(tmp_path: Path) -> None:
     make_checkpoint(tmp_path, select_strategy="full", feature_layer=1)
     parts = open_model(tmp_path, torch.float32, CPU)
-    assert (parts.encoder._layer, parts.encoder._keeps_class) == (1, True)  # type: ignore[attr-defined]
+    assert (parts.encoder.layer, parts.encoder.keeps_class) == (1, True)
     assert json.loads((tmp_path / "config.json").read_text())["vision_feature_layer"] == 1

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from skipserve_training.mapping.lessons import LessonSource, PromptForm
 from skipserve_training.mapping.packing import Batch, pack
-from skipserve_training.mapping.served import Parts
+from skipserve_training.mapping.parts import Parts
 from skipserve_training.mapping.training import embed
 
 

@@ -81,8 +81,7 @@ def mapping(  # noqa: PLR0913, PLR0917 (an argument a flag)
         return
     if product.held_out:
         console.print(_score_table(product.held_out, "trained"))
-    where = product.checkpoint or out
-    console.print(f"What was trained is in {where}")
+    console.print(f"What was trained is in {product.checkpoint}")
 
 
 def recover(  # noqa: PLR0913, PLR0917 (an argument a flag)

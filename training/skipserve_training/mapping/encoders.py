@@ -1,24 +1,27 @@
 """Frozen encoders behind one interface: media in, rows out. Weights and processors are files."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
+    CONFIG_MAPPING,
     ASTFeatureExtractor,
     ASTModel,
     AutoConfig,
     CLIPImageProcessorPil,
     CLIPVisionModel,
+    PretrainedConfig,
     PreTrainedModel,
     TimesformerModel,
     ViTImageProcessorPil,
     ViTModel,
 )
+from transformers.initialization import no_init_weights
 
 from skipserve_training.mapping.lessons import Media
 
@@ -67,8 +70,10 @@ def _spectrograms(processor: Any, sounds: Sequence[Any]) -> Tensor:
     return values
 
 
+CLIP = "clip_vision_model"
+
 _KINDS: dict[str, _Kind] = {
-    "clip_vision_model": _Kind(CLIPVisionModel, CLIPImageProcessorPil, _pixels),
+    CLIP: _Kind(CLIPVisionModel, CLIPImageProcessorPil, _pixels),
     "clip": _Kind(CLIPVisionModel, CLIPImageProcessorPil, _pixels),
     "vit": _Kind(ViTModel, ViTImageProcessorPil, _pixels),
     "timesformer": _Kind(TimesformerModel, ViTImageProcessorPil, _frames),
@@ -76,16 +81,21 @@ _KINDS: dict[str, _Kind] = {
 }
 
 
+ENCODER_TYPES = frozenset(_KINDS)
+
+
 class TransformersEncoder:
-    """An encoder of transformers; runs in fp32.
+    """An encoder of transformers; computes in fp32. Weights of its own folder are rounded to bf16.
+
+    Attributes:
+        processor: what makes its input of media.
+        layer: which of its hidden states is read; -1 is its output.
+        keeps_class: whether its first row, that of the class, is read.
 
     Args:
         folder: where its processor is, and its weights.
         device: where it runs.
-        layer: which of its hidden states is read; -1 is its output.
-        keeps_class: whether its first row, that of the class, is read.
-        model: the encoder itself, where the folder holds it as a part of another model; of CLIP's
-            type.
+        model: the encoder itself, where the folder holds it as a part of another model.
 
     Raises:
         ValueError: The folder holds no encoder, or one of an unknown type.
@@ -97,22 +107,39 @@ class TransformersEncoder:
         device: torch.device,
         layer: int = -1,
         keeps_class: bool = True,
-        model: nn.Module | None = None,
+        model: Any = None,  # transformers leaves much untyped
     ) -> None:
-        kind = _kind(folder) if model is None else _KINDS["clip"]
+        kind = _kind(folder) if model is None else _KINDS[model.config.model_type]
         self._kind = kind
-        self._processor = kind.processor.from_pretrained(folder)
+        self.processor = kind.processor.from_pretrained(folder)
         if model is None:
-            model = kind.model.from_pretrained(folder, dtype=torch.float32)
-        self._model = model.to(device, torch.float32).requires_grad_(False).eval()
+            # What it learns of is what is written beside it.
+            model = kind.model.from_pretrained(folder, dtype=torch.bfloat16)
+        self._model = model.float().to(device).requires_grad_(False).eval()
         self._device = device
-        self._layer = layer
-        self._keeps_class = keeps_class
+        self.layer = layer
+        self.keeps_class = keeps_class
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """Return its own configuration, whatever it was a part of."""
+        config: PretrainedConfig = self._model.config
+        return config
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return its weights in bf16, on the CPU, by their names in it."""
+        return {
+            name: value.to("cpu", torch.bfloat16) if value.is_floating_point() else value.cpu()
+            for name, value in self._model.state_dict().items()
+        }
 
     @property
     def digest(self) -> str:
         """Name the weights, the layer, and whether the row of the class is kept."""
-        digest = hashlib.sha256(f"{self._layer} {self._keeps_class}".encode())
+        layer = self.layer
+        if self.config.model_type == CLIP:  # whose output is that of its last layer
+            layer %= self.config.num_hidden_layers + 1
+        digest = hashlib.sha256(f"{layer} {self.keeps_class}".encode())
         for name, value in sorted(self._model.state_dict().items()):
             digest.update(name.encode())
             digest.update(value.cpu().contiguous().numpy().tobytes())
@@ -121,12 +148,19 @@ class TransformersEncoder:
     @torch.no_grad()
     def encode(self, media: Sequence[Media]) -> Tensor:
         """Return `[B, P, d_vis]`."""
-        inputs = self._kind.prepare(self._processor, media).to(self._device)
-        output = self._model(inputs, output_hidden_states=self._layer != -1)
+        inputs = self._kind.prepare(self.processor, media).to(self._device)
+        output = self._model(inputs, output_hidden_states=self.layer != -1)
         rows: Tensor = output.last_hidden_state
-        if self._layer != -1:
-            rows = output.hidden_states[self._layer]
-        return rows if self._keeps_class else rows[:, 1:]
+        if self.layer != -1:
+            rows = output.hidden_states[self.layer]
+        return rows if self.keeps_class else rows[:, 1:]
+
+
+def empty_encoder(fields: Mapping[str, Any]) -> Any:
+    """Make an encoder of a known type of its configuration; its weights are not set."""
+    kind = fields.get("model_type", CLIP)
+    with no_init_weights():
+        return _KINDS[kind].model(CONFIG_MAPPING[kind](**fields))
 
 
 def _kind(folder: Path) -> _Kind:

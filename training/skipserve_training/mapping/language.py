@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
+from tokenizers import AddedToken
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -19,6 +21,7 @@ from skipserve.engine.plans import plan_work
 from skipserve.model.work import RowWork
 from skipserve_policies.plan import Plan, trim
 from skipserve_training.mapping.blocks import STACKS, Block, Sight, linears
+from skipserve_training.mapping.lessons import IMAGE
 from skipserve_training.mapping.packing import Batch
 from skipserve_training.mapping.planned import run_blocks
 
@@ -81,6 +84,26 @@ class FrozenLanguageModel:
         """Return the type of the weights and activations."""
         dtype: torch.dtype = self._model.dtype
         return dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the weights are."""
+        device: torch.device = self._embedding.weight.device
+        return device
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """Return transformers' configuration."""
+        config: PretrainedConfig = self._model.config
+        return config
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the weights by the names of transformers' class; a tied head is the embedding."""
+        seen: set[int] = set()
+        for name, value in self._model.state_dict(keep_vars=True).items():
+            if id(value) not in seen:
+                seen.add(id(value))
+                yield name, value.detach()
 
     @property
     def num_parameters(self) -> int:
@@ -152,6 +175,8 @@ def load_language_model(
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load the tokenizer beside a language model."""
+    """Load the tokenizer beside a language model; adds the token of an image where it has none."""
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    if IMAGE not in tokenizer.get_vocab():
+        tokenizer.add_tokens([AddedToken(IMAGE, normalized=False, special=True)])
     return tokenizer

@@ -27,6 +27,7 @@ class Sound:
 
 Media = Image.Image | list[Image.Image] | Sound  # a list holds a video's frames
 
+IMAGE = "<image>"  # the token that stands for a medium's rows
 QUESTION_FORM = "Question: {question} Answer:"
 ANSWER_FORM = " {answer}"
 
@@ -42,6 +43,13 @@ class Exchange:
     question: str | None
     answer: str
     kind: str
+
+
+def image_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the id of the token that stands for a medium's rows."""
+    found = tokenizer.convert_tokens_to_ids(IMAGE)
+    assert isinstance(found, int)
+    return found
 
 
 class LessonSource(Protocol):
@@ -71,10 +79,14 @@ class LessonSource(Protocol):
 
 
 class PromptForm:
-    """Writes exchanges as the ids of prompts and answers: the projector's rows, then text."""
+    """Writes exchanges as the ids of prompts and answers, as the server writes a conversation.
+
+    The projector's rows stand for `<image>`, behind what the tokenizer begins each text with.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, rows: int, kinds: Sequence[str]) -> None:
         self._tokenizer = tokenizer
+        self._image = image_id(tokenizer)
         self._picture = (PICTURE,) * rows
         self._kinds = {kind: index for index, kind in enumerate(kinds)}
         self._example = lru_cache(_KNOWN)(self._encode)
@@ -83,7 +95,8 @@ class PromptForm:
         """Encode an exchange; those that come up often are known.
 
         Raises:
-            ValueError: The tokenizer joins the end of the question to the answer.
+            ValueError: The tokenizer joins the end of the question to the answer, or the text
+                speaks of `<image>` itself.
         """
         return self._example(exchange)
 
@@ -99,9 +112,18 @@ class PromptForm:
                 f"The tokenizer joins {question!r} to {answer!r}: the answer has no ids of its own."
             )
         end = (int(self._tokenizer.eos_token_id),)
-        return Example(
-            self._picture + prompt, whole[len(prompt) :] + end, self._kinds[exchange.kind]
-        )
+        return Example(self._shown(prompt), whole[len(prompt) :] + end, self._kinds[exchange.kind])
+
+    def _shown(self, prompt: tuple[int, ...]) -> tuple[int, ...]:
+        """Put the projector's rows where the image's token is."""
+        place = prompt.index(self._image)
+        return prompt[:place] + self._picture + prompt[place + 1 :]
 
     def _ids(self, text: str) -> tuple[int, ...]:
-        return tuple(self._tokenizer(text)["input_ids"])
+        ids = tuple(self._tokenizer(IMAGE + text)["input_ids"])
+        if ids.count(self._image) != 1:
+            raise ValueError(
+                f"The text {text!r} gives {ids.count(self._image) - 1} tokens {IMAGE} besides the "
+                "picture's own: expected none."
+            )
+        return ids

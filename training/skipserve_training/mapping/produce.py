@@ -8,26 +8,29 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import save_file
 
-from skipserve.pretrained.joining import join
 from skipserve.pretrained.places import RECORD
 from skipserve_client.evaluate.easy_vqa import read_easy_vqa
 from skipserve_training.checkpoint_files import versions, write_checksums, write_record
 from skipserve_training.mapping.easy_vqa_lessons import EasyLessons
 from skipserve_training.mapping.encoders import TransformersEncoder
 from skipserve_training.mapping.encoding import Encoding, ReportFunction, say_nothing
-from skipserve_training.mapping.export import export_trained, projector_tensors
+from skipserve_training.mapping.export import (
+    CAPTION_TEMPLATE,
+    CHAT_TEMPLATE,
+    export_trained,
+    export_whole,
+    projector_tensors,
+)
 from skipserve_training.mapping.held_out import KindScore, score_held_out
 from skipserve_training.mapping.language import load_language_model, load_tokenizer
-from skipserve_training.mapping.lessons import PromptForm
+from skipserve_training.mapping.lessons import CAPTION, PromptForm
+from skipserve_training.mapping.parts import Parts
 from skipserve_training.mapping.projectors import Projector, make_projector
 from skipserve_training.mapping.recipe import MappingRecipe
 from skipserve_training.mapping.served import CHECKPOINT_FOLDER, PROJECTOR_WEIGHTS
 from skipserve_training.mapping.sources import EASY_VQA, read_source, split_source
-from skipserve_training.mapping.tower_export import FEATURE_LAYER
 from skipserve_training.mapping.training import Checkpoint, Course, make_accelerator, train
 from skipserve_training.run_folder import Clock, RunFolder, claim
-
-IMAGE = "<image>"  # the token that stands for a picture's rows in what is served
 
 TRAINED_FOLDER = "trained"
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "accelerate", "numpy", "pillow")
@@ -70,13 +73,6 @@ class MappingJob:
         """Return the form of the data set."""
         return split_source(self.data)[0]
 
-    @property
-    def is_servable(self) -> bool:
-        """Say whether the server knows models of such parts: CLIP and LLaMA, as LLaVA-1.5's."""
-        types = (_type_of(self.encoder), _type_of(self.language_model))
-        is_llava = (self.layer, self.keeps_class) == (FEATURE_LAYER, False)
-        return is_llava and types == ("clip_vision_model", "llama")
-
 
 @dataclass(frozen=True)
 class Product:
@@ -85,18 +81,35 @@ class Product:
     Attributes:
         projector: what was trained.
         held_out: the scores, where the data set has a test split.
-        checkpoint: the whole model, where the server knows models of such parts.
+        checkpoint: the whole model.
         is_told: whether this process is the one that speaks for all.
     """
 
     projector: Projector
     held_out: dict[str, KindScore]
-    checkpoint: Path | None
+    checkpoint: Path
     is_told: bool
 
 
-def produce(job: MappingJob, out: Path, device: torch.device, report: ReportFunction) -> Product:
-    """Train, from where an earlier run in `out` stopped, score, and write what was trained."""
+def produce(
+    job: MappingJob,
+    out: Path,
+    device: torch.device,
+    report: ReportFunction,
+    features: Path | None = None,
+) -> Product:
+    """Train, from where an earlier run in `out` stopped, score, and write what was trained.
+
+    Args:
+        job: what is done.
+        out: the run's folder.
+        device: where.
+        report: called with what is under way.
+        features: a folder of features that runs of one encoder and data set share; None for `out`.
+
+    Raises:
+        ValueError: The job names what is not there or does not fit, or `out` is another job's.
+    """
     recipe = job.recipe
     accelerator = make_accelerator(device)
     if not accelerator.is_main_process:
@@ -104,17 +117,18 @@ def produce(job: MappingJob, out: Path, device: torch.device, report: ReportFunc
     lessons = read_source(job.data)
     language = load_language_model(Path(job.language_model), torch.bfloat16, accelerator.device)
     encoder = TransformersEncoder(Path(job.encoder), accelerator.device, job.layer, job.keeps_class)
-    encoding = Encoding(out, encoder, accelerator, report)
+    encoding = Encoding(features or out, encoder, accelerator, report)
     claim(out, job)  # not before all is there that the job names: a mistake can be mended
-    features = encoding.of_lessons(lessons, job.views, recipe.seed)
+    encoded = encoding.of_lessons(lessons, job.views, recipe.seed)
     torch.manual_seed(recipe.seed)
-    projector = make_projector(recipe.projector, features.width, language.width, recipe.sizes)
+    projector = make_projector(recipe.projector, encoded.width, language.width, recipe.sizes)
     projector.to(accelerator.device)
-    tokenizer = load_tokenizer(Path(job.language_model))
-    prompts = PromptForm(tokenizer, projector.rows(features.num_patches), lessons.kinds)
+    parts = Parts(language, encoder, projector, load_tokenizer(Path(job.language_model)))
+    rows = projector.rows(encoded.num_patches)
+    prompts = PromptForm(parts.tokenizer, rows, lessons.kinds)
     clock = train(
         recipe,
-        Course(language, lessons, features, prompts, job.views),
+        Course(language, lessons, encoded, prompts, job.views),
         projector,
         RunFolder(out, Checkpoint),
         accelerator,
@@ -130,36 +144,21 @@ def produce(job: MappingJob, out: Path, device: torch.device, report: ReportFunc
             (lessons.split, test),
             lambda done: report("test split", done, len(test.images), 0.0),
         )
-    checkpoint = None
-    if job.is_servable and IMAGE in tokenizer.get_vocab():
-        checkpoint = out / CHECKPOINT_FOLDER
     if accelerator.is_main_process:
-        record = _record(job, clock, held_out, accelerator)
-        save_file(projector_tensors(projector), out / PROJECTOR_WEIGHTS, {"format": "pt"})
-        write_record(out, record)
-        if checkpoint is not None:
-            _export(job, projector, tokenizer.get_vocab()[IMAGE], out, record)
-    return Product(projector, held_out, checkpoint, accelerator.is_main_process)
+        template = CAPTION_TEMPLATE if tuple(lessons.kinds) == (CAPTION,) else CHAT_TEMPLATE
+        _write(parts, rows, template, out, _record(job, clock, held_out, accelerator))
+    return Product(projector, held_out, out / CHECKPOINT_FOLDER, accelerator.is_main_process)
 
 
-def _export(
-    job: MappingJob,
-    projector: Projector,
-    image_id: int,
-    out: Path,
-    record: dict[str, object],
-) -> None:
-    """Write what the server loads: what was trained by itself, and the whole model."""
-    encoder, language = Path(job.encoder), Path(job.language_model)
-    export_trained(projector, encoder, language, image_id, out / TRAINED_FOLDER)
-    write_record(out / TRAINED_FOLDER, record)
-    write_checksums(out / TRAINED_FOLDER)
-    join(out / TRAINED_FOLDER, language, out / CHECKPOINT_FOLDER)
-
-
-def _type_of(folder: str) -> str:
-    config: dict[str, str] = json.loads((Path(folder) / "config.json").read_text())
-    return config.get("model_type", "")
+def _write(parts: Parts, rows: int, template: str, out: Path, record: dict[str, object]) -> None:
+    """Write what was trained by itself, and the whole model, each with the record."""
+    save_file(projector_tensors(parts.projector), out / PROJECTOR_WEIGHTS, {"format": "pt"})
+    write_record(out, record)
+    trained = out / TRAINED_FOLDER
+    export_trained(parts, rows, trained, template)
+    write_record(trained, record)
+    write_checksums(trained)
+    export_whole(trained, parts, out / CHECKPOINT_FOLDER)
 
 
 def _record(

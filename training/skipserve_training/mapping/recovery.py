@@ -17,9 +17,9 @@ from skipserve_client.evaluate.easy_vqa_samples import asking_order
 from skipserve_policies.catalog import load_catalog
 from skipserve_policies.named import POLICIES_FILE, model_file_text
 from skipserve_policies.plan import Plan
-from skipserve_policies.resolve import resolve_for
-from skipserve_policies.schema import SkipPolicy
-from skipserve_policies.sizes import MappingSizes, ModelSizes
+from skipserve_policies.resolve import resolve
+from skipserve_policies.schema import DropVisual, ReduceVisual, SkipPolicy
+from skipserve_policies.sizes import MappingSizes
 from skipserve_training.checkpoint_files import versions, write_record
 from skipserve_training.mapping.easy_vqa_lessons import EasyLessons
 from skipserve_training.mapping.encoding import Encoding, ReportFunction, say_nothing
@@ -106,18 +106,17 @@ class Recovery:
     is_told: bool
 
 
-def static_plan(name: str, policy: SkipPolicy, sizes: ModelSizes) -> Plan:
-    """Return the plan that the server runs for a policy.
+def static_plan(name: str, policy: SkipPolicy, depth: int) -> Plan:
+    """Return the plan that the server runs for a policy, on models of so many blocks.
 
     Raises:
         ValueError: The policy does not fit the model, or takes rows of images away.
     """
-    resolved = resolve_for(name, policy, sizes)
-    if resolved.reduction is not None or resolved.narrowing is not None:
+    if any(isinstance(rule, ReduceVisual | DropVisual) for rule in policy.rules):
         raise ValueError(
             f"policy: {name!r} takes rows of images away: trained under are those that skip alone."
         )
-    return resolved.plan
+    return resolve(name, policy, depth).plan
 
 
 def recover(
@@ -185,7 +184,7 @@ def _open(job: RecoveryJob, device: torch.device) -> ServedModel:
     """Open the model under the policy, with the module that is trained on."""
     model = open_model(Path(job.model), torch.bfloat16, device)
     policy = SkipPolicy.model_validate(job.policy)
-    plan = static_plan(job.policy_name, policy, model.sizes)
+    plan = static_plan(job.policy_name, policy, model.depth)
     if job.module is not None:
         load_module(model.projector, Path(job.module))
     return replace(model, language=model.language.under(plan))

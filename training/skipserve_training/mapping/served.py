@@ -1,4 +1,4 @@
-"""Takes a checkpoint that the server loads apart, into what a training stands on."""
+"""Takes a checkpoint apart, into what a training stands on: one that the server loads, or ours."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,20 +10,21 @@ from torch import Tensor, nn
 from transformers import (
     CONFIG_MAPPING,
     AutoModelForCausalLM,
-    CLIPVisionConfig,
-    CLIPVisionModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+from transformers.initialization import no_init_weights
 
-from skipserve.model.config import ModelConfig, ModelFilesError
+from skipserve.model.config import ModelFilesError
 from skipserve.model.weights import canonical_name, weight_files
-from skipserve_policies.sizes import MappingSizes, ModelSizes
-from skipserve_training.mapping.encoders import FrozenEncoder, TransformersEncoder
+from skipserve_policies.sizes import MappingSizes
+from skipserve_training.mapping.description import Description
+from skipserve_training.mapping.encoders import TransformersEncoder, empty_encoder
 from skipserve_training.mapping.language import (
     LANGUAGE_MODEL_TYPES,
     FrozenLanguageModel,
 )
+from skipserve_training.mapping.parts import Parts
 from skipserve_training.mapping.projectors import Projector, ProjectorType, make_projector
 
 # What a run leaves in its folder: the whole model, and what it trained by itself.
@@ -35,32 +36,19 @@ _LANGUAGE, _TOWER, _PROJECTOR = "language_model.", "vision_tower.", "multi_modal
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What answers questions about media.
-
-    Attributes:
-        language: frozen.
-        encoder: frozen.
-        projector: in fp32, trained or to be trained.
-    """
-
-    language: FrozenLanguageModel
-    encoder: FrozenEncoder
-    projector: Projector
-    tokenizer: PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True)
 class ServedModel(Parts):
     """The parts of a checkpoint.
 
     Attributes:
         folder: where it is.
-        sizes: what policies are resolved for.
     """
 
     folder: Path
-    sizes: ModelSizes
+
+    @property
+    def depth(self) -> int:
+        """Return the number of the language model's blocks: what policies are resolved for."""
+        return len(self.language.blocks)
 
     @property
     def name(self) -> str:
@@ -73,15 +61,16 @@ def open_model(folder: Path, dtype: torch.dtype, device: torch.device) -> Served
     """Load a checkpoint of LLaVA's form, with LLaVA's projector or a mapping module.
 
     Args:
-        folder: as `skipserve serve --model` takes it.
+        folder: as `skipserve serve --model` takes it, or as `skipserve train mapping` leaves it.
         dtype: of the language model.
         device: where all parts go.
 
     Raises:
-        ValueError: It is no such checkpoint, or has parts of other types than CLIP, LLaMA and OPT.
+        ValueError: It is no such checkpoint, or has parts of other types than those of
+            `skipserve train mapping`.
     """
     try:
-        config = ModelConfig.from_folder(folder)
+        described = Description.from_folder(folder)
         tensors = {
             canonical_name(name): value
             for file in weight_files(folder)
@@ -89,13 +78,12 @@ def open_model(folder: Path, dtype: torch.dtype, device: torch.device) -> Served
         }
     except ModelFilesError as error:
         raise ValueError(f"The model {folder} cannot be loaded: {error}.") from error
-    language = _load_language(folder, config, tensors, dtype)
+    language = _load_language(folder, described, tensors, dtype)
     return ServedModel(
         folder=folder,
-        sizes=config.sizes,
         language=FrozenLanguageModel(language.to(device)),
-        encoder=_load_encoder(folder, config, tensors, device),
-        projector=_load_projector(folder, config, tensors).to(device),
+        encoder=_load_encoder(folder, described, tensors, device),
+        projector=_load_projector(folder, described, tensors).to(device),
         tokenizer=_load_tokenizer(folder),
     )
 
@@ -122,17 +110,19 @@ def load_module(projector: Projector, folder: Path) -> None:
 
 
 def _load_language(
-    folder: Path, config: ModelConfig, tensors: dict[str, Tensor], dtype: torch.dtype
+    folder: Path, described: Description, tensors: dict[str, Tensor], dtype: torch.dtype
 ) -> Any:
-    kind = config.text.get("model_type", "llama")
+    kind = described.text.get("model_type", "llama")
     if kind not in LANGUAGE_MODEL_TYPES:
         raise ValueError(
             f"{folder} has a language model of type {kind!r}: expected one of "
             f"{', '.join(LANGUAGE_MODEL_TYPES)}."
         )
-    fields = dict(config.text) | {"tie_word_embeddings": config.ties_head}
+    fields = dict(described.text) | {"tie_word_embeddings": described.ties_head}
     make: Any = AutoModelForCausalLM.from_config  # untyped
-    model = make(CONFIG_MAPPING[kind](**fields), dtype=dtype)
+    with no_init_weights():
+        model = make(CONFIG_MAPPING[kind](**fields), dtype=dtype)
+    model.tie_weights()
     _fill(model, _LANGUAGE, tensors, folder)
     return model
 
@@ -145,32 +135,18 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def _load_encoder(
-    folder: Path, config: ModelConfig, tensors: dict[str, Tensor], device: torch.device
+    folder: Path, described: Description, tensors: dict[str, Tensor], device: torch.device
 ) -> TransformersEncoder:
-    kind = config.vision.get("model_type", "clip_vision_model")
-    if kind != "clip_vision_model" or len(config.feature_layers) != 1:
-        raise ValueError(
-            f"{folder} has a vision tower of type {kind!r} that gives the features of "
-            f"{len(config.feature_layers)} layers: expected CLIP's type, and one."
-        )
-    model: Any = CLIPVisionModel(CLIPVisionConfig(**config.vision))
+    model = empty_encoder(described.vision)
     _fill(model, _TOWER, tensors, folder)
-    layer, keeps_class = config.feature_layers[0], config.sizes.vision.keeps_cls
-    return TransformersEncoder(folder, device, layer, keeps_class, model)
+    return TransformersEncoder(folder, device, described.layer, described.keeps_class, model)
 
 
-def _load_projector(folder: Path, config: ModelConfig, tensors: dict[str, Tensor]) -> Projector:
-    sizes = config.sizes
-    widths = (sizes.vision.feature_size, sizes.decoder.embedding_size)
-    if isinstance(sizes.projector, MappingSizes):
-        projector = make_projector(ProjectorType.MAPPING, *widths, sizes.projector)
-    elif config.projector_activation == "gelu" and config.projector_bias:
-        projector = make_projector(ProjectorType.MLP, *widths)
-    else:
-        raise ValueError(
-            f"{folder} has a projector with the activation {config.projector_activation!r} and "
-            f"{'a' if config.projector_bias else 'no'} bias: expected 'gelu', and a bias."
-        )
+def _load_projector(folder: Path, described: Description, tensors: dict[str, Tensor]) -> Projector:
+    sizes = described.projector if isinstance(described.projector, MappingSizes) else None
+    kind = ProjectorType.MLP if sizes is None else ProjectorType.MAPPING
+    width = described.vision_width
+    projector = make_projector(kind, width, described.decoder.embedding_size, sizes)
     _fill(projector, _PROJECTOR, tensors, folder)
     return projector
 

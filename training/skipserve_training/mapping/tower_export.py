@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from transformers import CLIPImageProcessorPil, CLIPVisionModel
 
 from skipserve_training.mapping.tower import LabelledTower
@@ -32,12 +31,3 @@ def make_image_processor(side: int) -> CLIPImageProcessorPil:
     return CLIPImageProcessorPil(
         size={"shortest_edge": side}, crop_size={"height": side, "width": side}
     )
-
-
-def tower_tensors(folder: Path) -> dict[str, Tensor]:
-    """Read an exported tower under the names of the published LLaVA-1.5 checkpoints."""
-    model = CLIPVisionModel.from_pretrained(folder, dtype=torch.bfloat16)
-    return {
-        f"vision_tower.vision_model.{name.removeprefix('vision_model.')}": value
-        for name, value in model.state_dict().items()
-    }

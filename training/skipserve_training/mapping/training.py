@@ -87,9 +87,10 @@ def embed(
     projected = projector(features.float()).to(language.dtype)
     places = batch.ids == PICTURE
     rows = language.embed(batch.ids.masked_fill(places, 0))
-    # A prompt begins with the picture, so a row's position is its place in it.
+    # A picture's rows follow each other: the first one's position tells the others' places.
+    first = batch.positions.masked_fill(~places, batch.ids.shape[1]).amin(1)
     pictures = places.nonzero()[:, 0]
-    return rows.index_put((places,), projected[pictures, batch.positions[places]])
+    return rows.index_put((places,), projected[pictures, batch.positions[places] - first[pictures]])
 
 
 def answer(

@@ -36,6 +36,6 @@ def perplexity(
     pieces = [ids[first : first + _PIECE] for first in range(0, len(ids), _PIECE)]
     batch = pack(
         [[Example(piece[:_PROMPT], piece[_PROMPT:], 0)] for piece in pieces if len(piece) > _PROMPT]
-    ).to(language.embed(torch.zeros(1, 1, dtype=torch.int64)).device)
+    ).to(language.device)
     hidden = language.hidden(language.embed(batch.ids), batch).flatten(0, 1)[batch.rows]
     return math.exp(F.cross_entropy(language.logits(hidden), batch.targets).item())

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 
 from skipserve.model.weights import weights_digest
 from skipserve_client.evaluate.easy_vqa import EasySplit, blind_answers, read_easy_vqa
-from skipserve_policies.resolve import resolve_for
+from skipserve_policies.resolve import resolve
 from skipserve_policies.schema import SkipPolicy
 from skipserve_training.checkpoint_files import versions
 from skipserve_training.compression.produce import CompressionJob, produce_compressed
@@ -84,7 +84,7 @@ class Bench:
         """
         folder, sparsity = self._weights(cell)
         model, digest = self._open(folder)
-        resolved = resolve_for(cell.name, SkipPolicy.model_validate(cell.policy or {}), model.sizes)
+        resolved = resolve(cell.name, SkipPolicy.model_validate(cell.policy or {}), model.depth)
         planned = replace(model, language=model.language.under(resolved.plan))
         untrained = self._score("untrained", cell, planned, planned.projector)
         trained, training = None, None
