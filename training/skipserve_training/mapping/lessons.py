@@ -6,6 +6,7 @@ Knows nothing about encoders and language models; a source of lessons is a data 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import lru_cache
 from typing import Protocol
 
@@ -52,6 +53,22 @@ def image_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return found
 
 
+@dataclass(frozen=True)
+class Probe:
+    """A held-out question with all that annotators answered; captions answer none."""
+
+    question: str | None
+    answers: tuple[str, ...]
+    kind: str
+
+
+class Part(StrEnum):
+    """A part of a data set, by its media: none is in both."""
+
+    TRAIN = "train"
+    TEST = "test"
+
+
 class LessonSource(Protocol):
     """A data set: `len(source)` media, numbered from 0."""
 
@@ -61,8 +78,8 @@ class LessonSource(Protocol):
         ...
 
     @property
-    def questions_a_step(self) -> int:
-        """Return how many exchanges are drawn about a medium, where it has so many."""
+    def questions_a_step(self) -> float:
+        """Return how many exchanges are drawn about a medium in a step, in the mean."""
         ...
 
     def __len__(self) -> int:

@@ -13,12 +13,14 @@ from typing import TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from skipserve_training.mapping.lessons import CAPTION, Exchange, Media
+from skipserve_training.mapping.lessons import CAPTION, Exchange, Media, Part, Probe
 from skipserve_training.mapping.media import find_media, load_media
 
 QUESTIONS_A_STEP = 8  # about one medium, drawn from those that it has
 
 _MEDIA = "media"
+_HELD_OUT = 10  # of so many media one is a test's
+_SEED = 20
 
 
 class _Question(BaseModel):
@@ -61,9 +63,14 @@ class _Captions(BaseModel):
 
 
 class VqaLessons:
-    """Questions with the answers of several annotators, one of which is drawn each time."""
+    """Questions with the answers of several annotators, one of which is drawn each time.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: the data set.
+        part: of its media; None for all.
+    """
+
+    def __init__(self, folder: Path, part: Part | None = None) -> None:
         questions = _read(folder, "questions", _Questions).questions
         annotations = _read(folder, "annotations", _Annotations).annotations
         self._answers = {one.question_id: one for one in annotations}
@@ -75,13 +82,14 @@ class VqaLessons:
                 )
             self._asked.setdefault(question.image_id, []).append(question)
         self._paths = _locate(find_media(folder / _MEDIA), self._asked, folder)
-        self._media = sorted(self._asked)
+        self._media = _media_of(part, sorted(self._asked), folder)
         self.kinds: Sequence[str] = sorted({one.answer_type for one in annotations})
 
     @property
-    def questions_a_step(self) -> int:
-        """Return how many questions are drawn about a medium, where it has so many."""
-        return QUESTIONS_A_STEP
+    def questions_a_step(self) -> float:
+        """Return how many questions are drawn about a medium in a step, in the mean."""
+        counts = [min(QUESTIONS_A_STEP, len(self._asked[number])) for number in self._media]
+        return sum(counts) / len(counts)
 
     def __len__(self) -> int:
         """Return the number of media."""
@@ -99,6 +107,14 @@ class VqaLessons:
             for question in draw.sample(asked, min(QUESTIONS_A_STEP, len(asked)))
         ]
 
+    def probes(self, index: int) -> list[Probe]:
+        """Return all questions about one, with all answers."""
+        found = [(it, self._answers[it.question_id]) for it in self._asked[self._media[index]]]
+        return [
+            Probe(question.question, tuple(it.answer for it in one.answers), one.answer_type)
+            for question, one in found
+        ]
+
     def _exchange(self, question: _Question, draw: random.Random) -> Exchange:
         annotation = self._answers[question.question_id]
         answer = draw.choice(annotation.answers).answer
@@ -106,12 +122,17 @@ class VqaLessons:
 
 
 class CaptionLessons:
-    """Captions, one of a medium's drawn each time; nothing is asked."""
+    """Captions, one of a medium's drawn each time; nothing is asked.
+
+    Args:
+        folder: the data set.
+        part: of its media; None for all.
+    """
 
     kinds: Sequence[str] = (CAPTION,)
     questions_a_step = 1
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, part: Part | None = None) -> None:
         found = _read(folder, "captions", _Captions)
         self._captions: dict[int, list[str]] = {}
         for caption in found.annotations:
@@ -119,7 +140,7 @@ class CaptionLessons:
         paths = {picture.id: folder / _MEDIA / picture.file_name for picture in found.images}
         present = {number: path for number, path in paths.items() if path.exists()}
         self._paths = _locate(present, self._captions, folder)
-        self._media = sorted(self._captions)
+        self._media = _media_of(part, sorted(self._captions), folder)
 
     def __len__(self) -> int:
         """Return the number of media."""
@@ -132,6 +153,11 @@ class CaptionLessons:
     def exchanges(self, index: int, draw: random.Random) -> list[Exchange]:
         """Draw a caption."""
         return [Exchange(None, draw.choice(self._captions[self._media[index]]), CAPTION)]
+
+
+    def probes(self, index: int) -> list[Probe]:
+        """Return all captions of one, as one."""
+        return [Probe(None, tuple(self._captions[self._media[index]]), CAPTION)]
 
 
 _T = TypeVar("_T", bound=BaseModel)
@@ -161,3 +187,14 @@ def _locate(
             f"is number {missing[0]}."
         )
     return paths
+
+
+def _media_of(part: Part | None, numbers: list[int], folder: Path) -> list[int]:
+    """Choose the media of a part, in order: a tenth, drawn once, is the test's."""
+    if part is None:
+        return numbers
+    if len(numbers) < 2:
+        raise ValueError(f"{folder} has {len(numbers)} media: two parts take two at least.")
+    drawn = random.Random(f"{_SEED}/held out").sample(numbers, -(-len(numbers) // _HELD_OUT))
+    held_out = set(drawn)
+    return [number for number in numbers if (number in held_out) is (part is Part.TEST)]
