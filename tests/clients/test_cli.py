@@ -476,6 +476,7 @@ COMMANDS = (
     "keys new",
     "reproduce",
     "serve",
+    "train ask",
     "train demo",
     "train export",
     "train mapping",
@@ -519,7 +520,7 @@ def test_help_lists_every_command() -> None:
         ("skipserve flops --policy shor", {"shortv-7b"}),
         (
             "skipserve train ",
-            {"compress", "demo", "export", "mapping", "paper", "recover", "tower"},
+            {"ask", "compress", "demo", "export", "mapping", "paper", "recover", "tower"},
         ),
     ],
 )

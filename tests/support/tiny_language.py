@@ -33,16 +33,16 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def make_llama() -> LlamaForCausalLM:
+def make_llama(**changes: object) -> LlamaForCausalLM:
     """Make a LLaMA with grouped heads and a tied head."""
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(SPECIAL) + len(LETTERS), hidden_size=32, intermediate_size=48,
-        num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        max_position_embeddings=256, tie_word_embeddings=True, initializer_range=0.2,
-        eos_token_id=1, pad_token_id=0,
-    )  # fmt: skip
-    return LlamaForCausalLM(config)
+    sizes: dict[str, Any] = {
+        "vocab_size": len(SPECIAL) + len(LETTERS), "hidden_size": 32, "intermediate_size": 48,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "max_position_embeddings": 256, "tie_word_embeddings": True, "initializer_range": 0.2,
+        "eos_token_id": 1, "pad_token_id": 0,
+    }  # fmt: skip
+    return LlamaForCausalLM(LlamaConfig(**(sizes | changes)))
 
 
 def make_opt(**changes: object) -> OPTForCausalLM:

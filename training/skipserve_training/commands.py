@@ -9,7 +9,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from skipserve_training.compression.commands import compress
-from skipserve_training.mapping.commands import export, mapping, recover, tower
+from skipserve_training.mapping.commands import ask, export, mapping, recover, tower
 from skipserve_training.paper.commands import paper
 from skipserve_training.progress import Bars, progress_bars
 
@@ -25,6 +25,7 @@ train.command()(tower)
 train.command()(mapping)
 train.command()(recover)
 train.command()(export)
+train.command()(ask)
 train.command()(compress)
 train.command()(paper)
 

@@ -4,7 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
+
+_Z = float(norm.ppf(0.975))  # of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -19,13 +21,20 @@ class Interval:
         return f"{100 * self.value:.1f} % ({100 * self.low:.1f}-{100 * self.high:.1f})"
 
 
-def accuracy(right: Sequence[bool]) -> Interval:
-    """Return the share of right answers, with Wilson's interval."""
-    found = binomtest(sum(right), len(right)).proportion_ci(0.95, method="wilson")
-    return Interval(sum(right) / len(right), float(found.low), float(found.high))
+def accuracy(right: Sequence[float]) -> Interval:
+    """Return the mean of how right answers are, with Wilson's interval.
+
+    It is that of shares; where answers are right in part it is wider than need be.
+    """
+    count, mean = len(right), sum(right) / len(right)
+    centre = mean + _Z**2 / (2 * count)
+    spread = _Z * math.sqrt(mean * (1 - mean) / count + _Z**2 / (4 * count**2))
+    whole = 1 + _Z**2 / count
+    low, high = max(0.0, (centre - spread) / whole), min(1.0, (centre + spread) / whole)
+    return Interval(mean, 0.0 if mean == 0 else low, 1.0 if mean == 1 else high)
 
 
-def retention(right: Sequence[bool], reference: Sequence[bool]) -> Interval:
+def retention(right: Sequence[float], reference: Sequence[float]) -> Interval:
     """Return accuracy by the reference's accuracy on the same questions, in the same order.
 
     The interval is that of the ratio of two paired shares from the Wilson interval of each and
@@ -59,19 +68,28 @@ def _limit(
     return (shared + side * root) / (bottom * (2 * lower.value - bottom))
 
 
-def _correlation(right: Sequence[bool], reference: Sequence[bool]) -> float:
-    """Return the correlation of two series of truths; 0 where one of them is constant."""
+def _correlation(right: Sequence[float], reference: Sequence[float]) -> float:
+    """Return the correlation of two series; 0 where one of them is constant."""
     count = len(right)
     one, two = sum(right) / count, sum(reference) / count
-    both = sum(a and b for a, b in zip(right, reference, strict=True)) / count
-    spread = math.sqrt(one * (1 - one) * two * (1 - two))
+    both = sum(a * b for a, b in zip(right, reference, strict=True)) / count
+    spread = math.sqrt(_variance(right, one) * _variance(reference, two))
     return (both - one * two) / spread if spread else 0.0
 
 
-def are_different(one: Sequence[bool], two: Sequence[bool]) -> float:
-    """Return McNemar's exact p value: how likely so unequal losses are between equal models."""
-    only_one = sum(a and not b for a, b in zip(one, two, strict=True))
-    only_two = sum(b and not a for a, b in zip(one, two, strict=True))
+def _variance(values: Sequence[float], mean: float) -> float:
+    if min(values) == max(values):
+        return 0.0
+    return sum(value * value for value in values) / len(values) - mean * mean
+
+
+def are_different(one: Sequence[float], two: Sequence[float]) -> float:
+    """Return McNemar's exact p value: how likely so unequal losses are between equal models.
+
+    Where answers are right in part, it is that of the sign test.
+    """
+    only_one = sum(a > b for a, b in zip(one, two, strict=True))
+    only_two = sum(b > a for a, b in zip(one, two, strict=True))
     if not only_one + only_two:
         return 1.0
     return float(binomtest(only_one, only_one + only_two).pvalue)

@@ -3,6 +3,7 @@
 import random
 
 import pytest
+from scipy.stats import binomtest
 
 from skipserve_client.evaluate.retention import accuracy, are_different, retention
 
@@ -71,3 +72,37 @@ def test_a_difference_is_told_by_the_questions_that_differ() -> None:
 
 def test_it_is_written_as_the_tables_write_it() -> None:
     assert str(accuracy([True] * 50 + [False] * 50)) == "50.0 % (40.4-59.6)"
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 30), (1, 7), (300, 1004), (1004, 1004)])
+def test_the_interval_of_a_share_is_scipys(right: int, n: int) -> None:
+    found = accuracy([True] * right + [False] * (n - right))
+    expected = binomtest(right, n).proportion_ci(0.95, method="wilson")
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_answers_that_are_right_in_part_have_an_interval() -> None:
+    """It holds that of a bootstrap over questions, and is not much wider."""
+    draw = random.Random(3)
+    pairs = [
+        (draw.choice((0, 0.3, 0.6, 0.9, 1)), draw.choice((0.6, 0.9, 1, 1))) for _ in range(600)
+    ]
+    kept = retention([a for a, _ in pairs], [b for _, b in pairs])
+    ratios = []
+    for _ in range(2000):
+        some = draw.choices(pairs, k=len(pairs))
+        ratios.append(sum(a for a, _ in some) / sum(b for _, b in some))
+    ratios.sort()
+    assert kept.low < ratios[50] < kept.value < ratios[-51] < kept.high
+    assert kept.high - kept.low < 1.6 * (ratios[-51] - ratios[50])
+
+
+def test_answers_that_are_all_alike_have_no_correlation() -> None:
+    kept = retention([0.3] * 50, [0.6] * 50)
+    assert kept.value == pytest.approx(0.5)
+    assert 0 < kept.low < 0.5 < kept.high
+
+
+def test_a_difference_in_part_is_a_difference() -> None:
+    assert are_different([0.9] * 10, [0.6] * 10) < 0.01
+    assert are_different([0.9, 0.6], [0.6, 0.9]) == 1.0

@@ -62,3 +62,19 @@ def test_other_types_are_refused(tmp_path: Path) -> None:
     LlamaConfig().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="type 'llama': expected one of clip_vision_model"):
         TransformersEncoder(tmp_path, CPU)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "said"),
+    [
+        ("vit", "timesformer", "takes pictures: expected no videos"),
+        ("timesformer", "audio-spectrogram-transformer", "folder of frames: expected no sounds"),
+        ("audio-spectrogram-transformer", "vit", "takes sounds: expected no pictures"),
+    ],
+)
+def test_media_of_another_kind_are_refused(
+    kind: str, given: str, said: str, tmp_path: Path
+) -> None:
+    encoder = TransformersEncoder(save_encoder(kind, tmp_path / "encoder"), CPU)
+    with pytest.raises(ValueError, match=said):
+        encoder.encode([_media(given, tmp_path)])

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from tiny_lessons import write_captions, write_vqa
 
-from skipserve_training.mapping.lessons import Exchange
+from skipserve_training.mapping.lessons import Exchange, Probe
 from skipserve_training.mapping.sources import read_source
 from skipserve_training.mapping.vqa_lessons import CaptionLessons, VqaLessons
 
@@ -80,7 +81,45 @@ def test_what_is_missing_is_named(files: dict[str, Any], said: str, tmp_path: Pa
         VqaLessons(_write(tmp_path, **files))
 
 
-@pytest.mark.parametrize("text", ["easy-vqa", "coco:/tmp", "vqa:"])
+def test_all_answers_of_annotators_are_told(tmp_path: Path) -> None:
+    lessons = VqaLessons(_write(tmp_path, questions=QUESTIONS, annotations=ANNOTATIONS))
+    assert lessons.probes(0) == [
+        Probe("Is it red?", ("yes",) * 10, "yes/no"),
+        Probe("How many?", ("1", "2"), "number"),
+    ]
+    assert lessons.questions_a_step == 2
+
+
+def test_all_captions_are_told_as_one(tmp_path: Path) -> None:
+    lessons = CaptionLessons(_write(tmp_path, captions=CAPTIONS))
+    assert lessons.probes(0) == [Probe(None, ("A dog.", "A cat."), "caption")]
+
+
+@pytest.mark.parametrize("form", ["vqa", "captions"])
+def test_parts_share_no_medium_and_leave_none_out(form: str, tmp_path: Path) -> None:
+    write = write_vqa if form == "vqa" else write_captions
+    folder = write(tmp_path / "data", "vit", 21)
+    whole, train, test = (read_source(f"{form}:{folder}{part}") for part in ("", "#train", "#test"))
+    assert (len(whole), len(train), len(test)) == (21, 18, 3)
+    numbers = [set(it._media) for it in (whole, train, test)]  # type: ignore[attr-defined]
+    assert numbers[1] | numbers[2] == numbers[0]
+    assert not numbers[1] & numbers[2]
+    again = read_source(f"{form}:{folder}#test")
+    assert again._media == test._media  # type: ignore[attr-defined]
+
+
+def test_one_medium_has_no_parts(tmp_path: Path) -> None:
+    folder = write_vqa(tmp_path / "data", "vit", 1)
+    with pytest.raises(ValueError, match="has 1 media: two parts take two at least"):
+        read_source(f"vqa:{folder}#test")
+
+
+def test_easy_vqa_is_published_in_parts(easy_folder: Path) -> None:
+    lengths = [len(read_source(f"easy-vqa:{easy_folder}{it}")) for it in ("", "#train", "#test")]
+    assert lengths == [8, 8, 3]
+
+
+@pytest.mark.parametrize("text", ["easy-vqa", "coco:/tmp", "vqa:", "vqa:#test"])
 def test_data_is_named_by_form_and_folder(text: str) -> None:
     with pytest.raises(ValueError, match="expected FORM:FOLDER with a form of easy-vqa, easy"):
         read_source(text)

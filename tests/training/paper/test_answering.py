@@ -16,6 +16,7 @@ from skipserve_training.mapping.language import FrozenLanguageModel
 from skipserve_training.mapping.lessons import Exchange, PromptForm
 from skipserve_training.mapping.packing import Batch
 from skipserve_training.mapping.projectors import PatchProjector
+from skipserve_training.mapping.speaking import Turn
 from skipserve_training.mapping.training import Course
 from skipserve_training.paper.answering import Judge, Question, Verdict, can_be_accepted
 
@@ -56,7 +57,7 @@ def make_judge(language: FrozenLanguageModel, split: EasySplit) -> Judge:
 
 def ask(judge: Judge, answer: str, picture: int = 0, text: str = "is it?") -> Question:
     exchange = Exchange(text, answer, EasyType.COLOUR)
-    return Question(picture, judge.course.prompts.example(exchange), answer)
+    return Question(picture, judge.course.prompts.example(exchange), (answer,))
 
 
 @pytest.mark.parametrize(
@@ -142,3 +143,50 @@ def _answered(question: Question, tokens: tuple[int, ...]) -> Question:
 )  # fmt: skip
 def test_what_can_still_be_accepted(said: str, can: bool) -> None:
     assert can_be_accepted(said, "no") is can
+
+
+VOTES = ["no"] * 6 + ["not"] * 2 + ["yes", "No."]
+
+
+@pytest.mark.parametrize(
+    ("says", "accepted", "exact"),
+    [(" no", 1.0, True), (" yes", 0.3, False), (" not", 0.6, False), (" NO", 1.0, False)],
+)
+def test_annotators_vote(says: str, accepted: float, exact: bool, easy_split: EasySplit) -> None:
+    """Whatever is said is followed to its end: any answer may have votes."""
+    judge = make_judge(SayingModel(says), easy_split)
+    question = replace(ask(judge, "no"), answers=VOTES, is_voted=True)
+    (verdict,) = judge.judge([question])
+    assert verdict.accepted == pytest.approx(accepted)
+    assert verdict.exact is exact
+
+
+def test_an_answer_that_never_ends_has_no_votes(easy_split: EasySplit) -> None:
+    judge = make_judge(SayingModel(" no", ends=False), easy_split)
+    question = replace(ask(judge, "no"), answers=VOTES, is_voted=True)
+    assert judge.judge([question]) == [Verdict(exact=False, accepted=0, begun=True)]
+
+
+def test_any_of_several_answers_is_accepted(easy_split: EasySplit) -> None:
+    judge = make_judge(SayingModel(" red."), easy_split)
+    question = replace(ask(judge, "blue"), answers=("blue", "Red"))
+    assert judge.judge([question]) == [Verdict(exact=False, accepted=True, begun=False)]
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_what_is_judged_is_what_is_said(num_beams: int, easy_split: EasySplit) -> None:
+    """With beams, and without haste, whole answers are searched for first."""
+    judge = replace(
+        make_judge(FrozenLanguageModel(make_llama()), easy_split), num_beams=num_beams,
+        limit=4, is_hasty=False,
+    )  # fmt: skip
+    asked = [ask(judge, "no", picture, text) for picture in (0, 1) for text in ("a?", "b??")]
+    turns = [Turn(it.picture, it.example.prompt) for it in asked]
+    said = judge.speaker.say(turns, 4, num_beams)
+    right = [
+        replace(question, example=replace(question.example, answer=tokens))
+        for question, tokens in zip(asked, said, strict=True)
+    ]
+    verdicts = judge.judge(right)
+    assert all(verdict.exact and verdict.accepted for verdict in verdicts)
+    assert not any(verdict.exact for verdict in judge.judge(asked))

@@ -1,13 +1,13 @@
 """The grid: what it holds, and that every model can run it."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from skipserve_policies.resolve import resolve
 from skipserve_policies.schema import SkipPolicy
 from skipserve_training.paper.cells import (
-    DEPTH,
     INFERENCE,
     LADDER,
     LAYERS,
@@ -16,12 +16,17 @@ from skipserve_training.paper.cells import (
     Form,
     chosen,
     grid,
+    ladder,
+    left_out,
     rule_name,
+    touched,
 )
+from skipserve_training.paper.setup import SHIPPED, Setup
 
 pytestmark = pytest.mark.fast
 
 CELLS = grid()
+DEPTH = SHIPPED.depth
 
 
 def _layers(name: str) -> list[int]:
@@ -75,3 +80,39 @@ def test_a_pattern_chooses() -> None:
     assert len(chosen(CELLS, "longer-*", has_extra=True)) == 3
     with pytest.raises(ValueError, match="only is 'half': no cell is called so"):
         chosen(CELLS, "half", has_extra=False)
+
+
+def _own(depth: int, *tasks: str) -> Setup:
+    return replace(SHIPPED, model="own", depth=depth, patches=None, tasks=tasks)
+
+
+@pytest.mark.parametrize("depth", [4, 12, 24, 32, 40])
+def test_a_grid_follows_the_depth(depth: int) -> None:
+    cells = grid(_own(depth, "one", "two"))
+    assert {cell.model for cell in cells} == {"own"}
+    assert sum(cell.group == LAYERS for cell in cells) == 3 * depth
+    by_name = {cell.name: cell for cell in cells}
+    for cut in ladder(depth):
+        policy = by_name[f"ladder-{cut}"].policy
+        assert touched("cut", policy, depth) == [*range(cut, depth)]
+    assert len(ladder(depth)) == 2
+    two_thirds = touched("some", by_name["training-two-thirds-blocks-seed-20"].policy, depth)
+    assert two_thirds == [layer for layer in range(1, depth - 1) if layer % 3]
+    whole = touched("all", by_name["training-parallel-all-seed-20"].policy, depth)
+    assert whole == [*range(depth)]
+
+
+def test_what_cannot_be_run_is_left_out_by_name() -> None:
+    assert left_out(SHIPPED) == {}
+    found = left_out(_own(6, "one"))
+    assert found["needs another task"] == ["training-alpha-subnet-50-seed-20"]
+    assert len(found["needs a module with a row a patch"]) == 1 + 3 + len(Form) * 3 * 3
+    assert "inference-block-every-3-from-50pc-all" in found["touches none of 6 blocks"]
+    names = {cell.name for cell in grid(_own(6, "one"))}
+    assert not names & {name for some in found.values() for name in some}
+
+
+def test_trainings_are_as_long_as_is_asked_for() -> None:
+    cells = grid(replace(_own(12), more_questions=70))
+    counts = {cell.training.questions for cell in cells if cell.training is not None}
+    assert counts == {70, 350}

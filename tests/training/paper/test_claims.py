@@ -1,11 +1,14 @@
 """What the paper says, held against records."""
 
+from dataclasses import replace
+
 import pytest
-from paper_records import make_findings
+from paper_records import make_findings, make_record
 
 from skipserve_training.paper.cells import INFERENCE, Form, grid, rule_name
 from skipserve_training.paper.claims import NOT_RUN, judge_claims
 from skipserve_training.paper.findings import Findings
+from skipserve_training.paper.setup import SHIPPED, Scoring
 
 pytestmark = pytest.mark.fast
 
@@ -50,3 +53,25 @@ def test_policies_are_compared_at_the_same_places(
     assert "of 1 places" in claim.found
     assert "skipping the ffn" in claim.found
     assert "skipping the block" not in claim.found
+
+
+OWN = replace(SHIPPED, model="own", depth=32, patches=None)
+
+
+def test_numbers_are_those_of_the_depth() -> None:
+    claims = judge_claims(Findings(grid(OWN), {}, OWN))
+    said = " ".join(claim.found for claim in claims)
+    assert "(15 of 32 blocks, scope all)" in said
+    assert "`ladder-11` not run yet; `ladder-21` not run yet" in said
+    assert "No second size of this model is among these records" in said
+    assert "30" not in said
+
+
+def test_no_claim_of_captions_is_judged() -> None:
+    setup = replace(OWN, scoring=Scoring.CAPTIONS)
+    cells = {cell.name: cell for cell in grid(setup)}
+    records = {name: make_record(cells[name], 1000, trained=1000) for name in HALF}
+    records["full"] = make_record(cells["full"], 1000)
+    verdicts = _verdicts(Findings([*cells.values()], records, setup))
+    assert verdicts[2] == "not judged: no quality of captions was measured"
+    assert verdicts[0] == NOT_RUN

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from paper_records import CELLS, make_record
 from typer.testing import CliRunner
 
 from skipserve_training.commands import train
+from skipserve_training.paper.records import write
 
 pytestmark = pytest.mark.fast
 
@@ -16,7 +18,7 @@ def _paper(*flags: object) -> tuple[int, str]:
 
 
 def test_cells_are_listed_with_what_they_take(tmp_path: Path) -> None:
-    (tmp_path / "ladder-20.json").touch()
+    write(make_record(CELLS["ladder-20"], 1), tmp_path)
     code, said = _paper("--list", "--only", "ladder-*", "--records", tmp_path)
     assert code == 0
     assert "done ladder-20" in said
@@ -25,7 +27,7 @@ def test_cells_are_listed_with_what_they_take(tmp_path: Path) -> None:
 
 
 def test_what_is_there_is_not_run_again(tmp_path: Path) -> None:
-    (tmp_path / "ladder-20.json").touch()
+    write(make_record(CELLS["ladder-20"], 1), tmp_path)
     code, said = _paper("--only", "ladder-20", "--records", tmp_path)
     assert code == 0
     assert said.startswith("0 of 1 cells have no record yet")

@@ -1,12 +1,11 @@
 """Records: written, read, and counted."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from skipserve_client.evaluate.easy_vqa import EasyQuestion
-from skipserve_training.paper.answering import Verdict
-from skipserve_training.paper.asking import Asked
 from skipserve_training.paper.records import (
     ALL,
     Count,
@@ -15,14 +14,15 @@ from skipserve_training.paper.records import (
     TrainingFigures,
     Way,
     as_bits,
+    as_grades,
+    check_setup,
     read_all,
-    tally,
+    setup_of,
     write,
 )
+from skipserve_training.paper.setup import SHIPPED, Scoring
 
 pytestmark = pytest.mark.fast
-
-RIGHT, WRONG = Verdict(True, True, True), Verdict(False, False, False)
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 307])
@@ -33,22 +33,6 @@ def test_bits_come_back(count: int) -> None:
     score = Score(types, as_bits(exact), as_bits(accepted), 1.0)
     assert score.right(Way.EXACT) == exact
     assert score.right(Way.ACCEPTED) == accepted
-
-
-def test_answers_are_counted_by_type() -> None:
-    asked = [
-        Asked(EasyQuestion("what color is the shape?", "red", 0), 0),
-        Asked(EasyQuestion("is there a blue shape?", "no", 0), 0),
-        Asked(EasyQuestion("is there a red shape?", "yes", 0), 0),
-    ]
-    verdicts = [RIGHT, Verdict(False, True, True), WRONG]
-    blind = {"is there a blue shape?": "no", "is there a red shape?": "no"}
-    counts = tally(asked, verdicts, blind)
-    assert counts["colour"] == Count(1, 1, 1, 1, 0)
-    assert counts["yes/no, absent"] == Count(1, 0, 1, 1, 1)
-    assert counts["yes/no, present"] == Count(1, 0, 0, 0, 0)
-    assert counts[ALL] == Count(3, 1, 2, 2, 1)
-    assert [*counts][-1] == ALL
 
 
 def _record(name: str, trained: Score | None, training: TrainingFigures | None) -> Record:
@@ -70,6 +54,47 @@ def test_a_record_comes_back(tmp_path: Path) -> None:
     assert records[1].said == "75.0% of 4 -> 100.0% of 4"
     assert records[0].last == records[0].untrained
     assert records[1].last == trained
+
+
+def test_answers_that_are_right_in_part_come_back() -> None:
+    grades = [0.3, 1, 0.0, 0.9]
+    assert as_grades(grades) == grades
+    score = Score({ALL: Count(4, 1, 2.2, 0, 0)}, as_bits([True] * 4), as_grades(grades), 1.0)
+    assert score.right(Way.ACCEPTED) == grades
+    assert as_grades([1, 0.0, True]) == "a"
+
+
+OWN = replace(SHIPPED, model="opt+vit", llm="opt", scoring=Scoring.VOTES, depth=32, patches=None)
+
+
+def test_a_setup_comes_back(tmp_path: Path) -> None:
+    record = replace(_record("a", None, None), setup=OWN)
+    record = replace(record, untrained=replace(record.untrained, loss=0.5))
+    write(record, tmp_path)
+    assert read_all(tmp_path) == {"a": record}
+
+
+def test_what_ships_names_no_setup(tmp_path: Path) -> None:
+    write(_record("a", None, None), tmp_path)
+    fields = json.loads((tmp_path / "a.json").read_text())
+    assert "setup" not in fields
+    assert "loss" not in fields["untrained"]
+
+
+def test_records_of_several_setups_are_not_held_together(tmp_path: Path) -> None:
+    records = {"a": _record("a", None, None), "b": _record("b", None, None)}
+    assert setup_of(records) == SHIPPED
+    assert setup_of({}) is None
+    records["b"] = replace(records["b"], setup=OWN)
+    with pytest.raises(
+        ValueError, match=r"a and b cannot be held together: .*depth is 32, expected"
+    ):
+        setup_of(records)
+    write(records["b"], tmp_path)
+    check_setup(tmp_path, OWN)
+    check_setup(tmp_path / "nowhere", SHIPPED)
+    with pytest.raises(ValueError, match=r"record b of another setup .*llm is 'opt', expected"):
+        check_setup(tmp_path, SHIPPED)
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "nothing", '{"trained": null, "training": null}'])

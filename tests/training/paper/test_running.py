@@ -2,8 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,13 +14,15 @@ from safetensors.torch import load_file, save_file
 from tiny_language import make_tokenizer
 
 from skipserve_training.compression.recipe import CompressionRecipe, Method, Share
+from skipserve_training.paper import estimate
 from skipserve_training.paper.cells import FULL, INFERENCE, TRAINING, Cell, Form, Training, rules
-from skipserve_training.paper.commands import run_all
 from skipserve_training.paper.findings import Findings
 from skipserve_training.paper.page import render
 from skipserve_training.paper.plots import draw_all
 from skipserve_training.paper.records import ALL, Way, read_all
 from skipserve_training.paper.running import Bench, Place
+from skipserve_training.paper.setup import SHIPPED
+from skipserve_training.paper.work import Work, run_all
 
 TRAINED = Training(questions=12, seed=20)
 GRID = (
@@ -40,14 +42,21 @@ GRID = (
 
 @pytest.fixture
 def place(served_folder: Path, easy_folder: Path, tmp_path: Path) -> Place:
+    data = f"easy-vqa:{easy_folder}"
     return Place(
-        lambda name: served_folder, easy_folder, tmp_path / "runs", CPU, few=6, many=12, media=2,
+        models=lambda name: served_folder,
+        trained_on=data,
+        asked=f"{data}#test",
+        tasks=(data, f"easy-vqa-captions:{easy_folder}"),
+        runs=tmp_path / "runs",
+        device=CPU,
+        setup=replace(SHIPPED, few=6, many=12, media=2),
         views=1,
-    )  # fmt: skip
+    )
 
 
-def _bench(place: Place) -> Callable[..., Bench]:
-    return lambda report: Bench(place, report)
+def _work(place: Place, records: Path) -> Work:
+    return Work(place.setup, records, partial(Bench, place), estimate.seconds, "one core")
 
 
 @pytest.mark.fast
@@ -55,11 +64,11 @@ def test_a_grid_is_measured_and_written_of(
     place: Place, served_folder: Path, tmp_path: Path
 ) -> None:
     said: list[str] = []
-    run_all(GRID, tmp_path / "records", _bench(place), said.append)
+    run_all(GRID, _work(place, tmp_path / "records"), said.append)
     records = read_all(tmp_path / "records")
     assert [*records] == sorted(cell.name for cell in GRID)
     assert said[-1].startswith("5/5 trained: ")
-    assert said[-1].endswith("; 0 min left")
+    assert said[-1].endswith("; 0 s left")
 
     assert records[FULL].layers == []
     assert records["lighter"].layers == [0]
@@ -95,8 +104,10 @@ def test_what_knows_most_answers_is_asked_more(
         questions = [it for it in json.loads(path.read_text()) if it[1] == answer]
         path.write_text(json.dumps(questions))
         there = replace(
-            place, models=models.__getitem__, data=data, runs=tmp_path / answer, few=1, many=6
-        )
+            place, models=models.__getitem__, trained_on=f"easy-vqa:{data}",
+            asked=f"easy-vqa:{data}#test", runs=tmp_path / answer,
+            setup=replace(SHIPPED, few=1, many=6),
+        )  # fmt: skip
         score = Bench(there, lambda *stage: None).measure(cell).untrained
         numbers[answer] = (score.types[ALL].exact, score.n)
     assert numbers == {"yes": (6, 6), "no": (0, 2)}
@@ -130,7 +141,7 @@ def test_a_measured_cell_comes_out_the_same(place: Place, tmp_path: Path) -> Non
     """Another run goes on from what the first left; a record that is there is left alone."""
     cell = GRID[-1]
     for name in ("first", "second"):
-        run_all((cell,), tmp_path / name, _bench(place), lambda line: None)
+        run_all((cell,), _work(place, tmp_path / name), lambda line: None)
     one, two = (read_all(tmp_path / name)["trained"] for name in ("first", "second"))
     assert one.last.right(Way.EXACT) == two.last.right(Way.EXACT)
     assert one.training is not None

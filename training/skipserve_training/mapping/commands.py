@@ -1,4 +1,4 @@
-"""`skipserve train tower`, `mapping`, `recover` and `export`."""
+"""`skipserve train tower`, `mapping`, `recover`, `export` and `ask`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -176,6 +176,38 @@ def export(
     except (ValueError, StartError) as error:
         raise typer.BadParameter(str(error)) from error
     typer.echo(f"What ships is in {out}; with {base} it makes the weights that were trained")
+
+
+def ask(  # noqa: PLR0913, PLR0917 (an argument a flag)
+    model: Annotated[str, typer.Option(help="What `train mapping` left: RUN/checkpoint.")],
+    media: Annotated[Path, typer.Option(help="A picture, a folder of frames, or a .wav sound.")],
+    question: Annotated[
+        str | None, typer.Option(help="What is asked; without: the medium is told of.")
+    ] = None,
+    policy: Annotated[str, typer.Option(help="The skip policy that it answers under.")] = "full",
+    policies: Annotated[
+        Path | None, typer.Option(help="A YAML file that adds policies, as `serve` takes it.")
+    ] = None,
+    beams: Annotated[int, typer.Option(min=1, help="Of the search; 1 is greedy.")] = 1,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Of the answer.")] = 30,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Let a model answer about a file, in the training's own forward: sounds and videos, too."""
+    import torch  # noqa: PLC0415
+
+    from skipserve.model_folder import StartError, model_folder  # noqa: PLC0415
+    from skipserve_training.devices import find_device  # noqa: PLC0415
+    from skipserve_training.mapping import ask as asking  # noqa: PLC0415
+    from skipserve_training.mapping.served import open_model  # noqa: PLC0415
+
+    try:
+        folder = model_folder(model)
+        opened = open_model(folder, torch.bfloat16, find_device(device))
+        planned = asking.under(opened, policy, _rules(policy, folder, policies))
+        said = asking.ask(planned, media, question, limit=max_tokens, num_beams=beams)
+    except (ValueError, StartError) as error:
+        raise typer.BadParameter(str(error)) from error
+    typer.echo(said)
 
 
 def _rules(name: str, folder: Path, file: Path | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers import (
     CONFIG_MAPPING,
@@ -23,7 +24,7 @@ from transformers import (
 )
 from transformers.initialization import no_init_weights
 
-from skipserve_training.mapping.lessons import Media
+from skipserve_training.mapping.lessons import Media, Sound
 
 
 class FrozenEncoder(Protocol):
@@ -41,11 +42,26 @@ class FrozenEncoder(Protocol):
 
 @dataclass(frozen=True)
 class _Kind:
-    """How transformers loads one type of encoder, and what its processor calls the input."""
+    """How transformers loads one type of encoder, and what it takes.
+
+    Attributes:
+        prepare: makes its input of media by its processor.
+        media: the type of what it takes.
+    """
 
     model: type[PreTrainedModel]
     processor: type[Any]
     prepare: Callable[[Any, Sequence[Any]], Tensor]
+    media: type[Media]
+
+    def check(self, media: Sequence[Media]) -> None:
+        """Refuse what the encoder does not take."""
+        for medium in media:
+            if not isinstance(medium, self.media):
+                raise ValueError(
+                    f"The encoder takes {_NAMES[self.media]}: expected no "
+                    f"{next(name for kind, name in _NAMES.items() if isinstance(medium, kind))}."
+                )
 
 
 def _pixels(processor: Any, images: Sequence[Any]) -> Tensor:
@@ -72,12 +88,18 @@ def _spectrograms(processor: Any, sounds: Sequence[Any]) -> Tensor:
 
 CLIP = "clip_vision_model"
 
+_NAMES: dict[type[Media], str] = {
+    Image.Image: "pictures",
+    list: "videos, each a folder of frames",
+    Sound: "sounds",
+}
+
 _KINDS: dict[str, _Kind] = {
-    CLIP: _Kind(CLIPVisionModel, CLIPImageProcessorPil, _pixels),
-    "clip": _Kind(CLIPVisionModel, CLIPImageProcessorPil, _pixels),
-    "vit": _Kind(ViTModel, ViTImageProcessorPil, _pixels),
-    "timesformer": _Kind(TimesformerModel, ViTImageProcessorPil, _frames),
-    "audio-spectrogram-transformer": _Kind(ASTModel, ASTFeatureExtractor, _spectrograms),
+    CLIP: _Kind(CLIPVisionModel, CLIPImageProcessorPil, _pixels, Image.Image),
+    "clip": _Kind(CLIPVisionModel, CLIPImageProcessorPil, _pixels, Image.Image),
+    "vit": _Kind(ViTModel, ViTImageProcessorPil, _pixels, Image.Image),
+    "timesformer": _Kind(TimesformerModel, ViTImageProcessorPil, _frames, list),
+    "audio-spectrogram-transformer": _Kind(ASTModel, ASTFeatureExtractor, _spectrograms, Sound),
 }
 
 
@@ -147,7 +169,12 @@ class TransformersEncoder:
 
     @torch.no_grad()
     def encode(self, media: Sequence[Media]) -> Tensor:
-        """Return `[B, P, d_vis]`."""
+        """Return `[B, P, d_vis]`.
+
+        Raises:
+            ValueError: The encoder does not take such media.
+        """
+        self._kind.check(media)
         inputs = self._kind.prepare(self.processor, media).to(self._device)
         output = self._model(inputs, output_hidden_states=self.layer != -1)
         rows: Tensor = output.last_hidden_state

@@ -36,17 +36,18 @@ class Encoding:
         """Encode all media of the lessons, in so many variants, which a seed draws."""
         if isinstance(lessons, EasyLessons):
             varied = Views(lessons, views, seed)
-            return self._encode("features", len(varied), varied.media)
-        return self._encode("features", len(lessons), lessons.media)
+            return self.of_media("features", len(varied), varied.media)
+        return self.of_media("features", len(lessons), lessons.media)
 
     def of_split(self, split: EasySplit) -> Features:
         """Encode all pictures of a split, in the order of their numbers."""
         images = sorted(split.images)
-        return self._encode(
+        return self.of_media(
             f"{split.name}-features", len(images), lambda index: split.load(images[index])
         )
 
-    def _encode(self, name: str, count: int, load: Callable[[int], Media]) -> Features:
+    def of_media(self, name: str, count: int, load: Callable[[int], Media]) -> Features:
+        """Encode some media into a file of a name of its own."""
         with self._accelerator.main_process_first():
             return compute_features(
                 self._folder / f"{name}.npy",

@@ -25,6 +25,8 @@ from skipserve_training.mapping.lessons import image_id
 from skipserve_training.mapping.parts import Parts
 from skipserve_training.mapping.projectors import MappingModule, Projector
 
+WEIGHTS_INDEX = "model.safetensors.index.json"
+
 # Bytes of a file of weights: what is changed alone is written alone.
 _SHARD = 4 << 30
 # A vocabulary that grows does so to a multiple of it, as LLaVA's.
@@ -98,7 +100,7 @@ def export_whole(trained: Path, parts: Parts, folder: Path) -> None:
         save_weights(shard, folder / name)
         places |= dict.fromkeys(shard, name)
     index = {"metadata": {}, "weight_map": places}
-    _write_json(folder / "model.safetensors.index.json", index)
+    _write_json(folder / WEIGHTS_INDEX, index)
 
 
 def save_weights(tensors: dict[str, Tensor], file: Path) -> None:

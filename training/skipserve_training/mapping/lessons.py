@@ -117,10 +117,13 @@ class PromptForm:
         """
         return self._example(exchange)
 
+    def prompt(self, question: str | None) -> tuple[int, ...]:
+        """Encode a question that is to be answered; None where a medium is told of."""
+        return self._shown(self._ids(_asked(question)))
+
     def _encode(self, exchange: Exchange) -> Example:
-        question, answer = "", exchange.answer
+        question, answer = _asked(exchange.question), exchange.answer
         if exchange.question is not None:
-            question = QUESTION_FORM.format(question=exchange.question)
             answer = ANSWER_FORM.format(answer=exchange.answer)
         prompt = self._ids(question)
         whole = self._ids(question + answer)
@@ -144,3 +147,7 @@ class PromptForm:
                 "picture's own: expected none."
             )
         return ids
+
+
+def _asked(question: str | None) -> str:
+    return "" if question is None else QUESTION_FORM.format(question=question)

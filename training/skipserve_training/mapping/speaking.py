@@ -11,8 +11,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from skipserve_training.mapping.features import Features
+from skipserve_training.mapping.language import FrozenLanguageModel
 from skipserve_training.mapping.packing import Example, pack
-from skipserve_training.mapping.training import Course, embed
+from skipserve_training.mapping.training import embed
 
 GREEDY = 1  # beam
 
@@ -24,7 +26,7 @@ class Turn:
     """What is asked about a picture, and what was said so far.
 
     Attributes:
-        picture: its row of the course's features.
+        picture: its row of the features.
         prompt: with the picture's rows.
     """
 
@@ -38,11 +40,13 @@ class Speaker:
     """A model that answers.
 
     Attributes:
+        features: of the pictures that are asked about.
         end: the token that ends an answer.
     """
 
-    course: Course
+    language: FrozenLanguageModel
     projector: nn.Module
+    features: Features
     end: int
 
     @torch.inference_mode()
@@ -92,11 +96,11 @@ class Speaker:
         for turn in turns:
             answer = (*turn.said, self.end)  # whatever: the last token gets no row
             trees.setdefault(turn.picture, []).append(Example(turn.prompt, answer, 0))
-        language = self.course.language
-        features = self.course.features.take([*trees]).to(language.device)
-        batch = pack([*trees.values()]).to(language.device)
-        rows = embed(language, self.projector, features, batch)
-        return language.logits(language.hidden(rows, batch).flatten(0, 1)[batch.rows])
+        device = self.language.device
+        features = self.features.take([*trees]).to(device)
+        batch = pack([*trees.values()]).to(device)
+        rows = embed(self.language, self.projector, features, batch)
+        return self.language.logits(self.language.hidden(rows, batch).flatten(0, 1)[batch.rows])
 
 
 class Search(Protocol):

@@ -154,7 +154,6 @@ class CaptionLessons:
         """Draw a caption."""
         return [Exchange(None, draw.choice(self._captions[self._media[index]]), CAPTION)]
 
-
     def probes(self, index: int) -> list[Probe]:
         """Return all captions of one, as one."""
         return [Probe(None, tuple(self._captions[self._media[index]]), CAPTION)]

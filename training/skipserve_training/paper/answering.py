@@ -1,15 +1,16 @@
-"""Lets a model answer freely and greedily, many questions about a picture at once, and judges."""
+"""Lets a model answer freely, many questions about a picture at once, and judges."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from skipserve_client.evaluate.scoring import normalise
-from skipserve_training.mapping.packing import Example, pack
-from skipserve_training.mapping.training import Course, embed
+from skipserve_client.evaluate.vqa_accuracy import vqa_accuracy
+from skipserve_training.mapping.packing import Example
+from skipserve_training.mapping.speaking import GREEDY, Speaker, Tokens, Turn
+from skipserve_training.mapping.training import Course
 
 MAX_TOKENS = 16
 
@@ -19,83 +20,118 @@ class Verdict:
     """How right an answer is.
 
     Attributes:
-        exact: its tokens are the right answer's, and so is its end.
-        accepted: it ends, and is right but for case, spaces and a final stop.
-        begun: it begins with the right answer's tokens, whether it ends or not.
+        exact: its tokens are those of the expected answer, and so is its end.
+        accepted: from 0 to 1. Of one right answer or several: it ends, and is one of them but for
+            case, spaces and a final stop. By votes: it ends, and so many annotators agree.
+        begun: it begins with the expected answer's tokens, whether it ends or not.
     """
 
     exact: bool
-    accepted: bool
+    accepted: float
     begun: bool
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question about one of the pictures, by its row of the course's features."""
+    """A question about one of the pictures.
+
+    Attributes:
+        picture: its row of the course's features.
+        example: with the answer that is expected.
+        answers: those that are right, or of all annotators where they vote.
+        is_voted: whether they do.
+    """
 
     picture: int
     example: Example
-    answer: str
+    answers: Sequence[str]
+    is_voted: bool = False
+
+    def grade(self, said: str) -> float:
+        """Tell from 0 to 1 how right a whole answer is."""
+        if self.is_voted:
+            return vqa_accuracy(said, self.answers)
+        return normalise(said) in map(normalise, self.answers)
+
+    def can_be_accepted(self, said: str) -> bool:
+        """Say whether more tokens could make a right answer of what was said."""
+        return self.is_voted or any(can_be_accepted(said, answer) for answer in self.answers)
 
 
 @dataclass(frozen=True)
 class Judge:
-    """A model that answers, and what tells whether it does so rightly."""
+    """A model that answers, and what tells whether it does so rightly.
+
+    Attributes:
+        num_beams: of the search for an answer; 1 is greedy.
+        limit: tokens of an answer.
+        is_hasty: whether a greedy answer is followed only as long as it can be accepted. Rounding
+            then tells close calls between two tokens otherwise than where it grew token by token.
+    """
 
     course: Course
     projector: nn.Module
     tokenizer: PreTrainedTokenizerBase
+    num_beams: int = GREEDY
+    limit: int = MAX_TOKENS
+    is_hasty: bool = True
 
-    @torch.inference_mode()
     def judge(self, questions: Sequence[Question]) -> list[Verdict]:
         """Answer the questions, each as if it were alone; those about a picture follow each other.
 
-        All are asked at once. An answer is followed only as long as it can be accepted.
+        All are asked at once.
         """
+        return [
+            self._verdict(question, said)
+            for question, said in zip(questions, self._say(questions), strict=True)
+        ]
+
+    @property
+    def speaker(self) -> Speaker:
+        """Return what answers."""
+        course = self.course
+        return Speaker(course.language, self.projector, course.features, self._end)
+
+    def _say(self, questions: Sequence[Question]) -> list[Tokens]:
+        if self.num_beams != GREEDY or not self.is_hasty:
+            turns = [Turn(question.picture, question.example.prompt) for question in questions]
+            return self.speaker.say(turns, self.limit, self.num_beams)
         right = [question.example.answer for question in questions]
-        predicted = self._predict(questions, [answer[:-1] for answer in right])
-        said = [_follow(*each) for each in zip(right, predicted, strict=True)]
+        followed = self._follow(questions, [answer[:-1] for answer in right])
+        said = [_agreed(*each) for each in zip(right, followed, strict=True)]
         while waiting := [
             index for index in range(len(said)) if self._goes_on(said[index], questions[index])
         ]:
-            more = self._predict(
+            more = self._follow(
                 [questions[index] for index in waiting], [said[index] for index in waiting]
             )
             for index, tokens in zip(waiting, more, strict=True):
                 said[index] += tokens[-1:]
-        return [self._verdict(*each) for each in zip(questions, said, strict=True)]
+        return said
 
-    def _predict(
-        self, questions: Sequence[Question], said: Sequence[tuple[int, ...]]
-    ) -> Iterator[tuple[int, ...]]:
-        """Yield for each question the token after its prompt, and after each token said so far."""
-        trees: dict[int, list[Example]] = {}
-        for question, tokens in zip(questions, said, strict=True):
-            answer = (*tokens, self._end)  # whatever: the last token gets no row
-            trees.setdefault(question.picture, []).append(replace(question.example, answer=answer))
-        course = self.course
-        device = next(self.projector.parameters()).device
-        features, batch = course.features.take(list(trees)), pack([*trees.values()]).to(device)
-        rows = embed(course.language, self.projector, features.to(device), batch)
-        hidden = course.language.hidden(rows, batch).flatten(0, 1)[batch.rows]
-        predicted = iter(course.language.logits(hidden).argmax(-1).tolist())
-        for so_far in said:
-            yield tuple(next(predicted) for _ in range(len(so_far) + 1))
+    def _follow(self, questions: Sequence[Question], said: Sequence[Tokens]) -> list[Tokens]:
+        return self.speaker.follow(
+            [
+                Turn(question.picture, question.example.prompt, tokens)
+                for question, tokens in zip(questions, said, strict=True)
+            ]
+        )
 
-    def _goes_on(self, said: tuple[int, ...], question: Question) -> bool:
-        is_under_way = said[-1] != self._end and len(said) < MAX_TOKENS
-        return is_under_way and can_be_accepted(self._text(said), question.answer)
+    def _goes_on(self, said: Tokens, question: Question) -> bool:
+        is_under_way = said[-1] != self._end and len(said) < self.limit
+        return is_under_way and question.can_be_accepted(self.text(said))
 
-    def _verdict(self, question: Question, said: tuple[int, ...]) -> Verdict:
+    def _verdict(self, question: Question, said: Tokens) -> Verdict:
         answer = question.example.answer
+        has_ended = said[-1] == self._end
         return Verdict(
             exact=said == answer,
-            accepted=said[-1] == self._end
-            and normalise(self._text(said)) == normalise(question.answer),
+            accepted=question.grade(self.text(said)) if has_ended else said == answer,
             begun=said[: len(answer) - 1] == answer[:-1],
         )
 
-    def _text(self, tokens: tuple[int, ...]) -> str:
+    def text(self, tokens: Tokens) -> str:
+        """Return what tokens say, without special ones."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     @property
@@ -109,9 +145,9 @@ def can_be_accepted(said: str, answer: str) -> bool:
     return f"{right}.".startswith(words) or words == f"{right} ."
 
 
-def _follow(right: tuple[int, ...], predicted: tuple[int, ...]) -> tuple[int, ...]:
+def _agreed(right: Tokens, followed: Tokens) -> Tokens:
     """Return what was said up to the first token that departs from the right ones, with it."""
-    for length, (expected, token) in enumerate(zip(right, predicted, strict=True), start=1):
+    for length, (expected, token) in enumerate(zip(right, followed, strict=True), start=1):
         if token != expected:
-            return predicted[:length]
-    return predicted
+            return followed[:length]
+    return followed

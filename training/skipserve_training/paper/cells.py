@@ -6,18 +6,19 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Any
 
+from skipserve_policies.resolve import PolicyMisfitError, resolve
+from skipserve_policies.schema import SkipPolicy
 from skipserve_training.compression.recipe import CompressionRecipe, Group, Method, Share
+from skipserve_training.paper.setup import PATCHES, SHIPPED, SMOLVQA, Setup
 
-SMOLVQA, PATCHES = "smolvqa", "smolvqa-patches"
-DEPTH = 30  # of both
 FULL, FULL_PATCHES = "full", "full-patches"
 
 INFERENCE, LAYERS, VISUAL, TRAINING, LADDER = "inference", "layers", "visual", "training", "ladder"
 
 INTERVALS = (2, 3, 4)
 STARTS: tuple[int | str, ...] = (0, "25%", "50%")
-QUESTIONS, MANY_QUESTIONS = 8_000, 40_000
 SEEDS = (20, 21)
+_LONGER = 5  # times the questions
 
 
 class Form(StrEnum):
@@ -89,18 +90,53 @@ class Cell:
         return FULL_PATCHES if self.model == PATCHES else FULL
 
 
-def grid() -> tuple[Cell, ...]:
-    """Return all cells, the most telling first."""
-    return (
-        Cell(FULL, INFERENCE),
-        *_training(),
-        *_ladder(),
-        *_inference(),
-        *_layers(),
-        Cell(FULL_PATCHES, VISUAL, PATCHES),
-        *_visual(),
-        *_longer(),
-    )
+def grid(setup: Setup = SHIPPED) -> tuple[Cell, ...]:
+    """Return all cells that can be run, the most telling first."""
+    return tuple(cell for cell in _cells(setup) if why_left_out(cell, setup) is None)
+
+
+def left_out(setup: Setup) -> dict[str, list[str]]:
+    """Return the names of the cells that cannot be run, by what they lack."""
+    found: dict[str, list[str]] = {}
+    for cell in _cells(setup):
+        why = why_left_out(cell, setup)
+        if why is not None:
+            found.setdefault(why, []).append(cell.name)
+    return found
+
+
+def why_left_out(cell: Cell, setup: Setup) -> str | None:
+    """Say what a cell lacks; None where nothing."""
+    if cell.group == VISUAL and setup.patches is None:
+        return "needs a module with a row a patch"
+    if cell.compression is not None:
+        is_shared = cell.compression.method is Method.ALPHA_SUBNET
+        return "needs another task" if is_shared and len(setup.tasks) < 2 else None
+    try:
+        touched(cell.name, cell.policy, setup.depth)
+    except PolicyMisfitError:
+        return f"touches none of {setup.depth} blocks"
+    return None
+
+
+def touched(name: str, policy: Rules | None, depth: int) -> list[int]:
+    """Return the blocks that a policy touches, ascending.
+
+    Raises:
+        PolicyMisfitError: The model has no such block.
+    """
+    resolved = resolve(name, SkipPolicy.model_validate(policy or {}), depth)
+    return sorted({layer for layers in resolved.layers.values() for layer in layers})
+
+
+def _cells(setup: Setup) -> Iterator[Cell]:
+    yield Cell(FULL, INFERENCE, setup.model)
+    yield from _training(setup)
+    yield from _ladder(setup)
+    yield from _inference(setup)
+    yield from _layers(setup)
+    yield from _visual(setup)
+    yield from _longer(setup)
 
 
 def chosen(cells: Sequence[Cell], pattern: str, *, has_extra: bool) -> tuple[Cell, ...]:
@@ -126,28 +162,27 @@ def every(interval: int, start: int | str = 0) -> Rules:
 
 
 HALF_BLOCKS = rules(Form.BLOCK, every(2))
-_TWO_THIRDS = {"from": 1, "to": DEPTH - 2, "except_every": 3}
 
 
-def _training() -> Iterator[Cell]:
+def _training(setup: Setup) -> Iterator[Cell]:
+    last = setup.depth - 1
+    whole = {"from": 0, "to": last}
+    two_thirds = {"from": 1, "to": last - 1, "except_every": 3}
+    policies = {
+        "two-thirds-blocks": rules(Form.BLOCK, two_thirds),
+        "half-ffn": rules(Form.FFN, every(2)),
+        "half-attention": rules(Form.ATTENTION, every(2)),
+        "parallel-all": rules(Form.PARALLEL, whole),
+        "parallel-own-norm-all": rules(Form.PARALLEL_OWN_NORM, whole),
+    }
     for seed in SEEDS:
-        yield _trained("half-blocks", HALF_BLOCKS, seed=seed)
+        yield _trained(setup, "half-blocks", HALF_BLOCKS, seed=seed)
     for seed in SEEDS:
-        yield _trained("wanda-50", None, wanda(Share(0.5)), seed)
-    yield _trained("two-thirds-blocks", rules(Form.BLOCK, _TWO_THIRDS))
-    yield _trained("half-ffn", rules(Form.FFN, every(2)))
-    yield _trained("half-attention", rules(Form.ATTENTION, every(2)))
-    whole = {"from": 0, "to": DEPTH - 1}
-    yield _trained("parallel-all", rules(Form.PARALLEL, whole))
-    yield _trained("parallel-own-norm-all", rules(Form.PARALLEL_OWN_NORM, whole))
-    yield _trained("random-50", None, CompressionRecipe(Method.RANDOM, Share(0.5)))
-    yield _trained("magnitude-50", None, CompressionRecipe(Method.MAGNITUDE, Share(0.5)))
-    yield _trained("wanda-2-4", None, wanda(Group(2, 4)))
-    yield _trained("wanda-70", None, wanda(Share(0.7)))
-    yield _trained("alpha-subnet-50", None, CompressionRecipe(Method.ALPHA_SUBNET, Share(0.5)))
-    yield _trained("dense", None)
-    yield _trained("random-70", None, CompressionRecipe(Method.RANDOM, Share(0.7)))
-    yield _trained("magnitude-70", None, CompressionRecipe(Method.MAGNITUDE, Share(0.7)))
+        yield _trained(setup, "wanda-50", None, wanda(Share(0.5)), seed)
+    for name, policy in policies.items():
+        yield _trained(setup, name, policy)
+    for name, recipe in _COMPRESSIONS.items():
+        yield _trained(setup, name, None, recipe)
 
 
 def wanda(pattern: Share | Group) -> CompressionRecipe:
@@ -155,41 +190,63 @@ def wanda(pattern: Share | Group) -> CompressionRecipe:
     return CompressionRecipe(Method.WANDA, pattern)
 
 
+# By the names of their cells; one of nothing is trained on as the others are.
+_COMPRESSIONS: dict[str, CompressionRecipe | None] = {
+    "random-50": CompressionRecipe(Method.RANDOM, Share(0.5)),
+    "magnitude-50": CompressionRecipe(Method.MAGNITUDE, Share(0.5)),
+    "wanda-2-4": wanda(Group(2, 4)),
+    "wanda-70": wanda(Share(0.7)),
+    "alpha-subnet-50": CompressionRecipe(Method.ALPHA_SUBNET, Share(0.5)),
+    "dense": None,
+    "random-70": CompressionRecipe(Method.RANDOM, Share(0.7)),
+    "magnitude-70": CompressionRecipe(Method.MAGNITUDE, Share(0.7)),
+}
+
+
 def _trained(
+    setup: Setup,
     name: str,
     policy: Rules | None,
     compression: CompressionRecipe | None = None,
     seed: int = SEEDS[0],
 ) -> Cell:
-    training = Training(QUESTIONS, seed)
-    return Cell(f"training-{name}-seed-{seed}", TRAINING, SMOLVQA, policy, compression, training)
+    training = Training(setup.more_questions, seed)
+    cell = f"training-{name}-seed-{seed}"
+    return Cell(cell, TRAINING, setup.model, policy, compression, training)
 
 
-def _ladder() -> Iterator[Cell]:
-    """Cut the model behind a layer; all thirty layers are `full` and `training-dense`."""
-    for depth in (20, 10):
-        policy = rules(Form.BLOCK, {"from": depth, "to": DEPTH - 1})
-        training = Training(QUESTIONS, SEEDS[0])
-        yield Cell(f"ladder-{depth}", LADDER, SMOLVQA, policy, None, training)
+def ladder(depth: int) -> tuple[int, ...]:
+    """Return the depths behind which models are cut: two thirds, and one."""
+    return tuple(sorted({round(depth * share / 3) for share in (1, 2)}, reverse=True))
 
 
-def _inference() -> Iterator[Cell]:
+def _ladder(setup: Setup) -> Iterator[Cell]:
+    """Cut the model behind a layer; all layers are `full` and `training-dense`."""
+    for depth in ladder(setup.depth):
+        policy = rules(Form.BLOCK, {"from": depth, "to": setup.depth - 1})
+        training = Training(setup.more_questions, SEEDS[0])
+        yield Cell(f"ladder-{depth}", LADDER, setup.model, policy, None, training)
+
+
+def _inference(setup: Setup) -> Iterator[Cell]:
     for scope in ("all", "generated"):
-        yield from _by_rule(INFERENCE, SMOLVQA, scope)
+        yield from _by_rule(INFERENCE, setup.model, scope)
 
 
-def _layers() -> Iterator[Cell]:
+def _layers(setup: Setup) -> Iterator[Cell]:
     for form in SKIPS:
-        for layer in range(DEPTH):
+        for layer in range(setup.depth):
             name = f"layer-{form}-{layer:02d}"
-            yield Cell(name, LAYERS, SMOLVQA, rules(form, [layer]))
+            yield Cell(name, LAYERS, setup.model, rules(form, [layer]))
 
 
-def _visual() -> Iterator[Cell]:
+def _visual(setup: Setup) -> Iterator[Cell]:
+    model = setup.patches or setup.model
+    yield Cell(FULL_PATCHES, VISUAL, model)
     for cut in ("25%", "50%", "75%"):
         policy = rules(Form.BLOCK, {"from": cut, "to": "100%"}, "visual")
-        yield Cell(f"visual-freeze-from-{_word(cut)}", VISUAL, PATCHES, policy)
-    yield from _by_rule(VISUAL, PATCHES, "visual")
+        yield Cell(f"visual-freeze-from-{_word(cut)}", VISUAL, model, policy)
+    yield from _by_rule(VISUAL, model, "visual")
 
 
 def _by_rule(group: str, model: str, scope: str) -> Iterator[Cell]:
@@ -210,12 +267,13 @@ def _word(position: int | str) -> str:
     return str(position).replace("%", "pc")
 
 
-def _longer() -> Iterator[Cell]:
+def _longer(setup: Setup) -> Iterator[Cell]:
     """Train five times as long: what the time of the others is too short to show."""
-    training = Training(MANY_QUESTIONS, SEEDS[0])
+    training = Training(_LONGER * setup.more_questions, SEEDS[0])
     for name, policy, compression in (
         ("half-blocks", HALF_BLOCKS, None),
         ("wanda-70", None, wanda(Share(0.7))),
         ("dense", None, None),
     ):
-        yield Cell(f"longer-{name}", TRAINING, SMOLVQA, policy, compression, training, True)
+        cell = f"longer-{name}"
+        yield Cell(cell, TRAINING, setup.model, policy, compression, training, True)

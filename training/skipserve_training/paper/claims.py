@@ -1,23 +1,28 @@
 """The paper's claims, each beside what was found here."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from skipserve_client.evaluate.retention import Interval
 from skipserve_training.paper.cells import (
+    HALF_BLOCKS,
     INFERENCE,
     INTERVALS,
     SEEDS,
     SKIPS,
     STARTS,
     Form,
+    ladder,
     rule_name,
+    touched,
 )
 from skipserve_training.paper.findings import Findings
 from skipserve_training.paper.records import ALL, Record, Way
+from skipserve_training.paper.setup import Scoring, Setup
 
 NOT_RUN = "not run yet"
+_NOT_JUDGED = "not judged: no quality of captions was measured"
 _SCOPES = ("generated", "all")
 
 
@@ -31,13 +36,19 @@ class Claim:
 
 
 def judge_claims(findings: Findings) -> list[Claim]:
-    """Return all claims."""
-    return [
+    """Return all claims; of captions none is judged, of which no quality is measured."""
+    claims = [
         _kept_without_training(findings),
         _parallel(findings),
         _kept_with_half_of_the_blocks(findings),
         _kept_with_few_weights(findings),
         _smaller_models(findings),
+    ]
+    if findings.setup.scoring is not Scoring.CAPTIONS:
+        return claims
+    return [
+        claim if claim.verdict == NOT_RUN else replace(claim, verdict=_NOT_JUDGED)
+        for claim in claims
     ]
 
 
@@ -81,7 +92,7 @@ def _kept_without_training(findings: Findings) -> Claim:
     found, kept = _described(
         findings,
         names,
-        _skipped,
+        lambda name, record: _skipped(name, record, findings.setup),
     )
     return Claim(
         "Up to a third of the blocks skipped keeps more than 90 % of VQA, without training.",
@@ -90,12 +101,12 @@ def _kept_without_training(findings: Findings) -> Claim:
     )
 
 
-def _skipped(name: str, record: Record) -> str:
+def _skipped(name: str, record: Record, setup: Setup) -> str:
+    said = f"{len(record.layers)} of {setup.depth} blocks, scope {name.rsplit('-', 1)[-1]}"
+    if setup.scoring is Scoring.CAPTIONS:
+        return said
     count = record.untrained.types[ALL]
-    return (
-        f"{len(record.layers)} of 30 blocks, scope {name.rsplit('-', 1)[-1]} (the right word comes "
-        f"first in {100 * count.begun / count.n:.1f} %)"
-    )
+    return f"{said} (the right word comes first in {100 * count.begun / count.n:.1f} %)"
 
 
 def _parallel(findings: Findings) -> Claim:
@@ -136,9 +147,11 @@ def _pairs(one: Form, two: Form) -> Iterator[tuple[str, str]]:
 def _kept_with_half_of_the_blocks(findings: Findings) -> Claim:
     names = [f"training-half-blocks-seed-{seed}" for seed in SEEDS]
     found, kept = _described(findings, names, _trained)
+    half = len(touched("half", HALF_BLOCKS, findings.setup.depth))
     return Claim(
         "With the module trained, 97 % is kept with half of the blocks skipped.",
-        f"After training under the policy (14 of 30 blocks, scope all): {found}.",
+        f"After training under the policy ({half} of {findings.setup.depth} blocks, scope all): "
+        f"{found}.",
         _verdict(kept, 0.97, len(names)),
     )
 
@@ -165,11 +178,16 @@ def _kept_with_few_weights(findings: Findings) -> Claim:
 
 
 def _smaller_models(findings: Findings) -> Claim:
-    names = ["ladder-10", "ladder-20", f"training-dense-seed-{SEEDS[0]}"]
-    found, kept = _described(findings, names, lambda _, record: f"{30 - len(record.layers)} layers")
+    depth = findings.setup.depth
+    names = [f"ladder-{it}" for it in sorted(ladder(depth))]
+    names.append(f"training-dense-seed-{SEEDS[0]}")
+    found, kept = _described(
+        findings, names, lambda _, record: f"{depth - len(record.layers)} layers"
+    )
+    others = "was to be had" if findings.setup.is_shipped else "is among these records"
     return Claim(
         "Smaller language models come close to larger ones, with the module trained for each.",
-        "No second size of this model was to be had. The same model, cut behind a layer, the "
+        f"No second size of this model {others}. The same model, cut behind a layer, the "
         f"module trained on: {found}. A cut model was never trained to end there: it shows how "
         "much the module can make good, and not what a small model of its own can do.",
         "not tested" if kept else NOT_RUN,

@@ -1,9 +1,8 @@
 """How long cells take: seconds of one core of a server, measured with smolvqa in bf16."""
 
-from collections.abc import Iterable
-
 from skipserve_training.compression.recipe import Method
-from skipserve_training.paper.cells import PATCHES, Cell
+from skipserve_training.paper.cells import Cell
+from skipserve_training.paper.setup import PATCHES
 
 _LOADING = 6.0
 _SCORE = 14.0  # of 1,000 questions about whole pictures
@@ -22,7 +21,9 @@ def seconds(cell: Cell) -> float:
     return taken
 
 
-def in_words(cells: Iterable[Cell], pace: float = 1.0) -> str:
-    """Say how long some cells take, if all take `pace` times the estimate."""
-    minutes = pace * sum(map(seconds, cells)) / 60
+def in_words(seconds: float) -> str:
+    """Say how long something takes."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
     return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from skipserve_client.evaluate.retention import Interval, are_different, retention
 from skipserve_training.paper.cells import Cell
 from skipserve_training.paper.records import Record, Score, Way
+from skipserve_training.paper.setup import SHIPPED, Setup
 
 # Below it, so unequal losses are taken for a difference.
 _SIGNIFICANT = 0.05
@@ -26,9 +27,16 @@ class Duel:
 
 
 class Findings:
-    """Records of the cells of a grid, as far as there are some."""
+    """Records of the cells of a grid, as far as there are some.
 
-    def __init__(self, cells: Sequence[Cell], records: Mapping[str, Record]) -> None:
+    Attributes:
+        setup: whose answers they are of.
+    """
+
+    def __init__(
+        self, cells: Sequence[Cell], records: Mapping[str, Record], setup: Setup = SHIPPED
+    ) -> None:
+        self.setup = setup
         self._cells = {cell.name: cell for cell in cells}
         self._records = {name: records[name] for name in self._cells if name in records}
 
@@ -67,7 +75,7 @@ class Findings:
         return Duel(*counts)
 
 
-def _compare(one: list[bool], two: list[bool]) -> int:
+def _compare(one: Sequence[float], two: Sequence[float]) -> int:
     """Return 0 where the first is better, 1 where the second is, 2 where none shows to be."""
     shared = min(len(one), len(two))
     one, two = one[:shared], two[:shared]

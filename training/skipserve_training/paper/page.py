@@ -1,12 +1,13 @@
-"""Writes docs/paper.md and its pictures from the records."""
+"""Writes paper.md and its pictures from the records."""
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
 from skipserve_training.paper import estimate
 from skipserve_training.paper.cells import (
+    FULL,
     INFERENCE,
     LADDER,
     LAYERS,
@@ -16,117 +17,68 @@ from skipserve_training.paper.cells import (
     grid,
 )
 from skipserve_training.paper.claims import NOT_RUN, judge_claims
+from skipserve_training.paper.columns import (
+    Columns,
+    Row,
+    percent,
+    skipped_columns,
+    trained_columns,
+)
 from skipserve_training.paper.findings import Findings
+from skipserve_training.paper.own_words import own_words
 from skipserve_training.paper.plots import draw_all
-from skipserve_training.paper.records import ALL, Count, Record, Score, Way, read_all
+from skipserve_training.paper.records import ALL, Record, read_all, setup_of
+from skipserve_training.paper.setup import SHIPPED, Setup
 
 PAGE = "paper.md"
-_TEMPLATE = "page_template.md"
-
-# Columns of types: those that belong together are added up.
-_TYPES: dict[str, tuple[str, ...]] = {
-    "colour": ("colour",),
-    "shape": ("shape",),
-    "yes/no": ("yes/no, present", "yes/no, absent"),
-    "negated": ("negated, present", "negated, absent"),
-}
-
-Row = Callable[[Findings, Cell, Record], Sequence[str]]
+_TEMPLATE, _OWN_TEMPLATE = "page_template.md", "own_page_template.md"
 
 
 def render(findings: Findings) -> str:
     """Return the page."""
-    baseline = findings.record("full")
-    template = files("skipserve_training.paper").joinpath(_TEMPLATE).read_text()
-    return template.format(
-        claims=_table(
+    skipped, trained = skipped_columns(findings), trained_columns(findings)
+    claims = judge_claims(findings)
+    words = {
+        "claims": _table(
             ("the paper", "here", ""),
-            [(claim.said, claim.found, f"**{claim.verdict}**") for claim in judge_claims(findings)],
+            [(claim.said, claim.found, f"**{claim.verdict}**") for claim in claims],
         ),
-        full="not measured yet" if baseline is None else _full(baseline),
-        training=_measured(findings, TRAINING, _TRAINED, _trained_row),
-        ladder=_measured(findings, LADDER, _TRAINED, _trained_row),
-        inference=_measured(findings, INFERENCE, _SKIPPED, _skipped_row),
-        layers=_measured(findings, LAYERS, _SKIPPED, _skipped_row),
-        visual=_measured(findings, VISUAL, _SKIPPED, _skipped_row),
-        missing=_missing(findings),
-    )
+        "full": _full(findings.record(FULL)),
+        "decoding": _decoding(findings.setup),
+        "training": _measured(findings, TRAINING, trained),
+        "ladder": _measured(findings, LADDER, trained),
+        "inference": _measured(findings, INFERENCE, skipped),
+        "layers": _measured(findings, LAYERS, skipped),
+        "visual": _measured(findings, VISUAL, skipped),
+        "missing": _missing(findings),
+    }
+    name = _TEMPLATE
+    if not findings.setup.is_shipped:
+        name, words = _OWN_TEMPLATE, words | own_words(findings)
+    return files("skipserve_training.paper").joinpath(name).read_text().format_map(words)
 
 
-_SKIPPED = (
-    "cell", "blocks", "questions", "kept, exact", "kept, accepted", "exact", "accepted", "begun",
-    *_TYPES, "perplexity",
-)  # fmt: skip
-_TRAINED = (
-    "cell", "blocks", "weights gone", "untrained", "trained", "kept, exact", "kept, accepted",
-    *_TYPES, "perplexity", "loss", "CPU minutes",
-)  # fmt: skip
-
-
-def _skipped_row(findings: Findings, cell: Cell, record: Record) -> Sequence[str]:
-    score = record.untrained
-    count = score.types[ALL]
+def _full(record: Record | None) -> str:
+    if record is None:
+        return "not measured yet"
+    count = record.untrained.types[ALL]
     return (
-        cell.name,
-        str(len(record.layers)),
-        f"{score.n:,}",
-        _kept(findings, record, score, Way.EXACT),
-        _kept(findings, record, score, Way.ACCEPTED),
-        *(_percent(right, count.n) for right in (count.exact, count.accepted, count.begun)),
-        *_by_type(score),
-        _perplexity(record),
+        f"{percent(count.exact, count.n)} of {count.n:,} questions exactly "
+        f"({percent(count.accepted, count.n)} accepted); blind, "
+        f"{percent(count.blind, count.n)}; perplexity {record.perplexity:.0f}"
     )
 
 
-def _trained_row(findings: Findings, cell: Cell, record: Record) -> Sequence[str]:
-    before, after = record.untrained.types[ALL], record.last.types[ALL]
-    training = record.training
-    return (
-        cell.name,
-        str(len(record.layers)),
-        "" if record.sparsity is None else f"{100 * record.sparsity:.1f} %",
-        _percent(before.exact, before.n),
-        _percent(after.exact, after.n),
-        _kept(findings, record, record.last, Way.EXACT),
-        _kept(findings, record, record.last, Way.ACCEPTED),
-        *_by_type(record.last),
-        _perplexity(record),
-        "" if training is None else f"{training.loss:.2f}",
-        "" if training is None else f"{training.cpu_seconds / 60:.1f}",
-    )
+def _decoding(setup: Setup) -> str:
+    if setup.num_beams == 1:
+        return "The paper decodes with a beam of 3; neither the server nor this measurement does."
+    return f"Here {setup.num_beams} beams are followed, in the paper 3; the server follows one."
 
 
-def _kept(findings: Findings, record: Record, score: Score, way: Way) -> str:
-    kept = findings.kept(record, score, way)
-    return "" if kept is None else str(kept)
-
-
-def _perplexity(record: Record) -> str:
-    return f"{record.perplexity:,.0f}" if record.perplexity < 1e6 else f"{record.perplexity:.0e}"
-
-
-def _by_type(score: Score) -> Iterable[str]:
-    for kinds in _TYPES.values():
-        counts = [score.types[kind] for kind in kinds if kind in score.types]
-        yield _percent(sum(count.exact for count in counts), sum(count.n for count in counts))
-
-
-def _percent(right: int, n: int) -> str:
-    return f"{100 * right / n:.1f} %" if n else ""
-
-
-def _full(record: Record) -> str:
-    count: Count = record.untrained.types[ALL]
-    return (
-        f"{_percent(count.exact, count.n)} of {count.n:,} questions exactly "
-        f"({_percent(count.accepted, count.n)} accepted); blind, "
-        f"{_percent(count.blind, count.n)}; perplexity {record.perplexity:.0f}"
-    )
-
-
-def _measured(findings: Findings, group: str, columns: Sequence[str], row: Row) -> str:
-    rows = [row(findings, cell, record) for cell, record in findings.measured(group)]
-    return _table(columns, rows) if rows else f"{NOT_RUN.capitalize()}."
+def _measured(findings: Findings, group: str, columns: Columns) -> str:
+    rows = [Row(findings, record) for _, record in findings.measured(group)]
+    cells = [[column(row) for column in columns.values()] for row in rows]
+    return _table([*columns], cells) if cells else f"{NOT_RUN.capitalize()}."
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -140,11 +92,18 @@ def _missing(findings: Findings) -> str:
     for cell in findings.missing:
         groups.setdefault((cell.group, cell.is_extra), []).append(cell)
     lines = [
-        f"- **{group}**, {len(cells)} cells, about {estimate.in_words(cells)} of a core"
+        f"- **{group}**, {len(cells)} cells{_time(findings.setup, cells)}"
         f"{', with `--all`' if is_extra else ''}: {_names(findings, group, cells)}."
         for (group, is_extra), cells in groups.items()
     ]
     return "\n".join(lines) or "All cells were run."
+
+
+def _time(setup: Setup, cells: Sequence[Cell]) -> str:
+    """Say what cells would take, where it is known."""
+    if not setup.is_shipped:
+        return ""
+    return f", about {estimate.in_words(sum(map(estimate.seconds, cells)))} of a core"
 
 
 def _names(findings: Findings, group: str, cells: Sequence[Cell]) -> str:
@@ -154,8 +113,15 @@ def _names(findings: Findings, group: str, cells: Sequence[Cell]) -> str:
 
 
 def main(records: Path, docs: Path) -> None:
-    """Write the page and its pictures into a folder."""
-    findings = Findings(grid(), read_all(records))
+    """Write the page and its pictures into a folder.
+
+    Raises:
+        ValueError: The records cannot be held together.
+    """
+    found = read_all(records)
+    setup = setup_of(found) or SHIPPED
+    findings = Findings(grid(setup), found, setup)
+    docs.mkdir(parents=True, exist_ok=True)
     (docs / PAGE).write_text(render(findings))
     draw_all(findings, docs)
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import matplotlib as mpl
@@ -11,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from skipserve_training.paper.cells import (
-    DEPTH,
+    FULL,
     INFERENCE,
     LADDER,
     LAYERS,
@@ -22,12 +21,18 @@ from skipserve_training.paper.cells import (
     Form,
 )
 from skipserve_training.paper.findings import Findings
-from skipserve_training.paper.records import ALL, Score, Way
+from skipserve_training.paper.records import ALL, Score, Way, as_fields
+from skipserve_training.paper.setup import Scoring
 
 _COLOURS = dict(
     zip(Form, ("#2563eb", "#d97706", "#059669", "#9333ea", "#db2777", "#64748b"), strict=True)
 )
-_BLIND = 67  # what is reached without looking at the picture
+# What a score's better way is called.
+_ACCEPTED = {
+    Scoring.ANSWER: "accepted answers, %",
+    Scoring.VOTES: "accuracy, %",
+    Scoring.CAPTIONS: "captions as the full model's, %",
+}
 _GREY, _BLUE = "#94a3b8", "#2563eb"
 
 
@@ -44,20 +49,21 @@ def draw_all(findings: Findings, folder: Path) -> None:
 def digest(findings: Findings) -> str:
     """Name the records that pictures are drawn of."""
     groups = (INFERENCE, LAYERS, VISUAL, TRAINING, LADDER)
-    records = [asdict(record) for group in groups for _, record in findings.measured(group)]
+    records = [as_fields(record) for group in groups for _, record in findings.measured(group)]
     return "records " + hashlib.sha256(json.dumps(records).encode()).hexdigest()
 
 
 def _draw_skipping(findings: Findings) -> Figure:
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
-    panels = figure.subplots(1, 3, sharey=True)
     groups: list[tuple[str, str, str]] = [
         ("all rows", INFERENCE, "all"),
         ("generated rows", INFERENCE, "generated"),
-        ("rows of the picture, smolvqa-patches", VISUAL, "visual"),
     ]
+    if findings.setup.patches is not None:
+        groups.append((f"rows of the picture, {findings.setup.patches}", VISUAL, "visual"))
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    panels = figure.subplots(1, len(groups), sharey=True)
     for axes, (title, group, scope) in zip(panels, groups, strict=True):
-        _prepare(axes, title, "blocks touched, of 30")
+        _prepare(findings, axes, title, f"blocks touched, of {findings.setup.depth}")
         for form, colour in _COLOURS.items():
             found = [
                 (len(record.layers), record.untrained)
@@ -66,7 +72,7 @@ def _draw_skipping(findings: Findings) -> Figure:
             ]
             shares = [_percent(score, Way.ACCEPTED) for _, score in found]
             axes.plot([x for x, _ in found], shares, "o", color=colour, label=form, ms=5)
-    panels[0].set_ylabel("accepted answers, %")
+    panels[0].set_ylabel(_ACCEPTED[findings.setup.scoring])
     panels[-1].legend(fontsize=8, loc="lower left")
     return figure
 
@@ -74,7 +80,7 @@ def _draw_skipping(findings: Findings) -> Figure:
 def _draw_layers(findings: Findings) -> Figure:
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     axes = figure.subplots()
-    _prepare(axes, "one layer skipped, for all rows", "layer")
+    _prepare(findings, axes, "one layer skipped, for all rows", "layer")
     for form in SKIPS:
         found = [
             (record.layers[0], _percent(record.untrained, Way.ACCEPTED))
@@ -83,7 +89,7 @@ def _draw_layers(findings: Findings) -> Figure:
         ]
         places, shares = [x for x, _ in found], [y for _, y in found]
         axes.plot(places, shares, "o-", color=_COLOURS[form], label=form, ms=4)
-    axes.set_ylabel("accepted answers, %")
+    axes.set_ylabel(_ACCEPTED[findings.setup.scoring])
     axes.legend(fontsize=8, loc="lower right")
     return figure
 
@@ -93,12 +99,15 @@ def _draw_training(findings: Findings) -> Figure:
     figure = Figure(figsize=(10, 1.2 + 0.28 * len(found)), layout="constrained")
     axes = figure.subplots()
     _prepare_shares(axes.set_xlim, axes, "untrained (grey) and trained (blue)")
-    axes.set_xlabel("exact answers, %", fontsize=8)
+    way = Way.EXACT if findings.setup.scoring is Scoring.ANSWER else Way.ACCEPTED
+    told = "exact answers, %" if way is Way.EXACT else _ACCEPTED[findings.setup.scoring]
+    axes.set_xlabel(told, fontsize=8)
     axes.set_yticks(range(len(found)), [record.name for record in found], fontsize=8)
     axes.invert_yaxis()
-    axes.axvline(_BLIND, color=_GREY, ls="--", lw=1)
+    for blind in _blind(findings):
+        axes.axvline(blind, color=_GREY, ls="--", lw=1)
     for place, record in enumerate(found):
-        ends = [_percent(record.untrained, Way.EXACT), _percent(record.last, Way.EXACT)]
+        ends = [_percent(record.untrained, way), _percent(record.last, way)]
         axes.plot(ends, [place, place], "-", color=_GREY, lw=1)
         axes.plot(ends[0], place, "o", color=_GREY)
         axes.plot(ends[1], place, "o", color=_BLUE)
@@ -118,11 +127,19 @@ def _percent(score: Score, way: Way) -> float:
     return 100 * (count.exact if way is Way.EXACT else count.accepted) / count.n
 
 
-def _prepare(axes: Axes, title: str, places: str) -> None:
+def _blind(findings: Findings) -> list[int]:
+    """Return the percentage that is reached without looking at the picture, if it was measured."""
+    full = findings.record(FULL)
+    count = None if full is None else full.untrained.types[ALL]
+    return [] if count is None or not count.blind else [round(100 * count.blind / count.n)]
+
+
+def _prepare(findings: Findings, axes: Axes, title: str, places: str) -> None:
     _prepare_shares(axes.set_ylim, axes, title)
     axes.set_xlabel(places, fontsize=8)
-    axes.set_xlim(-1, DEPTH + 1)
-    axes.axhline(_BLIND, color=_GREY, ls="--", lw=1)
+    axes.set_xlim(-1, findings.setup.depth + 1)
+    for blind in _blind(findings):
+        axes.axhline(blind, color=_GREY, ls="--", lw=1)
 
 
 def _prepare_shares(limit: Callable[[float, float], object], axes: Axes, title: str) -> None:

@@ -8,11 +8,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from skipserve_client.evaluate.easy_vqa import EasyType
-from skipserve_training.paper.answering import Verdict
-from skipserve_training.paper.asking import Asked
+from skipserve_training.paper.setup import SHIPPED, Setup
 
 ALL = "all"
+DIGITS = 4  # of what is right in part
 
 
 class Way(StrEnum):
@@ -27,14 +26,15 @@ class Count:
     """How many questions there were, and how many answers were right, in each of three ways.
 
     Attributes:
-        blind: how many whoever reads the question alone answers rightly.
+        accepted: how many were, or what they add up to where they are right in part.
+        blind: the same of whoever reads the question alone.
     """
 
     n: int
     exact: int
-    accepted: int
+    accepted: float
     begun: int
-    blind: int
+    blind: float
 
 
 @dataclass(frozen=True)
@@ -43,25 +43,30 @@ class Score:
 
     Attributes:
         types: counts by type of question, and of all.
-        exact, accepted: for each question, in the order of asking, whether its answer was; bits
-            from the left, as hexadecimal digits.
+        exact: for each question, in the order of asking, whether its answer was; bits from the
+            left, as hexadecimal digits.
+        accepted: the same, or a number from 0 to 1 each where answers are right in part.
         cpu_seconds: what answering took.
+        loss: of the tokens of right answers; None where it was not measured.
     """
 
     types: dict[str, Count]
     exact: str
-    accepted: str
+    accepted: str | list[float]
     cpu_seconds: float
+    loss: float | None = None
 
     @property
     def n(self) -> int:
         """Return the number of questions."""
         return self.types[ALL].n
 
-    def right(self, way: Way) -> list[bool]:
-        """Return which answers were right in this way, in the order of asking."""
-        digits = self.exact if way is Way.EXACT else self.accepted
-        bits = f"{int(digits, 16):0{4 * len(digits)}b}"
+    def right(self, way: Way) -> Sequence[float]:
+        """Return how right each answer was in this way, in the order of asking."""
+        found = self.exact if way is Way.EXACT else self.accepted
+        if not isinstance(found, str):
+            return found
+        bits = f"{int(found, 16):0{4 * len(found)}b}"
         return [bit == "1" for bit in bits[: self.n]]
 
 
@@ -88,6 +93,7 @@ class Record:
         layers: the blocks that the policy touches.
         sparsity: the share of the blocks' weights that are zeroed.
         made_with: versions, threads and the digest of the model's weights.
+        setup: whose answers were measured; None for what ships.
     """
 
     cell: dict[str, Any]
@@ -99,6 +105,7 @@ class Record:
     layers: list[int]
     sparsity: float | None
     made_with: dict[str, Any]
+    setup: Setup | None = None
 
     @property
     def name(self) -> str:
@@ -118,23 +125,11 @@ class Record:
         return " -> ".join(shares)
 
 
-def tally(
-    asked: Sequence[Asked], verdicts: Sequence[Verdict], blind: Mapping[str, str]
-) -> dict[str, Count]:
-    """Count right answers by type, and in all; `blind` are the blind's answers by question."""
-    counts: dict[str, Count] = {}
-    for each, verdict in zip(asked, verdicts, strict=True):
-        by_blind = blind.get(each.question.text) == each.question.answer
-        for kind in (str(each.question.type), ALL):
-            old = counts.get(kind, Count(0, 0, 0, 0, 0))
-            counts[kind] = Count(
-                old.n + 1,
-                old.exact + verdict.exact,
-                old.accepted + verdict.accepted,
-                old.begun + verdict.begun,
-                old.blind + by_blind,
-            )
-    return {kind: counts[kind] for kind in (*EasyType, ALL) if kind in counts}
+def as_grades(grades: Sequence[float]) -> str | list[float]:
+    """Write how right answers are: as bits where each is right or wrong."""
+    if all(grade in (0, 1) for grade in grades):
+        return as_bits([bool(grade) for grade in grades])
+    return [round(grade, DIGITS) for grade in grades]
 
 
 def as_bits(truths: Sequence[bool]) -> str:
@@ -149,8 +144,18 @@ def write(record: Record, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{record.name}.json"
     draft = path.with_suffix(f".{os.getpid()}")
-    draft.write_text(json.dumps(asdict(record), indent=1) + "\n")
+    draft.write_text(json.dumps(as_fields(record), indent=1) + "\n")
     os.replace(draft, path)
+
+
+def as_fields(record: Record) -> dict[str, Any]:
+    """Spell out a record for JSON; what was not measured of the models that ship is left out."""
+    fields = asdict(record)
+    scores = [fields[name] for name in ("untrained", "trained") if fields[name] is not None]
+    for place, name in ((fields, "setup"), *((score, "loss") for score in scores)):
+        if place[name] is None:
+            del place[name]
+    return fields
 
 
 def read_all(folder: Path) -> dict[str, Record]:
@@ -159,11 +164,48 @@ def read_all(folder: Path) -> dict[str, Record]:
     return {record.name: record for record in records}
 
 
+def setup_of(records: Mapping[str, Record]) -> Setup | None:
+    """Return whose answers records are of; None where there are no records.
+
+    Raises:
+        ValueError: They are of several.
+    """
+    found = [(name, record.setup or SHIPPED) for name, record in records.items()]
+    for name, setup in found[1:]:
+        first, wanted = found[0]
+        if setup != wanted:
+            raise ValueError(
+                f"The records {first} and {name} cannot be held together: {name} is of another "
+                f"setup ({wanted.differences(setup)})."
+            )
+    return found[0][1] if found else None
+
+
+def check_setup(folder: Path, setup: Setup) -> None:
+    """Make sure that what lies in a folder of records can be held together with a setup's.
+
+    Raises:
+        ValueError: It is another's, or no record.
+    """
+    for name, record in read_all(folder).items():
+        found = record.setup or SHIPPED
+        if found != setup:
+            raise ValueError(
+                f"{folder} holds the record {name} of another setup "
+                f"({setup.differences(found)}): give another --records."
+            )
+
+
 def _read(path: Path) -> Record:
     try:
         fields = json.loads(path.read_text())
         trained, training = fields["trained"], fields["training"]
-        record = Record(**fields | {"untrained": _score(fields["untrained"])})
+        setup = fields.get("setup")
+        record = Record(
+            **fields
+            | {"untrained": _score(fields["untrained"])}
+            | {"setup": None if setup is None else Setup.from_fields(setup)}
+        )
         return replace(
             record,
             trained=None if trained is None else _score(trained),
