@@ -167,13 +167,14 @@ calibration-page: install  ## Write docs/calibration.md anew from the records in
 	$(BIN)/python -m skipserve_training.calibration.page training/calibration/records docs/calibration.md
 
 RECORDS := training/paper/records
+DOCS := docs
 
-paper: install  ## Measure what the paper claims, hours, resumable; then write docs/paper.md. ARGS="--only 'training-*'", --list, --all.
+paper: install  ## Measure what the paper claims, hours, resumable; then write docs/paper.md. ARGS="--only 'training-*'", --list, --all, --llm.
 	$(BIN)/skipserve train paper --records $(RECORDS) $(ARGS)
-	$(BIN)/python -m skipserve_training.paper.page $(RECORDS) docs
+	$(BIN)/python -m skipserve_training.paper.page $(RECORDS) $(DOCS)
 
 paper-page: install  ## Write docs/paper.md and its pictures anew from the records.
-	$(BIN)/python -m skipserve_training.paper.page $(RECORDS) docs
+	$(BIN)/python -m skipserve_training.paper.page $(RECORDS) $(DOCS)
 
 clean:  ## Remove .venv, caches and runs.
 	rm -rf $(VENV) runs dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -6,16 +6,29 @@ import pytest
 from tiny_lessons import write_captions, write_vqa
 
 from skipserve_training.mapping.lessons import Probe
-from skipserve_training.paper.exam import CaptionExam, EasyExam, VqaExam, divide, read_exam
+from skipserve_training.mapping.sources import read_source
+from skipserve_training.paper.exam import (
+    CaptionExam,
+    EasyExam,
+    Exam,
+    VqaExam,
+    divide,
+    read_exam,
+)
 from skipserve_training.paper.setup import Scoring
 
 pytestmark = pytest.mark.fast
 
 
+def _exam(data: str) -> Exam:
+    trained_on, asked = divide(data, None)
+    return read_exam(read_source(trained_on), asked)
+
+
 def test_easy_vqa_has_its_own_test_split(easy_folder: Path) -> None:
     trained_on, asked = divide(f"easy-vqa:{easy_folder}", None)
     assert (trained_on, asked) == (f"easy-vqa:{easy_folder}", f"easy-vqa:{easy_folder}#test")
-    exam = read_exam(trained_on, asked)
+    exam = _exam(trained_on)
     assert isinstance(exam, EasyExam)
     assert (len(exam), exam.scoring) == (3, Scoring.ANSWER)
     assert [probe.answers for probe in exam.probes(1)][:2] == [("red",), ("rectangle",)]
@@ -28,12 +41,12 @@ def test_easy_vqa_has_its_own_test_split(easy_folder: Path) -> None:
 )
 def test_ten_annotators_vote(annotators: int, scoring: Scoring, tmp_path: Path) -> None:
     folder = write_vqa(tmp_path / "data", "vit", 4, annotators)
-    assert read_exam(*divide(f"vqa:{folder}", None)).scoring is scoring
+    assert _exam(f"vqa:{folder}").scoring is scoring
 
 
 def test_the_blind_know_what_is_trained_on(tmp_path: Path) -> None:
     folder = write_vqa(tmp_path / "data", "vit", 4)
-    exam = read_exam(*divide(f"vqa:{folder}", None))
+    exam = _exam(f"vqa:{folder}")
     assert isinstance(exam, VqaExam)
     assert exam.blind(Probe("how many?", (), "")) == "2"
     assert exam.blind(Probe("what is new?", (), "")) == "yes"  # of all answers the commonest
@@ -41,7 +54,7 @@ def test_the_blind_know_what_is_trained_on(tmp_path: Path) -> None:
 
 
 def test_who_does_not_look_has_no_caption(tmp_path: Path) -> None:
-    exam = read_exam(*divide(f"captions:{write_captions(tmp_path / 'data', 'vit', 4)}", None))
+    exam = _exam(f"captions:{write_captions(tmp_path / 'data', 'vit', 4)}")
     assert exam.blind(exam.probes(0)[0]) is None
     assert len(exam.probes(0)[0].answers) == 2
     assert exam.scoring is Scoring.CAPTIONS
@@ -50,7 +63,7 @@ def test_who_does_not_look_has_no_caption(tmp_path: Path) -> None:
 
 def test_captions_of_easy_vqa_are_not_asked_for(easy_folder: Path) -> None:
     with pytest.raises(ValueError, match="expected easy-vqa, vqa or captions"):
-        read_exam(*divide(f"easy-vqa-captions:{easy_folder}", None))
+        _exam(f"easy-vqa-captions:{easy_folder}")
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """What one H100 is estimated to take, from configurations alone."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+import skipserve_training.paper
 from skipserve_policies.plan import Plan, TokenClass, trim
 from skipserve_policies.sizes import DecoderSizes
 from skipserve_training.mapping.pass_flops import Pass
@@ -12,6 +14,8 @@ from skipserve_training.paper.hours import ASSUMED, Amounts, Hours
 from skipserve_training.paper.setup import SHIPPED, Scoring, Setup
 
 pytestmark = pytest.mark.fast
+
+README = Path(skipserve_training.paper.__file__).with_name("README.md")
 
 OPT = {
     "model_type": "opt", "hidden_size": 4096, "ffn_dim": 16384, "num_hidden_layers": 32,
@@ -96,3 +100,16 @@ def test_it_says_that_it_is_an_estimate() -> None:
     assert ASSUMED.startswith("Estimated for one H100 (989 TFLOP/s in bf16; 67 in fp32")
     assert "35% are taken to be reached" in ASSUMED
     assert ASSUMED.endswith("None of it was measured.")
+
+
+def test_the_readme_tells_these_hours() -> None:
+    hours = _hours()
+    usual = [cell for cell in grid(SETUP) if not cell.is_extra]
+    full, some, every = (
+        sum(map(hours.seconds, cells)) / 3600 for cells in ([_cell(FULL)], usual, grid(SETUP))
+    )
+    said = (
+        f"about {full:.0f} hours for `full`, {some:.0f} for all, {every:.0f} with `--all`, and "
+        f"{hours.disk_bytes(usual) / 1e9:.0f} GB of disk"
+    )
+    assert said in " ".join(README.read_text().split())

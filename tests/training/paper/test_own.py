@@ -35,8 +35,8 @@ def test_the_setup_is_that_of_the_folders(own: Own) -> None:
     assert setup.questions == 20 * 2 * 9  # epochs, questions about a picture, pictures
     assert setup.more_questions == 36
     assert not setup.is_shipped
-    assert "/" not in own.words("--only full")
-    assert own.words("--only full").endswith("--data vqa:data --only full")
+    assert "/" not in own.command("--only full")
+    assert own.command("--only full").endswith("--data vqa:data --only full")
 
 
 def test_what_is_asked_is_not_trained_on(own: Own) -> None:
@@ -57,7 +57,7 @@ def test_another_data_set_may_be_asked_about(own: Own, tmp_path: Path) -> None:
 
 def test_changed_options_are_in_the_command(own: Own) -> None:
     changed = replace(own, keeps_class=False, num_beams=3, rate=5e-5, tasks=("captions:/a/coco",))
-    assert changed.words("--only full").endswith(
+    assert changed.command("--only full").endswith(
         "--task captions:coco --drop-class --beams 3 --rate 5e-05 --only full"
     )
 

@@ -7,9 +7,11 @@ FOLDER/media/              pictures, folders of frames, or sounds
 """
 
 import random
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -62,6 +64,20 @@ class _Captions(BaseModel):
     annotations: list[_Caption]
 
 
+@dataclass(frozen=True)
+class _Told:
+    """What annotators answered, without the objects of a file of millions of answers."""
+
+    kind: str
+    answers: tuple[str, ...]
+
+    @classmethod
+    def of(cls, annotation: _Annotation) -> Self:
+        """Keep equal answers once."""
+        answers = tuple(sys.intern(it.answer) for it in annotation.answers)
+        return cls(sys.intern(annotation.answer_type), answers)
+
+
 class VqaLessons:
     """Questions with the answers of several annotators, one of which is drawn each time.
 
@@ -73,7 +89,7 @@ class VqaLessons:
     def __init__(self, folder: Path, part: Part | None = None) -> None:
         questions = _read(folder, "questions", _Questions).questions
         annotations = _read(folder, "annotations", _Annotations).annotations
-        self._answers = {one.question_id: one for one in annotations}
+        self._answers = {one.question_id: _Told.of(one) for one in annotations}
         self._asked: dict[int, list[_Question]] = {}
         for question in questions:
             if question.question_id not in self._answers:
@@ -83,7 +99,7 @@ class VqaLessons:
             self._asked.setdefault(question.image_id, []).append(question)
         self._paths = _locate(find_media(folder / _MEDIA), self._asked, folder)
         self._media = _media_of(part, sorted(self._asked), folder)
-        self.kinds: Sequence[str] = sorted({one.answer_type for one in annotations})
+        self.kinds: Sequence[str] = sorted({told.kind for told in self._answers.values()})
 
     @property
     def questions_a_step(self) -> float:
@@ -110,15 +126,11 @@ class VqaLessons:
     def probes(self, index: int) -> list[Probe]:
         """Return all questions about one, with all answers."""
         found = [(it, self._answers[it.question_id]) for it in self._asked[self._media[index]]]
-        return [
-            Probe(question.question, tuple(it.answer for it in one.answers), one.answer_type)
-            for question, one in found
-        ]
+        return [Probe(question.question, told.answers, told.kind) for question, told in found]
 
     def _exchange(self, question: _Question, draw: random.Random) -> Exchange:
-        annotation = self._answers[question.question_id]
-        answer = draw.choice(annotation.answers).answer
-        return Exchange(question.question, answer, annotation.answer_type)
+        told = self._answers[question.question_id]
+        return Exchange(question.question, draw.choice(told.answers), told.kind)
 
 
 class CaptionLessons:

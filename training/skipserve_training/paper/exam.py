@@ -9,8 +9,14 @@ from PIL import Image
 
 from skipserve_client.evaluate.easy_vqa import EasySplit, EasyType, blind_answers, read_easy_vqa
 from skipserve_client.evaluate.vqa_accuracy import ANNOTATORS
-from skipserve_training.mapping.lessons import CAPTION, Media, Part, Probe
-from skipserve_training.mapping.sources import EASY_VQA, read_source, split_source
+from skipserve_training.mapping.easy_vqa_lessons import EasyLessons
+from skipserve_training.mapping.lessons import CAPTION, LessonSource, Media, Part, Probe
+from skipserve_training.mapping.sources import (
+    EASY_CAPTIONS,
+    EASY_VQA,
+    read_source,
+    split_source,
+)
 from skipserve_training.mapping.vqa_lessons import CaptionLessons, VqaLessons
 from skipserve_training.paper.setup import Scoring
 
@@ -168,19 +174,22 @@ def divide(data: str, test: str | None) -> tuple[str, str]:
     return data, test or data
 
 
-def read_exam(trained_on: str, asked: str) -> Exam:
-    """Read what is asked, of the two that `divide` names.
+def read_exam(trained_on: LessonSource, asked: str) -> Exam:
+    """Read what is asked.
+
+    Args:
+        trained_on: the lessons.
+        asked: what is asked about, FORM:FOLDER, as `divide` names it.
 
     Raises:
-        ValueError: The folders do not hold such data, or nothing can be asked about its form.
+        ValueError: The folder does not hold such data, or nothing can be asked about its form.
     """
     form, folder, _ = split_source(asked)
-    if form == EASY_VQA:
-        splits = (split_source(trained_on).folder, Part.TRAIN), (folder, Part.TEST)
-        return EasyExam(*(read_easy_vqa(*split) for split in splits))
-    lessons, test = read_source(trained_on), read_source(asked)
-    if isinstance(lessons, VqaLessons) and isinstance(test, VqaLessons):
-        return VqaExam(lessons, test)
+    if isinstance(trained_on, EasyLessons):
+        return EasyExam(trained_on.split, read_easy_vqa(folder, Part.TEST))
+    test = None if form == EASY_CAPTIONS else read_source(asked)
+    if isinstance(trained_on, VqaLessons) and isinstance(test, VqaLessons):
+        return VqaExam(trained_on, test)
     if isinstance(test, CaptionLessons):
         return CaptionExam(test)
     raise ValueError(f"data is of the form {form}: expected easy-vqa, vqa or captions.")

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from skipserve_policies.sizes import DecoderSizes
 from skipserve_training.mapping.encoder_flops import TIMESFORMER
 from skipserve_training.mapping.encoders import CLIP, ENCODER_TYPES
 from skipserve_training.mapping.language import LANGUAGE_MODEL_TYPES
@@ -79,7 +80,7 @@ class Own:
     @cached_property
     def exam(self) -> Exam:
         """Read what is asked about."""
-        return read_exam(*self.sources)
+        return read_exam(self.lessons, self.sources[1])
 
     @cached_property
     def text_config(self) -> dict[str, Any]:
@@ -100,7 +101,7 @@ class Own:
         Raises:
             ValueError: A folder holds no such thing, or what is asked for does not fit.
         """
-        depth = int(self.text_config.get("num_hidden_layers", 0))
+        depth = DecoderSizes.from_config(self.text_config).num_layers
         if depth < _LEAST_DEPTH:
             raise ValueError(
                 f"llm is {self.llm}, of {depth} blocks: the grid needs {_LEAST_DEPTH} or more."
@@ -161,7 +162,7 @@ class Own:
             pictures=FRAMES if self.vision_config["model_type"] == TIMESFORMER else 1,
         )
 
-    def words(self, flags: str) -> str:
+    def command(self, flags: str) -> str:
         """Return the command that measures some of it; folders by their last names."""
         said = [
             f"skipserve train paper --llm {self.llm.name} --encoder {self.encoder.name}",

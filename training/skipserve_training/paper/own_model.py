@@ -77,6 +77,6 @@ def own_place(own: Own, runs: Path, device: torch.device, report: StageFunction)
         device=device,
         setup=own.setup,
         module=model.run,
-        command=own.words("{}"),
+        command=own.command("{}"),
         views=1,
     )

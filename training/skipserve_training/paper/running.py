@@ -278,7 +278,7 @@ class Bench:
 
     @cached_property
     def _exam(self) -> Exam:
-        return read_exam(self._place.trained_on, self._place.asked)
+        return read_exam(self._lessons, self._place.asked)
 
     @cached_property
     def _first(self) -> list[Asked]:

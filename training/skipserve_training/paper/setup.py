@@ -6,7 +6,6 @@ from enum import StrEnum
 from typing import Any, Self
 
 SMOLVQA, PATCHES = "smolvqa", "smolvqa-patches"
-DEFAULT_ASKED = 5_000
 
 
 class Scoring(StrEnum):
