@@ -38,6 +38,14 @@ def test_an_interval_is_held_against_the_claim(right: tuple[int, ...], verdict: 
     assert _verdicts(make_findings(full=1000, **found))[2] == verdict
 
 
+def test_a_longer_training_is_judged_apart() -> None:
+    found = make_findings(**dict.fromkeys(HALF, 700), **{"longer-half-blocks": 999})
+    claim = judge_claims(found)[2]
+    assert claim.verdict == "does not hold with 8,000 questions; holds with 40,000"
+    assert "seed 21, 8,000 questions: 70.0 %" in claim.found
+    assert "seed 20, 40,000 questions: 99.9 %" in claim.found
+
+
 @pytest.mark.parametrize(
     ("parallel", "skipped", "verdict"),
     [(900, 500, "holds"), (500, 900, "does not hold"), (500, 500, "undecided")],

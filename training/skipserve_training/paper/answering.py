@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from skipserve_client.evaluate.metrics.item import Item
+from skipserve_client.evaluate.metrics.means import VQA
 from skipserve_client.evaluate.scoring import normalise
-from skipserve_client.evaluate.vqa_accuracy import vqa_accuracy
 from skipserve_training.mapping.packing import Example
 from skipserve_training.mapping.speaking import GREEDY, Speaker, Tokens, Turn
 from skipserve_training.mapping.training import Course
@@ -50,7 +51,7 @@ class Question:
     def grade(self, said: str) -> float:
         """Tell from 0 to 1 how right a whole answer is."""
         if self.is_voted:
-            return vqa_accuracy(said, self.answers)
+            return VQA.worth(Item(type="", expected=tuple(self.answers), given=said))
         return normalise(said) in map(normalise, self.answers)
 
     def can_be_accepted(self, said: str) -> bool:

@@ -8,7 +8,6 @@ from typing import Protocol
 from PIL import Image
 
 from skipserve_client.evaluate.easy_vqa import EasySplit, EasyType, blind_answers, read_easy_vqa
-from skipserve_client.evaluate.vqa_accuracy import ANNOTATORS
 from skipserve_training.mapping.easy_vqa_lessons import EasyLessons
 from skipserve_training.mapping.lessons import CAPTION, LessonSource, Media, Part, Probe
 from skipserve_training.mapping.sources import (
@@ -19,6 +18,8 @@ from skipserve_training.mapping.sources import (
 )
 from skipserve_training.mapping.vqa_lessons import CaptionLessons, VqaLessons
 from skipserve_training.paper.setup import Scoring
+
+_ANNOTATORS = 10  # of each question, who vote
 
 
 class Exam(Protocol):
@@ -88,7 +89,7 @@ class VqaExam:
         self._test = test
         self.kinds = test.kinds
         counts = {len(probe.answers) for probe in _probes(test)}
-        self.scoring = Scoring.VOTES if counts == {ANNOTATORS} else Scoring.ANSWER
+        self.scoring = Scoring.VOTES if counts == {_ANNOTATORS} else Scoring.ANSWER
         by_text: dict[str | None, Counter[str]] = {}
         every: Counter[str] = Counter()
         for probe in _probes(trained_on):

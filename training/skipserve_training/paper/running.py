@@ -13,9 +13,10 @@ import torch
 from accelerate import Accelerator
 
 from skipserve.model.weights import weights_digest
+from skipserve.pretrained.places import RECORD
 from skipserve_policies.resolve import resolve
 from skipserve_policies.schema import SkipPolicy
-from skipserve_training.checkpoint_files import RECORD, versions
+from skipserve_training.checkpoint_files import versions
 from skipserve_training.compression.produce import CompressionJob, produce_compressed
 from skipserve_training.compression.recipe import Method
 from skipserve_training.mapping.encoding import Encoding
