@@ -127,9 +127,9 @@ attack: install  ## Attack the demo as it is shipped, on loopback alone, for ten
 soak: install  ## Serve honest and hostile clients at once for ten minutes; SECONDS=60 is quicker.
 	cd tests/support && PYTHONPATH=. $(CURDIR)/$(BIN)/python soak.py $(or $(SECONDS),600)
 
-BENCH ?= end_to_end throughput host_cost reuse mixed policies small_pictures overload
+BENCH ?= end_to_end throughput host_cost reuse mixed policies time_split small_pictures overload
 
-bench: install  ## Run all benchmarks, half an hour; make bench BENCH=reuse ARGS="--models demo" runs one.
+bench: install  ## Run all benchmarks, an hour; make bench BENCH=reuse ARGS="--models demo" runs one.
 	for name in $(BENCH); do $(BIN)/python benchmarks/$$name.py $(ARGS) || exit 1; done
 
 dashboards: install  ## Write the Grafana dashboards' JSON from deploy/grafana.
@@ -176,7 +176,10 @@ paper: install  ## Measure what the paper claims, hours, resumable; then write d
 paper-page: install  ## Write docs/paper.md and its pictures anew from the records.
 	$(BIN)/python -m skipserve_training.paper.page $(RECORDS) $(DOCS)
 
+time-page: install  ## Write docs/time-and-flops.md anew from the record in benchmarks/results.
+	PYTHONPATH=benchmarks $(BIN)/python benchmarks/splitting/page.py
+
 clean:  ## Remove .venv, caches and runs.
 	rm -rf $(VENV) runs dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install serve test check test-kernels test-routers test-clients test-image kernel-cache gpu-bundle lock fuzz format attack soak bench dashboards metrics-page fields-page evaluate pretrained train-demo calibrate calibration-page paper paper-page clean
+.PHONY: help install serve test check test-kernels test-routers test-clients test-image kernel-cache gpu-bundle lock fuzz format attack soak bench dashboards metrics-page fields-page evaluate pretrained train-demo calibrate calibration-page paper paper-page time-page clean

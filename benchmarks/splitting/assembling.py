@@ -36,8 +36,10 @@ def all_figures(subject: Subject, runs: Mapping[str, list[Run]], stage: Stage) -
         totals = [_typical(run.plain, stage, _whole) for run in own]
         shares = [taken / of_full for taken, of_full in zip(totals, full, strict=True)]
         whole, parts, profiled = _in_parts(subject, policy, own, stage)
+        flops, of_picture = subject.planned_flops(policy, stage)
         found[policy] = Figures(
-            gflops=subject.planned_flops(policy)[stage] / 1e9,
+            gflops=flops / 1e9,
+            picture_gflops=of_picture / 1e9,
             milliseconds=1000 * whole,
             noise=100 * uncertainty(shares),
             profile=100 * profiled,

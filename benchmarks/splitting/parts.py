@@ -40,29 +40,33 @@ MEANING: Mapping[Part, str] = {
 
 # The table names matrix products by their arithmetic; `time_split.py` takes the reading out of it.
 _PRODUCTS = """
-    addmm mm _linear_pointwise mkldnn_linear
+    _linear_pointwise addmm mkldnn_linear mm
 """
-# Batched products are scores of rows that are ranked.
+# Batched products are the scores of rows that are ranked.
 _ATTENTION = """
-    _scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_attention_math
-    _scaled_dot_product_flash_attention _scaled_dot_product_efficient_attention _softmax
+    _scaled_dot_product_attention_math _scaled_dot_product_efficient_attention
+    _scaled_dot_product_flash_attention _scaled_dot_product_flash_attention_for_cpu _softmax
     baddbmm bmm
 """
 _ELEMENTWISE = """
-    abs add add_ addcmul addcmul_ bitwise_not clamp_min copy_ cos div div_ exp gelu hypot_
-    isfinite le lerp linalg_vector_norm lt mean mul mul_ native_layer_norm ne neg norm pow relu
-    roll rsqrt rsub sigmoid silu sin sub sub_ sum tanh
+    abs add add_ addcmul addcmul_ clamp clamp_min copy_ cos div div_ exp gelu
+    hypot_ isfinite le lerp linalg_vector_norm log lt mean mul mul_ native_layer_norm ne neg
+    norm pow relu roll rsqrt rsub sigmoid silu sin sqrt square sub sub_ sum tanh
 """
+# Whatever ranks rows, or makes masks and places of them, is here too.
 _ROWS = """
-    arange argmax argsort cat cumsum embedding eq gather ge gt index index_copy index_copy_
-    index_fill index_fill_ index_put index_put_ index_select masked_fill masked_fill_
-    nonzero scatter scatter_ sort stack take_along_dim topk where _index_put_impl_
+    __iand__ __ior__ __or__ _index_put_impl_ all amin any arange argmax argmin argsort
+    bitwise_and_ bitwise_not bitwise_or bitwise_or_ cat cumsum embedding eq fill_diagonal_
+    gather ge gt index index_copy index_copy_ index_fill index_fill_ index_put index_put_
+    index_select masked_fill masked_fill_ max nonzero scatter scatter_ sort stack
+    take_along_dim topk tril where
 """
 _CALLS = """
-    _local_scalar_dense _reshape_alias _to_copy _unsafe_view alias as_strided broadcast_to chunk
-    clone contiguous detach detach_ empty empty_like empty_strided expand expand_as fill_ flatten
-    full full_like is_nonzero item layer_norm lift_fresh linear matmul narrow new_zeros normalize
-    numpy_T ones ones_like permute reshape resize_ resolve_conj resolve_neg
+    _local_scalar_dense _reshape_alias _to_copy _unsafe_view alias allclose as_strided
+    as_strided_ broadcast_to chunk clone contiguous detach detach_ diagonal empty empty_like
+    empty_strided expand expand_as fill_ flatten full full_like is_nonzero isclose item
+    layer_norm lift_fresh linear matmul narrow new_empty new_full new_zeros normalize numpy_T
+    ones ones_like permute reshape resize_ resolve_conj resolve_neg result_type
     scaled_dot_product_attention select set_ slice softmax split split_with_sizes squeeze
     squeeze_ t to transpose transpose_ unbind unflatten unsqueeze view zero_ zeros zeros_like
 """

@@ -16,10 +16,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from skipserve.model.arithmetic import arithmetic_dtype
 from skipserve.model.llava import Llava
-from skipserve_policies.cost import saving
-from skipserve_policies.flops import Request
+from skipserve_policies.flops import Request, RequestFlops, request_flops
 from skipserve_policies.plan import TokenClass
-from skipserve_policies.shapes import whole_request
 from skipserve_policies.sizes import ModelSizes
 
 NUM_NEW_TOKENS = 5
@@ -27,7 +25,7 @@ NUM_NEW_TOKENS = 5
 # At a time; and rows of a step of the engine on a CPU.
 _MOST_REQUESTS = 8
 _STEP_ROWS = 512
-_CALIBRATING_CALLS = 20_000
+_CALIBRATING_CALLS = 4000
 
 
 @dataclass(frozen=True)
@@ -97,12 +95,18 @@ class Subject:
             for _ in range(self.num_requests)
         ]
 
-    def planned_flops(self, policy: str) -> dict[Stage, float]:
-        """Return the planned FLOPs of a request: of its prompt, and of each further token."""
+    def planned_flops(self, policy: str, stage: Stage) -> tuple[float, float]:
+        """Return a request's planned FLOPs, and the picture's of them.
+
+        Of the prompt; or of each further token, in which there are none of the picture.
+        """
         source = QuestionSource(self.model.config, seed=0)
         question = source.question(num_text(self.name), NUM_NEW_TOKENS, policy=policy)
-        one, all_ = (_planned(self.sizes, question, count) for count in (1, NUM_NEW_TOKENS))
-        return {Stage.PROMPT: one, Stage.DECODE: (all_ - one) / (NUM_NEW_TOKENS - 1)}
+        prompt = _planned(self.sizes, question, 1)
+        if stage is Stage.PROMPT:
+            return prompt.total, prompt.vision + prompt.projector
+        whole = _planned(self.sizes, question, NUM_NEW_TOKENS)
+        return (whole.total - prompt.total) / (NUM_NEW_TOKENS - 1), 0
 
     def reading_seconds(self, policy: str, stage: Stage) -> float:
         """Return what a step takes to read the weights of the layers that run: an estimate."""
@@ -130,8 +134,7 @@ def profiler_seconds() -> float:
     return median(profiled - plain for plain, profiled in pairs) / _CALIBRATING_CALLS
 
 
-def _planned(sizes: ModelSizes, question: Question, num_tokens: int) -> int:
+def _planned(sizes: ModelSizes, question: Question, num_tokens: int) -> RequestFlops:
     reduction = question.image.reduction
     request = Request(question.token_classes, num_tokens, num_images=1)
-    whole = whole_request(sizes, request, reduction)
-    return saving(sizes, question.plan, whole, reduction, question.narrowing).planned_flops
+    return request_flops(sizes, question.plan, request, reduction, question.narrowing)
