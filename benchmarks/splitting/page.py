@@ -41,8 +41,8 @@ _UNMEASURED = """\
 ## On a GPU
 
 Unmeasured: there is no record of a GPU yet. Its profile fills the same parts: kernels go to them by
-a table of their own, calls are what waits between the kernels of a forward, and the host is the
-rest of a step.
+a table of their own, the sampler's too; calls are the waits between the kernels of a forward that
+is told launch by launch; and the host is the rest of a step.
 """
 
 _STEPS = {

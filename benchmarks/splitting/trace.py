@@ -103,11 +103,10 @@ def read_events(found: profile) -> tuple[list[Event], bool]:
 def split(events: Iterable[Event], *, on_device: bool) -> Iterator[Piece]:
     """Yield the pieces of the steps, in the order of time; what is outside of steps does not count.
 
-    A piece goes to the innermost operation of the moment. Inside a forward, what is in no operation
-    is calls; on a device it waits for its host there. Outside of it, all is the picture's or the
-    host's.
+    A piece goes to the innermost operation of the moment. In a forward, what is in no operation is
+    calls: on a device, waiting for the host. Outside of it, all of a CPU's time is the picture's or
+    the host's; on a device, that is what is in no kernel, for graphs run without a forward.
     """
-    part_of = part_of_kernel if on_device else part_of_operator
     stack: list[Event] = []
     clock, step = 0.0, -1
 
@@ -117,10 +116,10 @@ def split(events: Iterable[Event], *, on_device: bool) -> Iterator[Piece]:
         if stack and stack[0].name == STEP:
             names = [event.name for event in stack]
             seconds = max(moment - clock, 0.0)
-            yield Piece(step, _part(names, part_of(names[-1])), names[-1], seconds)
+            yield Piece(step, _part(names, on_device=on_device), names[-1], seconds)
         clock = max(clock, moment)
 
-    for event in sorted(events, key=lambda event: (event.start, -event.stop)):
+    for event in sorted(events, key=_order):
         while stack and stack[-1].stop <= event.start:
             yield from until(stack[-1].stop)
             stack.pop()
@@ -132,13 +131,23 @@ def split(events: Iterable[Event], *, on_device: bool) -> Iterator[Piece]:
         stack.pop()
 
 
-def _part(names: Sequence[str], own: Part) -> Part:
-    """Return where time goes whose innermost operation would be another part's in a forward."""
+def _order(event: Event) -> tuple[float, float, int]:
+    """Return what sorts events by time, and of equal times ranges before what is in them."""
+    return event.start, -event.stop, {STEP: 0, PICTURE: 1, FORWARD: 1}.get(event.name, 2)
+
+
+def _part(names: Sequence[str], *, on_device: bool) -> Part:
+    """Return where time goes, by the names of what it is in, the outermost first."""
+    innermost = names[-1]
     if PICTURE in names:
         return Part.PICTURE
-    if FORWARD not in names:
+    if innermost == FORWARD:
+        return Part.CALLS
+    if innermost == STEP:
         return Part.HOST
-    return Part.CALLS if names[-1] == FORWARD else own
+    if on_device:
+        return part_of_kernel(innermost)
+    return part_of_operator(innermost) if FORWARD in names else Part.HOST
 
 
 def typical_seconds(runs: Sequence[Profiled], running_share: float) -> Profiled:
