@@ -39,7 +39,7 @@ def test_an_interval_is_held_against_the_claim(right: tuple[int, ...], verdict: 
 
 
 def test_a_longer_training_is_judged_apart() -> None:
-    found = make_findings(**dict.fromkeys(HALF, 700), **{"longer-half-blocks": 999})
+    found = make_findings(full=1000, **dict.fromkeys(HALF, 700), **{"longer-half-blocks": 999})
     claim = judge_claims(found)[2]
     assert claim.verdict == "does not hold with 8,000 questions; holds with 40,000"
     assert "seed 21, 8,000 questions: 70.0 %" in claim.found
