@@ -121,12 +121,30 @@ _LEAST_OF_PART = 0.005
 _MOST_PARTS = 3
 
 
-def sentence(found: Comparison) -> str:
-    """Say in one plain sentence what a policy takes, and which parts take the difference."""
+def error_of_controls(policies: Policies) -> float:
+    """Return how far policies are off that compute just what `full` does, as a share of its time.
+
+    In a step in which all decode, these are the policies that leave out work of prompts alone.
+    """
+    full = policies["full"]
+    found = [compare(figures, full) for figures in policies.values()]
+    return max(abs(it.time - 1) for it in found if it.flops == 1)
+
+
+def sentence(found: Comparison, error: float = 0.0) -> str:
+    """Say in one plain sentence what a policy takes, and which parts take the difference.
+
+    Args:
+        found: the policy beside the full model.
+        error: that was seen where there is no difference; its own noise may be more.
+    """
     taken = f"{_percent(found.flops)} of the FLOPs take {_percent(found.time)} of the time"
     missing = found.time - found.flops
-    if abs(missing) <= max(_LEAST, found.noise):
-        return f"{taken}: as the FLOPs promise, as far as this run can tell."
+    doubt = max(_LEAST, found.noise, error)
+    if abs(missing) <= doubt:
+        return (
+            f"{taken}: no difference that this run can tell, give or take {_points(doubt)} points."
+        )
     direction = 1 if missing > 0 else -1
     ranked = sorted(found.beyond, key=lambda part: -direction * found.beyond[part])
     named = [part for part in ranked if direction * found.beyond[part] >= _LEAST_OF_PART]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import pytest
-from splitting.figures import Figures, as_rows, compare, from_record, sentence
+from splitting.figures import Figures, as_rows, compare, error_of_controls, from_record, sentence
 from splitting.parts import Part, Stage
 
 pytestmark = pytest.mark.fast
@@ -75,7 +75,22 @@ def test_a_policy_may_be_faster_than_its_flops() -> None:
 def test_a_difference_within_the_noise_is_none(calls: float, noise: float, follows: bool) -> None:
     parts = {Part.ARITHMETIC: 30.0, Part.ATTENTION: 10.0, Part.CALLS: calls}
     told = sentence(compare(figures(50, parts, noise=noise), FULL))
-    assert ("as the FLOPs promise" in told) is follows
+    assert ("no difference that this run can tell" in told) is follows
+
+
+def test_the_sentence_says_what_the_run_cannot_tell() -> None:
+    policy = figures(50, {Part.ARITHMETIC: 30, Part.ATTENTION: 10, Part.CALLS: 15}, noise=4)
+    assert sentence(compare(policy, FULL), error=0.06) == (
+        "50 % of the FLOPs take 55 % of the time: "
+        "no difference that this run can tell, give or take 6.0 points."
+    )
+
+
+def test_what_computes_the_same_is_the_control() -> None:
+    same = figures(100, {Part.ARITHMETIC: 57, Part.ATTENTION: 20, Part.CALLS: 20})
+    less = figures(50, {Part.ARITHMETIC: 30})
+    assert error_of_controls({"full": FULL, "same": same, "less": less}) == pytest.approx(0.03)
+    assert error_of_controls({"full": FULL, "less": less}) == 0
 
 
 def test_figures_come_back_from_the_record() -> None:
