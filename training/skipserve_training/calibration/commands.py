@@ -24,7 +24,7 @@ _CPU_CACHE = 2**30
 
 def calibrate(  # noqa: PLR0913, PLR0917 (an argument a flag)
     model: Annotated[
-        str, typer.Option(metavar="|".join((*SHIPPED, "PATH")), help="The model to calibrate.")
+        str, typer.Option(metavar="NAME|PATH", help="The model to calibrate: a name or a folder.")
     ] = "demo",
     data: Annotated[
         str,
