@@ -146,7 +146,7 @@ def test_many_commands_are_looked_at() -> None:
     found = [words[:2] for page in _PAGES for words in _commands(page)]
     subcommands = {words[1] for words in found if words[0] == "skipserve" and len(words) > 1}
 
-    assert subcommands == {"ask", "policies", "flops", "evaluate", "serve", "keys"}
+    assert subcommands == {"ask", "calibrate", "policies", "flops", "evaluate", "serve", "keys"}
 
 
 @each_page
