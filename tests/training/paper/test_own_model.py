@@ -53,7 +53,6 @@ def _ask(runs: Path, media: Path, *flags: object) -> str:
     return said
 
 
-@pytest.mark.fast
 def test_a_module_is_trained_asked_and_trained_on(tmp_path: Path) -> None:
     """Questions about pictures, ten annotators each, for an OPT and a ViT."""
     folders, runs = make_own(tmp_path, "opt", "vit", "vqa"), tmp_path / "runs"
