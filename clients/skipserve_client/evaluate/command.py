@@ -215,17 +215,21 @@ def evaluate(  # noqa: PLR0913, PLR0917 (an argument a flag)
         typer.echo(_text(found | answers))
     else:
         results.show(evaluation, _console())
-    _write(evaluation, found, summary, plot, page)
+    write_files(evaluation, found, summary, plot, page)
 
 
-def _write(
+def write_files(
     evaluation: "Evaluation",
     found: Mapping[str, Any],
     summary: Path | None,
     plot: Path | None,
     page: Path | None,
 ) -> None:
-    """Write the files that were asked for."""
+    """Write the files that are named: a summary of the results, a picture, a page.
+
+    Raises:
+        CommandError: one cannot be written.
+    """
     if summary is not None:
         with _writing(summary, "--summary"):
             text = _text(with_summary(read_summaries(summary), found))

@@ -172,7 +172,7 @@ def _asked(sample: Sample, digest: str, policy: str, conditions: Conditions) -> 
 
 def _answered(sample: Sample, answer: PlainAnswer) -> dict[str, Any]:
     usage = answer.usage
-    worth = _worth(sample, answer.text)
+    worth = worth_of(sample, answer.text)
     return {
         "answer": answer.text,
         "score": worth,
@@ -184,7 +184,8 @@ def _answered(sample: Sample, answer: PlainAnswer) -> dict[str, Any]:
     }
 
 
-def _worth(sample: Sample, given: str) -> float | None:
+def worth_of(sample: Sample, given: str) -> float | None:
+    """Return what an answer is worth, 0 to 1; None where its metric calls none right or wrong."""
     metric = METRICS[sample.metric]
     if not metric.tells_right:
         return None

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
 
-from skipserve_client.evaluate.metrics.item import Item
-from skipserve_client.evaluate.metrics.registry import METRICS
+from skipserve_client.evaluate.figures import RIGHT
+from skipserve_client.evaluate.records import worth_of
 from skipserve_client.evaluate.retention import Interval, accuracy, retention
 from skipserve_client.evaluate.sample import Sample
 from skipserve_policies.resolve import ResolvedPolicy
@@ -13,7 +13,6 @@ from skipserve_training.calibration.journal import Journal
 from skipserve_training.calibration.measuring import FlopsCost, Stage
 from skipserve_training.calibration.probe import Probe, Reply
 
-_RIGHT = 0.5
 _TOGETHER = 64  # questions, between which nothing can be lost
 
 
@@ -115,15 +114,6 @@ def digest_of(sample: Sample) -> str:
 
 
 def _is_right(sample: Sample, reply: Reply) -> bool:
-    """Return whether an answer is right by the metric of its data set, worth half or more."""
-    item = Item(
-        sample.type,
-        sample.answers,
-        reply.text,
-        sample.part,
-        sample.group,
-        sample.choices,
-        sample.blind,
-    )
-    (worth,) = METRICS[sample.metric].worths([item])
-    return worth >= _RIGHT
+    worth = worth_of(sample, reply.text)
+    assert worth is not None, "questions were drawn whose answers are right or wrong"
+    return worth >= RIGHT

@@ -203,6 +203,16 @@ class TableMeasure:
 
     def cost(self, table: Table) -> float | None:
         """Return the cost as a share of the full model's; None where the model cannot run it."""
+        found = self._look_up(table)
+        return None if found is None else found[1]
+
+    def damages(self, tables: Sequence[Table]) -> list[float]:
+        """Return the damage of each, which the model can run."""
+        policies = [found[0] for table in tables if (found := self._look_up(table)) is not None]
+        return [damage(found) for found in self._ranking.compare(policies, "candidates")]
+
+    def _look_up(self, table: Table) -> tuple[ResolvedPolicy, float] | None:
+        """Return a table's policy and its cost; both are found once."""
         if table not in self._found:
             try:
                 policy = table.resolve(self._sizes)
@@ -210,13 +220,7 @@ class TableMeasure:
                 self._found[table] = None
             else:
                 self._found[table] = policy, self._cost.of_table(table, policy)
-        found = self._found[table]
-        return None if found is None else found[1]
-
-    def damages(self, tables: Sequence[Table]) -> list[float]:
-        """Return the damage of each."""
-        policies = [table.resolve(self._sizes) for table in tables]
-        return [damage(found) for found in self._ranking.compare(policies, "candidates")]
+        return self._found[table]
 
 
 @dataclass(frozen=True)

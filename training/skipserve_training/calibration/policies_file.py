@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from skipserve_policies.catalog import policies_text
+from skipserve_policies.schema import Quality, SkipPolicy
 from skipserve_training.calibration.confirming import Confirmed
 
 _SOURCE = "skipserve calibrate"
@@ -23,31 +22,30 @@ def write_policies(
         model: what results call the model.
         data: what they call the questions.
     """
-    stanzas = {name: _stanza(found, full, model, data) for name, found in policies.items()}
+    measured = {name: _measured(found, full, model, data) for name, found in policies.items()}
     head = f"# {_SOURCE}: measured on {model} with {data}; serve --policies takes it.\n"
-    path.write_text(head + yaml.safe_dump(stanzas, sort_keys=False, width=100), "utf-8")
+    path.write_text(head + policies_text(measured), "utf-8")
 
 
-def _stanza(found: Confirmed, full: Confirmed, model: str, data: str) -> dict[str, Any]:
-    policy = found.policy.policy.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    return {
-        "description": (
-            f"Found for {model}: {found.cost:.0%} of the FLOPs. {found.accuracy} of the answers to "
-            f"{data} are right, {full.accuracy} under full."
-        ),
-        "source": _SOURCE,
-        "quality": [
-            {
-                "model": model,
-                "dataset": data,
-                "metric": "exact match, in %",
-                "value": round(100 * found.accuracy.value, 2),
-                "full": round(100 * full.accuracy.value, 2),
-                "n": len(found.right),
-                "low": round(100 * found.accuracy.low, 2),
-                "high": round(100 * found.accuracy.high, 2),
-                "source": _SOURCE,
-            }
-        ],
-        **policy,
-    }
+def _measured(found: Confirmed, full: Confirmed, model: str, data: str) -> SkipPolicy:
+    quality = Quality(
+        model=model,
+        dataset=data,
+        metric="exact match, in %",
+        value=_percent(found.accuracy.value),
+        full=_percent(full.accuracy.value),
+        n=len(found.right),
+        low=_percent(found.accuracy.low),
+        high=_percent(found.accuracy.high),
+        source=_SOURCE,
+    )
+    description = (
+        f"Found for {model}: {found.cost:.0%} of the FLOPs. {found.accuracy} of the answers to "
+        f"{data} are right, {full.accuracy} under full."
+    )
+    told = {"description": description, "source": _SOURCE, "quality": (quality,)}
+    return found.policy.policy.model_copy(update=told)
+
+
+def _percent(share: float) -> float:
+    return round(100 * share, 2)

@@ -106,9 +106,7 @@ def _losses(setup: Setup) -> Columns:
 
 
 def _of_types(kinds: Sequence[str], way: Way, row: Row) -> str:
-    counts = [row.last.types[kind] for kind in kinds if kind in row.last.types]
-    right = sum(count.exact if way is Way.EXACT else count.accepted for count in counts)
-    return percent(right, sum(count.n for count in counts))
+    return _share(row.last, way, kinds)
 
 
 def _name(row: Row) -> str:
@@ -144,23 +142,26 @@ def _same_before(row: Row) -> str:
 
 
 def _exact(row: Row) -> str:
-    count = row.last.types[ALL]
-    return percent(count.exact, count.n)
+    return _share(row.last, Way.EXACT)
 
 
 def _exact_before(row: Row) -> str:
-    count = row.record.untrained.types[ALL]
-    return percent(count.exact, count.n)
+    return _share(row.record.untrained, Way.EXACT)
 
 
 def _accepted(row: Row) -> str:
-    count = row.last.types[ALL]
-    return percent(count.accepted, count.n)
+    return _share(row.last, Way.ACCEPTED)
 
 
 def _accepted_before(row: Row) -> str:
-    count = row.record.untrained.types[ALL]
-    return percent(count.accepted, count.n)
+    return _share(row.record.untrained, Way.ACCEPTED)
+
+
+def _share(score: Score, way: Way, kinds: Sequence[str] = (ALL,)) -> str:
+    """Write the share of right answers to questions of some types."""
+    counts = [score.types[kind] for kind in kinds if kind in score.types]
+    right = sum(count.exact if way is Way.EXACT else count.accepted for count in counts)
+    return percent(right, sum(count.n for count in counts))
 
 
 def _begun(row: Row) -> str:

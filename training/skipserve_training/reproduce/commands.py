@@ -75,7 +75,8 @@ def reproduce(  # noqa: PLR0913, PLR0917 (an argument a flag)
     found = reproducing.evaluate_all(
         sources, order, report, lambda name: console.rule(name, align="left")
     )
-    fitting = [it for it in sources if reproducing.can_confirm(found[it.name])] if samples else []
+    # Where answers are not right or wrong, policies cannot be confirmed.
+    fitting = [it for it in sources if samples and found[it.name].metric.tells_right]
     if fitting:
         console.rule(f"policies for this model, on {fitting[0].name}", align="left")
         calibrate(

@@ -1,16 +1,13 @@
 """All tables for a model: each data set under each policy, then policies of the model's own."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from skipserve_client.command_group import CommandError
 from skipserve_client.evaluate import results
+from skipserve_client.evaluate.command import write_files
 from skipserve_client.evaluate.data_sets.registry import DATA_SETS
-from skipserve_client.evaluate.metrics.registry import METRICS
-from skipserve_client.evaluate.page import page_of
-from skipserve_client.evaluate.plot import draw
 from skipserve_client.evaluate.results import Evaluation
 from skipserve_client.evaluate.session import Order, carry_out
 
@@ -70,16 +67,9 @@ def evaluate_all(
         asked = replace(order, data=source.data, data_folder=source.folder, output=here / ANSWERS)
         evaluation = carry_out(asked)
         summary = results.evaluation_json(evaluation)
-        (here / SUMMARY).write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
-        (here / PAGE).write_text(page_of(evaluation), "utf-8")
-        draw(evaluation, here / PLOT)
+        write_files(evaluation, summary, here / SUMMARY, here / PLOT, here / PAGE)
         found[source.name] = evaluation
     return found
-
-
-def can_confirm(evaluation: Evaluation) -> bool:
-    """Return whether answers to questions are right or wrong, so that policies can be confirmed."""
-    return METRICS[evaluation.metric.name].tells_right
 
 
 def tables(evaluations: dict[str, Evaluation], calibrated: str | None) -> str:

@@ -5,8 +5,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-import numpy as np
-
 from skipserve_client.evaluate.metrics.caption_words import caption_words
 from skipserve_client.evaluate.metrics.item import Item
 from skipserve_client.evaluate.metrics.metric import (
@@ -14,8 +12,7 @@ from skipserve_client.evaluate.metrics.metric import (
     Array,
     Measure,
     Tally,
-    by_group,
-    one_stratum,
+    mean_tally,
     share,
 )
 
@@ -60,8 +57,7 @@ class CiderMetric:
 
     def tally(self, items: Sequence[Item], worths: Array) -> Tally:
         """Count pictures and what their captions are worth together."""
-        counts = by_group(np.array([worths, np.ones(len(worths))]).T, items)
-        return Tally(counts, one_stratum(counts), _points)
+        return mean_tally(items, worths, _points)
 
     def details(self, items: Sequence[Item]) -> Mapping[str, Mapping[str, float]]:
         """Return nothing: captions have no categories."""

@@ -4,16 +4,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from skipserve_client.evaluate.metrics.choices import chosen_letter
 from skipserve_client.evaluate.metrics.item import Item
 from skipserve_client.evaluate.metrics.metric import (
     Array,
     Measure,
     Tally,
-    by_group,
-    one_stratum,
+    mean_tally,
     share,
 )
 from skipserve_client.evaluate.metrics.vqa_answers import normalised, spoken
@@ -43,8 +40,7 @@ class MeanMetric:
 
     def tally(self, items: Sequence[Item], worths: Array) -> Tally:
         """Count questions and what they are worth together."""
-        counts = by_group(np.array([worths, np.ones(len(worths))]).T, items)
-        return Tally(counts, one_stratum(counts), _mean)
+        return mean_tally(items, worths, _mean)
 
     def details(self, items: Sequence[Item]) -> Mapping[str, Mapping[str, float]]:
         """Return nothing: the means by type say it all."""

@@ -82,6 +82,12 @@ def by_group(counts: Array, items: Sequence[Item]) -> Array:
     return sums
 
 
+def mean_tally(items: Sequence[Item], worths: Array, figures: Callable[[Array], Array]) -> Tally:
+    """Count questions and what they are worth together, for figures that follow from the mean."""
+    counts = by_group(np.array([worths, np.ones(len(worths))]).T, items)
+    return Tally(counts, one_stratum(counts), figures)
+
+
 def share(part: Array, whole: Array) -> Array:
     """Return part / whole, and 0 where there is nothing."""
     return np.divide(part, whole, out=np.zeros(np.broadcast(part, whole).shape), where=whole > 0)
