@@ -86,11 +86,23 @@ CLIENTS := aiperf guidellm inspect-ai instructor litellm llama-index lmms-eval
 test-clients: install $(CLIENTS:%=.venv-%/.installed) .venv-openai-node/.installed  ## Run the clients of docs/clients.md against a server; installs them first, 15 GB.
 	TEST_REQUIRES="openai-node $(CLIENTS)" $(BIN)/pytest tests/docs/test_clients_page.py $(ARGS)
 
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+TARGET ?= cpu
+
+image:  ## Build the image with Docker, named as the chart expects it; TARGET=cuda for GPUs.
+	docker build --target $(TARGET) -f docker/Dockerfile -t skipserve:$(TARGET) -t skipserve:$(VERSION)-$(TARGET) .
+
+manifests: install  ## Render the folders for kubectl from the Helm chart and its values.
+	$(BIN)/python deploy/kubernetes/render.py
+
 test-image: install  ## Build the image, run it, and bring compose up: Docker, or buildah and podman.
 	$(BIN)/pytest tests/deploy/docker $(ARGS)
 
 lock: install  ## Make the images' package locks anew; ARGS=--upgrade takes the newest versions.
 	PATH=$(CURDIR)/$(BIN):$$PATH docker/lock.sh $(ARGS)
+
+release: install  ## Build wheel and chart, install the wheel alone, serve, ask; ARGS=--rehearse before it is due.
+	$(BIN)/python deploy/release/release.py $(ARGS)
 
 # What a GPU machine takes along. The Python of VENV must be of the same version as the one there.
 TRITON_CACHE := dist/triton-cache
@@ -182,4 +194,4 @@ time-page: install  ## Write docs/time-and-flops.md anew from the record in benc
 clean:  ## Remove .venv, caches and runs.
 	rm -rf $(VENV) runs dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install serve test check test-kernels test-routers test-clients test-image kernel-cache gpu-bundle lock fuzz format attack soak bench dashboards metrics-page fields-page evaluate pretrained train-demo calibrate calibration-page paper paper-page time-page clean
+.PHONY: help install serve test check test-kernels test-routers test-clients image manifests release test-image kernel-cache gpu-bundle lock fuzz format attack soak bench dashboards metrics-page fields-page evaluate pretrained train-demo calibrate calibration-page paper paper-page time-page clean

@@ -12,7 +12,7 @@ from hostile_bodies import CHAT
 from pictures import question
 from server_process import ServerProcess
 
-# As deploy/kubernetes/overlays/cpu-demo has it, whose limit of memory is the smallest.
+# As deploy/kubernetes/cpu-demo has it, whose limit of memory is the smallest.
 SHIPPED_POOL = ("--kv-cache-gib", "0.5")
 _NUM_LETTERS = 700
 

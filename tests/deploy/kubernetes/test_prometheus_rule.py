@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import yaml
-from rendered_overlay import KUBERNETES, OVERLAYS, Manifest, Overlay
+from installation import INSTALLATIONS, KUBERNETES, Installation, Manifest
 
 _RULES = KUBERNETES.parent / "prometheus/rules"
 
@@ -39,13 +39,14 @@ def test_it_holds_every_group_of_every_file(manifest: Manifest) -> None:
     assert manifest["spec"]["groups"] == groups
 
 
-@pytest.mark.parametrize("folder", OVERLAYS)
+@pytest.mark.parametrize("folder", INSTALLATIONS)
 def test_the_operator_finds_it_as_it_finds_the_monitor(folder: str, manifest: Manifest) -> None:
-    overlay = Overlay(folder)
-    monitor = overlay.one("ServiceMonitor")["metadata"]
+    installed = Installation(folder)
+    monitor = installed.one("ServiceMonitor")["metadata"]
 
     assert manifest["metadata"]["labels"].items() <= monitor["labels"].items()
     assert manifest["metadata"]["namespace"] == monitor["namespace"]
-    # The operator calls the job after the Service.
+    # The operator calls the job by this label of the Service.
+    label = installed.one("ServiceMonitor")["spec"]["jobLabel"]
     jobs = set(re.findall(r'job="([^"]*)"', yaml.safe_dump(manifest)))
-    assert jobs == {overlay.one("Service")["metadata"]["name"]}
+    assert jobs == {installed.one("Service")["metadata"]["labels"][label]}

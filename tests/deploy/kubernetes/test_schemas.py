@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
+from installation import ALL, INSTALLATIONS, Manifest, render
 from kubernetes_validate import validate  # type: ignore[import-untyped]
 from pydantic import BaseModel
-from rendered_overlay import ALL, Manifest, render
 
 # The oldest that has `preStop.sleep` without a feature gate, and a recent one.
 _VERSIONS = ("1.30", "1.37")
@@ -33,7 +33,8 @@ def test_custom_kinds_fit_the_models_of_their_operators(folder: str) -> None:
     }
     custom = [manifest for manifest in render(folder) if _is_custom(manifest)]
 
-    assert {manifest["kind"] for manifest in custom} == (set(models) if "/" in folder else set())
+    expected = set(models) if folder in INSTALLATIONS else set()
+    assert {manifest["kind"] for manifest in custom} == expected
     for manifest in custom:
         model = models[manifest["kind"]]
         assert _known(model, manifest) == manifest
@@ -50,7 +51,7 @@ def test_custom_kinds_fit_the_models_of_their_operators(folder: str) -> None:
     ],
 )
 def test_a_mistake_is_found(kind: str, path: tuple[str, ...], value: object) -> None:
-    (found,) = (it for it in render("overlays/gpu") if it["kind"] == kind)
+    (found,) = (it for it in render("gpu") if it["kind"] == kind)
     wrong = _with(found, path, value)
 
     with pytest.raises(Exception, match=path[-1]):

@@ -30,7 +30,7 @@ _NAMES = [str(page.relative_to(ROOT)) for page in _PAGES]
 
 # Top folders whose files a page may name, and what the reader makes there.
 _FOLDERS = ("deploy", "docs", "docker", "benchmarks", "policies", "tests")
-_MADE = ("deploy/secrets", "deploy/compose.mine.yaml")
+_MADE = ("deploy/secrets", "deploy/compose.mine.yaml", "deploy/kubernetes/mine")
 # Files and modules whose names look like metrics.
 _FILES = {
     "skipserve_api_key",
@@ -39,7 +39,7 @@ _FILES = {
     "skipserve_dashboards",
 }
 # Flags of other programs, that a text names with them.
-_OTHER_FLAGS = {"--revision", "--output", "--docs", "--build-arg", "--upgrade", "--user"}
+_OTHER_FLAGS = {"--revision", "--set", "--output", "--docs", "--build-arg", "--upgrade", "--user"}
 # What a dashboard is made of.
 _KINDS = ("panel", "row")
 _ASSIGNMENT = re.compile(r"[A-Z_]+=\S+")

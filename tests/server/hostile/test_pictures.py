@@ -17,7 +17,7 @@ from process_tree import cpu_seconds, resident_bytes, watched_memory
 from server_process import ServerProcess, is_running
 
 CHAT = "/v1/chat/completions"
-# The smallest of the limits that are shipped: deploy/kubernetes/overlays/cpu-demo.
+# The smallest of the limits that are shipped: deploy/kubernetes/cpu-demo.
 SHIPPED_BYTES = 2 * 2**30
 MIB = 2**20
 # More at a time than there are processes, and than there were threads.
