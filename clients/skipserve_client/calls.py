@@ -262,6 +262,11 @@ def checked_url(url: str) -> str:
     return url
 
 
+def server_root(url: str) -> str:
+    """Return the address that paths are put behind: without `/v1`, which the paths begin with."""
+    return url.rstrip("/").removesuffix("/v1")
+
+
 def retry_rule(max_retries: int) -> Retry:
     """Return which failures are tried again: nothing was computed, or the server asks for it.
 

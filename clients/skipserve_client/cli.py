@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from skipserve_client.calls import DEFAULT_URL, ChatOptions
+from skipserve_client.chat.command import chat
 from skipserve_client.client import SkipserveClient
 from skipserve_client.command_group import CommandError, CommandGroup, PlainCommand
 from skipserve_client.offline import (
@@ -114,6 +115,9 @@ def _ask_streaming(
         typer.echo()
         answer = stream.answer
     Console().print(answer_table(answer, total_seconds, first_token_seconds or total_seconds))
+
+
+app.command(cls=PlainCommand)(chat)
 
 
 @app.command(cls=PlainCommand)

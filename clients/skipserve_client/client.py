@@ -24,6 +24,7 @@ from skipserve_client.calls import (
     read_reply,
     remove_skip_policy_call,
     retry_rule,
+    server_root,
     skip_policies_call,
 )
 from skipserve_client.errors import ApiError
@@ -100,7 +101,7 @@ class SkipserveClient:
     picture also `PictureError`.
 
     Args:
-        url: where the server listens.
+        url: where the server listens; `/v1` at its end, as clients of OpenAI's write it, is taken.
         api_key: sent as a bearer token.
         timeout_seconds: the longest wait for the next bytes of a reply.
         max_retries: how often a call is sent again when the connection is refused or the server
@@ -119,7 +120,7 @@ class SkipserveClient:
     ) -> None:
         self.url = checked_url(url)
         self._http = httpx.Client(
-            base_url=url,
+            base_url=server_root(url),
             headers=http_headers(api_key),
             timeout=httpx.Timeout(timeout_seconds, connect=_CONNECT_SECONDS),
             transport=RetryTransport(
@@ -213,7 +214,7 @@ class AsyncSkipserveClient:
     ) -> None:
         self.url = checked_url(url)
         self._http = httpx.AsyncClient(
-            base_url=url,
+            base_url=server_root(url),
             headers=http_headers(api_key),
             timeout=httpx.Timeout(timeout_seconds, connect=_CONNECT_SECONDS),
             transport=RetryTransport(

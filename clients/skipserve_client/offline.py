@@ -106,7 +106,7 @@ def listed_policies(listed: Sequence[PolicyInfo], choices: Sequence[PolicyChoice
     for choice in choices:
         if choice.value != choice.label:
             raise CommandError("a policy of your own is resolved with --model, not by a server")
-        _check_known(choice.label, by_name)
+        check_known(choice.label, by_name)
     names = [choice.label for choice in choices] or list(by_name)
     return PolicyListing(tuple(by_name[name] for name in names))
 
@@ -163,11 +163,16 @@ def _policy(choice: PolicyChoice, catalog: Mapping[str, SkipPolicy]) -> tuple[st
     """
     if choice.value != choice.label:
         return choice.label, parse_inline(choice.value, "a policy spelt out as JSON")
-    _check_known(choice.label, catalog)
+    check_known(choice.label, catalog)
     return choice.label, catalog[choice.label]
 
 
-def _check_known(name: str, names: Iterable[str]) -> None:
+def check_known(name: str, names: Iterable[str]) -> None:
+    """Refuse a name that is not among those that there are, and tell the nearest.
+
+    Raises:
+        CommandError: it is not.
+    """
     known = list(names)
     if name not in known:
         raise CommandError(

@@ -464,6 +464,7 @@ def test_version() -> None:
 
 COMMANDS = (
     "ask",
+    "chat",
     "policies",
     "policies add",
     "policies remove",

@@ -328,3 +328,13 @@ def test_both_clients_offer_the_same() -> None:
         }
 
     assert offer(SkipserveClient) == offer(AsyncSkipserveClient)
+
+
+@pytest.mark.parametrize("ending", ["", "/", "/v1", "/v1/"])
+def test_an_address_may_end_as_clients_of_openai_s_write_it(
+    server: ScriptedServer, ending: str
+) -> None:
+    server.answers(Scripted({"object": "list", "data": []}))
+    with SkipserveClient(server.url + ending) as client:
+        client.models()
+    assert server.received[0].path == "/v1/models"

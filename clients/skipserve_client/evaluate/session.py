@@ -14,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from skipserve_client.client import AsyncSkipserveClient
 from skipserve_client.command_group import CommandError, InterruptedCommandError, told
-from skipserve_client.errors import ApiError, ClientError, ProtocolError
+from skipserve_client.discovery import model_of, policies_of
+from skipserve_client.errors import ClientError
 from skipserve_client.evaluate.baseline import read_baseline
 from skipserve_client.evaluate.own_server import own_server
 from skipserve_client.evaluate.questions_by_name import questions_of
@@ -30,8 +31,6 @@ from skipserve_policies.named import FULL
 ALL = "all"
 # They end an evaluation as Ctrl-C does, which asyncio sees to.
 _ENDINGS = (signal.SIGTERM, signal.SIGHUP)
-# What a server says of a route that it does not have.
-_NO_SUCH_ROUTE = {404, 405, 501}
 _ANY_QUESTION = [{"role": "user", "content": "?"}]
 _CONDITIONS = set(Conditions.model_fields)
 
@@ -201,12 +200,12 @@ class _Asking:
             for number in _ENDINGS:
                 asyncio.get_running_loop().add_signal_handler(number, this.cancel)
         async with AsyncSkipserveClient(url, self.order.api_key) as client:
-            listed = await _listed(client)
-            asked = await _listed_model(client, self.order.model_name)
+            listed = await policies_of(client)
+            asked = await model_of(client, self.order.model_name, "--model-name")
             if listed is not None and asked.weights_digest is None:
                 # It is still loading; this waits until it is done.
                 await client.chat(_ANY_QUESTION, max_tokens=1)
-                asked = await _listed_model(client, self.order.model_name)
+                asked = await model_of(client, self.order.model_name, "--model-name")
             choices = self._choices(listed, asked.id)
             conditions = self._conditions(asked)
             kept = self.file.kept(self.samples, [it.label for it in choices], conditions)
@@ -324,26 +323,3 @@ def _by_policy(policies: Iterable[str], records: Iterable[Record]) -> dict[str, 
         if record.policy in found:
             found[record.policy].append(record)
     return found
-
-
-async def _listed(client: AsyncSkipserveClient) -> Sequence[PolicyInfo] | None:
-    """List the skip policies; None where the server is one that has none."""
-    try:
-        return await client.skip_policies()
-    except ProtocolError:
-        return None
-    except ApiError as error:
-        if error.status in _NO_SUCH_ROUTE:
-            return None
-        raise
-
-
-async def _listed_model(client: AsyncSkipserveClient, name: str | None) -> ModelInfo:
-    models = await client.models()
-    if name is None and models:
-        return models[0]
-    for model in models:
-        if model.id == name:
-            return model
-    ids = ", ".join(model.id for model in models) or "none"
-    raise CommandError(f"--model-name {name or ''}: the server's models are {ids}")
