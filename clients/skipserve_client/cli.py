@@ -12,6 +12,7 @@ from skipserve_client.calls import DEFAULT_URL, ChatOptions
 from skipserve_client.chat.command import chat
 from skipserve_client.client import SkipserveClient
 from skipserve_client.command_group import CommandError, CommandGroup, PlainCommand
+from skipserve_client.compare.command import compare
 from skipserve_client.offline import (
     MODELS,
     PolicyListing,
@@ -118,6 +119,7 @@ def _ask_streaming(
 
 
 app.command(cls=PlainCommand)(chat)
+app.command(cls=PlainCommand)(compare)
 
 
 @app.command(cls=PlainCommand)

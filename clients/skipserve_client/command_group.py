@@ -18,6 +18,7 @@ from skipserve_policies.resolve import PolicyError
 # The extra that brings what a command needs, where the light client does not have it.
 _EXTRAS = {"train": "train", "calibrate": "train", "reproduce": "train", "evaluate": "evaluate"}
 _UNAUTHORIZED = 401
+_INTERRUPTED = 130
 
 _ANY_LENGTH = 10_000
 
@@ -31,7 +32,7 @@ class CommandError(Exception):
 class InterruptedCommandError(CommandError):
     """A command was told to end before it was done; the shell's code for that is 130."""
 
-    exit_code = 130
+    exit_code = _INTERRUPTED
 
 
 class PlainCommand(TyperCommand):
@@ -105,9 +106,9 @@ class CommandGroup(TyperGroup):
             raise
         except ConnectionFailedError as error:
             _complain(f"{error}; start one with `skipserve serve`, or give its address with --url")
-        except CommandError as error:
-            _complain(str(error))
-            raise typer.Exit(error.exit_code) from error
+        except (CommandError, KeyboardInterrupt) as error:
+            _complain(str(error) or "stopped")
+            raise typer.Exit(getattr(error, "exit_code", _INTERRUPTED)) from error
         except (ClientError, PolicyError) as error:
             _complain(told(error))
         except OSError as error:

@@ -465,6 +465,7 @@ def test_version() -> None:
 COMMANDS = (
     "ask",
     "chat",
+    "compare",
     "policies",
     "policies add",
     "policies remove",

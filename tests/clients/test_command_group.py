@@ -32,6 +32,10 @@ def locked(status: int) -> None:
 
     raise ApiError(status, "no")
 
+def interrupted() -> None:
+    """Is told to end."""
+    raise KeyboardInterrupt
+
 def full(filename: str) -> None:
     """Meets a disk without room."""
     raise OSError(28, "No space left", filename or None)
@@ -53,6 +57,7 @@ def _plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "late": "plugin_of_a_test:late",
         "locked": "plugin_of_a_test:locked",
         "full": "plugin_of_a_test:full",
+        "interrupted": "plugin_of_a_test:interrupted",
         "tools": "plugin_of_a_test:tools",
         "train": "broken_plugin_of_a_test:train",
     }
@@ -122,3 +127,8 @@ def test_a_command_like_none_is_only_unknown() -> None:
 def test_what_cannot_be_written_is_one_line() -> None:
     assert run("full", "a.json").stderr == "error: a.json: No space left\n"
     assert run("full", "").stderr == "error: the output: No space left\n"
+
+
+def test_ctrl_c_exits_as_shells_expect() -> None:
+    result = run("interrupted")
+    assert (result.exit_code, result.stderr) == (130, "error: stopped\n")

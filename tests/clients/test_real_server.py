@@ -147,6 +147,25 @@ def test_the_ask_command_answers(url: str, picture: str) -> None:
     assert "full" in result.stdout
 
 
+def test_chat_remembers_and_compare_starts_cold(url: str, picture: str) -> None:
+    talk = ["chat", picture, "--url", url, "--max-tokens", "4", "--json"]
+    lines = "What?\n/policy exit-after-24\nAnd then?\n"
+    result = CliRunner().invoke(app, talk, input=lines, prog_name="skipserve")
+    assert result.exit_code == 0, result.output
+    first, second = map(json.loads, result.stdout.splitlines())
+    assert (first["skip"]["policy"], second["skip"]["policy"]) == ("full", "exit-after-24")
+    assert second["usage"]["image_tokens"] == first["usage"]["image_tokens"] > 0
+    assert second["usage"]["prompt_tokens"] > first["usage"]["prompt_tokens"]
+    flags = ["--url", url, "--policies", "exit-after-24", "--max-tokens", "4", "--repeat", "2"]
+    for warm in ([], ["--warm"]):
+        found = json.loads(run("compare", picture, "What?", *flags, *warm, "--json").stdout)
+        full, other = (it["answer"] for it in found["policies"])
+        assert (full["skip"]["saved_ratio"], other["skip"]["policy"]) == (0, "exit-after-24")
+        cached = [it["usage"]["cached_tokens"] > 0 for it in (full, other)]
+        assert cached == [bool(warm)] * 2
+        assert all(it["is_repeatable"] for it in found["policies"])
+
+
 def test_evaluate_measures_all_policies_of_a_server(url: str) -> None:
     flags = ["--url", url, "--policies", "all", "--count", "2", "--max-tokens", "2", "--json"]
     measured = json.loads(run("evaluate", *flags).stdout)["policies"]

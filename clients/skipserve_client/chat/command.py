@@ -15,7 +15,7 @@ from rich.console import Console
 from skipserve_client.calls import DEFAULT_URL, ChatOptions
 from skipserve_client.chat.talk import Talk
 from skipserve_client.client import SkipserveClient
-from skipserve_client.command_group import CommandError, InterruptedCommandError, told
+from skipserve_client.command_group import CommandError, told
 from skipserve_client.discovery import check_choices
 from skipserve_client.errors import ApiError, ClientError
 from skipserve_client.options import ApiKey, Url
@@ -163,7 +163,7 @@ class _Session:
         """Carry out a line, and return whether it could be.
 
         Raises:
-            InterruptedCommandError: an answer was stopped that nobody waits for at a terminal.
+            KeyboardInterrupt: an answer was stopped that nobody waits for at a terminal.
         """
         try:
             line.encode()
@@ -173,13 +173,11 @@ class _Session:
                 self._ask(line)
         except UnicodeEncodeError:
             self._fail(CommandError("the line is not valid UTF-8"))
-        except InterruptedCommandError:
-            raise
         except (ClientError, CommandError, PolicyError) as error:
             self._fail(error)
-        except KeyboardInterrupt as error:
+        except KeyboardInterrupt:
             if not self.is_typed:
-                raise InterruptedCommandError("stopped") from error
+                raise
             self.note("stopped; the question is forgotten")
         else:
             return True
@@ -197,7 +195,7 @@ class _Session:
             typer.echo()
         self.note(turn.in_a_line())
         if turn.answer is None and not self.is_typed:
-            raise InterruptedCommandError("stopped")
+            raise KeyboardInterrupt
 
     def _show(self, piece: str) -> None:
         if not self.as_json:

@@ -1,0 +1,1 @@
+"""One question under several policies, side by side."""
