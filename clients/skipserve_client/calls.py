@@ -32,7 +32,7 @@ from skipserve_policies.schema import SkipPolicy
 T = TypeVar("T")
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-_CHAT = "/v1/chat/completions"
+CHAT_PATH = "/v1/chat/completions"
 _POLICIES = "/v1/skip_policies"
 _DONE = "[DONE]"
 
@@ -129,19 +129,19 @@ def _field_as_json(name: str, value: object) -> bytes:
 
 def chat_call(messages: Sequence[Message], options: ChatOptions) -> Call[Answer]:
     """Return the call that answers a chat in one piece."""
-    return Call("POST", _CHAT, Answer.model_validate, _chat_body(messages, options))
+    return Call("POST", CHAT_PATH, Answer.model_validate, _chat_body(messages, options))
 
 
 def plain_chat_call(messages: Sequence[Message], options: ChatOptions) -> Call[PlainAnswer]:
     """Return the call that answers a chat, read as any server of OpenAI's form sends it."""
-    return Call("POST", _CHAT, PlainAnswer.model_validate, _chat_body(messages, options))
+    return Call("POST", CHAT_PATH, PlainAnswer.model_validate, _chat_body(messages, options))
 
 
 def chat_stream_call(messages: Sequence[Message], options: ChatOptions) -> Call[Answer]:
     """Return the call that answers a chat as a stream."""
     body = _chat_body(messages, options)
     body |= {"stream": True, "stream_options": {"include_usage": True}}
-    return Call("POST", _CHAT, Answer.model_validate, body)
+    return Call("POST", CHAT_PATH, Answer.model_validate, body)
 
 
 def skip_policies_call() -> Call[tuple[PolicyInfo, ...]]:
@@ -158,6 +158,11 @@ def add_skip_policy_call(name: str, policy: SkipPolicy | Mapping[str, Any]) -> C
 def remove_skip_policy_call(name: str) -> Call[None]:
     """Return the call that removes a skip policy."""
     return Call("DELETE", f"{_POLICIES}/{quote(name, safe='')}", lambda _: None)
+
+
+def version_call() -> Call[str]:
+    """Return the call that tells the server's version."""
+    return Call("GET", "/version", lambda reply: str(reply["version"]))
 
 
 def models_call() -> Call[tuple[ModelInfo, ...]]:
@@ -228,7 +233,7 @@ class StreamReader:
 def _known_form() -> Iterator[None]:
     try:
         yield
-    except (ValidationError, ValueError, TypeError, AttributeError) as error:
+    except (ValidationError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise ProtocolError("the reply is not in the form of a skipserve server") from error
 
 

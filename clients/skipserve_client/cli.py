@@ -13,6 +13,7 @@ from skipserve_client.chat.command import chat
 from skipserve_client.client import SkipserveClient
 from skipserve_client.command_group import CommandError, CommandGroup, PlainCommand
 from skipserve_client.compare.command import compare
+from skipserve_client.load.command import load
 from skipserve_client.offline import (
     MODELS,
     PolicyListing,
@@ -120,6 +121,7 @@ def _ask_streaming(
 
 app.command(cls=PlainCommand)(chat)
 app.command(cls=PlainCommand)(compare)
+app.command(cls=PlainCommand)(load)
 
 
 @app.command(cls=PlainCommand)

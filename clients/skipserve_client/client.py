@@ -26,6 +26,7 @@ from skipserve_client.calls import (
     retry_rule,
     server_root,
     skip_policies_call,
+    version_call,
 )
 from skipserve_client.errors import ApiError
 from skipserve_client.messages import ImageSource, Message, question_messages
@@ -184,6 +185,10 @@ class SkipserveClient:
         """List the model names that requests may use."""
         return self._run(models_call())
 
+    def version(self) -> str:
+        """Return the server's version."""
+        return self._run(version_call())
+
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
@@ -283,6 +288,10 @@ class AsyncSkipserveClient:
     async def models(self) -> tuple[ModelInfo, ...]:
         """List the model names that requests may use."""
         return await self._run(models_call())
+
+    async def version(self) -> str:
+        """Return the server's version."""
+        return await self._run(version_call())
 
     async def close(self) -> None:
         """Close the connections."""

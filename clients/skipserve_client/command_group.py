@@ -18,7 +18,8 @@ from skipserve_policies.resolve import PolicyError
 # The extra that brings what a command needs, where the light client does not have it.
 _EXTRAS = {"train": "train", "calibrate": "train", "reproduce": "train", "evaluate": "evaluate"}
 _UNAUTHORIZED = 401
-_INTERRUPTED = 130
+# What a command exits with that was told to end, by the habit of shells.
+INTERRUPTED = 130
 
 _ANY_LENGTH = 10_000
 
@@ -32,7 +33,7 @@ class CommandError(Exception):
 class InterruptedCommandError(CommandError):
     """A command was told to end before it was done; the shell's code for that is 130."""
 
-    exit_code = _INTERRUPTED
+    exit_code = INTERRUPTED
 
 
 class PlainCommand(TyperCommand):
@@ -108,7 +109,7 @@ class CommandGroup(TyperGroup):
             _complain(f"{error}; start one with `skipserve serve`, or give its address with --url")
         except (CommandError, KeyboardInterrupt) as error:
             _complain(str(error) or "stopped")
-            raise typer.Exit(getattr(error, "exit_code", _INTERRUPTED)) from error
+            raise typer.Exit(getattr(error, "exit_code", INTERRUPTED)) from error
         except (ClientError, PolicyError) as error:
             _complain(told(error))
         except OSError as error:

@@ -38,7 +38,8 @@ async def model_of(client: AsyncSkipserveClient, name: str | None, flag: str) ->
     for model in models:
         if model.id == name:
             return model
-    ids = ", ".join(model.id for model in models) or "none"
+    # Names with a policy in them are many.
+    ids = ", ".join(model.id for model in models if "@" not in model.id) or "none"
     raise CommandError(f"{flag} {name or ''}: the server's models are {ids}")
 
 

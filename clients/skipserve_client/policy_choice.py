@@ -25,6 +25,15 @@ class PolicyChoice:
     label: str
     value: str | dict[str, Any]
 
+    @classmethod
+    def inline(cls, policy: dict[str, Any]) -> "PolicyChoice":
+        """Return the choice of a policy that is spelt out."""
+        digest = hashlib.sha256(json.dumps(policy, sort_keys=True).encode()).hexdigest()
+        return cls(f"{INLINE_NAME}-{digest[:8]}", policy)
+
+    def __hash__(self) -> int:
+        return hash(self.label)
+
 
 def read_policy(text: str, flag: str) -> PolicyChoice:
     """Read one policy; `flag` is where it stands.
@@ -48,6 +57,21 @@ def read_policies(texts: Iterable[str], flag: str) -> tuple[PolicyChoice, ...]:
     return tuple(found.values())
 
 
+def read_weighted_policies(texts: Iterable[str], flag: str) -> dict[PolicyChoice, float]:
+    """Read policies as `read_policies` does, each with how often it is asked for, as in `full=3`.
+
+    Raises:
+        CommandError: one is neither a name nor a JSON object, or its weight no number above 0.
+    """
+    found: dict[PolicyChoice, float] = {}
+    for text in texts:
+        for choice, weight in _weighted(text, flag):
+            if choice in found:
+                raise CommandError(f"{flag}: {choice.label} is named twice")
+            found[choice] = weight
+    return found
+
+
 def policy_names(incomplete: str) -> list[str]:
     """Return the names that a shell may complete to, those that ship; commas may stand between."""
     done, comma, begun = incomplete.rpartition(",")
@@ -60,9 +84,44 @@ def _choices(text: str, flag: str) -> Iterator[PolicyChoice]:
         values, rest = _next(rest, flag)
         for value in values:
             yield _choice(value, flag)
-        if rest and not rest.startswith(","):
-            raise CommandError(f"{flag}: a comma is missing before {rest[:40]!r}")
-        is_more, rest = rest.startswith(","), rest[1:].lstrip()
+        is_more, rest = _behind_comma(rest, flag)
+
+
+def _weighted(text: str, flag: str) -> Iterator[tuple[PolicyChoice, float]]:
+    rest, is_more = text.strip(), True
+    while is_more:
+        values, rest = _next(rest, flag)
+        if len(values) != 1:
+            raise CommandError(f"{flag} takes policies with their weights, such as full=3")
+        value, weight = values[0], "1"
+        if isinstance(value, str) and "=" in value:
+            value, _, weight = value.rpartition("=")
+        elif rest.startswith("="):
+            weight, comma, behind = rest[1:].partition(",")
+            rest = comma + behind
+        yield _choice(value, flag), _weight(weight, flag)
+        is_more, rest = _behind_comma(rest, flag)
+
+
+def _weight(text: str, flag: str) -> float:
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = 0.0
+    if not 0 < weight < float("inf"):
+        raise CommandError(f"{flag}: {text!r} is no weight; give a number above 0, as in full=3")
+    return weight
+
+
+def _behind_comma(rest: str, flag: str) -> tuple[bool, str]:
+    """Return whether more follows, and it.
+
+    Raises:
+        CommandError: something follows without a comma.
+    """
+    if rest and not rest.startswith(","):
+        raise CommandError(f"{flag}: a comma is missing before {rest[:40]!r}")
+    return rest.startswith(","), rest[1:].lstrip()
 
 
 def _next(text: str, flag: str) -> tuple[list[Any], str]:
@@ -87,5 +146,4 @@ def _choice(value: object, flag: str) -> PolicyChoice:
             f"{flag} takes names of policies, or policies as JSON such as "
             '{"rules": [{"action": "skip_block", "layers": [18, 21]}]}, with commas between them'
         )
-    digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-    return PolicyChoice(f"{INLINE_NAME}-{digest[:8]}", value)
+    return PolicyChoice.inline(value)

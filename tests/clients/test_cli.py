@@ -466,6 +466,7 @@ COMMANDS = (
     "ask",
     "chat",
     "compare",
+    "load",
     "policies",
     "policies add",
     "policies remove",

@@ -5,7 +5,12 @@ import json
 import pytest
 
 from skipserve_client.command_group import CommandError
-from skipserve_client.policy_choice import policy_names, read_policies, read_policy
+from skipserve_client.policy_choice import (
+    policy_names,
+    read_policies,
+    read_policy,
+    read_weighted_policies,
+)
 from skipserve_policies.catalog import load_catalog
 
 pytestmark = pytest.mark.fast
@@ -77,3 +82,46 @@ def test_names_that_ship_are_completed() -> None:
     assert policy_names("shortv") == ["shortv-7b"]
     assert policy_names("") == list(load_catalog())
     assert policy_names("full,shortv") == ["full,shortv-7b"]
+
+
+def weights(*texts: str) -> list[tuple[object, float]]:
+    found = read_weighted_policies(texts, "--policies")
+    return [(choice.value, weight) for choice, weight in found.items()]
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["full=3,exit-after-24=1"], [("full", 3.0), ("exit-after-24", 1.0)]),
+        (["full", "half=0.5"], [("full", 1.0), ("half", 0.5)]),
+        ([f"{json.dumps(ONE)}=2, half"], [(ONE, 2.0), ("half", 1.0)]),
+        ([f"half=2,{json.dumps(ONE)},{json.dumps(TWO)}=4"], [("half", 2.0), (ONE, 1), (TWO, 4)]),
+        (['"full"=2'], [("full", 2.0)]),
+        ([], []),
+    ],
+)
+def test_policies_with_weights(texts: list[str], expected: list[tuple[object, float]]) -> None:
+    assert weights(*texts) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("full=", "no weight"),
+        ("full=x", "no weight"),
+        ("full=0", "no weight"),
+        ("full=-1", "no weight"),
+        ("full=inf", "no weight"),
+        ("full=nan", "no weight"),
+        ("=3", "takes names"),
+        ("[]", "with their weights"),
+        ('["full", "half"]', "with their weights"),
+        ("full=1,full=2", "named twice"),
+        ("full=1,", "takes names"),
+        ("{}=1 half", "no weight"),
+        ("{} half", "a comma is missing"),
+    ],
+)
+def test_weights_that_are_none(text: str, told: str) -> None:
+    with pytest.raises(CommandError, match=told):
+        weights(text)

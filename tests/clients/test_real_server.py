@@ -166,6 +166,22 @@ def test_chat_remembers_and_compare_starts_cold(url: str, picture: str) -> None:
         assert all(it["is_repeatable"] for it in found["policies"])
 
 
+def test_load_counts_every_token_and_starts_cold(url: str) -> None:
+    flags = ["--policies", "full=1,exit-after-24=1", "--max-tokens", "4", "--ignore-eos"]
+    flags += ["--requests", "12", "--picture-size", "24x24", "--seed", "1", "--json"]
+    for repeats in ((), ("--repeat-pictures", "1")):
+        result = run("load", "--url", url, *flags, *repeats)
+        assert result.exit_code == 0, result.output
+        found = json.loads(result.stdout)
+        whole = found["all"]
+        assert (whole["answered"], whole["output_tokens"]) == (12, 48)
+        assert whole["itl"]["count"] <= 36
+        assert (whole["cached_tokens"] > 0) is bool(repeats)
+        assert found["by_policy"]["full"]["flops_saved"] == 0
+        assert found["by_policy"]["exit-after-24"]["flops_saved"] > 0
+        assert found["server"]["is_skipserve"]
+
+
 def test_evaluate_measures_all_policies_of_a_server(url: str) -> None:
     flags = ["--url", url, "--policies", "all", "--count", "2", "--max-tokens", "2", "--json"]
     measured = json.loads(run("evaluate", *flags).stdout)["policies"]
