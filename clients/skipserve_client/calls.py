@@ -10,7 +10,6 @@ from urllib.parse import quote
 import httpx
 from httpx_retries import Retry
 from httpx_sse import SSEError
-from pydantic import ValidationError
 
 from skipserve_client.errors import (
     ApiError,
@@ -35,6 +34,7 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 CHAT_PATH = "/v1/chat/completions"
 _POLICIES = "/v1/skip_policies"
 _DONE = "[DONE]"
+_LAST_PORT = 65535
 
 
 class ChatOptions(TypedDict, total=False):
@@ -233,7 +233,7 @@ class StreamReader:
 def _known_form() -> Iterator[None]:
     try:
         yield
-    except (ValidationError, ValueError, TypeError, AttributeError, KeyError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise ProtocolError("the reply is not in the form of a skipserve server") from error
 
 
@@ -253,7 +253,7 @@ def connection_errors(url: str) -> Iterator[None]:
 
 
 def checked_url(url: str) -> str:
-    """Return the address of a server.
+    """Return the address of a server as it may be shown: without a user's name and password.
 
     Raises:
         ConnectionFailedError: it is not an address that HTTP can be sent to.
@@ -262,9 +262,10 @@ def checked_url(url: str) -> str:
         parsed = httpx.URL(url)
     except httpx.InvalidURL:
         parsed = httpx.URL("")
-    if parsed.scheme not in {"http", "https"} or not parsed.host:
+    is_http = parsed.scheme in {"http", "https"} and bool(parsed.host)
+    if not is_http or (parsed.port or 0) > _LAST_PORT:
         raise ConnectionFailedError(f"{url!r} is not an address such as {DEFAULT_URL}")
-    return url
+    return url if not parsed.userinfo else str(parsed.copy_with(username=None, password=None))
 
 
 def server_root(url: str) -> str:

@@ -252,9 +252,13 @@ def flops(  # noqa: PLR0913, PLR0917 (an argument a flag)
 
 
 @app.command(cls=PlainCommand)
-def version() -> None:
+def version(as_json: AsJson = False) -> None:
     """Print the version."""
-    typer.echo(installed_version("skipserve"))
+    found = installed_version("skipserve")
+    if as_json:
+        print_json({"version": found})
+    else:
+        typer.echo(found)
 
 
 def _client(url: str, api_key: str | None) -> SkipserveClient:

@@ -9,8 +9,12 @@ ClientError
 """
 
 import json
+import re
 
 import httpx
+
+_TAGS = re.compile(r"<(style|script)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
+_MOST_READ = 2000
 
 
 class ClientError(Exception):
@@ -75,8 +79,8 @@ class ApiError(ClientError):
         try:
             error = json.loads(body)["error"]
             message = str(error["message"])
-        except (ValueError, KeyError, TypeError):
-            error, message = {}, body.strip()[:200] or "the server gave no reason"
+        except (ValueError, KeyError, TypeError, RecursionError):
+            error, message = {}, _reason_in(body)
         code = error.get("code")
         return cls(
             code if isinstance(code, int) else status,
@@ -85,3 +89,10 @@ class ApiError(ClientError):
             type=error.get("type"),
             retry_after_seconds=retry_after_seconds,
         )
+
+
+def _reason_in(body: str) -> str:
+    """Return what a body of another form says, in a line; of a web page, its text."""
+    begun = body.strip()[:_MOST_READ]
+    text = _TAGS.sub(" ", begun) if begun.startswith("<") else begun
+    return " ".join(text.split())[:200] or "the server gave no reason"

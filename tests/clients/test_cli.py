@@ -460,6 +460,8 @@ def test_the_catalog_cuts_nothing_at_any_width(
 def test_version() -> None:
     for argument in ("version", "--version"):
         assert re.fullmatch(r"\d+\.\d+.*\n", run(argument).stdout)
+    told = json.loads(run("version", "--json").stdout)
+    assert f"{told['version']}\n" == run("version").stdout
 
 
 COMMANDS = (

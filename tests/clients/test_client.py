@@ -338,3 +338,41 @@ def test_an_address_may_end_as_clients_of_openai_s_write_it(
     with SkipserveClient(server.url + ending) as client:
         client.models()
     assert server.received[0].path == "/v1/models"
+
+
+@pytest.mark.parametrize("deep", ["[" * 100_000, '{"error":' * 100_000])
+def test_an_error_of_another_form_is_one_line(server: ScriptedServer, deep: str) -> None:
+    for body, told in (
+        ("<!DOCTYPE HTML>\n<style>a\n{}</style><h1>Bad\n gateway</h1>", "Bad gateway"),
+        ("no\n  room ", "no room"),
+        ("", "the server gave no reason"),
+        (deep, deep[:200]),
+    ):
+        server.answers(Scripted(body, 500))
+        with SkipserveClient(server.url) as client, pytest.raises(ApiError) as error:
+            client.models()
+        assert str(error.value) == f"{told} (HTTP 500)"
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:65536", "http://127.0.0.1:99999/v1"])
+def test_ports_end(url: str) -> None:
+    for kind in (SkipserveClient, AsyncSkipserveClient):
+        with pytest.raises(ConnectionFailedError, match="is not an address"):
+            kind(url)
+
+
+def test_a_password_in_an_address_is_sent_and_not_told(server: ScriptedServer) -> None:
+    server.answers(Scripted({"version": "9.9"}))
+    with SkipserveClient(server.url.replace("//", "//me:secret@")) as client:
+        assert client.version() == "9.9"
+        assert client.url == server.url
+    sent = base64.b64encode(b"me:secret").decode()
+    assert server.received[0].headers["Authorization"] == f"Basic {sent}"
+
+
+def test_versions_of_another_form(server: ScriptedServer) -> None:
+    bodies: list[Any] = [{}, [], "1"]
+    for body in bodies:
+        server.answers(Scripted(body))
+        with SkipserveClient(server.url) as client, pytest.raises(ProtocolError):
+            client.version()

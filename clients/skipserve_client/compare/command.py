@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from skipserve_client.calls import DEFAULT_URL, ChatOptions
+from skipserve_client.calls import DEFAULT_URL, ChatOptions, checked_url
 from skipserve_client.client import AsyncSkipserveClient
 from skipserve_client.command_group import CommandError
 from skipserve_client.compare.asking import Answers, Comparison
@@ -94,7 +94,7 @@ def compare(  # noqa: PLR0913, PLR0917 (an argument a flag)
         results = results_of(asyncio.run(_ask(comparison, url, api_key)))
     if as_json_:
         conditions = {
-            "url": url,
+            "url": checked_url(url),
             "picture": picture,
             "question": question,
             "repeats": repeat,
@@ -109,6 +109,8 @@ def compare(  # noqa: PLR0913, PLR0917 (an argument a flag)
 
 
 def _in_order(choices: tuple[PolicyChoice, ...], add_full: bool) -> list[PolicyChoice]:
+    if not add_full and not choices:
+        raise CommandError("--policies: there is none to ask under")
     if not add_full:
         return list(choices)
     others = [choice for choice in choices if choice.label != FULL]

@@ -3,12 +3,12 @@
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from skipserve_client.calls import DEFAULT_URL, ChatOptions
+from skipserve_client.calls import DEFAULT_URL, ChatOptions, checked_url
 from skipserve_client.command_group import INTERRUPTED, CommandError
 from skipserve_client.load.arrivals import read_spacing
 from skipserve_client.load.pictures import (
@@ -257,11 +257,7 @@ def load(  # noqa: PLR0913, PLR0917 (an argument a flag)
         seed=seed,
         slo=None if slo is None else (slo, read_slo(slo)),
         output=output,
-        flags={
-            name: str(value) if isinstance(value, Path) else value
-            for name, value in context.params.items()
-            if name not in _SECRET
-        },
+        flags=_told_flags(context) | {"url": checked_url(url)},
     )
     report = carry_out(order)
     if as_json:
@@ -269,6 +265,15 @@ def load(  # noqa: PLR0913, PLR0917 (an argument a flag)
     else:
         Console().print(report.shown())
     _end(report)
+
+
+def _told_flags(context: typer.Context) -> dict[str, Any]:
+    """Return what was asked for, as records say it."""
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in context.params.items()
+        if name not in _SECRET
+    }
 
 
 def _check_flags(given: frozenset[str], questions: Path | None, pictures: Path | None) -> None:

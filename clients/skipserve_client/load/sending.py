@@ -38,6 +38,7 @@ class Lines:
 
     def __init__(self, url: str, api_key: str | None, retries: int = 0) -> None:
         self.url = checked_url(url)
+        self._root = server_root(url)
         self._headers = http_headers(api_key)
         self._retries = retries
         self._certificates = ssl.create_default_context() if url.startswith("https") else False
@@ -62,7 +63,7 @@ class Lines:
         if self._retries:
             transport = RetryTransport(transport, retry=retry_rule(self._retries))
         return httpx.AsyncClient(
-            base_url=server_root(self.url),
+            base_url=self._root,
             headers=self._headers,
             timeout=None,
             transport=transport,

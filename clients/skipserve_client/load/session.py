@@ -6,7 +6,7 @@ import json
 import resource
 import secrets
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -178,7 +178,7 @@ def _about(order: Order, server: ServerInfo) -> dict[str, Any]:
     }
 
 
-async def _until_stopped(load: "asyncio.Future[None] | Any") -> bool:
+async def _until_stopped(load: Coroutine[Any, Any, None]) -> bool:
     """Carry a load out, and return whether it was told to end before it was done."""
     loop, task = asyncio.get_running_loop(), asyncio.ensure_future(load)
 
@@ -206,7 +206,7 @@ def _writer(path: Path | None, about: Mapping[str, Any]) -> Iterator[Callable[[R
     with path.open("w", encoding="utf-8") as file:
 
         def write(value: Mapping[str, Any]) -> None:
-            file.write(json.dumps(value, ensure_ascii=False) + "\n")
+            file.write(json.dumps(value) + "\n")
 
         write(about)
         yield lambda record: write(record.as_json())
