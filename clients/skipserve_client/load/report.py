@@ -63,6 +63,11 @@ class Report:
         return Spread.of(record.lag_seconds for record in self.run.records)
 
     @property
+    def delays(self) -> Spread | None:
+        """How late this process came to what was due; None for a load that ended at once."""
+        return Spread.of(self.run.delays_seconds)
+
+    @property
     def warnings(self) -> Iterator[str]:
         """What makes the figures doubtful."""
         if self.run.cpu_share > _BUSY:
@@ -71,10 +76,10 @@ class Report:
                 f"this client used {share} of a core and may be what was measured: let several "
                 "share the load"
             )
+        if (delays := self.delays) is not None and delays.p99 > _LATE_SECONDS:
+            yield f"this client came up to {_ms(delays.p99)} ms late (p99) to see what had come"
         if (lag := self.lag) is not None and lag.p99 > _LATE_SECONDS:
-            yield (
-                f"requests were sent up to {_ms(lag.p99)} ms late (p99), which is in their times"
-            )
+            yield f"requests were sent up to {_ms(lag.p99)} ms late (p99), which their times hold"
         if self.is_interrupted:
             yield f"ended early: {self.run.num_running} requests were under way and do not count"
 
@@ -87,6 +92,7 @@ class Report:
             "num_unfinished": self.run.num_running,
             "client": {
                 "cpu_share": self.run.cpu_share,
+                "delay_seconds": None if self.delays is None else asdict(self.delays),
                 "lag_seconds": None if self.lag is None else asdict(self.lag),
             },
             "warnings": list(self.warnings),

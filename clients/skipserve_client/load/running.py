@@ -13,6 +13,8 @@ from skipserve_client.errors import ClientError
 from skipserve_client.load.asking import Job
 from skipserve_client.load.records import Record
 
+_LOOK_SECONDS = 0.02
+
 Sending = Callable[[Job, float], Awaitable[Record]]
 
 
@@ -26,6 +28,8 @@ class Run:
         begun: when the load began, by `perf_counter`.
         seconds: from there to the end of the last request; 0 before the end.
         cpu_share: processor time of this process over that time.
+        delays_seconds: how late this process came to what was due, looked at now and then: by so
+            much, answers may have been seen late. The other programs of a busy machine show here.
     """
 
     send: Sending
@@ -35,6 +39,7 @@ class Run:
     begun: float = 0.0
     seconds: float = 0.0
     cpu_share: float = 0.0
+    delays_seconds: list[float] = field(default_factory=list)
 
     @property
     def num_running(self) -> int:
@@ -85,11 +90,19 @@ class Run:
     async def _going(self) -> AsyncIterator[asyncio.TaskGroup]:
         """Yield what runs the clients, and note when they begin and end, however they end."""
         self.begun, cpu = perf_counter(), time.process_time()
+        noting = asyncio.create_task(self._note_delays())
         try:
             async with asyncio.TaskGroup() as group:
                 yield group
         except* (ClientError, CommandError, OSError) as errors:
             raise errors.exceptions[0] from None
         finally:
+            noting.cancel()
             self.seconds = perf_counter() - self.begun
             self.cpu_share = (time.process_time() - cpu) / self.seconds
+
+    async def _note_delays(self) -> None:
+        while True:
+            due = perf_counter() + _LOOK_SECONDS
+            await asyncio.sleep(_LOOK_SECONDS)
+            self.delays_seconds.append(perf_counter() - due)

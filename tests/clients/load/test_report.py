@@ -75,7 +75,7 @@ def test_json_can_be_written_and_has_the_same(run: Run) -> None:
     assert told["all"]["errors"] == {"503": 1}
     assert told["all"]["goodput"]["share"] == pytest.approx(1 / 3)
     assert told["by_policy"]["full"]["requests"] == 2
-    assert told["client"] == {"cpu_share": 0.1, "lag_seconds": None}
+    assert told["client"] == {"cpu_share": 0.1, "delay_seconds": None, "lag_seconds": None}
     assert told["warnings"] == []
 
 
@@ -94,9 +94,11 @@ def test_nothing_answered_has_no_times(record: Making) -> None:
 
 def test_doubts_are_told(record: Making) -> None:
     late = record(scheduled_seconds=0.0, sent_seconds=0.5)
-    run = Run(never, records=[late], num_sent=3, seconds=1.0, cpu_share=0.9)
-    busy, lag, early = report_of(run, is_interrupted=True).warnings
+    run = Run(never, [late].append, [late], num_sent=3, seconds=1.0, cpu_share=0.9)
+    run.delays_seconds = [0.0, 0.2]
+    busy, delay, lag, early = report_of(run, is_interrupted=True).warnings
     assert "90.0 % of a core" in busy
+    assert "198 ms late" in delay
     assert "500 ms late" in lag
     assert "2 requests were under way" in early
 

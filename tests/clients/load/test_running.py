@@ -1,6 +1,7 @@
 """Closed and open loops, with requests that end when the test says so."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -129,3 +130,14 @@ def test_what_cannot_be_asked_ends_the_load(record: Making, is_open: bool) -> No
     loading = run.open(broken()) if is_open else run.closed(broken(), 1, None, None)
     with pytest.raises(PictureError):
         asyncio.run(loading)
+
+
+def test_a_process_that_is_held_up_notices(record: Making) -> None:
+    async def send(job: Job, begun: float) -> Record:
+        await asyncio.sleep(0.05)
+        time.sleep(0.1)
+        return record()
+
+    run = Run(send)
+    asyncio.run(run.closed(jobs(2), 1, None, None))
+    assert max(run.delays_seconds) > 0.05
