@@ -146,7 +146,8 @@ def test_many_commands_are_looked_at() -> None:
     found = [words[:2] for page in _PAGES for words in _commands(page)]
     subcommands = {words[1] for words in found if words[0] == "skipserve" and len(words) > 1}
 
-    assert subcommands == {"ask", "calibrate", "policies", "flops", "evaluate", "serve", "keys"}
+    known = {"ask", "calibrate", "policies", "flops", "evaluate", "load", "serve", "keys"}
+    assert subcommands == known
 
 
 @each_page
