@@ -29,10 +29,17 @@ async def policies_of(client: AsyncSkipserveClient) -> Sequence[PolicyInfo] | No
 async def model_of(client: AsyncSkipserveClient, name: str | None, flag: str) -> ModelInfo:
     """Return the model of a name, or the first that the server lists.
 
+    A server that lists none may have any.
+
     Raises:
         CommandError: the server has none of that name; `flag` is where it stands.
     """
-    models = await client.models()
+    try:
+        models = await client.models()
+    except ApiError as error:
+        if name is None or error.status not in _NO_SUCH_ROUTE:
+            raise
+        return ModelInfo(id=name)
     if name is None and models:
         return models[0]
     for model in models:

@@ -61,6 +61,13 @@ def test_the_first_model_or_the_named_one(server: ScriptedServer) -> None:
         with_client(server, partial(model_of, name="three", flag="--model"))
 
 
+def test_a_server_that_lists_no_models_may_have_the_named_one(server: ScriptedServer) -> None:
+    server.answers(Scripted({}, 404))
+    assert with_client(server, partial(model_of, name="two", flag="--model")).id == "two"
+    with pytest.raises(ApiError):
+        with_client(server, partial(model_of, name=None, flag="--model"))
+
+
 def test_policies_that_the_server_runs_are_taken() -> None:
     inline = {"rules": [{"action": "skip_ffn", "layers": [2]}]}
     check_choices([PolicyChoice("full", "full"), PolicyChoice("inline-1", inline)], LISTED, "-p")

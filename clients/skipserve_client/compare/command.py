@@ -118,7 +118,8 @@ def _in_order(choices: tuple[PolicyChoice, ...], add_full: bool) -> list[PolicyC
 
 
 async def _ask(comparison: Comparison, url: str, api_key: str | None) -> Answers:
-    async with AsyncSkipserveClient(url, api_key) as client:
+    # Not asked again where it is refused: the wait would be in its times.
+    async with AsyncSkipserveClient(url, api_key, max_retries=0) as client:
         check_choices(comparison.policies, await policies_of(client), "--policies")
         return await comparison.ask(client)
 

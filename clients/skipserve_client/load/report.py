@@ -17,6 +17,8 @@ from skipserve_client.tables import format_share
 
 SCHEMA = "skipserve.load/1"
 
+# Below, it is a token here and there that has no text.
+_BUNDLED = 1.1
 # Of a core: beyond, what is measured may be this process and not the server.
 _BUSY = 0.7
 # Beyond, the load is another one than was asked for.
@@ -124,7 +126,7 @@ class Report:
         )
         if whole.flops_saved is not None:
             yield f"FLOPs saved: {format_share(whole.flops_saved)} of what full computes"
-        if whole.tokens_per_chunk is not None and whole.tokens_per_chunk > 1:
+        if (whole.tokens_per_chunk or 0) >= _BUNDLED:
             yield (
                 f"{whole.tokens_per_chunk:.2f} tokens a chunk: those of one share the time since "
                 "the chunk before"
