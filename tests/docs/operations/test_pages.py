@@ -70,23 +70,6 @@ def test_alerts_name_their_page() -> None:
         assert url.endswith(f"docs/operations/incidents/{rule['alert']}.md")
 
 
-@each_page
-def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
-        if target.startswith("https://"):
-            continue
-        path, _, anchor = target.partition("#")
-        linked = (page.parent / path).resolve() if path else page
-        assert linked.exists(), target
-        assert not anchor or anchor in _anchors(linked), target
-
-
-def _anchors(page: Path) -> set[str]:
-    """Return the anchors of a page's headings, as GitHub makes them."""
-    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
-
-
 def _code(page: Path) -> Iterator[str]:
     """Yield what is typed or named in a page: lines of blocks, joined at backslashes, and words."""
     text = page.read_text()
