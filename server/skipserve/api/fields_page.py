@@ -36,6 +36,7 @@ OTHERS = {
     paths.TOKENIZE: tables.TOKENIZE,
     paths.DETOKENIZE: tables.DETOKENIZE,
     paths.POLICIES: tables.POLICY,
+    paths.RESOLVE: tables.RESOLVE,
 }
 _TITLES = {
     Handling.HONOURED: "Honoured",

@@ -8,6 +8,7 @@ COUNT_TOKENS = "/v1/messages/count_tokens"
 TOKENIZE = "/tokenize"
 DETOKENIZE = "/detokenize"
 POLICIES = "/v1/skip_policies"
+RESOLVE = "/v1/skip_policies/resolve"
 
 # Those that ask the model, each with the operation's name in traces.
 OPERATIONS = {
@@ -16,4 +17,4 @@ OPERATIONS = {
     RESPONSES: "chat",
     MESSAGES: "chat",
 }
-WITH_BODY = frozenset({*OPERATIONS, COUNT_TOKENS, TOKENIZE, DETOKENIZE, POLICIES})
+WITH_BODY = frozenset({*OPERATIONS, COUNT_TOKENS, TOKENIZE, DETOKENIZE, POLICIES, RESOLVE})

@@ -1,5 +1,6 @@
-"""The routes that change which skip policies have a name: for admin keys, where switched on."""
+"""The routes that show what a skip policy would run and, for admin keys, add and remove some."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
@@ -7,12 +8,21 @@ from fastapi import APIRouter, Depends, Response
 from skipserve.api.body import JsonRoute
 from skipserve.api.errors import error_replies
 from skipserve.api.exchange import TheExchange
-from skipserve.api.forms.policies import AddPolicyForm, RemovedPolicy
-from skipserve.api.paths import POLICIES
+from skipserve.api.forms.policies import (
+    AddPolicyForm,
+    PlanTable,
+    PolicyPreview,
+    RemovedPolicy,
+    ResolvePolicyForm,
+)
+from skipserve.api.paths import POLICIES, RESOLVE
 from skipserve.api.routes import policy_entry
 from skipserve.api.serving import TheServing
 from skipserve.api.wire import PolicyEntry
 from skipserve.asking.policy_changes import PolicyChanges
+from skipserve.asking.processor import QuestionProcessor
+from skipserve.asking.question import PolicyChoice
+from skipserve.budgets.client import Rights
 from skipserve.errors import FeatureOffError, KeyScopeError
 
 router = APIRouter(
@@ -71,3 +81,25 @@ async def remove_skip_policy(
     """Remove a named skip policy that was added so, once no request under it waits or runs."""
     await changes.remove(name, exchange.client.name)
     return RemovedPolicy(name=name)
+
+
+@router.post(RESOLVE, responses=error_replies(404, 408, 413, 415, 503))
+async def resolve_skip_policy(
+    form: ResolvePolicyForm, serving: TheServing, exchange: TheExchange
+) -> PolicyPreview:
+    """Show what a skip policy, named or spelt out, would run on the loaded model and cost."""
+    return await asyncio.to_thread(
+        _preview, serving.processor, form.skip_policy, form.model, exchange.client.rights
+    )
+
+
+def _preview(
+    processor: QuestionProcessor, given: PolicyChoice | None, model: str | None, rights: Rights
+) -> PolicyPreview:
+    policy = processor.choose_policy(given, model, rights)
+    return PolicyPreview(
+        scope=policy.scope,
+        skip=processor.reporter.standard_report(policy),
+        quality=processor.policies.quality(policy),
+        runs=PlanTable.of(policy.plan),
+    )

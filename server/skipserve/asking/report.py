@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from skipserve.engine.request import Request
 from skipserve_policies import flops
 from skipserve_policies.cost import Saving, request_shape, saving, standard_request
+from skipserve_policies.narrowing import Narrowing, VisualRows
 from skipserve_policies.plan import TokenClass
 from skipserve_policies.resolve import ResolvedPolicy
 from skipserve_policies.shapes import whole_request
@@ -103,6 +104,22 @@ class Reporter:
         named = request_shape(self.sizes, shape or standard_request(self.sizes))
         return SavedFor(**asdict(named))
 
+    def standard_report(self, policy: ResolvedPolicy) -> SkipReport:
+        """Return what the standard request costs under a policy."""
+        shape = standard_request(self.sizes)
+        saved = self._saving(policy, shape)
+        return SkipReport(
+            policy=policy.name,
+            digest=policy.digest,
+            layers=policy.layers,
+            image_rows=self._image_rows(policy),
+            visual_rows=_rows_from(policy.narrowing, VisualRows.of(shape.prompt, shape.num_images)),
+            planned_flops=saved.planned_flops,
+            full_flops=saved.full_flops,
+            saved_ratio=saved.saved_ratio,
+            saved_for=self.saved_for(shape),
+        )
+
     def bound(self, policy: ResolvedPolicy, request: Request) -> int:
         """Return the most that a request can cost under a policy: nothing cached, all tokens."""
         shape = flops.Request(
@@ -156,7 +173,7 @@ class Reporter:
             digest=policy.digest,
             layers=policy.layers,
             image_rows=self._image_rows(policy),
-            visual_rows=_rows_from(request),
+            visual_rows=_rows_from(request.active_narrowing, request.visual_rows),
             planned_flops=planned,
             full_flops=full,
             saved_ratio=saved[0].saved_ratio if len(saved) == 1 else 1 - planned / full,
@@ -165,11 +182,9 @@ class Reporter:
         )
 
 
-def _rows_from(request: Request) -> tuple[RowsFrom, ...]:
-    narrowing = request.active_narrowing
+def _rows_from(narrowing: Narrowing | None, visual: VisualRows) -> tuple[RowsFrom, ...]:
     if narrowing is None:
         return ()
-    visual = request.visual_rows
     return tuple(
         RowsFrom(layer=stage.layer, kept=left, of=visual.count)
         for stage, left in zip(narrowing.stages, narrowing.num_left(visual), strict=True)

@@ -22,6 +22,7 @@ from skipserve.api.paths import (
     MESSAGES,
     OPERATIONS,
     POLICIES,
+    RESOLVE,
     RESPONSES,
     TOKENIZE,
     WITH_BODY,
@@ -467,6 +468,7 @@ BODIES: dict[str, dict[str, Any]] = {
     COUNT_TOKENS: {"messages": [{"role": "user", "content": "Hi"}]},
     TOKENIZE: {"prompt": "Hi"},
     DETOKENIZE: {"tokens": [5]},
+    RESOLVE: {},
 }
 
 

@@ -87,6 +87,15 @@ DETOKENIZE = FieldTable(
         )
     ),
 )
+RESOLVE = FieldTable(
+    "",
+    tuple(
+        honoured(
+            model="the served model, or NAME@POLICY",
+            skip_policy="a name from `/v1/skip_policies`, or a policy spelt out",
+        )
+    ),
+)
 POLICY = FieldTable(
     "",
     tuple(
