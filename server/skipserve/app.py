@@ -51,6 +51,7 @@ from skipserve.media.remote import FetchLimits, ImageFetcher
 from skipserve.metrics.registry import ServerMetrics
 from skipserve.model.config import ModelFilesError
 from skipserve.model_folder import DEMO, StartError, model_folder
+from skipserve.playground.files import read_files
 from skipserve.prompt.tokenizer_files import TokenizerFilesError
 from skipserve.service.local import EngineService
 from skipserve.service.observer import Observer
@@ -371,7 +372,8 @@ class _App(FastAPI):
 
 
 def _build_app(settings: Settings, serving: Serving, pace: Pace, tracer: Tracer | None) -> FastAPI:
-    included = (*router.routes, *asking_router.routes, *policy_router.routes)
+    files = [file.route for file in read_files()] if settings.playground else []
+    included = (*router.routes, *asking_router.routes, *policy_router.routes, *files)
     routes = [route for route in included if isinstance(route, Route)]
     log = AccessLog({route.path for route in routes})
 
@@ -402,11 +404,12 @@ def _build_app(settings: Settings, serving: Serving, pace: Pace, tracer: Tracer 
     )
     app.wants_key = settings.wants_keys
     app.state.serving = serving
-    # What errors name; those that no schema shows are not for all to know.
-    app.state.routes = [route for route in routes if route.include_in_schema]
+    # What errors name; others that no schema shows are not for all to know.
+    app.state.routes = [it for it in routes if it.include_in_schema or it in files]
     app.include_router(asking_router)
     app.include_router(router)
     app.include_router(policy_router)
+    app.router.routes.extend(files)
     # The last one added is the first to see a request.
     app.add_middleware(
         ReadBody,
@@ -415,7 +418,8 @@ def _build_app(settings: Settings, serving: Serving, pace: Pace, tracer: Tracer 
         arrive=arrive,
     )
     app.add_middleware(CheckHost, hosts=settings.served_hosts)
-    app.add_middleware(RequireKey, **_keys(settings, serving))
+    public_paths = PUBLIC_PATHS.union(route.path for route in files)
+    app.add_middleware(RequireKey, **_keys(settings, serving), public_paths=public_paths)
     app.add_middleware(
         Guard,
         metrics=serving.metrics,

@@ -92,7 +92,7 @@ _PANELS = {
         "max_batch_tokens", "max_running_requests", "page_size",
         "kv_cache_gib", "encoder_cache_mib", "prefix_cache", "cuda_graphs",
     ),
-    "Network": ("host", "port", "allowed_hosts"),
+    "Network": ("host", "port", "allowed_hosts", "playground"),
     "Keys": ("api_key", "api_keys_file", "metrics_api_key", "isolate_keys", "usage_log"),
     "Skip policies": (
         "policies", "added_policies", "max_added_policies", "default_skip_policy", "hot_policies",

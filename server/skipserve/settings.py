@@ -294,6 +294,11 @@ class Settings(_FromFiles):
     keep_alive_seconds: float = Field(
         15.0, gt=0, description="Time between signs of life in a stream."
     )
+    playground: bool = Field(
+        True,
+        description="Whether browsers find a page at / that asks the server; it shows nothing that "
+        "needs a key to whoever has none.",
+    )
     config: Path | None = Field(None, description="A YAML or TOML file with these settings.")
     secrets_folder: Path | None = Field(
         None,

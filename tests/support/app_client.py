@@ -12,7 +12,8 @@ def send(app: FastAPI, method: str, path: str, **arguments: Any) -> httpx.Respon
 
     async def exchange() -> httpx.Response:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
-            return await client.request(method, path, **arguments)
+        async with httpx.AsyncClient(transport=transport) as client:
+            # Whole, or "//health" would be a host.
+            return await client.request(method, f"http://server{path}", **arguments)
 
     return asyncio.run(exchange())

@@ -1,7 +1,7 @@
 """Asks for an API key on every route that is not public, before anything else is looked at."""
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -28,11 +28,19 @@ class RequireKey:
         clients: those who have keys. They may do everything, but see the metrics only where there
             is no keys file, or as its admins. Without any the server is open.
         metrics_keys: those that open `GET /metrics` and nothing else, unless they are clients' too.
+        public_paths: those that are asked for without a key.
     """
 
-    def __init__(self, app: ASGIApp, clients: Clients, metrics_keys: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        clients: Clients,
+        metrics_keys: Iterable[str] = (),
+        public_paths: Container[str] = PUBLIC_PATHS,
+    ) -> None:
         self._app = app
         self._clients = clients
+        self._public_paths = public_paths
         self._metrics_digests = tuple(map(digest_of_key, metrics_keys))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,7 +55,7 @@ class RequireKey:
 
     def check(self, scope: Scope) -> None:
         """Let a request pass, or raise as above."""
-        is_public = scope["type"] == "lifespan" or scope.get("path") in PUBLIC_PATHS
+        is_public = scope["type"] == "lifespan" or scope.get("path") in self._public_paths
         if self._clients.are_wanted and not is_public:
             self._check(scope)
 

@@ -28,7 +28,7 @@ from skipserve_policies.faults import Fault, plain_faults
 ERROR_STATUSES = frozenset(
     {SkipserveError.status, *(kind.status for kind in SkipserveError.__subclasses__())}
 )
-# Of every reply: it is what it says it is, and nobody on the way keeps it.
+# Of every reply: it is what it says it is, and nobody on the way keeps it unless it says so.
 SAFE_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 _MAX_FAULTS = 10
 # What is told of the others is how many they are.

@@ -30,8 +30,8 @@ logger = logging.getLogger("skipserve.requests")
 # Asked for all the time by whatever watches over the server.
 _UNPACED = frozenset({"/health", "/ready", "/version"})
 # What an error costs, of a core: measured where little is read before it, and rounded up; and a
-# list, a schema, or the metrics.
-_ERROR_SECONDS, _PAGE_SECONDS = 0.0005, 0.002
+# list, a schema, or the metrics; and a file of the playground's.
+_ERROR_SECONDS, _PAGE_SECONDS, _FILE_SECONDS = 0.0005, 0.002, 0.0005
 
 
 class Tracer(Protocol):
@@ -132,13 +132,17 @@ class Guard:
                 logger.exception("no trace")
             return None
 
-    def _wait_seconds(self, exchange: Exchange) -> float:
+    def _wait_seconds(self, exchange: Exchange, headers: MutableHeaders) -> float:
         """Return how long a reply waits for its turn: answers do not, nor do probes."""
         if exchange.path in _UNPACED:
             return 0.0
         if exchange.status in ERROR_STATUSES:
             return self._pace.wait_seconds(_ERROR_SECONDS)
-        return 0.0 if exchange.has_started else self._pace.wait_seconds(_PAGE_SECONDS)
+        if exchange.has_started:
+            return 0.0
+        # Only what is at hand as it is sent has one.
+        is_file = "etag" in headers
+        return self._pace.wait_seconds(_FILE_SECONDS if is_file else _PAGE_SECONDS)
 
     def _watched(self, send: Send, exchange: Exchange) -> Send:
         """Return a `send` that notes the status, and completes the headers."""
@@ -150,11 +154,12 @@ class Guard:
                 headers["X-Request-Id"] = exchange.request_id
                 if is_of_messages(exchange.path):
                     headers["Request-Id"] = exchange.request_id
-                headers.update(SAFE_HEADERS)
+                for name, value in SAFE_HEADERS.items():
+                    headers.setdefault(name, value)
                 headers.update(exchange.client.rate_headers)
                 if self._admission.is_draining:
                     headers["Connection"] = "close"
-                if (seconds := self._wait_seconds(exchange)) > 0:
+                if (seconds := self._wait_seconds(exchange, headers)) > 0:
                     await asyncio.sleep(seconds)
             await send(message)
 

@@ -20,11 +20,14 @@ from skipserve.app import Built, build
 from skipserve.budgets.client import Client
 from skipserve.budgets.clients import Clients
 from skipserve.errors import AuthenticationError
+from skipserve.playground.files import read_files
 from skipserve.settings import Settings
 
 pytestmark = pytest.mark.fast
 
 KEYS = "first-key,second-key"
+# What needs no key: the page for browsers and its files too, which tell nothing of the server.
+OPEN_PATHS = PUBLIC_PATHS | {file.path for file in read_files()}
 METRICS_KEYS = "scraper-key,second-key"
 
 
@@ -59,10 +62,10 @@ def test_no_route_of_the_schema_is_missed(locked: FastAPI) -> None:
 def test_s32_every_route_is_public_or_locked(locked: FastAPI) -> None:
     found = list(paths_of(locked))
     assert len(found) >= 8
-    assert {path for _, path in found} > PUBLIC_PATHS
+    assert {path for _, path in found} > OPEN_PATHS
     for method, path in found:
         status = send(locked, method, path).status_code
-        assert (status != 401) == (path in PUBLIC_PATHS), (method, path, status)
+        assert (status != 401) == (path in OPEN_PATHS), (method, path, status)
 
 
 def test_the_schema_says_where_a_key_is_wanted(locked: FastAPI, idle: Built) -> None:
@@ -74,7 +77,9 @@ def test_the_schema_says_where_a_key_is_wanted(locked: FastAPI, idle: Built) -> 
     assert "securitySchemes" not in idle.app.openapi()["components"]
 
 
-@pytest.mark.parametrize("path", ["/invocations", "/v1", "/docs", "/openapi.json", "/", "/pause"])
+@pytest.mark.parametrize(
+    "path", ["/invocations", "/v1", "/docs", "/openapi.json", "//v1", "/pause"]
+)
 def test_s32_what_is_no_route_is_locked_too(locked: FastAPI, path: str) -> None:
     reply = send(locked, "GET", path)
     assert reply.status_code == 401
@@ -90,7 +95,8 @@ def test_a_metrics_key_opens_the_metrics_alone(locked: FastAPI) -> None:
             opened.add((method, path))
         elif method != "HEAD":
             assert reply.json()["error"]["type"] == "permission_error"
-    assert opened == {("GET", path) for path in (*PUBLIC_PATHS, "/metrics")}
+    is_open = {(method, path) for method, path in paths_of(locked) if path in OPEN_PATHS}
+    assert opened == is_open | {("GET", "/metrics")}
     assert send_with(locked, "scraper-key", "GET", "/metrics").text.startswith("# HELP")
 
 

@@ -1,0 +1,1 @@
+"""A page for browsers, which asks this server through its public routes alone."""
