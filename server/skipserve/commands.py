@@ -391,6 +391,7 @@ class _Process:
             is_demo=self._settings.model == DEMO,
             skip_policy=example_policy(self._serving.processor),
             has_key=self._settings.wants_keys,
+            has_page=self._settings.playground,
         )
 
     def _model(self) -> str:

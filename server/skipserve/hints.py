@@ -24,19 +24,22 @@ class Hints:
         is_demo: whether the demo model is served.
         skip_policy: one for an example; None where none fits the model, or its default skips.
         has_key: whether it wants an API key.
+        has_page: whether it has a page for browsers.
     """
 
     url: str
     is_demo: bool = False
     skip_policy: str | None = None
     has_key: bool = False
+    has_page: bool = True
 
     def lines(self) -> list[str]:
         """Return what to try next."""
         key = [f"export {_KEY_VARIABLE}=YOUR-KEY"] if self.has_key else []
         policies = f"{_program()} policies --url {shlex.quote(self.url)}"
         commands = [*key, self._ask(), policies, self._curl()]
-        return ["Try next, in another terminal:", *(f"  {line}" for line in commands), ""]
+        page = f"Open {self.url}/ in a browser, or try" if self.has_page else "Try"
+        return [f"{page} in another terminal:", *(f"  {line}" for line in commands), ""]
 
     def _question(self) -> str:
         return _DEMO_QUESTION if self.is_demo else _QUESTION

@@ -117,6 +117,15 @@ def test_the_demo_is_asked_what_it_knows() -> None:
 
 
 @pytest.mark.fast
+def test_the_page_is_named_where_there_is_one() -> None:
+    with_page = Hints(URL).lines()
+    without = replace(Hints(URL), has_page=False).lines()
+    assert with_page[0] == f"Open {URL}/ in a browser, or try in another terminal:"
+    assert without[0] == "Try in another terminal:"
+    assert with_page[1:] == without[1:]
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize("name", [None, "mine", "it's $(mine) %s \\n `\"PICTURE"])
 @pytest.mark.parametrize("folder", ["plain", 'it\'s $(a place); "yes"'])
 def test_the_body_survives_the_shell(

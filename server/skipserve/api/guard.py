@@ -31,7 +31,7 @@ logger = logging.getLogger("skipserve.requests")
 _UNPACED = frozenset({"/health", "/ready", "/version"})
 # What an error costs, of a core: measured where little is read before it, and rounded up; and a
 # list, a schema, or the metrics; and a file of the playground's.
-_ERROR_SECONDS, _PAGE_SECONDS, _FILE_SECONDS = 0.0005, 0.002, 0.0005
+_ERROR_SECONDS, _PAGE_SECONDS, _FILE_SECONDS = 0.0005, 0.002, 0.001
 
 
 class Tracer(Protocol):

@@ -72,7 +72,7 @@ export class Column {
     this.#isOver();
     this.element.classList.add("failed");
     const { title, text } = this.error;
-    this.agreement.replaceChildren(el("span", { class: "fault" }, el("strong", {}, title), ` ${text}`));
+    this.agreement.replaceChildren(el("span", { class: "fault" }, el("strong", {}, `${title}.`), ` ${text}`));
   }
 
   /** Show where the answer leaves that of the full model. Return whether it is the same. */

@@ -60,11 +60,12 @@ class StaticFile:
     @property
     def route(self) -> Route:
         """What answers requests for it, which no schema shows."""
-        headers = _HEADERS | {"ETag": self.etag}
+        etag = self.etag
+        headers = _HEADERS | {"ETag": etag}
 
         async def send(request: Request) -> Response:
             known = request.headers.get("if-none-match", "").split(",")
-            if self.etag in (tag.strip().removeprefix("W/") for tag in known):
+            if etag in (tag.strip().removeprefix("W/") for tag in known):
                 return Response(status_code=304, headers=headers)
             return Response(self.body, headers=headers, media_type=self.media_type)
 

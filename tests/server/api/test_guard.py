@@ -39,11 +39,11 @@ def _guard(app: ASGIApp, metrics: ServerMetrics, tracer: Tracer | None = None) -
     return Guard(app, metrics, Admission(service, metrics, 1, 1), Pace(1.0), tracer)
 
 
-async def _get(guard: Guard, path: str) -> None:
+async def _get(guard: Guard, path: str) -> httpx.Response:
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(guard), base_url="http://server"
     ) as client:
-        await client.get(path)
+        return await client.get(path)
 
 
 @pytest.mark.parametrize("path", ["/ready", "/health", "/metrics", "/v1/models"])
@@ -171,3 +171,32 @@ def test_what_the_engine_has_no_part_in_is_paid_for(
     service = EngineService(EngineSpec(Path("nowhere")))
     asyncio.run(_get(Guard(app, metrics, Admission(service, metrics, 1, 1), till), path))
     assert len(till.charged) == num_charged
+
+
+class _Costs(Pace):
+    """Remembers what each reply was said to cost, and lets none wait."""
+
+    def __init__(self) -> None:
+        super().__init__(1.0)
+        self.seconds: list[float] = []
+
+    def wait_seconds(self, cost_seconds: float) -> float:
+        self.seconds.append(cost_seconds)
+        return 0.0
+
+
+async def _file(scope: Scope, receive: Receive, send: Send) -> None:
+    headers = {"ETag": '"1"', "Cache-Control": "no-cache"}
+    await Response("a file", headers=headers)(scope, receive, send)
+
+
+def test_files_cost_less_than_lists_and_say_how_they_are_kept() -> None:
+    metrics, costs = ServerMetrics(CollectorRegistry(), "tiny", ()), _Costs()
+    replies = []
+    for app in (_fine, _file):
+        service = EngineService(EngineSpec(Path("nowhere")))
+        guard = Guard(app, metrics, Admission(service, metrics, 1, 1), costs)
+        replies.append(asyncio.run(_get(guard, "/some")))
+    assert [reply.headers["Cache-Control"] for reply in replies] == ["no-store", "no-cache"]
+    page, file = costs.seconds
+    assert 0 < file < page

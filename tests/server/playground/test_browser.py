@@ -293,3 +293,20 @@ def test_what_was_computed_before_is_left_unused_unless_it_may_be(
     for _ in range(2):
         columns = ask(page, "How many circles are there in it, would you say?")
     assert ("cached" in columns["full"].inner_text()) is not anew
+
+
+def test_a_proxy_may_put_it_below_a_path(open_page: OpenPage, server: ServerProcess) -> None:
+    def lead_on(route: Any) -> None:
+        place = route.request.url.replace("/below/here/", "/")
+        route.fulfill(response=route.fetch(url=place))
+
+    page = open_page("about:blank", waits=False)
+    asked: list[str] = []
+    page.on("request", lambda it: asked.append(it.url.removeprefix(server.url)))
+    page.route("**/below/here/**", lead_on)
+    page.goto(f"{server.url}/below/here/")
+    page.locator("#grid td button").first.wait_for()
+    columns = ask(page, "How many circles are there?")
+    assert all(column.locator(".fault").count() == 0 for column in columns.values())
+    assert all(path.startswith("/below/here/") for path in asked if path.startswith("/"))
+    assert f"/below/here{CHAT}" in asked
