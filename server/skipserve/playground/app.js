@@ -110,12 +110,14 @@ class Page {
   }
 
   #fill(model, policies, numLayers) {
-    this.model = model.id;
+    this.model = model.root;
     const where = model.dtype ? `, ${model.dtype} on ${model.device}` : "";
-    byId("model").textContent = `${model.id}: ${numLayers} layers${where}`;
-    this.list.fill(policies, model.id);
+    byId("model").textContent = `${model.root}: ${numLayers} layers${where}`;
+    this.list.fill(policies, model.root);
+    // A key need not have the right to it.
+    byId("full").disabled = this.list.find("full") === null;
     const isFirst = this.drawing === null;
-    this.drawing ??= new Drawing(numLayers, model.id, () => {
+    this.drawing ??= new Drawing(numLayers, model.root, () => {
       byId("drawn").checked = !this.drawing.draft.isEmpty;
     });
     byId("ask").disabled = false;
@@ -140,6 +142,8 @@ class Page {
     const known = link.check({ version: 1, ...settings });
     this.#apply(known);
     if (picture !== null) this.picture.restore(picture);
+    const isGone = picture === null && known.sample === null;
+    byId("status").textContent = isGone ? "The picture of then is not kept: choose it again." : "";
     this.list.choose(known.policies);
     this.drawing?.load(known.draft);
     byId("question").focus();
@@ -158,7 +162,7 @@ class Page {
   }
 
   #cases({ policies, full, drawn }) {
-    const names = full ? ["full", ...policies.filter((name) => name !== "full")] : policies;
+    const names = full && !byId("full").disabled ? ["full", ...policies.filter((name) => name !== "full")] : policies;
     const cases = names.map((name) => ({ title: name, policy: name, entry: this.list.find(name) }));
     if (drawn) cases.push({ title: "drawn", policy: this.drawing.policy, entry: null });
     return cases;

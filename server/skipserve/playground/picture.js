@@ -86,7 +86,7 @@ export class Picture {
 
   async #read(file) {
     if (!file.type.startsWith("image/")) {
-      this.fault.textContent = `${file.name || "This"} is no picture: take PNG, JPEG, WebP or GIF.`;
+      this.fault.textContent = `${file.name || "This"} is no picture: take PNG, JPEG, WebP, GIF or BMP.`;
       return;
     }
     this.#show(await asDataUrl(file), null, file.name || "Pasted picture");

@@ -156,7 +156,7 @@ def test_a_policy_is_drawn_with_the_mouse(open_page: OpenPage) -> None:
     assert not page.locator("#drawn").is_checked()
 
 
-def test_a_wrong_key_is_asked_for_again(open_page: OpenPage, tmp_path: Path) -> None:
+def test_a_wrong_key_is_asked_for_again(open_page: OpenPage) -> None:
     with ServerProcess("demo", "--api-key", "the-right-one") as locked:
         page = open_page(locked.url, tolerates=REFUSED, waits=False)
         field = page.get_by_label("API key", exact=True).and_(page.locator("input"))
@@ -207,6 +207,44 @@ def test_an_answer_that_fails_leaves_the_others(open_page: OpenPage, tmp_path: P
         columns = ask(page, "How many circles are there?")
     assert columns["full"].locator(".fault").count() == 0
     assert "may not use the skip policy" in columns["exit-after-24"].locator(".fault").inner_text()
+
+
+def test_a_key_of_few_rights_sees_what_it_may(open_page: OpenPage, tmp_path: Path) -> None:
+    keys = tmp_path / "keys.yaml"
+    rights = {"policies": ["exit-after-24"], "inline_policies": False}
+    entry = {"name": "bob", "sha256": digest_of_key("his-key").hex()}
+    keys.write_text(yaml.safe_dump({"keys": [entry | rights]}))
+    with ServerProcess("demo", "--api-keys-file", str(keys)) as server:
+        page = open_page(server.url, tolerates=REFUSED, waits=False)
+        page.locator("#key").fill("his-key")
+        page.keyboard.press("Enter")
+        page.locator("#saving .fault", has_text="may not spell skip policies out").wait_for()
+        assert page.locator("#model").inner_text().startswith("demo: 32 layers")
+        assert page.get_by_label("Compare with full").is_disabled()
+        columns = ask(page, "How many circles are there?")
+    assert list(columns) == ["exit-after-24"]
+    assert columns["exit-after-24"].locator(".fault").count() == 0
+
+
+def test_history_brings_settings_and_picture_back(open_page: OpenPage) -> None:
+    page = open_page()
+    drop(page, PICTURE.read_bytes())
+    choose(page, "fastv-2-half")
+    ask(page, "How many red squares are there?")
+    page.get_by_role("button", name="Two small red circles").click()
+    choose(page)
+    page.get_by_label("What do you want to know of it?").fill("Another")
+    page.locator("#past summary").click()
+    page.get_by_role("button", name="Use these settings").click()
+
+    assert page.locator("#question").input_value() == "How many red squares are there?"
+    assert page.locator("#preview").get_attribute("src") == data_uri(PICTURE.read_bytes())
+    assert page.locator("#policy-list input:checked").get_attribute("value") == "fastv-2-half"
+    page.reload()
+    page.locator("#grid td button").first.wait_for()
+    page.locator("#past summary").click()
+    page.get_by_role("button", name="Use these settings").click()
+    page.locator("#status", has_text="The picture of then is not kept").wait_for()
 
 
 def test_an_answer_is_stopped(open_page: OpenPage) -> None:
