@@ -50,7 +50,9 @@ export function explain(error) {
   const isPicture = error.status === 400 && /\bimage|picture/.test(error.message);
   const title = isPicture ? "The picture" : (TITLES[error.status] ?? `Error ${error.status}`);
   const wait = error.retryAfter;
-  const advice = wait === null ? "" : ` Try again in ${count(wait, "second")}.`;
+  // Some messages say it themselves.
+  const isTold = wait === null || /again in \d/.test(error.message);
+  const advice = isTold ? "" : ` Try again in ${count(wait, "second")}.`;
   const text = error.message.endsWith(".") ? error.message : `${error.message}.`;
   return { title, text: `${capital(text)}${advice}` };
 }
