@@ -126,4 +126,4 @@ class QuestionSource:
 
 def _image(pixels: Tensor, num_rows: int) -> Image:
     content = pixels.numpy().tobytes()
-    return Image(content, pixels.shape[0], sha256(content).digest(), num_rows)
+    return Image(content, sha256(content).digest(), num_rows)

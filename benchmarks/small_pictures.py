@@ -19,6 +19,7 @@ from skipserve.app import pool_spec
 from skipserve.media.data_uri import EncodedImage
 from skipserve.media.decode import decode_image
 from skipserve.media.fitting import Fitting
+from skipserve.media.kinds import Pictures
 from skipserve.media.pool import PicturePool
 from skipserve.settings import Settings
 
@@ -44,7 +45,7 @@ def main(
 
 async def _measure(count: int) -> list[Row]:
     image = _small_jpeg()
-    pool = PicturePool(pool_spec(Settings(), FITTING))
+    pool = PicturePool(pool_spec(Settings(), Pictures(FITTING)))
 
     async def in_process() -> None:
         await pool.fit([image], "benchmark")

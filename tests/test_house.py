@@ -52,6 +52,14 @@ MAY_IMPORT: dict[str, set[str]] = {
         "skipserve_policies",
         "skipserve_training.progress",
     },
+    # Files of media are read as the server reads them.
+    "skipserve_training.mapping.media": {
+        "skipserve.errors",
+        "skipserve.media.frames",
+        "skipserve.media.wav",
+        "skipserve_policies",
+        "skipserve_training.mapping",
+    },
     "skipserve_training.reproduce": {"skipserve_client", "skipserve_training.calibration"},
     "skipserve_client.evaluate": {"skipserve_client", "skipserve_policies"},
     "skipserve": set(),
@@ -63,7 +71,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "skipserve.logging_setup": set(),
     "skipserve.pretrained": {"skipserve_policies"},
     "skipserve.pretrained.places": set(),
-    "skipserve.checkpoint_notes": {"skipserve.model.config", "skipserve.prompt"},
+    "skipserve.checkpoint_notes": {
+        "skipserve.model.config",
+        "skipserve.prompt",
+        "skipserve_policies.sizes",
+    },
     "skipserve.model_folder": {
         "skipserve.model.config",
         "skipserve.pretrained.places",
@@ -161,7 +173,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "skipserve.logging_setup",
         "skipserve.model.config",
         "skipserve.model.image_processor",
+        "skipserve.model.sound_processor",
         "skipserve.workers",
+        "skipserve_policies.sizes",
     },
     "skipserve.prompt": {"skipserve.errors", "skipserve.model.config", "skipserve_policies"},
     "skipserve.budgets": {

@@ -194,6 +194,8 @@ class ModelInfo(Reply):
 
     Attributes:
         root: the model's own name.
+        input_modalities: what a prompt may hold: text, and image, video or audio; empty where the
+            server does not tell.
         weights_digest: of its weights; None until they are loaded.
         dtype: the number type that it runs in, once it is loaded.
         device: what it runs on, once it is loaded.
@@ -201,6 +203,7 @@ class ModelInfo(Reply):
 
     id: str
     root: str | None = None
+    input_modalities: tuple[str, ...] = ()
     weights_digest: str | None = None
     dtype: str | None = None
     device: str | None = None

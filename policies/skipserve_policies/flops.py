@@ -28,7 +28,13 @@ from skipserve_policies.narrowing import (
 from skipserve_policies.plan import Plan, Sublayers, TokenClass
 from skipserve_policies.reduction import Reduction, reduces_features
 from skipserve_policies.schema import Dropper, Reducer
-from skipserve_policies.sizes import DecoderSizes, MappingSizes, ModelSizes, VisionSizes
+from skipserve_policies.sizes import (
+    DecoderSizes,
+    MappingSizes,
+    Modality,
+    ModelSizes,
+    VisionSizes,
+)
 
 # A prompt as runs of rows of one class, in order.
 Segments = Sequence[tuple[TokenClass, int]]
@@ -208,11 +214,30 @@ def head_flops(sizes: DecoderSizes, num_positions: int) -> int:
 
 
 def vision_flops(sizes: VisionSizes, num_layers: int) -> int:
-    """Return what `num_layers` of the tower cost for one image, the patch embedding included."""
+    """Return what `num_layers` of the tower cost for one medium, the patch embedding included.
+
+    A layer costs `8 n d d + 4 n n d + 4 n d m`, for n rows; where a video is seen, see below.
+    """
     d, n = sizes.hidden_size, sizes.num_rows
     embedding = 2 * sizes.num_patches * sizes.num_channels * sizes.patch_size**2 * d
-    layer = 8 * n * d**2 + 4 * n**2 * d + 4 * n * d * sizes.ffn_size
-    return embedding + num_layers * layer
+    is_video = sizes.modality is Modality.VIDEO
+    attention = _divided_flops(sizes) if is_video else _tower_attention_flops(n, d)
+    return embedding + num_layers * (attention + 4 * n * d * sizes.ffn_size)
+
+
+def _tower_attention_flops(num_rows: int, d: int) -> int:
+    return 8 * num_rows * d**2 + 4 * num_rows**2 * d
+
+
+def _divided_flops(sizes: VisionSizes) -> int:
+    """Count TimeSformer's attention: of each patch over time, then of each frame over space.
+
+    Source: "Is Space-Time Attention All You Need for Video Understanding?", arXiv 2102.05095; there
+    is one more matrix behind that over time, and each frame has a copy of the class.
+    """
+    d, frames, patches = sizes.hidden_size, sizes.num_frames, sizes.num_frame_patches
+    time = patches * (_tower_attention_flops(frames, d) + 2 * frames * d**2)
+    return time + frames * _tower_attention_flops(patches + 1, d)
 
 
 def projector_flops(sizes: ModelSizes, reduction: Reduction | None = None) -> int:

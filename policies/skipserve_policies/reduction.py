@@ -102,6 +102,11 @@ def _check_fits(method: Reducer, sizes: ModelSizes) -> None:
             f"{method.value} chooses among the rows of patches, and this model's mapping module "
             f"gives {sizes.rows_per_image} rows that are none of a patch"
         )
+    if not vision.has_picture_tower:
+        raise ReductionMisfitError(
+            f"{method.value} chooses among the patches of a picture that CLIP's or SigLIP's tower "
+            f"gives, and this model's encoder is of the type {vision.kind}"
+        )
     if vision.keeps_cls:
         raise ReductionMisfitError(
             f"{method.value} chooses among the rows of patches, and this model shows the class "

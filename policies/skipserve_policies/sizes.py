@@ -1,7 +1,9 @@
 """The sizes of a model that decide what a request costs, from a Hugging Face configuration."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Self
 
 # What a decoder of OPT's type calls itself.
@@ -45,7 +47,27 @@ _CLIP_DEFAULTS = {
     "patch_size": 32,
     "num_channels": 3,
 }
-_TOWER_DEFAULTS = {_CLIP: _CLIP_DEFAULTS, _SIGLIP: {**_CLIP_DEFAULTS, "patch_size": 16}}
+_VIT, _TIMESFORMER, _AST = "vit", "timesformer", "audio-spectrogram-transformer"
+_VIT_DEFAULTS = {**_CLIP_DEFAULTS, "patch_size": 16}
+_AST_DEFAULTS = {
+    **_VIT_DEFAULTS,
+    "max_length": 1024,
+    "num_mel_bins": 128,
+    "time_stride": 10,
+    "frequency_stride": 10,
+}
+_TOWER_DEFAULTS = {
+    _CLIP: _CLIP_DEFAULTS,
+    _SIGLIP: _VIT_DEFAULTS,
+    _VIT: _VIT_DEFAULTS,
+    _TIMESFORMER: {**_VIT_DEFAULTS, "num_frames": 8},
+    _AST: _AST_DEFAULTS,
+}
+# Towers of patches of pictures alone, whose attention and features reducers know.
+_PICTURE_TOWERS = (_CLIP, _SIGLIP)
+
+# Frames of a video that are shown, as in the paper.
+FRAMES_SHOWN = 8
 
 # The tower that a LLaVA configuration means which says nothing of one: CLIP-L/14 at 336 pixels.
 CLIP_L_14_336 = {
@@ -166,9 +188,41 @@ class DecoderSizes:
         )
 
 
+class Modality(StrEnum):
+    """What a model is shown beside text."""
+
+    IMAGE = "image"
+    VIDEO = "video"
+    AUDIO = "audio"
+
+
+_MODALITIES = {_TIMESFORMER: Modality.VIDEO, _AST: Modality.AUDIO}
+
+
+@dataclass(frozen=True)
+class SpectrogramSizes:
+    """What a sound is to its encoder, and how that is cut into patches, which may overlap.
+
+    Attributes:
+        num_frames: moments of it, silence behind a short sound's among them.
+        num_bands: mel bands of each.
+        time_stride, frequency_stride: from one patch to the next.
+    """
+
+    num_frames: int
+    num_bands: int
+    time_stride: int
+    frequency_stride: int
+
+    def num_patches(self, patch_size: int) -> int:
+        """Return how many patches there are."""
+        along = (self.num_frames - patch_size) // self.time_stride + 1
+        return along * ((self.num_bands - patch_size) // self.frequency_stride + 1)
+
+
 @dataclass(frozen=True)
 class VisionSizes:
-    """A vision tower: CLIP's, or SigLIP's, which has no class token.
+    """An encoder: CLIP's, SigLIP's or ViT's of pictures, TimeSformer's of videos, AST's of sounds.
 
     Attributes:
         num_layers: the depth of the tower as published.
@@ -177,6 +231,10 @@ class VisionSizes:
         num_feature_layers: how many layers' outputs are concatenated for the projector.
         has_cls: whether the tower has a class token beside the patches.
         num_heads: heads of its attention.
+        image_size: side of a picture or of a frame; 0 where there are none.
+        kind: its type, as transformers names it.
+        num_frames: frames of a video; 1 of a picture.
+        spectrogram: of a sound; None of what is seen.
     """
 
     num_layers: int
@@ -190,26 +248,72 @@ class VisionSizes:
     num_feature_layers: int = 1
     has_cls: bool = True
     num_heads: int = 12
+    kind: str = _CLIP
+    num_frames: int = 1
+    spectrogram: SpectrogramSizes | None = None
 
     @property
-    def num_patches(self) -> int:
-        """Patches of one image."""
+    def modality(self) -> Modality:
+        """What it takes."""
+        return _MODALITIES.get(self.kind, Modality.IMAGE)
+
+    @property
+    def has_picture_tower(self) -> bool:
+        """Whether it is CLIP's or SigLIP's, whose patches reducers choose among."""
+        return self.kind in _PICTURE_TOWERS
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one medium: a picture's [S, S, 3], a video's [F, S, S, 3], a sound's [T, M].
+
+        Pixels are whole numbers of 8 bits; of a sound it is float32.
+        """
+        if self.spectrogram is not None:
+            return self.spectrogram.num_frames, self.spectrogram.num_bands
+        picture = (self.image_size, self.image_size, self.num_channels)
+        return picture if self.modality is Modality.IMAGE else (self.num_frames, *picture)
+
+    @property
+    def input_bytes(self) -> int:
+        """The bytes of that."""
+        return math.prod(self.input_shape) * (1 if self.spectrogram is None else 4)
+
+    @property
+    def num_frame_patches(self) -> int:
+        """Patches of one picture, or of one frame."""
         return (self.image_size // self.patch_size) ** 2
 
     @property
+    def num_patches(self) -> int:
+        """Patches of one medium."""
+        if self.spectrogram is not None:
+            return self.spectrogram.num_patches(self.patch_size)
+        return self.num_frames * self.num_frame_patches
+
+    @property
     def num_rows(self) -> int:
-        """Rows of one image inside the tower."""
-        return self.num_patches + self.has_cls
+        """Rows of one medium inside the tower; AST's has a second token beside the class's."""
+        return self.num_patches + self.has_cls + (self.spectrogram is not None)
 
     @property
     def num_features(self) -> int:
-        """Features that one image gives to the projector."""
-        return self.num_patches + self.keeps_cls
+        """Features that one medium gives to the projector."""
+        return self.num_rows - (self.has_cls and not self.keeps_cls)
 
     @property
     def feature_size(self) -> int:
         """The width of a feature."""
         return self.hidden_size * self.num_feature_layers
+
+    @classmethod
+    def of_tower(cls, tower: Mapping[str, Any]) -> Self:
+        """Read the configuration of a tower by itself, whose output is taken with all its rows.
+
+        Raises:
+            ValueError: as `from_config`.
+        """
+        whole = {"vision_feature_layer": -1, "vision_feature_select_strategy": "full"}
+        return cls.from_config({"vision_config": tower, **whole})
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -225,20 +329,58 @@ class VisionSizes:
         values = _fill_in(tower, _TOWER_DEFAULTS[kind])
         num_layers = _size(values, "num_hidden_layers")
         feature_layer = config.get("vision_feature_layer", -2)
-        has_cls = kind == _CLIP
+        has_cls = kind != _SIGLIP
+        is_sound = kind == _AST
         return cls(
             num_layers=num_layers,
             num_layers_used=num_layers_used(feature_layer, num_layers),
             hidden_size=_size(values, "hidden_size"),
             ffn_size=_size(values, "intermediate_size"),
-            image_size=_size(values, "image_size"),
+            image_size=0 if is_sound else _size(values, "image_size"),
             patch_size=_size(values, "patch_size"),
-            num_channels=_size(values, "num_channels"),
+            num_channels=1 if is_sound else _size(values, "num_channels"),
             keeps_cls=_takes_all(config, has_cls=has_cls) and has_cls,
             num_feature_layers=len(feature_layer) if isinstance(feature_layer, list) else 1,
             has_cls=has_cls,
             num_heads=_size(values, "num_attention_heads"),
+            kind=kind,
+            num_frames=_video_frames(values) if kind == _TIMESFORMER else 1,
+            spectrogram=_spectrogram(values) if is_sound else None,
         )
+
+
+def _video_frames(values: Mapping[str, Any]) -> int:
+    """Return how many frames of a video are shown.
+
+    Raises:
+        ValueError: the encoder has places for another number, or does not look at time and space in
+            turn.
+    """
+    if (num_frames := _size(values, "num_frames")) != FRAMES_SHOWN:
+        raise ValueError(
+            f"vision_config.num_frames is {num_frames}; a video is shown as {FRAMES_SHOWN} frames"
+        )
+    attention = values.get("attention_type", "divided_space_time")
+    if attention != "divided_space_time":
+        raise ValueError(
+            f"vision_config.attention_type is {attention!r}; supported: divided_space_time"
+        )
+    return num_frames
+
+
+def _spectrogram(values: Mapping[str, Any]) -> SpectrogramSizes:
+    sizes = SpectrogramSizes(
+        num_frames=_size(values, "max_length"),
+        num_bands=_size(values, "num_mel_bins"),
+        time_stride=_size(values, "time_stride"),
+        frequency_stride=_size(values, "frequency_stride"),
+    )
+    if (patch := _size(values, "patch_size")) > min(sizes.num_frames, sizes.num_bands):
+        raise ValueError(
+            f"patch_size is {patch}, more than max_length, {sizes.num_frames}, or num_mel_bins, "
+            f"{sizes.num_bands}"
+        )
+    return sizes
 
 
 def _takes_all(config: Mapping[str, Any], *, has_cls: bool) -> bool:

@@ -43,8 +43,8 @@ from skipserve.engine.limits import EngineLimits, EngineSpec
 from skipserve.grammar.compiler import CompilersSpec, GrammarCompiler
 from skipserve.grammar.messages import CompilerSpec
 from skipserve.media.decode import PixelLimits
-from skipserve.media.fitting import Fitting
 from skipserve.media.hosts import MediaHosts
+from skipserve.media.kinds import MediaKind
 from skipserve.media.messages import WorkerSpec
 from skipserve.media.pool import PicturePool, PoolSpec
 from skipserve.media.remote import FetchLimits, ImageFetcher
@@ -68,6 +68,7 @@ from skipserve_policies.catalog import nearest_names
 from skipserve_policies.plan import Plan
 from skipserve_policies.quality import load_measured
 from skipserve_policies.resolve import PolicyError, PolicyMisfitError, ResolvedPolicy
+from skipserve_policies.sizes import Modality
 
 _MIB, _GIB = 2**20, 2**30
 _KEY_SCHEME = "ApiKey"
@@ -178,7 +179,7 @@ def _build_serving(
         metrics.show_vllm_names(settings.page_size, settings.prefix_cache)
     service = connect(engine_spec(settings, folder, hot_plans), metrics.engine)
     pictures = PicturePool(
-        pool_spec(settings, processor.preprocessor.fitting), metrics.record_image_kill
+        pool_spec(settings, processor.preprocessor.kind), metrics.record_image_kill
     )
     metrics.watch_images(lambda: pictures.num_waiting)
     clients = _build_clients(settings, policies)
@@ -189,7 +190,7 @@ def _build_serving(
             processor,
             pictures,
             GrammarCompiler(compilers_spec(settings, folder), metrics.record_grammar),
-            _build_fetcher(settings, metrics),
+            _build_fetcher(settings, metrics, processor.preprocessor.modality),
         ),
         admission=Admission(
             service,
@@ -244,8 +245,10 @@ def _build_usage_log(settings: Settings) -> UsageLog | None:
         raise StartError(f"the usage log {settings.usage_log}: {error.strerror}") from error
 
 
-def _build_fetcher(settings: Settings, metrics: ServerMetrics) -> ImageFetcher | None:
-    """Return what fetches images by URL; None unless the settings switch that on."""
+def _build_fetcher(
+    settings: Settings, metrics: ServerMetrics, modality: Modality
+) -> ImageFetcher | None:
+    """Return what fetches media by URL; None unless the settings switch that on."""
     hosts = MediaHosts.parse(settings.media_hosts, takes_any=settings.allow_any_media_host)
     if not hosts.is_on:
         return None
@@ -258,14 +261,14 @@ def _build_fetcher(settings: Settings, metrics: ServerMetrics) -> ImageFetcher |
             max(settings.max_buffered_bytes // settings.max_body_bytes, 1), _MOST_FETCHES
         ),
     )
-    return ImageFetcher(hosts, limits, metrics.record_fetch_failure)
+    return ImageFetcher(hosts, limits, metrics.record_fetch_failure, modality=modality)
 
 
-def pool_spec(settings: Settings, fitting: Fitting) -> PoolSpec:
-    """Return how pictures are decoded and fitted."""
+def pool_spec(settings: Settings, kind: MediaKind) -> PoolSpec:
+    """Return how media are decoded and fitted."""
     return PoolSpec(
         worker=WorkerSpec(
-            fitting=fitting,
+            kind=kind,
             bytes_per_pixel=IMAGE_BYTES_PER_PIXEL,
             granted_bytes=_GRANTED_BYTES,
             cpu_seconds=_IMAGE_CPU_SECONDS,

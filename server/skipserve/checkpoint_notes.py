@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from skipserve.model.config import ModelConfig, image_processor_fields, read_json
+from skipserve.model.config import ModelConfig, processor_fields, read_json
 from skipserve.prompt.template_files import find_template
+from skipserve_policies.sizes import Modality, VisionSizes
 
 _STAND_INS = {
     "generation_config.json": "the end tokens are those of config.json and of the tokenizer",
@@ -42,7 +43,7 @@ def checkpoint_notes(folder: Path, config: ModelConfig) -> list[str]:
             "config.json), which is not computed here: the context is cut to them, from "
             f"{config.declared_positions:,}"
         )
-    return notes + _generation_notes(folder) + _image_processor_notes(folder, config)
+    return notes + _generation_notes(folder) + _processor_notes(folder, config)
 
 
 def _generation_notes(folder: Path) -> list[str]:
@@ -52,21 +53,29 @@ def _generation_notes(folder: Path) -> list[str]:
     return [f"generation_config.json sets {', '.join(asked)}: not followed"] if asked else []
 
 
-def _image_processor_notes(folder: Path, config: ModelConfig) -> list[str]:
-    found = image_processor_fields(folder)
+def _stand_in_note(vision: VisionSizes) -> str:
+    files = "in processor_config.json or preprocessor_config.json"
+    if vision.modality is Modality.AUDIO:
+        return f"there is no feature extractor, {files}: sounds are prepared as for AST"
+    side, model = vision.image_size, "LLaVA-1.5" if vision.has_cls else "SigLIP"
+    if not vision.has_picture_tower:
+        model = "ViT"
+    return (
+        f"there is no image processor, {files}: pictures are prepared as for {model}, at "
+        f"{side} x {side}"
+    )
+
+
+def _processor_notes(folder: Path, config: ModelConfig) -> list[str]:
+    found = processor_fields(folder, config.sizes.vision.modality)
     if found is None:
-        vision = config.sizes.vision
-        side, model = vision.image_size, "LLaVA-1.5" if vision.has_cls else "SigLIP"
-        return [
-            "there is no image processor, in processor_config.json or preprocessor_config.json: "
-            f"pictures are prepared as for {model}, at {side} x {side}"
-        ]
+        return [_stand_in_note(config.sizes.vision)]
     notes = []
     file, fields = found
     if not (folder / "processor_config.json").is_file():
         notes.append("there is no processor_config.json: config.json says what an image becomes")
-    if config.image_processor.unread:
-        unread = ", ".join(config.image_processor.unread)
+    if config.processor.unread:
+        unread = ", ".join(config.processor.unread)
         notes.append(f"{file.name} has fields that are not known and have no effect: {unread}")
     older = read_json(folder / "preprocessor_config.json")
     differing = sorted(name for name in older.keys() & fields.keys() if older[name] != fields[name])

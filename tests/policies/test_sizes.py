@@ -104,7 +104,10 @@ def test_a_class_token_that_is_not_there_cannot_be_dropped(strategy: dict[str, A
     ("config", "message"),
     [
         ({"text_config": {"model_type": "gemma"}}, "text_config.model_type is 'gemma'; supported"),
-        ({"vision_config": {"model_type": "vit"}}, "vision_config.model_type is 'vit'; supported"),
+        (
+            {"vision_config": {"model_type": "dino"}},
+            "vision_config.model_type is 'dino'; supported",
+        ),
         ({"text_config": {"model_type": {}}}, "text_config.model_type is {}; supported: llama"),
     ],
 )

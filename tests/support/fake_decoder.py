@@ -42,11 +42,12 @@ CONFIG = ModelConfig(
     rms_norm_epsilon=1e-5,
     dtype=None,
     feature_layers=(1,),
+    reads_output=False,
     projector_activation="gelu",
     projector_bias=True,
     ties_head=False,
     biased_layers=frozenset(),
-    image_processor=ImageProcessor.of_square(IMAGE_SIZE),
+    processor=ImageProcessor.of_square(IMAGE_SIZE),
     opt=None,
     text={},
     vision={},
@@ -168,4 +169,4 @@ def plan_of(request: Request) -> Plan:
 def make_image(brightness: int) -> Image:
     """Return a picture of one colour."""
     pixels = bytes([brightness]) * (IMAGE_SIZE**2 * 3)
-    return Image(pixels, IMAGE_SIZE, hashlib.sha256(pixels).digest(), TOKENS_PER_IMAGE)
+    return Image(pixels, hashlib.sha256(pixels).digest(), TOKENS_PER_IMAGE)

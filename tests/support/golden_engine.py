@@ -61,7 +61,7 @@ class Asker:
                 (TokenClass.TEXT, len(text)),
             ]
         size = self.sizes.image_size
-        image = Image(bytes(3 * size**2), size, digest_of(b"golden"), self.sizes.num_patches)
+        image = Image(bytes(3 * size**2), digest_of(b"golden"), self.sizes.num_patches)
         return Request(
             id=name,
             prompt_ids=tuple(ids),

@@ -41,7 +41,7 @@ class RecordedEngine:
 
     Attributes:
         num_rows: of a picture.
-        image_size: of a picture.
+        config: of the model.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -49,9 +49,8 @@ class RecordedEngine:
         self._model = _RecordingModel(model)
         limits = EngineLimits(kv_cache_bytes=1 << 22, looks_ahead=False, uses_graphs=False)
         self._engine = Engine(self._model, limits)  # type: ignore[arg-type]
-        self._image_token = model.config.image_token_id
+        self.config = model.config
         self.num_rows = model.config.sizes.rows_per_image
-        self.image_size = model.config.sizes.vision.image_size
         self._asked = 0
 
     def answer(
@@ -70,11 +69,11 @@ class RecordedEngine:
         """
         self._asked += 1
         classes = [(TokenClass.VISUAL, self.num_rows), (TokenClass.TEXT, len(text))]
-        image = Image(pixels, self.image_size, digest_of(pixels), self.num_rows)
+        image = Image(pixels, digest_of(pixels), self.num_rows)
         self._engine.add(
             Request(
                 id=str(self._asked),
-                prompt_ids=(self._image_token,) * self.num_rows + text,
+                prompt_ids=(self.config.image_token_id,) * self.num_rows + text,
                 token_classes=prompt_classes(classes),
                 images=(image,),
                 sampling=SamplingParams(num_tokens, temperature=0.0, ends_at_eos=False),

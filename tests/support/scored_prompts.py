@@ -113,7 +113,7 @@ class Reference:
     def _features(self, images: Sequence[Image]) -> Tensor:
         if not images:
             return torch.zeros(0, self._decoder.weights["model.embed_tokens.weight"].shape[1])
-        size = images[0].size
+        size = self._model.config.sizes.vision.image_size
         pixels = [torch.frombuffer(bytearray(it.pixels), dtype=torch.uint8) for it in images]
         stacked = torch.stack(pixels).view(-1, size, size, 3)
         return torch.cat(self._model.encode_reduced(stacked, [it.reduction for it in images]))

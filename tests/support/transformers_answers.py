@@ -1,5 +1,6 @@
 """Greedy answers by transformers' LLaVA, with layers of the decoder taken out."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,7 +43,8 @@ class Oracle:
         picture = self.processor.preprocessor.fit(read_image(asked.images[0], 10**6), "p")
         prompt = self.processor.prompts.encode_chat(asked.messages, [picture.num_rows])
         pixels = torch.frombuffer(bytearray(picture.pixels), dtype=torch.uint8)
-        pixels = pixels.view(picture.size, picture.size, 3).float() / 255
+        side = math.isqrt(len(pixels) // 3)
+        pixels = pixels.view(side, side, 3).float() / 255
         return prompt.prompt_ids, ((pixels - MEAN) / STD).permute(2, 0, 1)[None]
 
     def compare(self, sample: Sample, without: Sequence[int], max_tokens: int) -> Comparison:

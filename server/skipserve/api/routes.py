@@ -55,6 +55,7 @@ def _model_entry(serving: Serving, name: str, policy: str) -> ModelEntry:
         root=processor.model_name,
         max_model_len=processor.prompts.max_positions,
         skip_policy=policy,
+        input_modalities=("text", processor.preprocessor.modality.value),
         weights_digest=ready.weights_digest if ready else None,
         dtype=ready.dtype if ready else None,
         device=ready.device if ready else None,

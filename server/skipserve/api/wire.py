@@ -504,6 +504,9 @@ class ModelEntry(Reply):
     root: str
     max_model_len: int
     skip_policy: str
+    input_modalities: tuple[str, ...] = Field(
+        description="What a prompt may hold: `text` and `image`, `video` or `audio`."
+    )
     weights_digest: str | None
     dtype: str | None
     device: str | None

@@ -226,17 +226,46 @@ IMAGE_URL = FieldTable(
         *_without_effect("what the file holds counts", "format"),
     ),
 )
+VIDEO_URL = FieldTable(
+    "messages.content.video_url.",
+    tuple(
+        _honoured(
+            url="a data URI of an animated GIF, WebP or PNG (`data:image/gif;base64,...`) or of "
+            "JPEG pictures in base64 with commas between (`data:video/jpeg;base64,...,...`); a URL "
+            "as above. Eight frames are shown"
+        )
+    ),
+)
+AUDIO_URL = FieldTable(
+    "messages.content.audio_url.",
+    tuple(_honoured(url="a data URI of a WAV file, `data:audio/wav;base64,...`; a URL as above")),
+)
+INPUT_AUDIO = FieldTable(
+    "messages.content.input_audio.",
+    tuple(_honoured(data="a WAV file in base64", format="`wav`")),
+)
 PART = FieldTable(
     "messages.content.",
     (
         *_honoured(
-            type="`text` or `image_url`", text="said as it is", image_url="a picture in its place"
+            type="`text`, and what the model takes of `image_url`, `video_url`, `audio_url` and "
+            "`input_audio`",
+            text="said as it is",
+            image_url="a picture in its place",
+            video_url="a video in its place",
+            audio_url="a sound in its place",
+            input_audio="the same",
         ),
         *_without_effect("pictures are known by their pixels alone", "uuid"),
         *_without_effect("what can be reused is found without it", "cache_control"),
         *_without_effect("says nothing to the model", "annotations"),
     ),
-    {"image_url": IMAGE_URL},
+    {
+        "image_url": IMAGE_URL,
+        "video_url": VIDEO_URL,
+        "audio_url": AUDIO_URL,
+        "input_audio": INPUT_AUDIO,
+    },
 )
 TOOL_CALL = FieldTable(
     "messages.tool_calls.",
@@ -265,7 +294,7 @@ MESSAGE = FieldTable(
         *_without_effect("says nothing to the model", "annotations id status"),
         *_refused("send tool_calls", "function_call"),
         *_refused("send the request's tools", "tools"),
-        *_refused("the model neither hears nor speaks", "audio"),
+        *_refused("the model does not speak; what it is to hear is a part", "audio"),
         *_refused("the model has no words for a refusal; say it as content", "refusal"),
         *_refused(
             "the model does not reason before it answers; say it as content",
@@ -412,7 +441,7 @@ CHAT = FieldTable(
             "return_cached_tokens_details timings_per_token return_progress",
         ),
         *_refused("answers are text", "modalities", ["text"]),
-        *_refused("the model neither hears nor speaks", "audio"),
+        *_refused("the model does not speak; what it is to hear is a part", "audio"),
         *_refused("a predicted answer is not used", "prediction"),
         *_refused("the server searches no web", "web_search_options plugins"),
         *_refused("send tools", "functions"),

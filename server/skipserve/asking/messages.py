@@ -1,4 +1,4 @@
-"""Messages in OpenAI's form, which whoever asks writes them in; knows where their images stand."""
+"""Messages in OpenAI's form, which whoever asks writes them in; knows where their media stand."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -15,10 +15,18 @@ from pydantic import (
     model_validator,
 )
 
-from skipserve.asking.fields import IMAGE_URL, MESSAGE, PART
+from skipserve.asking.fields import (
+    AUDIO_URL,
+    IMAGE_URL,
+    INPUT_AUDIO,
+    MESSAGE,
+    PART,
+    VIDEO_URL,
+)
 from skipserve.asking.question import ImageUri
 from skipserve.prompt.template import Call, ImagePart, Message, TextPart
 from skipserve_policies.schema import MIN_ITEMS, NotEmpty, check_number_of_fields
+from skipserve_policies.sizes import Modality
 
 MAX_MESSAGES = 256
 MAX_PARTS = 256
@@ -116,14 +124,90 @@ class ImageContent(Form):
     image_url: ImageUrl
 
 
+class VideoUrl(Form):
+    """Where a video is."""
+
+    model_config = ConfigDict(json_schema_extra=VIDEO_URL.describe_ignored)
+
+    url: str = Field(
+        description="A data URI of an animated GIF, WebP or PNG, or of JPEG pictures in base64 "
+        "with commas between them, data:video/jpeg;base64,...; or, where fetching is switched on, "
+        "an http or https URL."
+    )
+
+
+class VideoContent(Form):
+    """A video in a message, for a model that takes videos."""
+
+    model_config = ConfigDict(json_schema_extra=PART.describe_ignored)
+
+    type: Literal["video_url"]
+    video_url: VideoUrl
+
+
+class AudioUrl(Form):
+    """Where a sound is."""
+
+    model_config = ConfigDict(json_schema_extra=AUDIO_URL.describe_ignored)
+
+    url: str = Field(
+        description="A data URI, data:audio/wav;base64,... or, where fetching is switched on, an "
+        "http or https URL."
+    )
+
+
+class AudioContent(Form):
+    """A sound in a message, for a model that takes sounds."""
+
+    model_config = ConfigDict(json_schema_extra=PART.describe_ignored)
+
+    type: Literal["audio_url"]
+    audio_url: AudioUrl
+
+
+class InputAudio(Form):
+    """A sound's file."""
+
+    model_config = ConfigDict(json_schema_extra=INPUT_AUDIO.describe_ignored)
+
+    data: str = Field(description="The file in base64.")
+    format: Literal["wav"]
+
+    @property
+    def uri(self) -> str:
+        """The sound as a data URI."""
+        return f"data:audio/wav;base64,{self.data}"
+
+
+class RecordingContent(Form):
+    """The same, in OpenAI's form."""
+
+    model_config = ConfigDict(json_schema_extra=PART.describe_ignored)
+
+    type: Literal["input_audio"]
+    input_audio: InputAudio
+
+
 Content = Annotated[
-    Annotated[TextContent, Tag("a text")] | Annotated[ImageContent, Tag("an image")],
+    Annotated[TextContent, Tag("a text")]
+    | Annotated[ImageContent, Tag("an image")]
+    | Annotated[VideoContent, Tag("a video")]
+    | Annotated[AudioContent, Tag("a sound")]
+    | Annotated[RecordingContent, Tag("a recording")],
     Discriminator(
-        by_type(text="a text", image_url="an image"),
+        by_type(
+            text="a text",
+            image_url="an image",
+            video_url="a video",
+            audio_url="a sound",
+            input_audio="a recording",
+        ),
         custom_error_type="part_type",
         custom_error_message=(
             'a part is {"type": "text", "text": ...} or '
-            '{"type": "image_url", "image_url": {"url": ...}}'
+            '{"type": "image_url", "image_url": {"url": ...}}; or, where the model takes them, '
+            'a video_url or audio_url of the same form, or {"type": "input_audio", "input_audio": '
+            '{"data": ..., "format": "wav"}}'
         ),
     ),
 ]
@@ -179,7 +263,7 @@ class ChatMessage(Form):
             raise ValueError("tool_calls are the assistant's")
         if (self.tool_call_id is not None) != (self.role is Role.TOOL):
             raise ValueError("tool_call_id goes with the role tool, and that with it")
-        if self.role is Role.TOOL and _has_images(self.content):
+        if self.role is Role.TOOL and _has_media(self.content):
             raise ValueError("the content of a tool's message is text")
         return self
 
@@ -216,9 +300,9 @@ def template_messages(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
     )
 
 
-def _has_images(content: str | tuple[Content, ...] | None) -> bool:
+def _has_media(content: str | tuple[Content, ...] | None) -> bool:
     parts = () if content is None or isinstance(content, str) else content
-    return any(isinstance(part, ImageContent) for part in parts)
+    return not all(isinstance(part, TextContent) for part in parts)
 
 
 def _template_role(role: Role) -> str:
@@ -234,11 +318,24 @@ def _template_parts(content: str | tuple[Content, ...] | None) -> Iterator[TextP
 
 
 def image_uris(messages: Sequence[ChatMessage]) -> tuple[ImageUri, ...]:
-    """Return the images of messages in the order of their places."""
+    """Return the images, videos and sounds of messages in the order of their places."""
     return tuple(
-        ImageUri(part.image_url.url, f"messages[{i}].content[{j}].image_url")
+        _uri(part, f"messages[{i}].content[{j}].{part.type}")
         for i, message in enumerate(messages)
         if not isinstance(message.content, str)
         for j, part in enumerate(message.content or ())
-        if isinstance(part, ImageContent)
+        if not isinstance(part, TextContent)
     )
+
+
+def _uri(
+    part: ImageContent | VideoContent | AudioContent | RecordingContent, param: str
+) -> ImageUri:
+    match part:
+        case ImageContent():
+            return ImageUri(part.image_url.url, param)
+        case VideoContent():
+            return ImageUri(part.video_url.url, param, Modality.VIDEO)
+        case AudioContent():
+            return ImageUri(part.audio_url.url, param, Modality.AUDIO)
+    return ImageUri(part.input_audio.uri, param, Modality.AUDIO)

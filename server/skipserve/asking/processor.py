@@ -28,7 +28,7 @@ from skipserve.errors import (
     NotFoundError,
 )
 from skipserve.grammar.structure import CallForm, Structure
-from skipserve.media.data_uri import EncodedImage, decode_data_uri, is_data_uri
+from skipserve.media.data_uri import NOUNS, EncodedImage, decode_data_uri, is_data_uri
 from skipserve.media.preprocess import Preprocessor
 from skipserve.media.remote import RemoteImage
 from skipserve.model.config import ModelConfig
@@ -36,8 +36,15 @@ from skipserve.prompt.processor import EncodedPrompt, PromptProcessor
 from skipserve.prompt.template import Ending
 from skipserve_policies.resolve import ResolvedPolicy
 from skipserve_policies.schema import Quality, SkipPolicy
+from skipserve_policies.sizes import Modality
 
 _MAX_ECHO = 100
+# What holds media of a kind, in the chat's form.
+_PARTS = {
+    Modality.IMAGE: "image_url",
+    Modality.VIDEO: "video_url",
+    Modality.AUDIO: "audio_url or input_audio",
+}
 
 
 @dataclass(frozen=True)
@@ -161,6 +168,7 @@ class QuestionProcessor:
             InvalidRequestError: it is longer than the context, or does not go with the model's
                 template or vocabulary.
         """
+        self.check_media(question)
         num_images = len(question.images or question.image_uris)
         with _blaming(question.prompt_param):
             match question.prompt:
@@ -223,19 +231,35 @@ class QuestionProcessor:
         """
         asker = asker or Asker()
         self.choose_policy(question.policy, question.model, asker.client.rights)
-        uris, limits = question.image_uris, self.terms.images
+        self.check_media(question)
+        uris, limits, modality = question.image_uris, self.terms.images, self.preprocessor.modality
         if len(uris) > limits.num_images:
             raise InvalidRequestError(
-                f"the messages hold {len(uris)} images; at most {limits.num_images} are "
-                "taken in a request",
+                f"the messages hold {len(uris)} {NOUNS[modality]}s; at most {limits.num_images} "
+                "are taken in a request",
                 param=question.prompt_param,
             )
         return [
             RemoteImage(uri.url, uri.param)
             if fetches and not is_data_uri(uri.url)
-            else decode_data_uri(uri.url, uri.param, limits.image_bytes)
+            else decode_data_uri(uri.url, uri.param, limits.image_bytes, modality)
             for uri in uris
         ]
+
+    def check_media(self, question: Question) -> None:
+        """Make sure that a question brings nothing that the model does not take.
+
+        Raises:
+            InvalidRequestError: it does; names the field and what the model takes.
+        """
+        taken = self.preprocessor.modality
+        for uri in question.image_uris:
+            if uri.modality is not taken:
+                raise InvalidRequestError(
+                    f"this is a part of the kind {uri.modality}, and the model takes "
+                    f"{NOUNS[taken]}s: parts of the type {_PARTS[taken]}",
+                    param=uri.param,
+                )
 
     def answer_text(self, prepared: Prepared, choice: int = 0) -> AnswerText:
         """Return what puts the text of an answer together, of one of several."""

@@ -10,6 +10,7 @@ from skipserve.grammar.structure import CallForm, Structure
 from skipserve.prompt.template import Ending, Message
 from skipserve_policies.resolve import ResolvedPolicy
 from skipserve_policies.schema import SkipPolicy
+from skipserve_policies.sizes import Modality
 
 # A text, or token ids.
 RawPrompt = str | tuple[int, ...]
@@ -19,15 +20,17 @@ PolicyChoice = str | SkipPolicy | ResolvedPolicy
 
 @dataclass(frozen=True)
 class ImageUri:
-    """An image as a client sends it.
+    """An image, a video or a sound as a client sends it.
 
     Attributes:
         url: a data URI, a URL that is to be fetched, or what should have been one.
         param: the field that held it, for messages.
+        modality: what the client says that it is.
     """
 
     url: str
     param: str
+    modality: Modality = Modality.IMAGE
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,8 @@ class Question:
             are messages.
         prompt_param: the field that holds either, named where the fault is there.
         adds_special: whether a text gets the tokens that the tokenizer puts around one.
-        image_uris: its images, in the order of their places; none once they are fitted.
+        image_uris: its images, videos or sounds, in the order of their places; none once they are
+            fitted.
         images: the same, fitted to the model.
         generation: how the answer is to be generated.
         policy: what it is to run under; None for what `model` says, or the default.

@@ -186,7 +186,6 @@ def _check_images(request: Request, config: ModelConfig) -> None:
         num_rows == num_wanted,
         f"{len(request.images)} images need {num_wanted} image tokens, the prompt has {num_rows}",
     )
-    num_bytes = vision.image_size**2 * vision.num_channels
     for image in request.images:
         whole = config.sizes.rows_per_image
         wanted = whole if image.reduction is None else image.reduction.num_rows
@@ -194,7 +193,8 @@ def _check_images(request: Request, config: ModelConfig) -> None:
             image.num_rows == wanted <= whole,
             f"an image is to take {image.num_rows} rows, the model gives {min(wanted, whole)}",
         )
+        shape = " x ".join(map(str, vision.input_shape))
         _require(
-            image.size == vision.image_size and len(image.pixels) == num_bytes,
-            f"an image must have {vision.image_size} x {vision.image_size} pixels",
+            len(image.pixels) == vision.input_bytes,
+            f"what the model is shown of an image, a video or a sound must be {shape} values",
         )

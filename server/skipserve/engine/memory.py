@@ -240,7 +240,7 @@ def vision_bytes(model: Model, max_rows: int) -> int:
     num_images = max_images_at_once(model, max_rows)
     states = (sizes.num_layers_used + 1) * sizes.hidden_size
     working = 6 * sizes.hidden_size + 2 * sizes.ffn_size
-    pixels = 3 * sizes.num_channels * sizes.image_size**2
+    pixels = 3 * math.prod(sizes.input_shape)
     numbers = sizes.num_rows * (states + working) + pixels
     if isinstance(projector, MappingSizes):
         width = 8 * projector.hidden_size + 2 * projector.ffn_size

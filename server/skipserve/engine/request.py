@@ -102,18 +102,17 @@ class SamplingParams:
 
 @dataclass(frozen=True)
 class Image:
-    """A picture as the vision tower takes it, before normalisation.
+    """A picture, a video or a sound as the vision tower takes it, before normalisation.
 
     Attributes:
-        pixels: uint8, [S, S, 3] in row-major order.
-        size: S, the tower's image size.
-        digest: sha256 over size, mode and pixels, 32 bytes.
+        pixels: uint8 [S, S, 3], of a video [F, S, S, 3], in row-major order; of a sound float32
+            [T, M], the log energies of its mel bands.
+        digest: sha256 over that and what it is, 32 bytes.
         num_rows: rows of the prompt that show it.
         reduction: how these are chosen of all; None where they are all.
     """
 
     pixels: bytes
-    size: int
     digest: bytes
     num_rows: int
     reduction: Reduction | None = None

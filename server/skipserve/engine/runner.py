@@ -197,9 +197,8 @@ class Runner:
     def _warm_up(self) -> None:
         """Do once what the first requests would wait for: libraries load what they need then."""
         sizes = self._model.config.sizes
-        size = sizes.vision.image_size
-        black = Image(bytes(3 * size**2), size, digest=b"", num_rows=0)
-        self._model.encode_images(_pixels([black], self._model.device))
+        black = Image(bytes(sizes.vision.input_bytes), digest=b"", num_rows=0)
+        self._model.encode_images(_media([black], self._model))
         logits = torch.zeros(len(_DRAWS), sizes.decoder.vocab_size, device=self._model.device)
         sampler = Sampler(len(_DRAWS))
         for seat, sampling in enumerate(_DRAWS):
@@ -273,11 +272,11 @@ class Runner:
                     stop=min(last - begin, image.num_rows),
                 )
 
-    def _encode_batch(self, pixels: Tensor, images: list[Image]) -> Iterable[Tensor]:
+    def _encode_batch(self, media: Tensor, images: list[Image]) -> Iterable[Tensor]:
         reductions = [image.reduction for image in images]
         if any(reductions):
-            return self._model.encode_reduced(pixels, reductions)
-        return self._model.encode_images(pixels).unbind(0)
+            return self._model.encode_reduced(media, reductions)
+        return self._model.encode_images(media).unbind(0)
 
     def _encode(self, missing: dict[bytes, _Wanted], encoding: Stopwatch) -> dict[bytes, Tensor]:
         """Encode images, in one batch unless there is no room for so many, and keep them."""
@@ -286,20 +285,21 @@ class Runner:
         encoding.start()
         while group := dict(islice(waiting, self._max_images)):
             images = [each.image for each in group.values()]
-            pixels = _pixels(images, self._model.device)
-            encoded |= zip(group, self._encode_batch(pixels, images), strict=True)
+            media = _media(images, self._model)
+            encoded |= zip(group, self._encode_batch(media, images), strict=True)
         encoding.stop()
         for key, rows in encoded.items():
             self.encoder_cache.put(key, rows)
         return encoded
 
 
-def _pixels(images: list[Image], device: torch.device) -> Tensor:
-    """Return the pixels of images of one size on the device, uint8 [N, S, S, 3]."""
+def _media(images: list[Image], model: Model) -> Tensor:
+    """Return what a model is shown, on its device: [N, ...], of each as `input_shape` says."""
+    vision, device = model.config.sizes.vision, model.device
     # A bytearray, for torch warns of memory that cannot be written to.
     joined = bytearray().join(image.pixels for image in images)
-    pixels = torch.frombuffer(joined, dtype=torch.uint8)
+    dtype = torch.uint8 if vision.spectrogram is None else torch.float32
+    media = torch.frombuffer(joined, dtype=dtype)
     if device.type == "cuda":
-        pixels = pixels.pin_memory()
-    size = images[0].size
-    return pixels.to(device, non_blocking=True).view(-1, size, size, 3)
+        media = media.pin_memory()
+    return media.to(device, non_blocking=True).view(-1, *vision.input_shape)

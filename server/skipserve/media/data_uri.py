@@ -1,11 +1,14 @@
-"""Takes the bytes of an image out of a data URI in a request. Fetches nothing."""
+"""Takes the bytes of an image, a video or a sound out of a data URI. Fetches nothing."""
 
 import base64
 import binascii
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from skipserve.errors import FeatureOffError, InvalidRequestError, UnusableImageError
+from skipserve.media.frames import pick_frames
+from skipserve_policies.sizes import FRAMES_SHOWN, Modality
 
 # What a data URI may declare, and the Pillow plugins that may read it.
 FORMAT_OF_MEDIA_TYPE = {
@@ -17,6 +20,25 @@ FORMAT_OF_MEDIA_TYPE = {
     "image/bmp": "BMP",
     "image/x-ms-bmp": "BMP",
 }
+
+# Pictures, one after the other, with a comma between: vLLM's form of a video.
+_PICTURES = "video/jpeg"
+# What holds frames, and what sounds.
+_VIDEO_TYPES = ("image/gif", "image/webp", "image/png", "image/apng", _PICTURES)
+_AUDIO_TYPES = ("audio/wav", "audio/x-wav", "audio/wave", "audio/vnd.wave")
+_TYPES: dict[Modality, tuple[str, ...]] = {
+    Modality.IMAGE: tuple(FORMAT_OF_MEDIA_TYPE),
+    Modality.VIDEO: _VIDEO_TYPES,
+    Modality.AUDIO: _AUDIO_TYPES,
+}
+_MAX_PICTURES = 1000
+_EXAMPLES = {
+    Modality.IMAGE: "image/png",
+    Modality.VIDEO: "image/gif",
+    Modality.AUDIO: "audio/wav",
+}
+# What to call one of a kind, in messages.
+NOUNS = {Modality.IMAGE: "image", Modality.VIDEO: "video", Modality.AUDIO: "sound"}
 
 # Between the type and the encoding, RFC 2397 has parameters: charset=utf-8, name="a, b.png".
 _HEAD = re.compile(
@@ -30,15 +52,18 @@ _ESCAPES = (("%2B", "+"), ("%2F", "/"), ("%3D", "="), ("%0D", "\r"), ("%0A", "\n
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """An image file as it came.
+    """A file of an image, a video or a sound as it came.
 
     Attributes:
         content: its bytes.
         param: the field of the request that held it.
+        frames: the files of the frames that are shown, of a video that came as pictures; there is
+            no other content then.
     """
 
     content: bytes
     param: str
+    frames: tuple[bytes, ...] = ()
 
 
 def is_data_uri(url: str) -> bool:
@@ -46,42 +71,69 @@ def is_data_uri(url: str) -> bool:
     return url[:_LONGEST_HEAD].strip().lower().startswith("data:")
 
 
-def decode_data_uri(url: str, param: str, max_bytes: int) -> EncodedImage:
-    """Return the bytes in a `data:image/...;base64,` URI.
+def decode_data_uri(
+    url: str, param: str, max_bytes: int, modality: Modality = Modality.IMAGE
+) -> EncodedImage:
+    """Return the bytes in a `data:image/...;base64,` URI, or in one of a video or a sound.
 
     Args:
         url: the URI.
         param: the field that held it, for messages.
-        max_bytes: what the image may weigh; checked before decoding.
+        max_bytes: what the file may weigh; checked before decoding.
+        modality: what it must be.
 
     Raises:
         FeatureOffError: the URL is remote.
         InvalidRequestError: it is not of the form of a data URI with base64.
         UnusableImageError: the declared type is not on the list, the base64 is not valid, or the
-            image is too heavy.
+            file is too heavy.
     """
     head = _HEAD.match(url[:_LONGEST_HEAD])
     if head is None:
-        raise _wrong_url(url, param)
-    media_type = head.group(1).strip().lower()
-    if media_type not in FORMAT_OF_MEDIA_TYPE:
+        raise _wrong_url(url, param, modality)
+    noun, media_type = NOUNS[modality], head.group(1).strip().lower()
+    if media_type not in _TYPES[modality]:
         raise UnusableImageError(
-            "the declared type of an image must be one of " + ", ".join(FORMAT_OF_MEDIA_TYPE),
+            f"the declared type of {_a(modality)} must be one of " + ", ".join(_TYPES[modality]),
             param,
         )
     payload = _base64(url, head.end())
     num_bytes = _decoded_length(payload)
     if num_bytes > max_bytes:
         raise UnusableImageError(
-            f"the image file holds {num_bytes} bytes; it may hold at most {max_bytes} bytes", param
+            f"the {noun} file holds {num_bytes} bytes; it may hold at most {max_bytes} bytes", param
         )
+    if media_type == _PICTURES:
+        return EncodedImage(b"", param, tuple(_pictures(payload, param)))
+    return EncodedImage(_decoded(payload, noun, param), param)
+
+
+def _pictures(payload: str, param: str) -> Iterator[bytes]:
+    """Yield the pictures that are shown of those of a video; the others are not decoded."""
+    count = payload.count(",") + 1 if payload else 0
+    if not FRAMES_SHOWN <= count <= _MAX_PICTURES:
+        raise UnusableImageError(
+            f"the video has {count} frame{'s' * (count != 1)}; it must have {FRAMES_SHOWN} to "
+            f"{_MAX_PICTURES}, with a comma between two",
+            param,
+        )
+    pictures = payload.split(",")
+    for number in pick_frames(count, FRAMES_SHOWN):
+        yield _decoded(pictures[number], "video", param)
+
+
+def _decoded(payload: str, noun: str, param: str) -> bytes:
     try:
         content = base64.b64decode(payload, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise UnusableImageError("the image is not valid base64", param) from error
-    if len(content) != num_bytes:
-        raise UnusableImageError("the image is not valid base64: wrong padding", param)
-    return EncodedImage(content, param)
+        raise UnusableImageError(f"the {noun} is not valid base64", param) from error
+    if len(content) != _decoded_length(payload):
+        raise UnusableImageError(f"the {noun} is not valid base64: wrong padding", param)
+    return content
+
+
+def _a(modality: Modality) -> str:
+    return f"{'an' if modality is Modality.IMAGE else 'a'} {NOUNS[modality]}"
 
 
 def _base64(url: str, start: int) -> str:
@@ -100,13 +152,15 @@ def _decoded_length(payload: str) -> int:
     return len(payload) // 4 * 3 - payload[-2:].count("=")
 
 
-def _wrong_url(url: str, param: str) -> FeatureOffError | InvalidRequestError:
+def _wrong_url(url: str, param: str, modality: Modality) -> FeatureOffError | InvalidRequestError:
+    noun, example = NOUNS[modality], _EXAMPLES[modality]
     if is_data_uri(url):
         return InvalidRequestError(
-            "a data URI must begin with data:image/png;base64, or another allowed image type", param
+            f"a data URI must begin with data:{example};base64, or another allowed {noun} type",
+            param,
         )
     return FeatureOffError(
-        "images are taken from data URIs only: fetching URLs is switched off on this server; "
+        f"{noun}s are taken from data URIs only: fetching URLs is switched off on this server; "
         "--media-hosts or --allow-any-media-host switches it on",
         param,
     )

@@ -1,4 +1,4 @@
-"""Hostile image bytes to an RGB picture, under limits that are checked before decoding.
+"""Hostile bytes to an RGB picture, or to frames, under limits that are checked before decoding.
 
 Runs in the processes of `worker` and, for an operator's own files, offline: imports nothing heavy.
 """
@@ -26,12 +26,20 @@ from PIL import (
 
 from skipserve.errors import UnusableImageError
 from skipserve.media.data_uri import FORMAT_OF_MEDIA_TYPE, EncodedImage
+from skipserve.media.frames import pick_frames
 
 PLUGINS = (
     *(BmpImagePlugin, GifImagePlugin, JpegImagePlugin),
     *(PngImagePlugin, TiffImagePlugin, WebPImagePlugin),
 )
 _FORMATS = tuple(dict.fromkeys(FORMAT_OF_MEDIA_TYPE.values()))
+# Those of them that hold frames.
+_ANIMATED = ("GIF", "WEBP", "PNG")
+# Each frame costs a little, however small it is.
+_MAX_FRAMES = 1000
+
+_PICTURES_READ = "the image cannot be decoded; JPEG, PNG, WebP, GIF and BMP are read"
+_VIDEOS_READ = "the video cannot be decoded; animated GIF, WebP and PNG are read"
 
 # So much of a file's beginning tells its format, as in Pillow.
 _MAGIC_LENGTH = 16
@@ -48,6 +56,8 @@ _START_OF_SCAN = b"\xff\xda"
 
 # Hears a picture's width and height before it is decoded, and raises where that should not be.
 BeforeLoad = Callable[[int, int], None]
+# The same of a video, and how many frames are decoded.
+BeforeFrames = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -86,9 +96,69 @@ def decode_image(
             return _as_shown(picture)
 
 
-def _open(image: EncodedImage) -> ImageFile.ImageFile:
+def decode_video(
+    video: EncodedImage, num_frames: int, max_pixels: int, before_load: BeforeFrames
+) -> Iterator[Image.Image]:
+    """Yield the frames of a video that are shown, RGB and opaque, each gone before the next.
+
+    Args:
+        video: the file, or the pictures that are shown.
+        num_frames: how many are.
+        max_pixels: width times height times frames that it may have.
+        before_load: is told these before anything is decoded, once.
+
+    Raises:
+        UnusableImageError: it is broken, of another format, or over a limit, or has too few frames.
+    """
+    if not video.frames:
+        yield from _animation(video, num_frames, max_pixels, before_load)
+        return
+    size: tuple[int, int] | None = None
+
+    def know_size(width: int, height: int) -> None:
+        nonlocal size
+        if size is None:
+            size = width, height
+            before_load(width, height, num_frames)
+        elif size != (width, height):
+            raise UnusableImageError(
+                f"a frame of the video is {width} x {height} pixels, and the first {size[0]} x "
+                f"{size[1]}: all are of one size",
+                video.param,
+            )
+
+    for content in video.frames:
+        yield decode_image(EncodedImage(content, video.param), max_pixels // num_frames, know_size)
+
+
+def _animation(
+    video: EncodedImage, num_frames: int, max_pixels: int, before_load: BeforeFrames
+) -> Iterator[Image.Image]:
+    with _refuses_broken(video.param, video.content, _VIDEOS_READ):
+        if (size := _webp_size(video.content)) is not None:
+            _check_size(size, max_pixels // num_frames, video.param)
+        with _open(video, _ANIMATED) as opened:
+            count = getattr(opened, "n_frames", 1)
+            _check_frames(count, num_frames, video.param)
+            _check_size(opened.size, max_pixels // count, video.param)
+            before_load(*opened.size, count)
+            for number in pick_frames(count, num_frames):
+                opened.seek(number)
+                yield _as_shown(opened)
+
+
+def _check_frames(count: int, least: int, param: str) -> None:
+    if not least <= count <= _MAX_FRAMES:
+        raise UnusableImageError(
+            f"the video has {count} frame{'s' * (count != 1)}; it must have {least} to "
+            f"{_MAX_FRAMES}",
+            param,
+        )
+
+
+def _open(image: EncodedImage, formats: tuple[str, ...] = _FORMATS) -> ImageFile.ImageFile:
     """Open a file as `Image.open` does, but for Pillow's own limit: it does not tell the size."""
-    for name in _FORMATS:
+    for name in formats:
         factory, accepts = Image.OPEN[name]
         if accepts is None or accepts(image.content[:_MAGIC_LENGTH]) is True:
             return factory(io.BytesIO(image.content), "")
@@ -143,24 +213,27 @@ def _as_shown(picture: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def _refuses_broken(param: str, content: bytes | None = None) -> Iterator[None]:
+def _refuses_broken(
+    param: str, content: bytes | None = None, read: str = _PICTURES_READ
+) -> Iterator[None]:
     """Turn whatever Pillow raises into our own error, without Pillow's words."""
     try:
         yield
     except UnusableImageError:
         raise
     except Exception as error:
-        raise UnusableImageError(_tell_fault(error, content), param) from error
+        raise UnusableImageError(_tell_fault(error, content, read), param) from error
 
 
-def _tell_fault(error: Exception, content: bytes | None) -> str:
+def _tell_fault(error: Exception, content: bytes | None, read: str) -> str:
+    medium = "video" if read is _VIDEOS_READ else "image"
     if isinstance(error, MemoryError):
-        return "the image takes more memory to decode than one of its size may"
+        return f"the {medium} takes more memory to decode than one of its size may"
     if content == b"":
-        return "the image file is empty"
+        return f"the {medium} file is empty"
     if "truncated" in str(error).lower() or _is_cut_webp(content or b""):
-        return "the image file is cut off: its end is missing"
-    return "the image cannot be decoded; JPEG, PNG, WebP, GIF and BMP are read"
+        return f"the {medium} file is cut off: its end is missing"
+    return read
 
 
 def _is_cut_webp(content: bytes) -> bool:

@@ -5,14 +5,14 @@ What comes from such a process is not trusted: a picture may have taken it over.
 
 import msgspec
 
-from skipserve.media.fitting import Fitting
+from skipserve.media.kinds import MediaKind
 
 
 class WorkerSpec(msgspec.Struct, frozen=True):
     """How a process decodes.
 
     Attributes:
-        fitting: what it makes of each picture.
+        kind: what it makes of each file.
         bytes_per_pixel: memory that a picture needs.
         granted_bytes: it may take so much without asking.
         cpu_seconds: CPU time of each picture, whatever its size.
@@ -20,7 +20,7 @@ class WorkerSpec(msgspec.Struct, frozen=True):
         logs_json: whether it writes log lines as JSON.
     """
 
-    fitting: Fitting
+    kind: MediaKind
     bytes_per_pixel: int
     granted_bytes: int
     cpu_seconds: float
@@ -29,10 +29,17 @@ class WorkerSpec(msgspec.Struct, frozen=True):
 
 
 class Decode(msgspec.Struct, frozen=True, tag="decode"):
-    """To a worker: decode and fit this file."""
+    """To a worker: decode and fit this file.
+
+    Attributes:
+        content: its bytes.
+        max_pixels: that it may have.
+        frames: the files of a video's frames, where it came as pictures.
+    """
 
     content: bytes
     max_pixels: int
+    frames: tuple[bytes, ...] = ()
 
 
 class Grant(msgspec.Struct, frozen=True, tag="grant"):
@@ -46,11 +53,11 @@ class Want(msgspec.Struct, frozen=True, tag="want"):
 
 
 class Fitted(msgspec.Struct, frozen=True, tag="fitted"):
-    """From a worker: the picture.
+    """From a worker: what a file became.
 
     Attributes:
-        pixels: as the vision tower takes it, uint8, [S, S, 3].
-        num_decoded: pixels that the file held.
+        pixels: as `Made.content` has it.
+        num_decoded: pixels that were decoded, or samples of a sound.
         fit_seconds: time spent on fitting them.
     """
 

@@ -1,4 +1,4 @@
-"""The processes that decode pictures, as the server sees them: few, watched, replaced."""
+"""The processes that decode media, as the server sees them: few, watched, replaced."""
 
 import asyncio
 import logging
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from skipserve.errors import SkipserveError, UnavailableError, UnusableImageError
-from skipserve.media.data_uri import EncodedImage
+from skipserve.media.data_uri import NOUNS, EncodedImage
 from skipserve.media.decode import PixelLimits
 from skipserve.media.kill import Kill
 from skipserve.media.messages import (
@@ -119,7 +119,9 @@ class PicturePool:
 
     async def _fit(self, image: EncodedImage, max_pixels: int) -> Fitted:
         worker = await self._take_worker()
-        task = asyncio.ensure_future(self._ask(worker, Decode(image.content, max_pixels)))
+        task = asyncio.ensure_future(
+            self._ask(worker, Decode(image.content, max_pixels, image.frames))
+        )
         try:
             reply = await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -145,7 +147,7 @@ class PicturePool:
                 raise
 
     def _checked(self, reply: FromWorker) -> Fitted | Refused:
-        num_bytes = 3 * self._spec.worker.fitting.image_size**2
+        num_bytes = self._spec.worker.kind.num_bytes
         match reply:
             case Refused():
                 return reply
@@ -166,17 +168,17 @@ class PicturePool:
 
     async def _bury(self, worker: "_Decoder", param: str) -> SkipserveError:
         """Return what to tell the client of a process that has ended on its own."""
-        status = await self._end(worker)
+        status, noun = await self._end(worker), NOUNS[self._spec.worker.kind.modality]
         if self._is_closing:
             return _closing_error()
         if status == -signal.SIGPROF:
             self._on_kill(Kill.CPU_TIME)
             return UnusableImageError(
-                "the image takes more time to decode than one of its size may", param
+                f"the {noun} takes more time to decode than one of its size may", param
             )
         self._on_kill(Kill.CRASHED)
         logger.error("a process that decoded an image has ended with status %d", status)
-        return SkipserveError("the process that decoded the image has crashed", param)
+        return SkipserveError(f"the process that decoded the {noun} has crashed", param)
 
     async def _take_worker(self) -> "_Decoder":
         """Return a process that waits for a picture, or a new one."""
@@ -224,7 +226,7 @@ class _Decoder(WorkerProcess):
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.num_pictures = 0
-        max_reply = 3 * spec.fitting.image_size**2 + _REPLY_SPARE
+        max_reply = spec.kind.num_bytes + _REPLY_SPARE
         super().__init__(
             "skipserve.media.worker", spec_to_json(spec), max_reply, logs_json=spec.logs_json
         )

@@ -26,6 +26,7 @@ from skipserve.media.data_uri import EncodedImage
 from skipserve.media.fetch_fault import FetchFault
 from skipserve.media.hosts import IpAddress, MediaHosts, is_host
 from skipserve.media.places import Owner, Places
+from skipserve_policies.sizes import Modality
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _MAX_URL = 8192
@@ -37,10 +38,11 @@ _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _MAX_ADDRESSES = 4
 _CONNECT_SECONDS = 5.0
 # No compression: a small file must not become a large one before the decoder has its limits.
-_HEADERS = {
-    "Accept": "image/jpeg, image/png, image/webp, image/gif, image/bmp",
-    "Accept-Encoding": "identity",
-    "User-Agent": "skipserve",
+_HEADERS = {"Accept-Encoding": "identity", "User-Agent": "skipserve"}
+_ACCEPTED = {
+    Modality.IMAGE: "image/jpeg, image/png, image/webp, image/gif, image/bmp",
+    Modality.VIDEO: "image/gif, image/webp, image/apng",
+    Modality.AUDIO: "audio/wav, audio/x-wav",
 }
 _ERRORS: dict[FetchFault, type[SkipserveError]] = {
     FetchFault.URL: InvalidRequestError,
@@ -105,6 +107,7 @@ class ImageFetcher:
         resolve: looks hosts up; the system does unless said otherwise.
         transport: sends what is asked; as itself and not through a proxy, which would look hosts
             up again.
+        modality: what is fetched.
     """
 
     def __init__(
@@ -114,10 +117,12 @@ class ImageFetcher:
         on_fault: Callable[[FetchFault], None] = lambda _: None,
         resolve: Resolve | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
+        modality: Modality = Modality.IMAGE,
     ) -> None:
         self._hosts = hosts
         self._limits = limits
         self._on_fault = on_fault
+        self._headers = {"Accept": _ACCEPTED[modality], **_HEADERS}
         # The system's look-ups cannot be given up: they get threads that nothing else waits for.
         self._threads = ThreadPoolExecutor(limits.num_requests, "look-up")
         self._resolve = resolve or self._look_up
@@ -178,10 +183,10 @@ class ImageFetcher:
             async with asyncio.timeout_at(end):
                 return await self._fetch(url, min(left, self._limits.image_bytes))
         except TimeoutError as error:
-            message = f"the images of a request may take {self._limits.seconds:g} s to be fetched"
+            message = f"the files of a request may take {self._limits.seconds:g} s to be fetched"
             raise _FetchError(FetchFault.TOO_SLOW, message) from error
         except httpx.HTTPError as error:
-            message = "the host of the image cannot be reached, or its answer is no whole HTTP"
+            message = "the host of the file cannot be reached, or its answer is no whole HTTP"
             raise _FetchError(FetchFault.UNREACHABLE, message) from error
 
     async def _fetch(self, text: str, max_bytes: int) -> bytes:
@@ -194,7 +199,7 @@ class ImageFetcher:
                 url = self._read_url(response.headers.get("location", ""), url)
             finally:
                 await response.aclose()
-        message = f"the URL of the image leads on to others more than {_MAX_REDIRECTS} times"
+        message = f"the URL of the file leads on to others more than {_MAX_REDIRECTS} times"
         raise _FetchError(FetchFault.REDIRECTS, message)
 
     def _read_url(self, text: str, base: httpx.URL | None = None) -> httpx.URL:
@@ -205,7 +210,7 @@ class ImageFetcher:
         if not self._hosts.may_ask(host, port, default_port):
             place = host if port == default_port else f"{host}, port {port}"
             message = (
-                f"images are not fetched from {place} on this server; --media-hosts names the "
+                f"nothing is fetched from {place} on this server; --media-hosts names the "
                 "hosts, --allow-any-media-host allows all that are public"
             )
             raise _FetchError(FetchFault.HOST, message)
@@ -233,8 +238,20 @@ class ImageFetcher:
         *firsts, last = addresses
         for address in firsts:
             with suppress(httpx.ConnectError, httpx.ConnectTimeout):
-                return await self._transport.handle_async_request(_request(url, address))
-        return await self._transport.handle_async_request(_request(url, last))
+                return await self._transport.handle_async_request(self._request(url, address))
+        return await self._transport.handle_async_request(self._request(url, last))
+
+    def _request(self, url: httpx.URL, address: IpAddress) -> httpx.Request:
+        """Return what is asked of one address; TLS is still to prove the name."""
+        return httpx.Request(
+            "GET",
+            url.copy_with(host=str(address), fragment=None),
+            headers=self._headers | {"Host": url.netloc.decode("ascii")},
+            extensions={
+                "sni_hostname": url.raw_host.decode("ascii"),
+                "timeout": {"connect": _CONNECT_SECONDS},
+            },
+        )
 
     async def _look_up(self, host: str, port: int) -> list[str]:
         found = await asyncio.get_running_loop().run_in_executor(
@@ -281,31 +298,18 @@ def _port(url: httpx.URL) -> int:
 def _wrong_url(fault: str) -> _FetchError:
     return _FetchError(
         FetchFault.URL,
-        f"the URL of the image, or one that it leads on to, {fault}; it must be such as "
+        f"the URL of the file, or one that it leads on to, {fault}; it must be such as "
         "https://images.example.com/a.png, or a data URI",
-    )
-
-
-def _request(url: httpx.URL, address: IpAddress) -> httpx.Request:
-    """Return what is asked of one address; TLS is still to prove the name."""
-    return httpx.Request(
-        "GET",
-        url.copy_with(host=str(address), fragment=None),
-        headers=_HEADERS | {"Host": url.netloc.decode("ascii")},
-        extensions={
-            "sni_hostname": url.raw_host.decode("ascii"),
-            "timeout": {"connect": _CONNECT_SECONDS},
-        },
     )
 
 
 async def _content(response: httpx.Response, max_bytes: int) -> bytes:
     """Return the body of an answer as it is sent."""
     if response.status_code != 200:
-        message = f"the host of the image answers with status {response.status_code}"
+        message = f"the host of the file answers with status {response.status_code}"
         raise _FetchError(FetchFault.STATUS, message)
     if response.headers.get("content-encoding", "identity").lower() != "identity":
-        message = "the host of the image sends it compressed, which it was asked not to"
+        message = "the host of the file sends it compressed, which it was asked not to"
         raise _FetchError(FetchFault.ENCODING, message)
     if int(response.headers.get("content-length", 0)) > max_bytes:
         raise _too_large(max_bytes)
@@ -318,5 +322,5 @@ async def _content(response: httpx.Response, max_bytes: int) -> bytes:
 
 
 def _too_large(max_bytes: int) -> _FetchError:
-    message = f"the image file is too large: at most {max_bytes} bytes are left for it"
+    message = f"the file is too large: at most {max_bytes} bytes are left for it"
     return _FetchError(FetchFault.TOO_LARGE, message)

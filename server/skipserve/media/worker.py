@@ -1,4 +1,4 @@
-"""The process in which pictures are decoded: it may be killed at any time. Imports nothing heavy.
+"""The process in which media are decoded: it may be killed at any time. Imports nothing heavy.
 
 Started by `skipserve.media.pool` as `python -m skipserve.media.worker FD SPEC`, FD an inherited
 socket and SPEC a WorkerSpec as JSON. It lives as long as its parent holds the socket.
@@ -7,14 +7,12 @@ socket and SPEC a WorkerSpec as JSON. It lives as long as its parent holds the s
 import ctypes
 import socket
 import sys
-import time
 import warnings
 from typing import BinaryIO
 
 from skipserve.errors import UnusableImageError
 from skipserve.logging_setup import set_up_logging
-from skipserve.media.data_uri import EncodedImage
-from skipserve.media.decode import decode_image
+from skipserve.media.data_uri import NOUNS, EncodedImage
 from skipserve.media.messages import (
     Decode,
     Fitted,
@@ -52,6 +50,7 @@ def main() -> int:
     set_up_logging(as_json=spec.logs_json)
     # Python would remember each that differs, and pictures make any number of them.
     warnings.simplefilter("always", UserWarning)
+    spec.kind.warm_up()
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         # A picture leaves in one piece: each further one would wait for its turn on the CPU.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MIB)
@@ -86,33 +85,31 @@ class Worker:
         return message is not None
 
     def _answer(self, task: Decode) -> FromWorker:
-        image = EncodedImage(task.content, "")
+        file = EncodedImage(task.content, "", task.frames)
+        kind = self._spec.kind
         self._granted_bytes = self._spec.granted_bytes
         try:
             with limited(self._spec.cpu_seconds, self._granted_bytes + _SPARE_BYTES):
-                picture = decode_image(image, task.max_pixels, self._before_load)
-                num_decoded = picture.width * picture.height
-                begun = time.perf_counter()
-                pixels = self._spec.fitting.fit(picture, "")
-                return Fitted(pixels, num_decoded, time.perf_counter() - begun)
+                made = kind.make(file, task.max_pixels, self._before_load)
+                return Fitted(made.content, made.num_decoded, made.fit_seconds)
         except UnusableImageError as error:
             return Refused(error.message)
         except MemoryError:
-            return Refused("the image takes more memory to fit than one of its size may")
+            noun = NOUNS[kind.modality]
+            return Refused(f"the {noun} takes more memory to fit than one of its size may")
 
-    def _before_load(self, width: int, height: int) -> None:
-        """Take what a picture needs, now that its size is known.
+    def _before_load(self, num_held: int, num_decoded: int) -> None:
+        """Take what so many pixels need that are held at a time, and so many that are decoded.
 
         Raises:
-            UnusableImageError: it is too thin, or the file said another size before.
+            UnusableImageError: the file said another size before.
         """
-        num_pixels = self._spec.fitting.num_pixels(width, height, "")
-        num_bytes = num_pixels * self._spec.bytes_per_pixel
+        num_bytes = num_held * self._spec.bytes_per_pixel
         if num_bytes > self._granted_bytes:
             if self._granted_bytes > self._spec.granted_bytes:
                 raise UnusableImageError("the image says two sizes of itself")
             self._ask_for(num_bytes)
-        limit_cpu(self._spec.cpu_seconds + width * height * self._spec.cpu_seconds_per_pixel)
+        limit_cpu(self._spec.cpu_seconds + num_decoded * self._spec.cpu_seconds_per_pixel)
 
     def _ask_for(self, num_bytes: int) -> None:
         """Wait until there is so much memory, and no longer than anybody waits for the picture."""

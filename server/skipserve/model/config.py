@@ -12,10 +12,12 @@ from skipserve.model.decoder_types import DECODER_TYPES, DecoderType
 from skipserve.model.image_processor import ImageProcessor
 from skipserve.model.opt import OptForm
 from skipserve.model.quantisation import find_quantisation
+from skipserve.model.sound_processor import SoundProcessor
 from skipserve_policies.sizes import (
     CLIP_L_14_336,
     OPT_MODEL_TYPE,
     OWN_MODEL_TYPE,
+    Modality,
     ModelSizes,
     VisionSizes,
 )
@@ -41,7 +43,7 @@ class ModelFilesError(Exception):
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A LLaVA-1.5 style checkpoint.
+    """A LLaVA-1.5 style checkpoint: what it says of pictures may be said of videos or sounds.
 
     Attributes:
         sizes: what decides the cost of a request.
@@ -54,11 +56,14 @@ class ModelConfig:
         dtype: the type that the checkpoint declares, as torch names it; None if it does not.
         feature_layers: indexes into the vision tower's hidden states, 0 the embeddings; their
             features are concatenated.
+        reads_output: whether the features are the tower's output instead, behind its last norm:
+            that of ViT and its kind where `vision_feature_layer` is -1.
         projector_activation: as transformers names it.
         projector_bias: whether the two layers of LLaVA's projector have one.
         ties_head: whether the head is the embedding.
         biased_layers: the linear layers of a block that have a bias, such as `q_proj`.
-        image_processor: what is done to a picture before the vision tower.
+        processor: what is done to a picture, to each frame of a video, or to a sound before the
+            vision tower.
         opt: the form of a decoder of OPT's type; None for LLaMA's.
         text: the `text_config` as it stands in the file, but for its dtype.
         vision: the `vision_config`, likewise, or the default of a silent one.
@@ -72,11 +77,12 @@ class ModelConfig:
     rms_norm_epsilon: float
     dtype: str | None
     feature_layers: tuple[int, ...]
+    reads_output: bool
     projector_activation: str
     projector_bias: bool
     ties_head: bool
     biased_layers: frozenset[str]
-    image_processor: ImageProcessor
+    processor: ImageProcessor | SoundProcessor
     opt: OptForm | None
     text: Mapping[str, Any]
     vision: Mapping[str, Any]
@@ -90,6 +96,12 @@ class ModelConfig:
             )
         if self.sizes.vision.num_layers_used == 0:
             raise ValueError("vision_feature_layer asks for no layer of the vision tower at all")
+
+    @property
+    def image_processor(self) -> ImageProcessor:
+        """What is done to pictures; a model of sounds is not asked."""
+        assert isinstance(self.processor, ImageProcessor)
+        return self.processor
 
     @classmethod
     def from_folder(cls, folder: Path) -> Self:
@@ -121,13 +133,15 @@ class ModelConfig:
                 rms_norm_epsilon=fields.number(text, "rms_norm_eps", 1e-6),
                 dtype=fields.declared_dtype(config) or fields.declared_dtype(text),
                 feature_layers=_feature_layers(config, sizes.vision),
+                reads_output=not sizes.vision.has_picture_tower
+                and config.get("vision_feature_layer") == -1,
                 projector_activation=config.get("projector_hidden_act", "gelu"),
                 projector_bias=fields.flag(config, "multimodal_projector_bias", default=True),
                 # OPT's are tied unless they say that they are not.
                 ties_head=fields.flag(text, "tie_word_embeddings", default=is_opt)
                 or fields.flag(config, "tie_word_embeddings", default=False),
                 biased_layers=kind.biased_layers(text),
-                image_processor=_image_processor(folder, sizes.vision),
+                processor=_processor(folder, sizes.vision),
                 opt=OptForm.from_config(text) if is_opt else None,
                 text=_structure(text),
                 vision=_structure(vision),
@@ -244,30 +258,43 @@ def _check_processor_agrees(processor: Mapping[str, Any], vision: VisionSizes) -
         )
 
 
-def _image_processor(folder: Path, vision: VisionSizes) -> ImageProcessor:
-    found = image_processor_fields(folder)
+def _processor(folder: Path, vision: VisionSizes) -> ImageProcessor | SoundProcessor:
+    hears = vision.modality is Modality.AUDIO
+    found = processor_fields(folder, vision.modality)
     if found is None:
-        make = ImageProcessor.of_square if vision.has_cls else ImageProcessor.of_siglip
-        return make(vision.image_size)
+        return _standing_in(vision)
     file, given = found
     try:
-        return ImageProcessor.from_fields(given)
+        return (SoundProcessor if hears else ImageProcessor).from_fields(given)
     except ValueError as error:
-        raise ModelFilesError(f"the image processor in {file} is not supported: {error}") from error
+        name = "feature extractor" if hears else "image processor"
+        raise ModelFilesError(f"the {name} in {file} is not supported: {error}") from error
 
 
-def image_processor_fields(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Return the file that describes the image processor, and what it says; None without one.
+def _standing_in(vision: VisionSizes) -> ImageProcessor | SoundProcessor:
+    """Return the processor that published models with a tower of its kind have."""
+    if (spectrogram := vision.spectrogram) is not None:
+        sizes = {"max_length": spectrogram.num_frames, "num_mel_bins": spectrogram.num_bands}
+        return SoundProcessor.from_fields(sizes)
+    if not vision.has_picture_tower:
+        return ImageProcessor.of_vit(vision.image_size)
+    make = ImageProcessor.of_square if vision.has_cls else ImageProcessor.of_siglip
+    return make(vision.image_size)
+
+
+def processor_fields(folder: Path, modality: Modality) -> tuple[Path, dict[str, Any]] | None:
+    """Return the file that describes what is done to media, and what it says; None without one.
 
     Raises:
         ModelFilesError: a file is not what it should be.
     """
     newer, older = folder / "processor_config.json", folder / "preprocessor_config.json"
-    nested = read_json(newer).get("image_processor")
+    name = "feature_extractor" if modality is Modality.AUDIO else "image_processor"
+    nested = read_json(newer).get(name)
     if nested is None:
         return (older, read_json(older)) if older.is_file() else None
     if not isinstance(nested, dict):
-        raise ModelFilesError(f"image_processor in {newer} is not a JSON object")
+        raise ModelFilesError(f"{name} in {newer} is not a JSON object")
     return newer, nested
 
 

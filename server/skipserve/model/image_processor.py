@@ -13,16 +13,21 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
-# The one of LLaVA pads before it resizes, and that of SigLIP has other defaults; otherwise they are
-# alike.
+# The one of LLaVA pads before it resizes, and those of SigLIP and ViT have other defaults;
+# otherwise they are alike.
 _CLIP, _LLAVA, _SIGLIP = "CLIPImageProcessor", "LlavaImageProcessor", "SiglipImageProcessor"
-_KINDS = (_CLIP, _LLAVA, _SIGLIP)
+_VIT = "ViTImageProcessor"
+_KINDS = (_CLIP, _LLAVA, _SIGLIP, _VIT)
 _SIGLIP_DEFAULTS: Mapping[str, Any] = {
     "size": {"height": 224, "width": 224},
     "do_center_crop": False,
     "crop_size": None,
     "image_mean": [0.5, 0.5, 0.5],
     "image_std": [0.5, 0.5, 0.5],
+}
+_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    _SIGLIP: _SIGLIP_DEFAULTS,
+    _VIT: {**_SIGLIP_DEFAULTS, "resample": 2, "default_to_square": True},
 }
 
 # The sets of keys by which transformers' Pillow processors resize.
@@ -149,8 +154,17 @@ class ImageProcessor:
     @classmethod
     def of_siglip(cls, side: int) -> Self:
         """Return the one that published SigLIP towers have: a picture of any shape is stretched."""
+        return cls._stretching(_SIGLIP, side)
+
+    @classmethod
+    def of_vit(cls, side: int) -> Self:
+        """Return the one that published ViTs have: it stretches too, by another filter."""
+        return cls._stretching(_VIT, side)
+
+    @classmethod
+    def _stretching(cls, kind: str, side: int) -> Self:
         size = {"height": side, "width": side}
-        return cls.from_fields({"image_processor_type": _SIGLIP, "size": size})
+        return cls.from_fields({"image_processor_type": kind, "size": size})
 
 
 def _checked(given: Mapping[str, Any]) -> _Fields:
@@ -160,9 +174,9 @@ def _checked(given: Mapping[str, Any]) -> _Fields:
         name = str(error.errors()[0]["loc"][0])
         right = _Fields.model_fields[name].description
         raise ValueError(f"{name} is {given[name]!r}; it must be {right}") from error
-    if _kind(fields) == _SIGLIP:
-        silent = _SIGLIP_DEFAULTS.keys() - given.keys()
-        fields = fields.model_copy(update={name: _SIGLIP_DEFAULTS[name] for name in silent})
+    defaults = _DEFAULTS.get(_kind(fields), {})
+    silent = defaults.keys() - given.keys()
+    fields = fields.model_copy(update={name: defaults[name] for name in silent})
     _check_needed(fields)
     if fields.use_square_size:
         raise ValueError("use_square_size is not supported; write the sides into size")

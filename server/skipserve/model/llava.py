@@ -1,4 +1,4 @@
-"""A LLaVA model: pictures and rows in, logits out. Ties the parts together, knows no request."""
+"""A LLaVA model: media and rows in, logits out. Ties the parts together, knows no request."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -95,16 +95,14 @@ class Llava:
         return replace(self, _decoder=replace(self._decoder, layers=wrap(self._decoder.layers)))
 
     @torch.inference_mode()
-    def encode_images(self, pixels: Tensor) -> Tensor:
-        """Turn pictures, uint8 [N, S, S, 3] on the device, into visual rows [N, P, D]."""
-        return self._vision(pixels)
+    def encode_images(self, media: Tensor) -> Tensor:
+        """Turn media, as the tower takes them [N, ...], on the device, into rows [N, P, D]."""
+        return self._vision(media)
 
     @torch.inference_mode()
-    def encode_reduced(
-        self, pixels: Tensor, reductions: Sequence[Reduction | None]
-    ) -> list[Tensor]:
-        """Turn pictures as above into what is left of their rows, [R, D] each; None leaves all."""
-        return self._vision.reduced(pixels, reductions)
+    def encode_reduced(self, media: Tensor, reductions: Sequence[Reduction | None]) -> list[Tensor]:
+        """Turn media as above into what is left of their rows, [R, D] each; None leaves all."""
+        return self._vision.reduced(media, reductions)
 
     def new_cache(self, num_pages: int, page_size: int) -> KVCache:
         """Return room for the keys and values of so many pages, of any sequences; not cleared."""

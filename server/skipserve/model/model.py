@@ -13,7 +13,7 @@ from skipserve_policies.reduction import Reduction
 
 
 class Model(Protocol):
-    """A loaded model: pictures and rows in, logits out."""
+    """A loaded model: media and rows in, logits out."""
 
     @property
     def config(self) -> ModelConfig:
@@ -31,13 +31,16 @@ class Model(Protocol):
     def weights_digest(self) -> str:
         """The sha256 of the weight files, hexadecimal; empty without files."""
 
-    def encode_images(self, pixels: Tensor) -> Tensor:
-        """Turn pictures, uint8 [N, S, S, 3] on the device, into visual rows [N, P, D]."""
+    def encode_images(self, media: Tensor) -> Tensor:
+        """Turn media on the device into visual rows [N, P, D].
 
-    def encode_reduced(
-        self, pixels: Tensor, reductions: Sequence[Reduction | None]
-    ) -> list[Tensor]:
-        """Turn pictures as above into what is left of their rows, [R, D] each; None leaves all."""
+        Args:
+            media: pictures, uint8 [N, S, S, 3]; of a model of videos those, uint8
+                [N, F, S, S, 3]; of one of sounds log energies of mel bands, float32 [N, T, M].
+        """
+
+    def encode_reduced(self, media: Tensor, reductions: Sequence[Reduction | None]) -> list[Tensor]:
+        """Turn media as above into what is left of their rows, [R, D] each; None leaves all."""
 
     def new_cache(self, num_pages: int, page_size: int) -> KVCache:
         """Return room for the keys and values of so many pages, of any sequences; not cleared."""

@@ -11,7 +11,18 @@ from pydantic import BaseModel
 from skipserve.api.wire import ChatForm, StreamOptions, VllmArguments
 from skipserve.asking import fields
 from skipserve.asking.fields import CHAT, FieldTable, Handling, shown_names, sift
-from skipserve.asking.messages import ChatMessage, ImageContent, ImageUrl, TextContent
+from skipserve.asking.messages import (
+    AudioContent,
+    AudioUrl,
+    ChatMessage,
+    ImageContent,
+    ImageUrl,
+    InputAudio,
+    RecordingContent,
+    TextContent,
+    VideoContent,
+    VideoUrl,
+)
 
 pytestmark = pytest.mark.fast
 
@@ -26,7 +37,13 @@ ROWS = [(table, row) for table in CHAT.walk() for row in table.rows]
         (fields.STREAM_OPTIONS, (StreamOptions,)),
         (fields.XARGS, (VllmArguments,)),
         (fields.MESSAGE, (ChatMessage,)),
-        (fields.PART, (TextContent, ImageContent)),
+        (
+            fields.PART,
+            (TextContent, ImageContent, VideoContent, AudioContent, RecordingContent),
+        ),
+        (fields.VIDEO_URL, (VideoUrl,)),
+        (fields.AUDIO_URL, (AudioUrl,)),
+        (fields.INPUT_AUDIO, (InputAudio,)),
         (fields.IMAGE_URL, (ImageUrl,)),
     ],
 )

@@ -22,7 +22,6 @@ from skipserve.errors import NotFoundError, RequestTimeoutError
 from skipserve.grammar.compiler import GrammarCompiler
 from skipserve.grammar.structure import Structure
 from skipserve.media.data_uri import EncodedImage
-from skipserve.media.decode import decode_image
 from skipserve.media.messages import Fitted
 from skipserve.media.places import Owner
 from skipserve.media.pool import PicturePool
@@ -68,8 +67,8 @@ class FakePool:
 
 @pytest.fixture
 def pool(idle: Built) -> FakePool:
-    fitting = idle.serving.processor.preprocessor.fitting
-    return FakePool(lambda image: fitting.fit(decode_image(image, 10**6), ""))
+    preprocessor = idle.serving.processor.preprocessor
+    return FakePool(lambda image: preprocessor.read(image, 10**6).pixels)
 
 
 def prepare(
@@ -147,7 +146,7 @@ def test_a_pool_of_processes_gives_the_same(
 ) -> None:
     async def run() -> tuple[bytes, ...]:
         processor = idle.serving.processor
-        processes = PicturePool(pool_spec(settings, processor.preprocessor.fitting))
+        processes = PicturePool(pool_spec(settings, processor.preprocessor.kind))
         asked = read_chat(ChatForm.model_validate(question("Hi", *URLS)))
         try:
             prepared = await Preparation(processor, processes, NO_GRAMMARS).prepare(

@@ -41,7 +41,7 @@ def _requests() -> list[Request]:
         prompt = prompts.encode_chat([Message("user", (ImagePart(), TextPart(text)))], [num_rows])
         picture = torch.full((size, size, 3), 120, dtype=torch.uint8)
         picture[size // 4 : size // 2, size // 3 : size // 2] = torch.tensor(colour)
-        image = Image(picture.numpy().tobytes(), size, bytes([number]) * 32, num_rows)
+        image = Image(picture.numpy().tobytes(), bytes([number]) * 32, num_rows)
         for name in POLICIES:
             plan = resolve(name, load_catalog()[name], config.sizes.decoder.num_layers).plan
             sampling = SamplingParams(

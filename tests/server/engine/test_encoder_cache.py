@@ -20,7 +20,7 @@ def features(num_bytes: int) -> Tensor:
 
 
 def image(name: str) -> Image:
-    return Image(b"", 0, hashlib.sha256(name.encode()).digest(), num_rows=0)
+    return Image(b"", hashlib.sha256(name.encode()).digest(), num_rows=0)
 
 
 def test_what_was_put_is_found() -> None:
@@ -121,5 +121,5 @@ def test_keys_tell_images_and_salts_apart() -> None:
 
 
 def test_salt_and_digest_do_not_run_into_each_other() -> None:
-    shifted = Image(b"", 0, b"bc", num_rows=0)
-    assert image_key(shifted, "a") != image_key(Image(b"", 0, b"c", num_rows=0), "ab")
+    shifted = Image(b"", b"bc", num_rows=0)
+    assert image_key(shifted, "a") != image_key(Image(b"", b"c", num_rows=0), "ab")

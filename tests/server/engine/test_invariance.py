@@ -134,7 +134,7 @@ def _request(source: random.Random, name: str) -> Request:
 @cache
 def _image(number: int) -> Image:
     noise = np.random.default_rng(number).integers(0, 256, (IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
-    return Image(noise.tobytes(), IMAGE_SIZE, bytes([number]) * 32, ROWS_PER_IMAGE)
+    return Image(noise.tobytes(), bytes([number]) * 32, ROWS_PER_IMAGE)
 
 
 class Measured(Llava):

@@ -113,7 +113,7 @@ class Asked:
 
 
 def _image(letter: str, num_rows: int = TOKENS_PER_IMAGE) -> Image:
-    return Image(b"", 0, hashlib.sha256(letter.encode()).digest(), num_rows)
+    return Image(b"", hashlib.sha256(letter.encode()).digest(), num_rows)
 
 
 def keys_of(request: Request, page_size: int) -> PageKeys:

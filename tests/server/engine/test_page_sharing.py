@@ -108,7 +108,7 @@ def _request(policy: ResolvedPolicy, prompt: tuple[int, ...], image: str, salt: 
         id=policy.name,
         prompt_ids=prompt,
         token_classes=(*classes[:-1], LAST),
-        images=(Image(b"", 0, hashlib.sha256(image.encode()).digest(), TOKENS_PER_IMAGE),),
+        images=(Image(b"", hashlib.sha256(image.encode()).digest(), TOKENS_PER_IMAGE),),
         sampling=SamplingParams(max_tokens=len(ANSWER)),
         policy_name=policy.name,
         plan=policy.plan,

@@ -77,7 +77,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
 @cache
 def image(number: int) -> Image:
     noise = np.random.default_rng(number).integers(0, 256, (IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
-    return Image(noise.tobytes(), IMAGE_SIZE, bytes([number]) * 32, ROWS_PER_IMAGE)
+    return Image(noise.tobytes(), bytes([number]) * 32, ROWS_PER_IMAGE)
 
 
 def run(engine: Engine, *requests: Request) -> dict[str, list[StepOutput]]:

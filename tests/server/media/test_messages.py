@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from skipserve.media.fitting import Fitting
+from skipserve.media.kinds import Pictures, Sounds, Videos
 from skipserve.media.messages import (
     Decode,
     Fitted,
@@ -44,5 +45,7 @@ def test_what_is_no_message(content: bytes) -> None:
 def test_a_spec_survives_a_command_line(
     size: dict[str, int] | None, background: tuple[int, int, int] | None
 ) -> None:
-    spec = WorkerSpec(Fitting(28, background, size, 3, True, 9), 20, 7, 1.0, 1e-9, logs_json=True)
-    assert spec_from_json(spec_to_json(spec)) == spec
+    fitting = Fitting(28, background, size, 3, True, 9)
+    for kind in (Pictures(fitting), Videos(fitting, 8), Sounds(16_000, 32, 16)):
+        spec = WorkerSpec(kind, 20, 7, 1.0, 1e-9, logs_json=True)
+        assert spec_from_json(spec_to_json(spec)) == spec

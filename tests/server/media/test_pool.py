@@ -22,6 +22,7 @@ from skipserve.media.data_uri import EncodedImage
 from skipserve.media.decode import PixelLimits, decode_image
 from skipserve.media.fitting import Fitting
 from skipserve.media.kill import Kill
+from skipserve.media.kinds import Pictures
 from skipserve.media.messages import WorkerSpec
 from skipserve.media.pool import PicturePool, PoolSpec
 
@@ -29,7 +30,11 @@ MIB = 2**20
 FITTING = Fitting(28, (0, 0, 0), {"shortest_edge": 28}, 3, True, 9_000_000)
 SPEC = PoolSpec(
     WorkerSpec(
-        FITTING, bytes_per_pixel=20, granted_bytes=MIB, cpu_seconds=60, cpu_seconds_per_pixel=0
+        Pictures(FITTING),
+        bytes_per_pixel=20,
+        granted_bytes=MIB,
+        cpu_seconds=60,
+        cpu_seconds_per_pixel=0,
     ),
     PixelLimits(image_pixels=9_000_000, request_pixels=10_000_000),
     num_workers=2,

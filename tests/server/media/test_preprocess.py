@@ -15,6 +15,8 @@ from pictures import random_picture
 from PIL import Image as PillowImage
 
 from skipserve.errors import UnusableImageError
+from skipserve.media.fitting import Fitting
+from skipserve.media.kinds import Pictures
 from skipserve.media.preprocess import Preprocessor, digest_pixels
 from skipserve.model.config import ModelConfig, ModelFilesError
 from skipserve.model.image_processor import ImageProcessor
@@ -27,6 +29,15 @@ SHAPES = [
     *((200, 1), (1, 200), (333, 111), (27, 29), (500, 499)),
 ]
 CLIP, LLAVA, SIGLIP = "CLIPImageProcessor", "LlavaImageProcessor", "SiglipImageProcessor"
+VIT = "ViTImageProcessor"
+
+
+def fitting_of(preprocessor: Preprocessor) -> Fitting:
+    """What comes a picture's way."""
+    assert isinstance(preprocessor.kind, Pictures)
+    return preprocessor.kind.fitting
+
+
 CONFIGS: dict[str, dict[str, Any]] = {
     "as_llava": {},
     "size_as_number": {"size": SIDE, "crop_size": SIDE},
@@ -94,6 +105,14 @@ OF_SIGLIP: dict[str, dict[str, Any]] = {
         "do_center_crop": True,
         "crop_size": SIDE,
         "image_mean": [0.1, 0.2, 0.3],
+    },
+    "vit": {"image_processor_type": VIT, "size": {"height": SIDE, "width": SIDE}},
+    "vit_of_a_number": {"image_processor_type": VIT + "Pil", "size": SIDE, "image_std": [1, 2, 3]},
+    "vit_cropped": {
+        "image_processor_type": VIT,
+        "size": {"height": 40, "width": 41},
+        "do_center_crop": True,
+        "crop_size": SIDE,
     },
     "siglip_padded_to_its_size": {
         "size": {"height": SIDE, "width": SIDE},
@@ -174,20 +193,20 @@ def test_pictures_equal_those_of_transformers(tmp_path: Path, name: str) -> None
 def test_the_newer_file_wins(tmp_path: Path) -> None:
     write_folder(tmp_path, {"resample": 0})
     (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": config_of({})}))
-    assert read(tmp_path).fitting.resample == 3
+    assert fitting_of(read(tmp_path)).resample == 3
 
 
 @pytest.mark.fast
 def test_a_newer_file_without_an_image_processor_leaves_it_to_the_older(tmp_path: Path) -> None:
     write_folder(tmp_path, {"resample": 0})
     (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": None}))
-    assert read(tmp_path).fitting.resample == 0
+    assert fitting_of(read(tmp_path)).resample == 0
 
 
 @pytest.mark.fast
 def test_without_a_file_it_is_clip_s_way(tmp_path: Path) -> None:
     (write_folder(tmp_path, {}) / "preprocessor_config.json").unlink()
-    assert read(tmp_path).fit(random_picture(50, 40), "p").size == SIDE
+    assert len(read(tmp_path).fit(random_picture(50, 40), "p").pixels) == 3 * SIDE**2
 
 
 @pytest.mark.fast
@@ -218,8 +237,9 @@ def test_s15_pictures_too_thin_to_pad(
     preprocessor: Callable[..., Preprocessor], shape: tuple[int, int]
 ) -> None:
     ours = preprocessor(do_pad=True, image_processor_type=LLAVA)
+    fitting = replace(fitting_of(ours), max_resized_pixels=800_000)
     with pytest.raises(UnusableImageError, match=r"too thin.* 900 x 900"):
-        replace(ours.fitting, max_resized_pixels=800_000).fit(PillowImage.new("RGB", shape), "p")
+        fitting.fit(PillowImage.new("RGB", shape), "p")
 
 
 @pytest.mark.fast

@@ -131,10 +131,10 @@ def test_a_silent_decoder_is_its_types_default(kind: str, given: dict[str, Any])
     )
 
 
-@pytest.mark.parametrize("kind", ["clip_vision_model", "siglip_vision_model"])
+@pytest.mark.parametrize("kind", ["clip_vision_model", "siglip_vision_model", "vit", "timesformer"])
 def test_a_silent_tower_is_its_types_default(kind: str) -> None:
     oracle = CONFIG_MAPPING[kind]()
-    has_cls = kind == "clip_vision_model"
+    has_cls = kind != "siglip_vision_model"
     config = {"vision_config": {"model_type": kind}, "vision_feature_select_strategy": "full"}
     assert VisionSizes.from_config(config) == VisionSizes(
         num_layers=oracle.num_hidden_layers,
@@ -146,7 +146,21 @@ def test_a_silent_tower_is_its_types_default(kind: str) -> None:
         num_channels=oracle.num_channels,
         keeps_cls=has_cls,
         has_cls=has_cls,
+        kind=kind,
+        num_frames=getattr(oracle, "num_frames", 1),
     )
+
+
+def test_a_silent_ast_is_its_types_default() -> None:
+    kind = "audio-spectrogram-transformer"
+    oracle, sizes = CONFIG_MAPPING[kind](), VisionSizes.of_tower({"model_type": kind})
+    assert sizes.input_shape == (oracle.max_length, oracle.num_mel_bins)
+    assert sizes.spectrogram is not None
+    strides = sizes.spectrogram.time_stride, sizes.spectrogram.frequency_stride
+    assert strides == (oracle.time_stride, oracle.frequency_stride)
+    assert (sizes.num_layers, sizes.patch_size) == (oracle.num_hidden_layers, oracle.patch_size)
+    assert (sizes.hidden_size, sizes.ffn_size) == (oracle.hidden_size, oracle.intermediate_size)
+    assert sizes.num_heads == oracle.num_attention_heads
 
 
 def test_the_published_7b_is_read(tmp_path: Path) -> None:

@@ -52,6 +52,11 @@ def test_a_silent_file_of_siglip_stretches_pictures() -> None:
     assert ImageProcessor.from_fields(SIGLIP) == ImageProcessor.of_siglip(224)
 
 
+def test_a_silent_file_of_vit_stretches_pictures() -> None:
+    fields = {"image_processor_type": "ViTImageProcessor"}
+    assert ImageProcessor.from_fields(fields) == ImageProcessor.of_vit(224)
+
+
 def test_unknown_fields_are_named() -> None:
     read = ImageProcessor.from_fields(PUBLISHED | {"image_maen": [1, 1, 1], "do_flip": True})
     assert read.unread == ("do_flip", "image_maen")
@@ -67,7 +72,7 @@ def test_unknown_fields_are_named() -> None:
         ),
         (SIGLIP | {"do_center_crop": True}, "crop_size is null, and do_center_crop needs it"),
         (SIGLIP | {"do_pad": True, "pad_size": 400}, "pad_size is 400, which is not supported"),
-        ({"feature_extractor_type": "ViTFeatureExtractor"}, "'ViTImageProcessor'"),
+        ({"feature_extractor_type": "DeiTFeatureExtractor"}, "'DeiTImageProcessor'"),
         ({"image_processor_type": 1}, "image_processor_type is 1; it must be a text"),
         ({"do_resize": "no"}, "do_resize is 'no'; it must be true or false"),
         ({"do_normalize": 0}, "do_normalize is 0; it must be true or false"),

@@ -1,20 +1,29 @@
 """The vision tower and the projector against transformers'."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from media_models import AST, KINDS, MAPPING, MODELS, TIMESFORMER, VIT, make_media_model
 from safetensors.torch import load_file, save_file
 from tiny_llava import TowerType, make_checkpoint
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import LlavaForConditionalGeneration
+from transformers import (
+    ASTFeatureExtractor,
+    LlavaForConditionalGeneration,
+    ViTImageProcessorPil,
+)
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from skipserve.model.config import ModelFilesError
 from skipserve.model.llava import Llava
+from skipserve.model.reduction.choose import reduce_rows
 from skipserve_policies.flops import projector_flops, vision_flops
+from skipserve_policies.reduction import Reduction
+from skipserve_policies.schema import Reducer
 
 pytestmark = pytest.mark.fast
 
@@ -122,3 +131,113 @@ def test_an_unknown_activation_is_refused(tmp_path: Path) -> None:
     make_checkpoint(tmp_path, top_config=(("projector_hidden_act", "swoosh"),))
     with pytest.raises(ModelFilesError, match="swoosh"):
         Llava.load(tmp_path, CPU, torch.float32)
+
+
+def _media(model: Llava, count: int) -> torch.Tensor:
+    """Return random media as the tower takes them."""
+    shape = (count, *model.config.sizes.vision.input_shape)
+    generator = torch.Generator().manual_seed(1)
+    if model.config.sizes.vision.spectrogram is not None:
+        return torch.randn(shape, generator=generator) * 4 - 4
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+
+
+def _values(kind: str, folder: Path, media: torch.Tensor) -> torch.Tensor:
+    """Return what transformers' processor makes of media as they come to the tower."""
+    if kind == AST:
+        extractor = ASTFeatureExtractor.from_pretrained(folder)
+        return torch.from_numpy(extractor.normalize(media.numpy()))
+    processor = ViTImageProcessorPil.from_pretrained(folder)
+    flat = media.view(-1, *media.shape[-3:]).numpy()
+    values: torch.Tensor = processor([*flat], return_tensors="pt")["pixel_values"]
+    return values.view(*media.shape[:-3], *values.shape[1:])
+
+
+@pytest.mark.filterwarnings("ignore:At least one mel filter")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("layer", "strategy"),
+    [(-1, "full"), (-1, "default"), (-2, "full"), (1, "default"), (2, "full")],
+)
+def test_features_are_those_of_transformers(
+    kind: str, layer: int, strategy: str, tmp_path: Path, device: torch.device
+) -> None:
+    folder = make_media_model(tmp_path / "model", kind, layer=layer, strategy=strategy)
+    model = Llava.load(folder, device, torch.float32)
+    media = _media(model, 3)
+    oracle = MODELS[kind].from_pretrained(tmp_path / "encoder").eval()
+    with torch.inference_mode():
+        output = oracle(_values(kind, tmp_path / "encoder", media), output_hidden_states=True)
+    found = output.last_hidden_state if layer == -1 else output.hidden_states[layer]
+    features = found if strategy == "full" else found[:, 1:]
+    vision = model.config.sizes.vision
+    assert features.shape[1:] == (vision.num_features, vision.feature_size)
+    with torch.inference_mode():
+        seen = model._vision._shown(model._vision._states(media.to(device))).cpu()
+    assert (seen - features).abs().max() <= 1e-4 * features.abs().max()
+    rows = model.encode_images(media.to(device))
+    assert rows.shape == (3, MAPPING.num_queries, 64)
+    each = torch.cat([model.encode_images(it[None].to(device)) for it in media])
+    assert (rows - each).abs().max() <= 1e-4 * rows.abs().max()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_seen_or_heard_costs_what_is_counted(kind: str, tmp_path: Path) -> None:
+    model = Llava.load(make_media_model(tmp_path / "model", kind), CPU, torch.float32)
+    sizes = model.config.sizes
+    model._vision._tower.set_attn_implementation("eager")
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        model._vision._states(_media(model, 1))
+    assert counter.get_total_flops() == vision_flops(sizes.vision, 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_unread_layers_need_not_be_there(kind: str, tmp_path: Path) -> None:
+    """Nor the norm behind them, which is for the output, nor ViT's pooler."""
+    folder = make_media_model(tmp_path / "model", kind, layer=1)
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    last = re.compile(r"vision_tower\.((encoder\.)?layers?\.1\.|layernorm\.|pooler\.)")
+    kept = {name: it for name, it in tensors.items() if not last.match(name)}
+    assert len(kept) < len(tensors) - 10
+    whole = Llava.load(folder, CPU, torch.float32)
+    save_file(kept, file)
+    media = _media(whole, 1)
+    rest = Llava.load(folder, CPU, torch.float32)
+    assert torch.equal(rest.encode_images(media), whole.encode_images(media))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_of_a_module_are_reduced_whatever_they_show(kind: str, tmp_path: Path) -> None:
+    model = Llava.load(make_media_model(tmp_path / "model", kind), CPU, torch.float32)
+    media = _media(model, 2)
+    rows = model.encode_images(media)
+    random = Reduction(Reducer.RANDOM, 2, seed=5)
+    one, other = model.encode_reduced(media, [random, None])
+    torch.testing.assert_close(other, rows[1], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(one, reduce_rows(rows[:1], [random])[0], rtol=1e-4, atol=1e-4)
+    divprune = Reduction(Reducer.DIVPRUNE, 2)
+    (far,) = model.encode_reduced(media[:1], [divprune])
+    torch.testing.assert_close(far, reduce_rows(rows[:1], [divprune])[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value", "told"),
+    [
+        (TIMESFORMER, "num_frames", 16, "num_frames is 16; a video is shown as 8 frames"),
+        (TIMESFORMER, "attention_type", "space_only", "attention_type is 'space_only'"),
+        (AST, "patch_size", 40, "patch_size is 40, more than max_length"),
+        (AST, "max_length", 0, "max_length must be a positive whole number"),
+        (VIT, "num_channels", 1, "num_channels is 1"),
+        (VIT, "hidden_act", "nope", "vision_config"),
+    ],
+)
+def test_encoders_that_cannot_be_run_are_named(
+    kind: str, field: str, value: object, told: str, tmp_path: Path
+) -> None:
+    folder = make_media_model(tmp_path / "model", kind)
+    config = json.loads((folder / "config.json").read_text())
+    config["vision_config"][field] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelFilesError, match=told):
+        Llava.load(folder, CPU, torch.float32)

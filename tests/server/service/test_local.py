@@ -103,8 +103,7 @@ def _request(config: ModelConfig, request_id: str = "r", max_tokens: int = 4) ->
         token_classes=prompt_classes(segments),
         images=(
             Image(
-                bytes(vision.image_size**2 * 3),
-                vision.image_size,
+                bytes(vision.input_bytes),
                 b"digest",
                 config.sizes.rows_per_image,
             ),

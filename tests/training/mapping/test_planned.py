@@ -63,7 +63,7 @@ def _examples(model: ServedModel, answers: list[list[int]]) -> list[Example]:
 def _subject(folder: Path, **shape: Any) -> Subject:
     make_checkpoint(folder, num_kv_heads=2, mapping=SIZES, **shape)
     engine = RecordedEngine(folder)
-    side = engine.image_size
+    side = engine.config.sizes.vision.image_size
     pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
     return Subject(engine, open_model(folder, torch.float32, CPU), pixels)
 

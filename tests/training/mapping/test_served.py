@@ -54,7 +54,7 @@ def test_what_is_written_comes_back(served_folder: Path) -> None:
     ("shape", "said"),
     [
         ({"decoder": DecoderType.QWEN2}, "'qwen2': expected one of llama, opt"),
-        ({"feature_layer": (-2, -1)}, "the features of 2 layers: expected CLIP's type, and one"),
+        ({"feature_layer": (-2, -1)}, "the features of 2 layers: expected one of .*, and one"),
         ({"projector_bias": False}, "and no bias: expected 'gelu', and a bias"),
         ({"top_config": (("model_type", "gpt2"),)}, "its model_type is 'gpt2'"),
     ],

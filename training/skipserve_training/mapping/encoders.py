@@ -159,7 +159,7 @@ class TransformersEncoder:
     def digest(self) -> str:
         """Name the weights, the layer, and whether the row of the class is kept."""
         layer = self.layer
-        if self.config.model_type == CLIP:  # whose output is that of its last layer
+        if layer != -1 or self.config.model_type == CLIP:  # whose output is its last layer's
             layer %= self.config.num_hidden_layers + 1
         digest = hashlib.sha256(f"{layer} {self.keeps_class}".encode())
         for name, value in sorted(self._model.state_dict().items()):

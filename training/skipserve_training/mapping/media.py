@@ -3,13 +3,13 @@
 import re
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
-from scipy.io import wavfile
 
+from skipserve.errors import UnusableImageError
+from skipserve.media.frames import pick_frames
+from skipserve.media.wav import open_wav
+from skipserve_policies.sizes import FRAMES_SHOWN
 from skipserve_training.mapping.lessons import Media, Sound
-
-FRAMES = 8  # of a video, as in the paper
 
 _SOUND = ".wav"
 _LAST_NUMBER = re.compile(r"(\d+)\D*$")
@@ -25,7 +25,7 @@ def load_media(path: Path) -> Media:
         if path.is_dir():
             return _frames(path)
         return _sound(path) if path.suffix.lower() == _SOUND else _picture(path)
-    except (OSError, UnidentifiedImageError) as error:
+    except (OSError, UnidentifiedImageError, UnusableImageError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
 
 
@@ -56,18 +56,12 @@ def _picture(path: Path) -> Image.Image:
 def _frames(folder: Path) -> list[Image.Image]:
     """Take frames at equal distances, in the order of their names."""
     frames = sorted(folder.iterdir())
-    if len(frames) < FRAMES:
-        raise ValueError(f"{folder} has {len(frames)} frames: expected at least {FRAMES}.")
-    chosen = np.linspace(0, len(frames) - 1, FRAMES).round().astype(int)
-    return [_picture(frames[index]) for index in chosen]
+    if len(frames) < FRAMES_SHOWN:
+        raise ValueError(f"{folder} has {len(frames)} frames: expected at least {FRAMES_SHOWN}.")
+    return [_picture(frames[index]) for index in pick_frames(len(frames), FRAMES_SHOWN)]
 
 
 def _sound(path: Path) -> Sound:
     """Read several channels as their mean."""
-    rate, samples = wavfile.read(path)
-    wide = samples.astype(np.float32)
-    if np.issubdtype(samples.dtype, np.integer):
-        lowest, highest = np.iinfo(samples.dtype).min, np.iinfo(samples.dtype).max
-        middle, half = (lowest + highest + 1) / 2, (highest - lowest + 1) / 2  # 8 bits have no sign
-        wide = (wide - np.float32(middle)) / np.float32(half)
-    return Sound(wide if wide.ndim == 1 else wide.mean(axis=1), int(rate))
+    sound = open_wav(path.read_bytes())
+    return Sound(sound.samples(), sound.rate)

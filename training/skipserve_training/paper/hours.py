@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from skipserve_policies.flops import vision_flops
 from skipserve_policies.plan import Plan, TokenClass, trim
 from skipserve_policies.resolve import resolve
 from skipserve_policies.schema import SkipPolicy
-from skipserve_policies.sizes import DecoderSizes, MappingSizes
+from skipserve_policies.sizes import DecoderSizes, MappingSizes, VisionSizes
 from skipserve_training.compression.recipe import Method
-from skipserve_training.mapping.encoder_flops import encoder_flops, encoder_rows, encoder_width
 from skipserve_training.mapping.pass_flops import Pass, module_flops
 from skipserve_training.paper.cells import FULL, Cell
 from skipserve_training.paper.setup import Scoring, Setup
@@ -96,7 +96,7 @@ class Hours:
             if cell.compression is not None
         }
         media = self.amounts.media + self.amounts.asked_media
-        features = media * encoder_rows(self.vision) * self._d_vis * _BYTES
+        features = media * self._encoder.num_rows * self._d_vis * _BYTES
         return self._weights * (1 + len(compressed)) + features
 
     def _training(self, plan: Plan, questions: int) -> float:
@@ -142,11 +142,12 @@ class Hours:
     @cached_property
     def _encoding(self) -> float:
         """Return the seconds that a medium takes to be decoded and encoded."""
-        encoded = encoder_flops(self.vision) / (_FP32 * _REACHED)
+        flops = vision_flops(self._encoder, self._encoder.num_layers)
+        encoded = flops / (_FP32 * _REACHED)
         return encoded + self.amounts.pictures * _DECODING
 
     def _in_module(self, media: int) -> float:
-        rows, d_llm = encoder_rows(self.vision), self._decoder.embedding_size
+        rows, d_llm = self._encoder.num_rows, self._decoder.embedding_size
         flops = media * module_flops(self.module, rows, self._d_vis, d_llm)
         return flops / (_FP32 * _REACHED)
 
@@ -183,7 +184,12 @@ class Hours:
 
     @property
     def _d_vis(self) -> int:
-        return encoder_width(self.vision)
+        return self._encoder.hidden_size
+
+    @cached_property
+    def _encoder(self) -> VisionSizes:
+        """All of whose layers run, and all of whose rows are read."""
+        return VisionSizes.of_tower(self.vision)
 
     @cached_property
     def _decoder(self) -> DecoderSizes:

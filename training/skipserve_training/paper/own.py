@@ -13,12 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from skipserve_policies.sizes import DecoderSizes
-from skipserve_training.mapping.encoder_flops import TIMESFORMER
+from skipserve_policies.sizes import DecoderSizes, VisionSizes
 from skipserve_training.mapping.encoders import CLIP, ENCODER_TYPES
 from skipserve_training.mapping.language import LANGUAGE_MODEL_TYPES
 from skipserve_training.mapping.lessons import QUESTION_FORM, LessonSource
-from skipserve_training.mapping.media import FRAMES
 from skipserve_training.mapping.sources import read_source, split_source
 from skipserve_training.paper.exam import Exam, divide, read_exam
 from skipserve_training.paper.hours import Amounts, Hours
@@ -159,7 +157,7 @@ class Own:
             probes=len(probes) / len(_some(len(exam))),
             question=_mean(len(QUESTION_FORM.format(question=it.question)) for it in asked),
             answer=_mean(len(it.answer) + 1 for it in exchanges),
-            pictures=FRAMES if self.vision_config["model_type"] == TIMESFORMER else 1,
+            pictures=VisionSizes.of_tower(self.vision_config).num_frames,
         )
 
     def command(self, flags: str) -> str:

@@ -25,6 +25,7 @@ from skipserve.asking.messages import (
     MAX_MESSAGES,
     Form,
     FunctionName,
+    InputAudio,
     Role,
     Text,
     TextOrParts,
@@ -37,6 +38,7 @@ from skipserve.asking.turns import Turn, with_turns
 from skipserve.grammar.structure import Structure
 from skipserve.prompt.template import Call
 from skipserve_policies.schema import MIN_ITEMS, NotEmpty
+from skipserve_policies.sizes import Modality
 
 
 class TextPart(Form):
@@ -56,14 +58,29 @@ class ImagePart(Form):
     )
 
 
+class RecordingPart(Form):
+    """A sound in a message, for a model that takes sounds."""
+
+    type: Literal["input_audio"]
+    input_audio: InputAudio
+
+
 Part = Annotated[
-    Annotated[TextPart, Tag("a text")] | Annotated[ImagePart, Tag("an image")],
+    Annotated[TextPart, Tag("a text")]
+    | Annotated[ImagePart, Tag("an image")]
+    | Annotated[RecordingPart, Tag("a recording")],
     Discriminator(
-        by_type(input_text="a text", output_text="a text", input_image="an image"),
+        by_type(
+            input_text="a text",
+            output_text="a text",
+            input_image="an image",
+            input_audio="a recording",
+        ),
         custom_error_type="part_type",
         custom_error_message=(
             'a part is {"type": "input_text", "text": ...}, {"type": "input_image", '
-            '"image_url": ...}, or {"type": "output_text", "text": ...} of an earlier answer'
+            '"image_url": ...}, {"type": "input_audio", "input_audio": {"data": ..., "format": '
+            '"wav"}}, or {"type": "output_text", "text": ...} of an earlier answer'
         ),
     ),
 ]
@@ -296,7 +313,10 @@ def _parts(index: int, item: MessageItem) -> Iterator[str | ImageUri]:
         yield item.content
         return
     for number, part in enumerate(item.content):
+        place = f"input[{index}].content[{number}]"
         if isinstance(part, TextPart):
             yield part.text
+        elif isinstance(part, ImagePart):
+            yield ImageUri(part.image_url, f"{place}.image_url")
         else:
-            yield ImageUri(part.image_url, f"input[{index}].content[{number}].image_url")
+            yield ImageUri(part.input_audio.uri, f"{place}.input_audio", Modality.AUDIO)

@@ -3,7 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from skipserve.asking.fields import CHAT, MESSAGE, XARGS, FieldTable, Handling, RequestField
+from skipserve.asking.fields import (
+    CHAT,
+    INPUT_AUDIO,
+    MESSAGE,
+    XARGS,
+    FieldTable,
+    Handling,
+    RequestField,
+)
 
 
 def honoured(**says: str) -> list[RequestField]:
@@ -245,15 +253,18 @@ _RESPONSE_PART = FieldTable(
     "input.content.",
     (
         *honoured(
-            type="`input_text`, `input_image`, or `output_text` of an earlier answer",
+            type="`input_text`, `input_image`, `input_audio`, or `output_text` of an earlier "
+            "answer",
             text="said as it is",
             image_url="what `messages.content.image_url.url` of chat completions takes",
+            input_audio="a sound in its place, where the model takes them",
         ),
         *without_effect("the vision tower has one resolution", "detail"),
         *without_effect("says nothing to the model", "annotations logprobs"),
         *without_effect("what can be reused is found without it", "prompt_cache_breakpoint"),
         *refused("the server keeps no files; send image_url", "file_id"),
     ),
+    {"input_audio": replace(INPUT_AUDIO, place="input.content.input_audio.")},
 )
 _ITEM = FieldTable(
     "input.",

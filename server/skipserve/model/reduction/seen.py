@@ -12,6 +12,8 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
+from skipserve_policies.sizes import VisionSizes
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -29,6 +31,13 @@ class Seen:
     keys: Tensor
     num_heads: int
     num_leading: int
+
+    @classmethod
+    def of_tower(cls, states: Tensor, found: "Watched", vision: VisionSizes) -> Self:
+        """Return what a tower shows of pictures whose last block's attention was watched."""
+        assert found.queries is not None
+        assert found.keys is not None
+        return cls(states, found.queries, found.keys, vision.num_heads, int(vision.has_cls))
 
     @property
     def patches(self) -> Tensor:
