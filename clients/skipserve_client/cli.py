@@ -58,7 +58,7 @@ def _group(
 
 @app.command(cls=PlainCommand)
 def ask(  # noqa: PLR0913, PLR0917 (an argument a flag)
-    picture: Annotated[str, typer.Argument(help="A JPEG, PNG, WebP, GIF or BMP file.")],
+    file: Annotated[str, typer.Argument(help="A picture, an animation or a WAV file.")],
     question: Annotated[str, typer.Argument(help="What to ask about it.")],
     skip_policy: Annotated[
         str | None,
@@ -86,7 +86,11 @@ def ask(  # noqa: PLR0913, PLR0917 (an argument a flag)
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask a question about a picture; show the answer as it comes, then what was computed."""
+    """Ask a question about a file; show the answer as it comes, then what was computed.
+
+    JPEG, PNG, WebP, GIF and BMP are read, WAV files where the model takes sounds, and animations
+    where it takes videos.
+    """
     options: ChatOptions = {"temperature": temperature}
     if model is not None:
         options["model"] = model
@@ -98,17 +102,15 @@ def ask(  # noqa: PLR0913, PLR0917 (an argument a flag)
         options["seed"] = seed
     with _client(url, api_key) as client:
         if as_json:
-            print_json(client.ask(picture, question, **options))
+            print_json(client.ask(file, question, **options))
         else:
-            _ask_streaming(client, picture, question, options)
+            _ask_streaming(client, file, question, options)
 
 
-def _ask_streaming(
-    client: SkipserveClient, picture: str, question: str, options: ChatOptions
-) -> None:
+def _ask_streaming(client: SkipserveClient, file: str, question: str, options: ChatOptions) -> None:
     start = time.perf_counter()
     first_token_seconds: float | None = None
-    with client.stream_ask(picture, question, **options) as stream:
+    with client.stream_ask(file, question, **options) as stream:
         for piece in stream:
             if first_token_seconds is None:
                 first_token_seconds = time.perf_counter() - start

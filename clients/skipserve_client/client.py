@@ -29,7 +29,13 @@ from skipserve_client.calls import (
     version_call,
 )
 from skipserve_client.errors import ApiError
-from skipserve_client.messages import ImageSource, Message, question_messages
+from skipserve_client.messages import (
+    ImageSource,
+    Message,
+    may_move,
+    media_data_uri,
+    question_messages,
+)
 from skipserve_client.replies import Answer, ModelInfo, PlainAnswer, PolicyInfo
 from skipserve_policies.schema import SkipPolicy
 
@@ -130,8 +136,12 @@ class SkipserveClient:
         )
 
     def ask(self, image: ImageSource, question: str, **options: Unpack[ChatOptions]) -> Answer:
-        """Answer a question about a picture: a path, the bytes of a file, or a PIL image."""
-        return self.chat(question_messages(image, question), **options)
+        """Answer a question about a picture: a path, the bytes of a file, or a PIL image.
+
+        Where the model takes sounds, that is a WAV file; where it takes videos, an animated GIF,
+        WebP or PNG. The server is asked which it takes, where a file can be either.
+        """
+        return self.chat(self._messages(image, question), **options)
 
     def chat(self, messages: Sequence[Message], **options: Unpack[ChatOptions]) -> Answer:
         """Answer a chat in OpenAI's form."""
@@ -147,8 +157,8 @@ class SkipserveClient:
     def stream_ask(
         self, image: ImageSource, question: str, **options: Unpack[ChatOptions]
     ) -> Iterator[AnswerStream]:
-        """Answer a question about a picture piece by piece; leaving the block cancels the rest."""
-        with self.stream_chat(question_messages(image, question), **options) as stream:
+        """Answer a question as `ask` does, piece by piece; leaving the block cancels the rest."""
+        with self.stream_chat(self._messages(image, question), **options) as stream:
             yield stream
 
     @contextmanager
@@ -188,6 +198,11 @@ class SkipserveClient:
     def version(self) -> str:
         """Return the server's version."""
         return self._run(version_call())
+
+    def _messages(self, image: ImageSource, question: str) -> list[Message]:
+        uri = media_data_uri(image)
+        is_video = may_move(uri) and _take_videos(self.models())
+        return question_messages(uri, question, is_video=is_video)
 
     def close(self) -> None:
         """Close the connections."""
@@ -230,8 +245,11 @@ class AsyncSkipserveClient:
     async def ask(
         self, image: ImageSource, question: str, **options: Unpack[ChatOptions]
     ) -> Answer:
-        """Answer a question about a picture: a path, the bytes of a file, or a PIL image."""
-        return await self.chat(question_messages(image, question), **options)
+        """Answer a question about a picture or, where the model takes it, an animation or a sound.
+
+        Each is a path, the bytes of a file, or a PIL image; as `SkipserveClient.ask` takes it.
+        """
+        return await self.chat(await self._messages(image, question), **options)
 
     async def chat(self, messages: Sequence[Message], **options: Unpack[ChatOptions]) -> Answer:
         """Answer a chat in OpenAI's form."""
@@ -247,8 +265,9 @@ class AsyncSkipserveClient:
     async def stream_ask(
         self, image: ImageSource, question: str, **options: Unpack[ChatOptions]
     ) -> AsyncIterator[AsyncAnswerStream]:
-        """Answer a question about a picture piece by piece; leaving the block cancels the rest."""
-        async with self.stream_chat(question_messages(image, question), **options) as stream:
+        """Answer a question as `ask` does, piece by piece; leaving the block cancels the rest."""
+        messages = await self._messages(image, question)
+        async with self.stream_chat(messages, **options) as stream:
             yield stream
 
     @asynccontextmanager
@@ -293,6 +312,11 @@ class AsyncSkipserveClient:
         """Return the server's version."""
         return await self._run(version_call())
 
+    async def _messages(self, image: ImageSource, question: str) -> list[Message]:
+        uri = media_data_uri(image)
+        is_video = may_move(uri) and _take_videos(await self.models())
+        return question_messages(uri, question, is_video=is_video)
+
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
@@ -307,3 +331,7 @@ class AsyncSkipserveClient:
         with connection_errors(self.url):
             response = await self._http.request(call.method, call.path, content=call.content)
         return read_reply(call, response)
+
+
+def _take_videos(models: Sequence[ModelInfo]) -> bool:
+    return any("video" in model.input_modalities for model in models)

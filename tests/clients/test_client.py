@@ -107,6 +107,20 @@ def test_ask_sends_picture_question_and_options(
     assert received.body == {"skip_policy": "full", "temperature": 0.0, "stop": ["."]}
 
 
+@pytest.mark.parametrize(("modality", "kind"), [("video", "video_url"), ("image", "image_url")])
+def test_an_animation_is_what_the_model_takes(
+    form: Any, server: ScriptedServer, completion: dict[str, Any], modality: str, kind: str
+) -> None:
+    buffer = io.BytesIO()
+    PICTURE.save(buffer, "GIF")
+    entry = {"id": "m", "input_modalities": ["text", modality]}
+    server.answers(Scripted({"object": "list", "data": [entry]}), Scripted(completion))
+    form(server.url).call("ask", buffer.getvalue(), "What?")
+    listed, asked = server.received
+    assert listed.path == "/v1/models"
+    assert asked.body["messages"][0]["content"][0]["type"] == kind
+
+
 def test_a_policy_object_is_sent_as_a_stanza(
     server: ScriptedServer, completion: dict[str, Any]
 ) -> None:

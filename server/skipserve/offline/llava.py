@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Unpack
 
+from PIL.Image import Image as Picture
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress
@@ -39,6 +40,7 @@ from skipserve.offline.questions import (
     describe_image,
     list_questions,
     naming,
+    read_file,
     read_image,
     read_question,
 )
@@ -47,6 +49,7 @@ from skipserve.prompt.tokenizer_files import TokenizerFilesError
 from skipserve_policies.faults import faults_of
 from skipserve_policies.resolve import PolicyError, ResolvedPolicy
 from skipserve_policies.schema import SkipPolicy
+from skipserve_policies.sizes import Modality
 
 logger = logging.getLogger("skipserve")
 
@@ -148,7 +151,8 @@ class LLaVA:
         Args:
             questions: each a text, a tuple of an image (or a list of images) and a text, a
                 `Question`, or a list of messages in OpenAI's form. An image is a path, the bytes
-                of a picture file, a PIL image, or a data URI.
+                of a picture file, a PIL image, or a data URI; where the model takes videos or
+                sounds, a path, the bytes or a data URI of one of those.
             skip_policy: a name, a `SkipPolicy` or the mapping that spells one out; or a list with
                 one of these for each question. None for the model's default, `full` unless its
                 folder says otherwise.
@@ -232,10 +236,13 @@ class LLaVA:
             return self._processor.prepare(asked, None, self._engine.num_cache_tokens)
 
     def _fit(self, source: ImageSource, images: dict[bytes, Image]) -> Image:
-        with naming(describe_image(source)):
+        preprocessor = self._processor.preprocessor
+        with naming(describe_image(source, preprocessor.modality)):
             max_pixels = self._processor.terms.images.pixels.image_pixels
-            picture = read_image(source, max_pixels)
-            image = self._processor.preprocessor.fit(picture, "images")
+            if isinstance(source, Picture) or preprocessor.modality is Modality.IMAGE:
+                image = preprocessor.fit(read_image(source, max_pixels), "images")
+            else:
+                image = preprocessor.read(read_file(source, preprocessor.modality), max_pixels)
         return images.setdefault(image.digest, image)
 
     def _answer(self, prepared: Sequence[Prepared], shows_progress: bool) -> list[Answer]:

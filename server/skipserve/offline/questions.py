@@ -14,12 +14,13 @@ from pydantic import ValidationError
 from skipserve.asking.fields import CHAT, sift
 from skipserve.asking.messages import Form, Messages, image_uris, template_messages
 from skipserve.errors import InvalidRequestError, SkipserveError, UnusableImageError
-from skipserve.media.data_uri import EncodedImage, decode_data_uri
+from skipserve.media.data_uri import NOUNS, EncodedImage, decode_data_uri
 from skipserve.media.decode import as_shown, decode_image
 from skipserve.prompt.template import ImagePart, Message, TextPart
 from skipserve_policies.faults import faults_of
+from skipserve_policies.sizes import Modality
 
-# A path, a data URI, the bytes of a picture file, or a PIL image.
+# A path, a data URI, the bytes of a file, or a PIL image; a file is of what the model takes.
 ImageSource = str | os.PathLike[str] | bytes | Picture
 
 _FORMS = (
@@ -28,6 +29,7 @@ _FORMS = (
 )
 _IMAGE_FORMS = "an image is a path, a data URI, the bytes of a picture file or a PIL image"
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif")
+_SOUND_SUFFIX = ".wav"
 _PAIR = 2
 
 
@@ -37,7 +39,8 @@ class Question:
 
     Attributes:
         text: what is asked.
-        images: each a path, a data URI, the bytes of a picture file, or a PIL image.
+        images: each a path, a data URI, the bytes of a picture file, or a PIL image; for a model
+            of videos or sounds, of such a file.
     """
 
     text: str
@@ -106,8 +109,9 @@ def read_question(question: AnyQuestion) -> Conversation:
     match question:
         case str() as text:
             if _is_picture(text):
+                noun = "sound" if text.lower().endswith(_SOUND_SUFFIX) else "picture"
                 raise InvalidRequestError(
-                    "this is a picture without a text: ask about it with a tuple, (image, text); "
+                    f"this is a {noun} without a text: ask about it with a tuple, (image, text); "
                     "Question(text) takes any text as one"
                 )
             return _conversation(text, ())
@@ -125,9 +129,11 @@ def read_question(question: AnyQuestion) -> Conversation:
 
 
 def _is_picture(text: str) -> bool:
-    """Whether a text can only be meant as a picture: a file, or a word that ends as one's name."""
-    is_name = text.lower().endswith(_SUFFIXES) and not any(map(str.isspace, text))
-    return is_name or text.startswith("data:image/") or os.path.isfile(text)
+    """Whether a text can only be meant as a file: it is one, or a word that ends as one's name."""
+    suffixes = (*_SUFFIXES, _SOUND_SUFFIX)
+    is_name = text.lower().endswith(suffixes) and not any(map(str.isspace, text))
+    is_uri = text.startswith(("data:image/", "data:audio/", "data:video/"))
+    return is_name or is_uri or os.path.isfile(text)
 
 
 def _advise(question: object) -> str:
@@ -188,22 +194,29 @@ def read_image(source: ImageSource, max_pixels: int) -> Picture:
     """
     if isinstance(source, Picture):
         return as_shown(source, max_pixels, "")
-    return decode_image(EncodedImage(_content(source), ""), max_pixels)
+    return decode_image(read_file(source), max_pixels)
 
 
-def _content(source: str | os.PathLike[str] | bytes) -> bytes:
+def read_file(
+    source: str | os.PathLike[str] | bytes, modality: Modality = Modality.IMAGE
+) -> EncodedImage:
+    """Return the file of an image, a video or a sound.
+
+    Raises:
+        UnusableImageError: it cannot be read, or is of another kind by its data URI.
+    """
     match source:
         case bytes():
-            return source
+            return EncodedImage(source, "")
         case str() if re.match(r"(https?|ftp)://", source, re.IGNORECASE):
             raise UnusableImageError(
                 "images are not fetched from the web: download it, and give its path"
             )
         case str() if source.startswith("data:"):
-            return decode_data_uri(source, "", max_bytes=len(source)).content
+            return decode_data_uri(source, "", max_bytes=len(source), modality=modality)
         case str() | os.PathLike():
             try:
-                return Path(source).read_bytes()
+                return EncodedImage(Path(source).read_bytes(), "")
             except (OSError, ValueError) as error:
                 reason = getattr(error, "strerror", None) or error
                 raise UnusableImageError(f"the file cannot be read: {reason}") from error
@@ -218,11 +231,11 @@ def _convert(source: object) -> str:
     return ", whose read() may give the bytes" if hasattr(source, "read") else ""
 
 
-def describe_image(source: ImageSource) -> str:
-    """Return what to call an image in a message: its path, where it has one."""
+def describe_image(source: ImageSource, modality: Modality = Modality.IMAGE) -> str:
+    """Return what to call an image, a video or a sound in a message: its path, if it has one."""
     if isinstance(source, os.PathLike) or (isinstance(source, str) and source[:5] != "data:"):
-        return f"image {os.fspath(source)}"
-    return "an image"
+        return f"{NOUNS[modality]} {os.fspath(source)}"
+    return "an image" if modality is Modality.IMAGE else f"a {NOUNS[modality]}"
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import pytest
 import torch
 from live_server import LiveServer
@@ -23,6 +24,7 @@ from media_models import (
 
 from skipserve.media.wav import open_wav
 from skipserve.settings import Settings
+from skipserve_client import SkipserveClient
 from skipserve_training.mapping.export import CHAT_TEMPLATE
 from skipserve_training.mapping.lessons import Media, PromptForm, Sound
 from skipserve_training.mapping.packing import Example, pack
@@ -142,6 +144,30 @@ def test_a_video_is_answered_as_in_training(watching: httpx.Client, watching_fol
     files = [video_file([frame], "PNG") for frame in frames]
     assert alike(told(watching, pictures_url(files)), said)
     assert not alike(told(watching, video_url(GIF, "image/gif")), said)
+
+
+def test_our_client_sends_each_as_it_should_be(
+    hearing: httpx.Client, watching: httpx.Client, tmp_path: Path
+) -> None:
+    sound, video = tmp_path / "a.wav", tmp_path / "a.gif"
+    sound.write_bytes(SOUND)
+    video.write_bytes(GIF)
+    for client, file in ((hearing, sound), (watching, video)):
+        with SkipserveClient(str(client.base_url)) as ours:
+            answer = ours.ask(file, "what is it?", max_tokens=3, temperature=0.0)
+            assert answer.usage.image_tokens == 3
+            with ours.stream_ask(file, "what is it?", max_tokens=3, temperature=0.0) as stream:
+                assert "".join(stream) == answer.text
+
+
+def test_openais_client_sends_recordings(hearing: httpx.Client) -> None:
+    client = openai.OpenAI(base_url=f"{hearing.base_url}/v1", api_key="none")
+    content: Any = [recording(SOUND), {"type": "text", "text": "what is it?"}]
+    reply = client.chat.completions.create(
+        model="model", messages=[{"role": "user", "content": content}], max_tokens=3, temperature=0
+    )
+    chat = hearing.post(CHAT, json=asked(recording(SOUND))).json()
+    assert reply.choices[0].message.content == chat["choices"][0]["message"]["content"]
 
 
 def test_responses_take_recordings(hearing: httpx.Client) -> None:

@@ -11,6 +11,16 @@ import httpx
 import pytest
 import torch
 from live_server import LiveServer
+from media_models import (
+    AST,
+    TIMESFORMER,
+    film,
+    make_media_model,
+    media_uri,
+    noise,
+    video_file,
+    wav_file,
+)
 from pictures import data_uri, encode, image_part, question, random_picture
 from PIL.Image import Image, new
 from safetensors.torch import load_file, save_file
@@ -540,3 +550,36 @@ def test_a_policy_of_a_file_that_does_not_fit(tmp_path: Path) -> None:
     file.write_text("deep: {rules: [{action: skip_ffn, layers: [99]}]}")
     with pytest.raises(StartError, match=r"policy 'deep' does not fit this model: .* layer 99"):
         LLaVA(policies=file)
+
+
+@pytest.mark.parametrize(
+    ("kind", "files", "media_type", "part"),
+    [
+        (AST, (wav_file(noise(4000)), wav_file(noise(4000, 1))), "audio/wav", "audio_url"),
+        (TIMESFORMER, (video_file(film(9)), video_file(film(9, 1))), "image/webp", "video_url"),
+    ],
+)
+def test_sounds_and_videos_are_asked_about(
+    kind: str, files: tuple[bytes, bytes], media_type: str, part: str, tmp_path: Path
+) -> None:
+    """As a path, as bytes, as a data URI and in messages; a picture is not."""
+    llava = LLaVA(model=make_media_model(tmp_path / "model", kind), num_threads=1)
+    path, uri = tmp_path / "file", media_uri(files[0], media_type)
+    path.write_bytes(files[0])
+    parts = [{"type": part, part: {"url": uri}}, {"type": "text", "text": "What?"}]
+    asked: list[AnyQuestion] = [
+        *((source, "What?") for source in (path, files[0], uri)),
+        [{"role": "user", "content": parts}],
+        (files[1], "What?"),
+    ]
+    answers = llava.generate(asked, max_tokens=4, ignore_eos=True, temperature=0, logprobs=True)
+    *same, other = [[token.logprob for token in it.logprobs or ()] for it in answers]
+    assert all(it == pytest.approx(same[0], abs=1e-4) for it in same)
+    assert other != pytest.approx(same[0], abs=1e-4)
+    noun = "sound" if kind == AST else "video"
+    error = refused(llava, [(new("RGB", (8, 8)), "What?")])
+    assert f"the model takes {noun}s, and this is a picture" in str(error)
+    error = refused(llava, [(PICTURE, "What?")])
+    assert f"questions[0]: {noun} {PICTURE}" in str(error)
+    error = refused(llava, [(data_uri(b"x", "image/jpeg"), "What?")])
+    assert f"the declared type of a {noun} must be one of" in str(error)
