@@ -151,7 +151,7 @@ class MisdirectedRequestError(SkipserveError):
 
 
 class UnusableImageError(SkipserveError):
-    """An image cannot be decoded or is over a limit."""
+    """An image, a video or a sound cannot be decoded or is over a limit."""
 
     status = 422
     type = "invalid_request_error"

@@ -225,10 +225,13 @@ class Settings(_FromFiles):
     max_address_connections: int = Field(
         512, ge=1, le=65536, description="Connections of one address; a proxy is one too."
     )
-    max_images: int = Field(8, ge=0, le=256, description="Images of a request.")
-    max_image_bytes: int = Field(20 * _MIB, ge=1, description="Bytes of one image file.")
+    max_images: int = Field(8, ge=0, le=256, description="Images, videos or sounds of a request.")
+    max_image_bytes: int = Field(20 * _MIB, ge=1, description="Bytes of one such file.")
     max_image_pixels: int = Field(
-        40_000_000, ge=1, le=89_000_000, description="Width times height of one image."
+        40_000_000,
+        ge=1,
+        le=89_000_000,
+        description="Width times height of one image; of a video, times its frames.",
     )
     max_request_pixels: int = Field(
         80_000_000, ge=1, description="The same, over all images of a request."

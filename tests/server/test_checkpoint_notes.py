@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from media_models import AST, TIMESFORMER, VIT, make_media_model
 from tiny_llava import DecoderType, TowerType, make_checkpoint
 
 from skipserve.checkpoint_notes import checkpoint_notes
@@ -50,6 +51,24 @@ def test_one_line_says_what_stands_in_for_what_is_missing(
     assert len(told) == len(notes)
     for line, note in zip(told, notes, strict=True):
         assert note in line
+
+
+@pytest.mark.parametrize(
+    ("kind", "note"),
+    [
+        (VIT, "pictures are prepared as for ViT, at 16 x 16"),
+        (TIMESFORMER, "pictures are prepared as for ViT, at 16 x 16"),
+        (AST, "there is no feature extractor, in processor_config.json or preprocessor_config"),
+    ],
+)
+def test_encoders_of_other_kinds_have_stand_ins_of_their_own(
+    kind: str, note: str, tmp_path: Path
+) -> None:
+    folder = make_media_model(tmp_path / "model", kind)
+    written = ModelConfig.from_folder(folder).processor
+    (folder / "preprocessor_config.json").unlink()
+    assert ModelConfig.from_folder(folder).processor == written
+    assert any(note in line for line in notes_of(folder))
 
 
 @pytest.mark.parametrize("name", ["tokenizer_config.json", "processor_config.json"])

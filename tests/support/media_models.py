@@ -94,3 +94,15 @@ def video_file(frames: list[Image.Image], form: str = "WEBP") -> bytes:
 def media_uri(content: bytes, media_type: str) -> str:
     """Return a file as a data URI."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+
+
+def gif_of(count: int, last_side: int = 1) -> bytes:
+    """Return a GIF of one pixel with so many frames, of which the last says another side."""
+    head = b"GIF89a\1\0\1\0\x80\0\0" + bytes(6)
+
+    def frame(side: int) -> bytes:
+        sides = side.to_bytes(2, "little") * 2
+        control = b"\x21\xf9\x04\0\1\0\0\0"
+        return control + b"\x2c\0\0\0\0" + sides + b"\0\2\2\x44\1\0"
+
+    return head + (count - 1) * frame(1) + frame(last_side) + b";"

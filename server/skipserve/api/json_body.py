@@ -1,7 +1,8 @@
 """Reads JSON as it arrives: counts what it holds before it is parsed, and sets pictures aside.
 
-A picture is one long string of few kinds of characters: it costs a copy. All else may become many
-objects, so that there is a ceiling for it, and for how many values it may hold.
+A picture, and so a video or a sound, is one long string of few kinds of characters: it costs a
+copy. All else may become many objects, so that there is a ceiling for it, and for how many values
+it may hold.
 """
 
 import json
@@ -17,12 +18,13 @@ from typing import Any
 from skipserve.errors import BodyTooLargeError, InvalidRequestError
 
 MAX_VALUES = 16_384
-# What a picture's data URI begins with, and what it is made of: base64, the breaks of its lines,
-# parameters before it.
-_URI_HEAD = b"data:image"
+# What a picture's data URI begins with, or that of a video or a sound, all of one length; and what
+# it is made of: base64, the breaks of its lines, parameters before it, commas between frames.
+_URI_HEADS = (b"data:image", b"data:video", b"data:audio")
+_HEAD_SIZE = len(_URI_HEADS[0])
 _BASE64 = (string.ascii_letters + string.digits + "+/=\r\n").encode()
 _OF_URI = _BASE64 + b",:;._-%\t \"'()!*~&#$"
-# What the base64 of a JPEG, PNG, GIF or WebP begins with where it stands alone.
+# What the base64 of a JPEG, PNG, GIF or WebP begins with where it stands alone; of WAV as of WebP.
 _FILE_HEADS = (b"/9j/", rb"\/9j", b"iVBORw0KGg", b"R0lGOD", b"UklGR")
 # The longest escape, such as \u002b, but for its last byte.
 _OPEN_ESCAPE = 5
@@ -201,7 +203,7 @@ class JsonScanner:
             if self._is_in_string:
                 self._close_string()
             elif is_last or self._can_tell(mask, at, end):
-                self._open_string(data[at : at + len(_URI_HEAD)])
+                self._open_string(data[at : at + _HEAD_SIZE])
             else:
                 at = quote
                 break
@@ -213,15 +215,15 @@ class JsonScanner:
     @staticmethod
     def _can_tell(mask: bytes, at: int, end: int) -> bool:
         """Whether enough of a string is there to say what it is."""
-        return end - at >= len(_URI_HEAD) or mask.find(b'"', at, end) >= 0
+        return end - at >= _HEAD_SIZE or mask.find(b'"', at, end) >= 0
 
     def _open_string(self, head: bytes) -> None:
         self._is_in_string = True
         self._count(1, b"")
         self._add(b'"')
-        if head.lower() == _URI_HEAD:
+        if head.lower() in _URI_HEADS:
             # The slash behind it may be escaped.
-            self._picture = _Picture(_OF_URI, _URI_HEAD + b"/")
+            self._picture = _Picture(_OF_URI, head.lower() + b"/")
         elif head.startswith(_FILE_HEADS):
             self._picture = _Picture(_BASE64)
 

@@ -142,9 +142,21 @@ def _animation(
             _check_frames(count, num_frames, video.param)
             _check_size(opened.size, max_pixels // count, video.param)
             before_load(*opened.size, count)
+            size = opened.size
             for number in pick_frames(count, num_frames):
                 opened.seek(number)
+                _check_still(size, opened.size, video.param)
                 yield _as_shown(opened)
+
+
+def _check_still(size: tuple[int, int], found: tuple[int, int], param: str) -> None:
+    """Refuse a video that grows: a frame of a GIF may reach over its edge."""
+    if found != size:
+        raise UnusableImageError(
+            f"the video is {size[0]} x {size[1]} pixels, and a frame reaches to {found[0]} x "
+            f"{found[1]}",
+            param,
+        )
 
 
 def _check_frames(count: int, least: int, param: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from media_models import noise, wav_file
 from pictures import encode, random_picture
 
 from skipserve.api.json_body import JsonBody, JsonScanner
@@ -64,6 +65,9 @@ def test_a_picture_is_no_text_however_it_is_written(size: int, plain: str, escap
         "data:image/png;base64,\n" + "\n".join(["A" * 76] * 100),
         'data:image/png;name="a, b.png";base64,' + "A" * 400,
         "data:image/png;name=a%20b;base64," + "A" * 400 + "%3D",
+        "data:video/jpeg;base64," + ",".join(["AAAA" * 30] * 9),
+        "DATA:audio/wav;base64," + "A" * 400,
+        base64.b64encode(wav_file(noise(200))).decode(),
     ],
 )
 def test_lines_and_parameters_make_no_text_of_a_picture(size: int, picture: str) -> None:

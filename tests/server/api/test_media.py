@@ -2,7 +2,9 @@
 
 import base64
 import struct
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +40,36 @@ GIF = video_file(film(9), "GIF")
 PNG = video_file(film(1), "PNG")
 
 
-def _serve(folder: Path, kind: str) -> Iterator[httpx.Client]:
+class Sounds(BaseHTTPRequestHandler):
+    """A host of one sound, which asks whether that is what is wanted."""
+
+    def do_GET(self) -> None:
+        is_wanted = "audio/wav" in self.headers["Accept"]
+        self.send_response(200 if is_wanted else 406)
+        self.end_headers()
+        self.wfile.write(SOUND)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Sounds) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def _serve(folder: Path, kind: str, *hosts: str) -> Iterator[httpx.Client]:
     make_media_model(folder, kind, max_positions=256)
     (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
     settings = Settings(
-        model=str(folder), dtype="float32", num_threads=1, max_images=2, max_image_bytes=300_000
-    )
+        model=str(folder), dtype="float32", num_threads=1, max_images=2, max_image_bytes=300_000,
+        media_hosts=hosts,
+    )  # fmt: skip
     with LiveServer(settings) as server, server.client() as client:
         yield client
 
@@ -54,8 +80,8 @@ def hearing_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def hearing(hearing_folder: Path) -> Iterator[httpx.Client]:
-    yield from _serve(hearing_folder, AST)
+def hearing(hearing_folder: Path, host: str) -> Iterator[httpx.Client]:
+    yield from _serve(hearing_folder, AST, host)
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +160,11 @@ def test_a_sound_is_answered_as_in_training(hearing: httpx.Client, hearing_folde
     check_is_training_s(hearing_folder, Sound(sound.samples(), sound.rate), said)
     assert alike(told(hearing, sound_url(SOUND)), said)
     assert not alike(told(hearing, sound_url(wav_file(noise(4000, seed=1)))), said)
+
+
+def test_a_sound_by_url_is_that_of_its_data(hearing: httpx.Client, host: str) -> None:
+    said = told(hearing, part("audio_url", f"http://{host}/a.wav"))
+    assert alike(said, told(hearing, sound_url(SOUND)))
 
 
 def test_a_video_is_answered_as_in_training(watching: httpx.Client, watching_folder: Path) -> None:
@@ -254,7 +285,7 @@ NOT_A_NUMBER = (
         ([recording(b"")], 422, "input_audio", "the sound file is empty"),
         ([recording(bytes(300_001))], 422, "input_audio", "at most 300000 bytes"),
         ([recording(SOUND)] * 3, 400, "messages", "hold 3 sounds; at most 2"),
-        ([part("audio_url", "https://a.example/a.wav")], 403, "audio_url", "sounds are taken from"),
+        ([part("audio_url", "https://a.example/a.wav")], 403, "audio_url", "nothing is fetched"),
         ([part("audio_url", "data:audio/wav,x")], 400, "audio_url", "data:audio/wav;base64"),
     ],
 )
@@ -275,6 +306,7 @@ VIDEOS_TAKEN = "the model takes videos: parts of the type video_url"
     ("parts", "status", "place", "message"),
     [
         ([recording(SOUND)], 400, "input_audio", VIDEOS_TAKEN),
+        ([part("video_url", "http://a.example/a.gif")], 403, "video_url", "videos are taken from"),
         ([part("image_url", media_uri(GIF, "image/gif"))], 400, "image_url", VIDEOS_TAKEN),
         ([video_url(PNG, "image/png")], 422, "video_url", "has 1 frame; it must have 8"),
         ([video_url(b"", "image/gif")], 422, "video_url", "the video file is empty"),

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from skipserve.asking.messages import ChatMessage, Messages, image_uris, template_messages
 from skipserve.asking.question import ImageUri
 from skipserve.prompt.template import ImagePart, Message, TextPart
+from skipserve_policies.sizes import Modality
 
 pytestmark = pytest.mark.fast
 
@@ -34,6 +35,25 @@ def test_what_the_template_is_given() -> None:
         Message("assistant", (TextPart("Hi."),)),
         Message("user", (ImagePart(),)),
     )
+
+
+def test_videos_and_sounds_know_what_they_are() -> None:
+    recording = {"type": "input_audio", "input_audio": {"data": "UklG", "format": "wav"}}
+    parts = [
+        {"type": "video_url", "video_url": {"url": "one"}},
+        {"type": "audio_url", "audio_url": {"url": "two"}},
+        recording,
+    ]
+    said = read([{"role": "user", "content": parts}])
+    place = "messages[0].content"
+    assert image_uris(said) == (
+        ImageUri("one", f"{place}[0].video_url", Modality.VIDEO),
+        ImageUri("two", f"{place}[1].audio_url", Modality.AUDIO),
+        ImageUri("data:audio/wav;base64,UklG", f"{place}[2].input_audio", Modality.AUDIO),
+    )
+    assert template_messages(said) == (Message("user", (ImagePart(),) * 3),)
+    with pytest.raises(ValidationError, match="the content of a tool's message is text"):
+        read([{"role": "tool", "tool_call_id": "a", "content": [recording]}])
 
 
 def test_images_know_the_field_that_held_them() -> None:

@@ -1,10 +1,14 @@
 """Tests of what is taken as an image."""
 
+import base64
+
 import pytest
 from pictures import data_uri, encode, random_picture
 
 from skipserve.errors import FeatureOffError, InvalidRequestError, UnusableImageError
 from skipserve.media.data_uri import EncodedImage, decode_data_uri
+from skipserve.media.frames import pick_frames
+from skipserve_policies.sizes import FRAMES_SHOWN, Modality
 
 pytestmark = pytest.mark.fast
 
@@ -129,3 +133,51 @@ def test_s06_urls_are_off(url: str) -> None:
     with pytest.raises(FeatureOffError, match="switched off") as caught:
         decode_data_uri(url, "messages[0].content[0].image_url", 100)
     assert caught.value.param == "messages[0].content[0].image_url"
+
+
+@pytest.mark.parametrize(
+    ("modality", "media_type"),
+    [
+        (Modality.VIDEO, "image/gif"),
+        (Modality.VIDEO, "IMAGE/APNG"),
+        (Modality.AUDIO, "audio/wav"),
+        (Modality.AUDIO, "audio/x-wav"),
+    ],
+)
+def test_each_kind_has_types_of_its_own(modality: Modality, media_type: str) -> None:
+    url = data_uri(PICTURE, media_type)
+    assert decode_data_uri(url, "p", 10**6, modality) == EncodedImage(PICTURE, "p")
+    others = {*Modality} - {modality}
+    if media_type == "image/gif":
+        others.remove(Modality.IMAGE)
+    for other in others:
+        with pytest.raises(UnusableImageError, match="must be one of"):
+            decode_data_uri(url, "p", 10**6, other)
+
+
+@pytest.mark.parametrize("count", [8, 11, 1000])
+def test_pictures_of_a_video_are_picked_before_they_are_decoded(count: int) -> None:
+    frames = [bytes([number % 256, number // 256]) for number in range(count)]
+    pieces = [base64.b64encode(it).decode() for it in frames]
+    shown = pick_frames(count, FRAMES_SHOWN)
+    # What is not shown is not looked at.
+    sent = [it if number in shown else "?" for number, it in enumerate(pieces)]
+    url = "data:video/jpeg;base64," + ",".join(sent)
+    found = decode_data_uri(url, "p", 10**6, Modality.VIDEO)
+    assert found == EncodedImage(b"", "p", tuple(frames[number] for number in shown))
+
+
+@pytest.mark.parametrize(
+    ("payload", "told"),
+    [
+        ("", "has 0 frames; it must have 8 to 1000, with a comma between two"),
+        ("AAAA", "has 1 frame; it must have"),
+        (",".join(["AAAA"] * 7), "has 7 frames"),
+        (",".join(["AAAA"] * 1001), "has 1001 frames"),
+        (",".join(["AAA"] * 8), "the video is not valid base64"),
+        (",".join(["A" * 4000] * 8), "the video file holds .* at most 10000 bytes"),
+    ],
+)
+def test_pictures_that_are_no_video(payload: str, told: str) -> None:
+    with pytest.raises(UnusableImageError, match=told):
+        decode_data_uri("data:video/jpeg;base64," + payload, "p", 10_000, Modality.VIDEO)

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from media_models import film, noise, video_file, wav_file
+from media_models import film, gif_of, noise, video_file, wav_file
 from PIL import Image
 
 from skipserve.errors import UnusableImageError
@@ -89,15 +89,13 @@ def test_videos_that_are_refused(content: bytes, max_pixels: int, told: str) -> 
 
 def test_ten_thousand_frames_are_refused_before_one_is_decoded() -> None:
     with pytest.raises(UnusableImageError, match="has 10000 frames; it must have 8 to 1000"):
-        make(VIDEOS, _gif_of(10_000), 10**9)
-    assert make(VIDEOS, _gif_of(1_000)).num_decoded == 1_000
+        make(VIDEOS, gif_of(10_000), 10**9)
+    assert make(VIDEOS, gif_of(1_000)).num_decoded == 1_000
 
 
-def _gif_of(count: int) -> bytes:
-    """Return a GIF of so many frames of one pixel."""
-    head = b"GIF89a\1\0\1\0\x80\0\0" + bytes(6)
-    frame = b"\x21\xf9\x04\0\1\0\0\0" + b"\x2c\0\0\0\0\1\0\1\0\0" + b"\2\2\x44\1\0"
-    return head + count * frame + b";"
+def test_a_frame_may_not_reach_over_the_edge() -> None:
+    with pytest.raises(UnusableImageError, match=r"video is 1 x 1 pixels, and a frame reaches to"):
+        make(VIDEOS, gif_of(20, last_side=300))
 
 
 def test_all_frames_are_charged_before_they_are_decoded() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hostile_pictures import flat_png, repeated_scans
+from media_models import film, gif_of, noise, video_file, wav_file
 from pictures import encode, random_picture
 from PIL import Image
 from server_process import is_running
@@ -21,8 +24,9 @@ from skipserve.errors import SkipserveError, UnavailableError, UnusableImageErro
 from skipserve.media.data_uri import EncodedImage
 from skipserve.media.decode import PixelLimits, decode_image
 from skipserve.media.fitting import Fitting
+from skipserve.media.hearing import Hearing
 from skipserve.media.kill import Kill
-from skipserve.media.kinds import Pictures
+from skipserve.media.kinds import MediaKind, Pictures, Sounds, Videos
 from skipserve.media.messages import WorkerSpec
 from skipserve.media.pool import PicturePool, PoolSpec
 
@@ -124,6 +128,70 @@ def test_a_picture_that_takes_too_long_costs_its_process_and_no_other() -> None:
         assert (await pool.fit([SMALL], "a"))[0].pixels == expected(SMALL)
 
     assert run(act, with_worker(cpu_seconds=0.3)) == [Kill.CPU_TIME]
+
+
+VIDEOS, SOUNDS = Videos(FITTING, 8), Sounds(16_000, 1024, 128)
+
+
+def largest_sound() -> bytes:
+    """Return as many samples as are heard, of as many channels and bits as are read."""
+    num_samples = Hearing(16_000, 1024, 128).max_samples
+    values = np.random.default_rng(0).uniform(-1, 1, (num_samples, 8))
+    block, size = 64, values.nbytes
+    described = struct.pack("<IHHIIHH", 16, 3, 8, 16_000, 16_000 * block, block, 64)
+    body = b"WAVEfmt " + described + b"data" + struct.pack("<I", size) + values.tobytes()
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [(VIDEOS, video_file(film(40))), (SOUNDS, wav_file(noise(9000))), (SOUNDS, largest_sound())],
+    ids=["video", "sound", "largest sound"],
+)
+def test_videos_and_sounds_are_those_that_are_decoded_here(kind: MediaKind, content: bytes) -> None:
+    file = EncodedImage(content, "p")
+
+    async def act(pool: PicturePool) -> None:
+        (made,) = await pool.fit([file], "a")
+        assert made.pixels == kind.make(file, 9_000_000, lambda *_: None).content
+        with pytest.raises(UnusableImageError) as caught:
+            await pool.fit([EncodedImage(content[:-100], "here")], "a")
+        assert caught.value.param == "here"
+        assert len(pool._all) == 1
+
+    # What is granted without asking, as the server grants it.
+    assert run(act, with_worker(kind=kind, granted_bytes=32 * MIB)) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "noun"),
+    [
+        (VIDEOS, gif_of(200_000), "video"),
+        (SOUNDS, b"RIFF\0\0\0\0WAVE" + (b"JUNK" + bytes(4)) * 1_000_000, "sound"),
+    ],
+    ids=["video", "sound"],
+)
+def test_files_of_many_pieces_cost_their_process_its_time(
+    kind: MediaKind, content: bytes, noun: str
+) -> None:
+    async def act(pool: PicturePool) -> None:
+        with pytest.raises(UnusableImageError, match=f"the {noun} takes more time") as caught:
+            await pool.fit([EncodedImage(content, "p")], "a")
+        assert caught.value.param == "p"
+
+    assert run(act, with_worker(kind=kind, cpu_seconds=0.05)) == [Kill.CPU_TIME]
+
+
+def test_all_frames_share_the_pixels_of_a_request() -> None:
+    video = EncodedImage(video_file(film(40)), "p")
+
+    async def act(pool: PicturePool) -> None:
+        assert len(await pool.fit([video] * 2, "a")) == 2
+        with pytest.raises(UnusableImageError, match="too large"):
+            await pool.fit([video] * 3, "a")
+
+    limits = PixelLimits(40 * 480, 3 * 40 * 480 - 1)
+    run(act, replace(with_worker(kind=VIDEOS), limits=limits))
 
 
 def test_time_is_counted_for_each_picture_anew() -> None:

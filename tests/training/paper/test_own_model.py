@@ -181,7 +181,7 @@ def test_sounds_are_asked_about(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_pictures_are_asked_about_over_http(tmp_path: Path) -> None:
-    """What was trained is served where its tower is CLIP's, and answers as in the training."""
+    """What was trained is served, and answers as in the training."""
     folders, runs = make_own(tmp_path, "opt", "clip_vision_model", "vqa"), tmp_path / "runs"
     _measure(folders, runs, "--only", "full", "--layer", "-2", "--drop-class")
     checkpoint, picture = runs / "module" / "checkpoint", tmp_path / "data" / "media" / "1.png"

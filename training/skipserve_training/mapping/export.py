@@ -1,6 +1,6 @@
 """Writes what was trained, with the encoder and the language model, as a checkpoint.
 
-The server loads it where the encoder is of CLIP's type; the training code loads each.
+The server loads it, and so does the training code.
 """
 
 import json
