@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from skipserve.errors import FeatureOffError, InvalidRequestError, UnusableImageError
-from skipserve.media.frames import pick_frames
+from skipserve.media.frames import check_frames, pick_frames
 from skipserve_policies.sizes import FRAMES_SHOWN, Modality
 
 # What a data URI may declare, and the Pillow plugins that may read it.
@@ -31,7 +31,6 @@ _TYPES: dict[Modality, tuple[str, ...]] = {
     Modality.VIDEO: _VIDEO_TYPES,
     Modality.AUDIO: _AUDIO_TYPES,
 }
-_MAX_PICTURES = 1000
 _EXAMPLES = {
     Modality.IMAGE: "image/png",
     Modality.VIDEO: "image/gif",
@@ -111,12 +110,7 @@ def decode_data_uri(
 def _pictures(payload: str, param: str) -> Iterator[bytes]:
     """Yield the pictures that are shown of those of a video; the others are not decoded."""
     count = payload.count(",") + 1 if payload else 0
-    if not FRAMES_SHOWN <= count <= _MAX_PICTURES:
-        raise UnusableImageError(
-            f"the video has {count} frame{'s' * (count != 1)}; it must have {FRAMES_SHOWN} to "
-            f"{_MAX_PICTURES}, with a comma between two",
-            param,
-        )
+    check_frames(count, FRAMES_SHOWN, param)
     pictures = payload.split(",")
     for number in pick_frames(count, FRAMES_SHOWN):
         yield _decoded(pictures[number], "video", param)

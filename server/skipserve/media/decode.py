@@ -26,7 +26,7 @@ from PIL import (
 
 from skipserve.errors import UnusableImageError
 from skipserve.media.data_uri import FORMAT_OF_MEDIA_TYPE, EncodedImage
-from skipserve.media.frames import pick_frames
+from skipserve.media.frames import check_frames, pick_frames
 
 PLUGINS = (
     *(BmpImagePlugin, GifImagePlugin, JpegImagePlugin),
@@ -35,11 +35,9 @@ PLUGINS = (
 _FORMATS = tuple(dict.fromkeys(FORMAT_OF_MEDIA_TYPE.values()))
 # Those of them that hold frames.
 _ANIMATED = ("GIF", "WEBP", "PNG")
-# Each frame costs a little, however small it is.
-_MAX_FRAMES = 1000
 
-_PICTURES_READ = "the image cannot be decoded; JPEG, PNG, WebP, GIF and BMP are read"
-_VIDEOS_READ = "the video cannot be decoded; animated GIF, WebP and PNG are read"
+_IMAGE, _VIDEO = "image", "video"
+_READ = {_IMAGE: "JPEG, PNG, WebP, GIF and BMP", _VIDEO: "animated GIF, WebP and PNG"}
 
 # So much of a file's beginning tells its format, as in Pillow.
 _MAGIC_LENGTH = 16
@@ -105,7 +103,8 @@ def decode_video(
         video: the file, or the pictures that are shown.
         num_frames: how many are.
         max_pixels: width times height times frames that it may have.
-        before_load: is told these before anything is decoded, once.
+        before_load: is told these before anything is decoded; of some files twice, the second time
+            with all frames.
 
     Raises:
         UnusableImageError: it is broken, of another format, or over a limit, or has too few frames.
@@ -134,12 +133,14 @@ def decode_video(
 def _animation(
     video: EncodedImage, num_frames: int, max_pixels: int, before_load: BeforeFrames
 ) -> Iterator[Image.Image]:
-    with _refuses_broken(video.param, video.content, _VIDEOS_READ):
+    with _refuses_broken(video.param, video.content, _VIDEO):
         if (size := _webp_size(video.content)) is not None:
+            # As of a picture: its decoder takes memory before it tells how many frames there are.
             _check_size(size, max_pixels // num_frames, video.param)
+            before_load(*size, num_frames)
         with _open(video, _ANIMATED) as opened:
             count = getattr(opened, "n_frames", 1)
-            _check_frames(count, num_frames, video.param)
+            check_frames(count, num_frames, video.param)
             _check_size(opened.size, max_pixels // count, video.param)
             before_load(*opened.size, count)
             size = opened.size
@@ -155,15 +156,6 @@ def _check_still(size: tuple[int, int], found: tuple[int, int], param: str) -> N
         raise UnusableImageError(
             f"the video is {size[0]} x {size[1]} pixels, and a frame reaches to {found[0]} x "
             f"{found[1]}",
-            param,
-        )
-
-
-def _check_frames(count: int, least: int, param: str) -> None:
-    if not least <= count <= _MAX_FRAMES:
-        raise UnusableImageError(
-            f"the video has {count} frame{'s' * (count != 1)}; it must have {least} to "
-            f"{_MAX_FRAMES}",
             param,
         )
 
@@ -226,7 +218,7 @@ def _as_shown(picture: Image.Image) -> Image.Image:
 
 @contextmanager
 def _refuses_broken(
-    param: str, content: bytes | None = None, read: str = _PICTURES_READ
+    param: str, content: bytes | None = None, medium: str = _IMAGE
 ) -> Iterator[None]:
     """Turn whatever Pillow raises into our own error, without Pillow's words."""
     try:
@@ -234,18 +226,17 @@ def _refuses_broken(
     except UnusableImageError:
         raise
     except Exception as error:
-        raise UnusableImageError(_tell_fault(error, content, read), param) from error
+        raise UnusableImageError(_tell_fault(error, content, medium), param) from error
 
 
-def _tell_fault(error: Exception, content: bytes | None, read: str) -> str:
-    medium = "video" if read is _VIDEOS_READ else "image"
+def _tell_fault(error: Exception, content: bytes | None, medium: str) -> str:
     if isinstance(error, MemoryError):
         return f"the {medium} takes more memory to decode than one of its size may"
     if content == b"":
         return f"the {medium} file is empty"
     if "truncated" in str(error).lower() or _is_cut_webp(content or b""):
         return f"the {medium} file is cut off: its end is missing"
-    return read
+    return f"the {medium} cannot be decoded; {_READ[medium]} are read"
 
 
 def _is_cut_webp(content: bytes) -> bool:

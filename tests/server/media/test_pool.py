@@ -163,6 +163,20 @@ def test_videos_and_sounds_are_those_that_are_decoded_here(kind: MediaKind, cont
     assert run(act, with_worker(kind=kind, granted_bytes=32 * MIB)) == []
 
 
+def test_a_large_video_asks_for_the_memory_of_a_frame() -> None:
+    """Of a WebP before its decoder is made, which takes that of two."""
+    frames = [Image.new("RGB", (2000, 1800), (20 * number, 9, 9)) for number in range(9)]
+    video = EncodedImage(video_file(frames), "p")
+    spec = replace(with_worker(kind=VIDEOS), limits=PixelLimits(40_000_000, 40_000_000))
+
+    async def act(pool: PicturePool) -> None:
+        (made,) = await pool.fit([video], "a")
+        assert made.num_decoded == 9 * 2000 * 1800
+        assert len(made.pixels) == VIDEOS.num_bytes
+
+    assert run(act, spec) == []
+
+
 @pytest.mark.parametrize(
     ("kind", "content", "noun"),
     [
