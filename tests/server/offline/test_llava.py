@@ -14,6 +14,7 @@ from live_server import LiveServer
 from media_models import (
     AST,
     TIMESFORMER,
+    VIT,
     film,
     make_media_model,
     media_uri,
@@ -583,3 +584,14 @@ def test_sounds_and_videos_are_asked_about(
     assert f"questions[0]: {noun} {PICTURE}" in str(error)
     error = refused(llava, [(data_uri(b"x", "image/jpeg"), "What?")])
     assert f"the declared type of a {noun} must be one of" in str(error)
+
+
+def test_pictures_are_seen_by_a_vit(tmp_path: Path, picture: Image) -> None:
+    llava = LLaVA(model=make_media_model(tmp_path / "model", VIT), num_threads=1)
+    other = new("RGB", (20, 30), "red")
+    asked: list[AnyQuestion] = [(picture, "What?"), (encode(picture), "What?"), (other, "What?")]
+    answers = llava.generate(asked, max_tokens=4, ignore_eos=True, temperature=0, logprobs=True)
+    one, same, another = [[token.logprob for token in it.logprobs or ()] for it in answers]
+    assert same == pytest.approx(one, abs=1e-4)
+    assert another != pytest.approx(one, abs=1e-4)
+    assert "declared type of an image" in str(refused(llava, [("data:audio/wav;base64,AA", "?")]))
