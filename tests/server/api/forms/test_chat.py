@@ -493,7 +493,10 @@ def test_an_answer_longer_than_the_context_is_clipped(client: httpx.Client) -> N
     ("field", "message"),
     [
         ({"skip_polcy": "full"}, "skip_polcy: this field is not known; is it skip_policy?"),
-        ({"audio": {"voice": "a"}}, "audio: the model neither hears nor speaks"),
+        (
+            {"audio": {"voice": "a"}},
+            "audio: the model does not speak; what it is to hear is a part",
+        ),
         ({"prediction": {"type": "content"}}, "prediction: a predicted answer is not used"),
         ({"functions": [{"name": "f"}]}, "functions: send tools"),
         ({"zebra": None}, "zebra: this field is not known"),
