@@ -165,7 +165,8 @@ def test_an_open_loop_follows_a_file(
     assert [by_index[index]["policy"] for index in (0, 1)] == ["full", "half"]
     assert [by_index[index]["scheduled_seconds"] for index in (0, 1)] == [0.0, 0.01]
     assert by_index[1]["picture"] == str(tmp_path / "a.png")
-    assert [body["max_tokens"] for body in asked(server)] == [64, 3]
+    # On a busy machine the later one may overtake the other on its way.
+    assert sorted(body["max_tokens"] for body in asked(server)) == [3, 64]
 
 
 def test_pictures_of_a_folder_again_and_again(
