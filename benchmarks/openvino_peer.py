@@ -40,7 +40,14 @@ class OpenVino:
 
     @classmethod
     @contextmanager
-    def start(cls, python: Path, folder: Path, concurrency: int, threads: int) -> Iterator[Self]:
+    def start(
+        cls,
+        python: Path,
+        folder: Path,
+        concurrency: int,
+        threads: int,
+        weights: str = "fp16",
+    ) -> Iterator[Self]:
         """Export a checkpoint and load it.
 
         Args:
@@ -48,9 +55,11 @@ class OpenVino:
             folder: the checkpoint.
             concurrency: so many questions are under way at a time.
             threads: of its arithmetic.
+            weights: the type that they are exported in: fp16, or int8, whose inputs it then rounds
+                to 8 bits by groups as it runs.
         """
         with TemporaryDirectory() as exported:
-            _export(python, folder, Path(exported))
+            _export(python, folder, Path(exported), weights)
             command = [str(python), str(_WORKER), exported, str(threads)]
             with subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -103,14 +112,14 @@ def prompt_text(question: Question) -> str:
     return "<image>\n" + "".join(letters[_NUM_OWN_TEXT:])
 
 
-def _export(python: Path, folder: Path, exported: Path) -> None:
-    """Turn a checkpoint into OpenVINO's format, in float16, with a tokenizer of bytes."""
+def _export(python: Path, folder: Path, exported: Path, weights: str) -> None:
+    """Turn a checkpoint into OpenVINO's format, with a tokenizer of bytes."""
     with TemporaryDirectory() as copied:
         copy = Path(copied)
         for file in (*folder.glob("*.safetensors*"), folder / "config.json"):
             shutil.copy(file, copy)
         write_processor(ModelConfig.from_folder(folder), copy)
-        flags = ["--model", copied, "--task", "image-text-to-text", "--weight-format", "fp16"]
+        flags = ["--model", copied, "--task", "image-text-to-text", "--weight-format", weights]
         command = [str(python.with_name("optimum-cli")), "export", "openvino", *flags]
         run = subprocess.run([*command, str(exported)], capture_output=True, text=True, check=False)
         if run.returncode:

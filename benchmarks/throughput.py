@@ -18,7 +18,10 @@ from report import RESULTS, Row, show, write
 from timing import Contender, Timings, agreement, median_of, take_turns
 from transformers.utils.logging import disable_progress_bar
 
+from skipserve.engine.engine import Engine
 from skipserve.model.config import ModelConfig
+from skipserve.model.llava import Llava
+from skipserve_kernels.plain.linear import int8
 
 # Requests at a time.
 CONCURRENCY = {"small": 8}
@@ -26,7 +29,10 @@ CONCURRENCY_ELSE = 16
 
 NUM_NEW_TOKENS = 16
 
-OPENVINO = "OpenVINO GenAI"
+OPENVINO, OPENVINO_INT8 = "OpenVINO GenAI", "OpenVINO GenAI, int8"
+OURS, OURS_INT8 = "skipserve", "skipserve, int8"
+# Those that are asked in other words, so that their answers are others.
+_IN_OTHER_WORDS = (OPENVINO, OPENVINO_INT8)
 
 # How many times as fast as a rival we want to be at least, at the usual concurrency.
 TARGETS = {
@@ -90,9 +96,10 @@ def main(  # noqa: PLR0913, PLR0917 (an argument a flag)
             # One by one, the small model would take minutes.
             contenders = _contenders(folder, where, kind, size, one_by_one=model != "small")
             if openvino_python is not None:
-                peer = OpenVino.start(openvino_python, folder, size, threads)
-                contenders[OPENVINO] = openvino = stack.enter_context(peer)
-                versions["openvino-genai"] = openvino.version
+                for name, weights in ((OPENVINO, "fp16"), (OPENVINO_INT8, "int8")):
+                    peer = OpenVino.start(openvino_python, folder, size, threads, weights)
+                    contenders[name] = openvino = stack.enter_context(peer)
+                    versions["openvino-genai"] = openvino.version
             sources = _sources(ModelConfig.from_folder(folder), num_text(model), size)
             for way, draw in sources.items():
                 timings = take_turns(contenders, draw, repeats, f"{model} {way}")
@@ -108,9 +115,12 @@ def _contenders(
     """Load a checkpoint for all."""
     theirs = Transformers.load(folder, device, dtype)
     contenders: dict[str, Contender] = {
-        "skipserve": OurEngine(load_engine(folder, device, dtype), concurrency),
+        OURS: OurEngine(load_engine(folder, device, dtype), concurrency),
         "static batch": Transformers(theirs, concurrency),
     }
+    if device.type == "cpu" and int8.is_exact():
+        rounded = Llava.load(folder, device, dtype, in_8_bits=True)
+        contenders[OURS_INT8] = OurEngine(Engine(rounded), concurrency)
     if one_by_one:
         contenders["one by one"] = Transformers(theirs)
     return contenders
@@ -133,20 +143,26 @@ def targets(*match: str) -> dict[str, float]:
 
 def _rows(name: str, way: str, timings: Timings, wanted: Mapping[str, float]) -> Iterator[Row]:
     """Yield medians, and how many times as fast we are."""
-    num_requests = len(timings["skipserve"][0].answers)
+    num_requests = len(timings[OURS][0].answers)
     for who, sets in timings.items():
         rate = num_requests / median_of(sets, "seconds")
         yield Row(f"{name}/{way}/throughput/{who}", rate, "requests/s")
     for who, sets in timings.items():
         cpu = 1000 * median_of(sets, "cpu_seconds") / num_requests
         yield Row(f"{name}/{way}/CPU per request/{who}", cpu, "ms")
-    ours = timings["skipserve"]
+    ours = timings[OURS]
     for rival in list(timings)[1:]:
         ratio = median_of(timings[rival], "seconds") / median_of(ours, "seconds")
         yield Row(f"{name}/{way}/times as fast/as {rival}", ratio, "x", wanted.get(rival))
-        if rival != OPENVINO:  # it is asked in other words
+        if rival not in _IN_OTHER_WORDS:
             equal = 100 * agreement(ours, timings[rival])
             yield Row(f"{name}/{way}/equal tokens/with {rival}", equal, "%")
+    if OURS_INT8 in timings:
+        ours = timings[OURS_INT8]
+        for rival in (OURS, OPENVINO, OPENVINO_INT8):
+            if rival in timings:
+                ratio = median_of(timings[rival], "seconds") / median_of(ours, "seconds")
+                yield Row(f"{name}/{way}/times as fast, int8/as {rival}", ratio, "x")
 
 
 if __name__ == "__main__":

@@ -64,15 +64,23 @@ class _Baseline(_Reached):
 
 class _Evaluation(BaseModel):
     data: str
+    dtype: str | None = None
     policies: dict[str, _Measured]
     baseline: _Baseline | None = None
+
+    @property
+    def quantization(self) -> str:
+        """What the number type says behind a plus sign, as servers tell it."""
+        return (self.dtype or "").partition("+")[2]
 
 
 class _Evaluations(BaseModel):
     evaluations: tuple[_Evaluation, ...]
 
 
-def load_measured(folder: Path, model: str) -> dict[str, tuple[Quality, ...]]:
+def load_measured(
+    folder: Path, model: str, quantization: str = ""
+) -> dict[str, tuple[Quality, ...]]:
     """Return the quality that was measured on a model, by the digest of what ran.
 
     A digest and not a name: a figure holds for every policy that computes the same, and for none
@@ -83,6 +91,8 @@ def load_measured(folder: Path, model: str) -> dict[str, tuple[Quality, ...]]:
     Args:
         folder: the checkpoint's; without an evaluation in it, nothing was measured.
         model: what to call the model.
+        quantization: in what its products are made, where it is not the number type: answers
+            that were given in another are another model's.
 
     Raises:
         PolicyError: the file is not what an evaluation writes.
@@ -98,6 +108,8 @@ def load_measured(folder: Path, model: str) -> dict[str, tuple[Quality, ...]]:
         ) from error
     found: dict[str, tuple[Quality, ...]] = {}
     for evaluation in evaluations:
+        if evaluation.quantization != quantization:
+            continue
         full: _Reached | None = evaluation.policies.get("full")
         source = _SOURCE
         if evaluation.baseline is not None:

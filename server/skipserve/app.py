@@ -134,7 +134,7 @@ def build(settings: Settings, connect: Connect = EngineService) -> Built:
 def _read_model(settings: Settings, folder: Path) -> QuestionProcessor:
     name = DEMO if settings.model == DEMO else folder.name
     try:
-        measured = load_measured(folder, name)
+        measured = load_measured(folder, name, settings.quantization.in_dtype)
         return QuestionProcessor.from_folder(folder, name, _terms(settings), measured)
     except PolicyMisfitError as error:
         raise StartError(
@@ -302,6 +302,7 @@ def engine_spec(settings: Settings, folder: Path, hot_plans: tuple[Plan, ...] = 
         model=folder,
         device=settings.device.value,
         dtype=settings.dtype.value,
+        quantization=settings.quantization.value,
         num_threads=settings.num_threads,
         limits=_engine_limits(settings, hot_plans),
         stall_seconds=settings.stall_seconds,

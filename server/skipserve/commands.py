@@ -87,7 +87,7 @@ _METAVARS = {
     "otlp_endpoint": "URL",
 }
 _PANELS = {
-    "Model": ("model", "dtype", "device", "num_threads"),
+    "Model": ("model", "dtype", "quantization", "device", "num_threads"),
     "Engine": (
         "max_batch_tokens", "max_running_requests", "page_size",
         "kv_cache_gib", "encoder_cache_mib", "prefix_cache", "cuda_graphs",

@@ -124,3 +124,10 @@ def test_another_models_full_is_what_is_compared_with(tmp_path: Path) -> None:
     (quality,) = load_measured(tmp_path, "mine")["d0"]
     assert (quality.value, quality.full, quality.model) == (98.57, 99.9, "mine")
     assert quality.source == "skipserve evaluate; full is whole's"
+
+
+def test_answers_in_another_arithmetic_are_another_models(tmp_path: Path) -> None:
+    _write(tmp_path, {"data": "demo", "policies": {"full": FULL}, "dtype": "bfloat16+int8"})
+
+    assert load_measured(tmp_path, "mine") == {}
+    assert load_measured(tmp_path, "mine", "int8").keys() == {"d0"}

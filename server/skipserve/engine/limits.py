@@ -42,6 +42,7 @@ class EngineSpec:
         model: the folder of the checkpoint.
         device: "auto", or a device as torch names it.
         dtype: "auto", or a dtype as torch names it, without "torch.".
+        quantization: "none", or "int8" for products in 8 bits on a CPU.
         num_threads: CPU threads of the engine; None leaves the choice to torch.
         limits: how much it takes on at once.
         stall_seconds: without a sign of life for so long, the engine counts as hung.
@@ -57,3 +58,4 @@ class EngineSpec:
     stall_seconds: float = 30.0
     load_seconds: float = 1200.0
     logs_json: bool = False
+    quantization: str = "none"

@@ -18,6 +18,7 @@ from skipserve.model.families import load_model
 from skipserve.model.fused.support import has_compiler, runs_triton
 from skipserve.model.model import Model
 from skipserve.model.weights import stored_dtype
+from skipserve_kernels.plain.linear import int8
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,8 @@ def load(
     torch.backends.cudnn.allow_tf32 = False
     declared = ModelConfig.from_folder(spec.model).dtype or stored_dtype(spec.model)
     dtype = resolve_dtype(spec.dtype, device, declared)
-    model = load_model(spec.model, device, dtype)
+    in_8_bits = _is_in_8_bits(spec.quantization, device)
+    model = load_model(spec.model, device, dtype, in_8_bits=in_8_bits)
     grammars = Grammars(partial(Vocabulary.from_folder, spec.model))
     engine = Engine(wrap(model), spec.limits, grammars)
     logger.info(describe_pool(model, engine.num_cache_tokens))
@@ -53,7 +55,7 @@ def load(
         logger.warning(in_words(shortage))
     ready = Ready(
         device=str(device),
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=str(dtype).removeprefix("torch.") + ("+int8" if in_8_bits else ""),
         weights_digest=model.weights_digest,
         num_cache_tokens=engine.num_cache_tokens,
     )
@@ -76,6 +78,24 @@ def resolve_device(name: str) -> torch.device:
             "python3-dev, or name a compiler in CC"
         )
     return device
+
+
+def _is_in_8_bits(quantization: str, device: torch.device) -> bool:
+    """Return whether products are to be made in 8 bits.
+
+    Raises:
+        EngineError: they cannot be, on that device or on this CPU.
+    """
+    if quantization == "none":
+        return False
+    if device.type != "cpu":
+        raise EngineError(f"quantization {quantization} runs on a CPU; the device is {device}")
+    if not int8.is_exact():
+        raise EngineError(
+            f"quantization {quantization} needs a CPU that adds products of 8 bits without loss "
+            "(VNNI); this one does not"
+        )
+    return True
 
 
 def resolve_dtype(name: str, device: torch.device, declared: str | None) -> torch.dtype:

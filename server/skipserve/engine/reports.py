@@ -207,7 +207,8 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
 
     Attributes:
         device: as torch names it.
-        dtype: as torch names it, without "torch.".
+        dtype: as torch names it, without "torch."; "bfloat16+int8" where products are made in 8
+            bits between rows of that type.
         weights_digest: sha256 of the weight files, hexadecimal.
         num_cache_tokens: positions that the page pool holds.
     """

@@ -12,7 +12,7 @@ from torch import Tensor
 from skipserve.model.batch import Batch
 from skipserve.model.config import ModelConfig, ModelFilesError
 from skipserve.model.weights import Weights, take_linear
-from skipserve_kernels.plain.linear.op import PackedLinear, linear, pack
+from skipserve_kernels.plain.linear.op import Linear, linear, pack
 from skipserve_policies.sizes import DecoderSizes
 
 # OPT's positions begin behind so many rows of their table.
@@ -30,7 +30,7 @@ class Embedding:
     """
 
     tokens: Tensor
-    widen: PackedLinear | None = None
+    widen: Linear | None = None
     positions: Tensor | None = None
 
     @classmethod
@@ -69,11 +69,11 @@ class Head:
         output: [V, E], packed.
     """
 
-    narrow: PackedLinear | None
-    output: PackedLinear
+    narrow: Linear | None
+    output: Linear
 
     @classmethod
-    def load(cls, config: ModelConfig, weights: Weights, output: PackedLinear) -> Self:
+    def load(cls, config: ModelConfig, weights: Weights, output: Linear) -> Self:
         """Read what stands before the head."""
         return cls(_load_resizing(config.sizes.decoder, weights, "project_out"), output)
 
@@ -93,7 +93,7 @@ def load_ends(config: ModelConfig, weights: Weights) -> tuple[Embedding, Head]:
     return Embedding.load(config, weights, tokens), Head.load(config, weights, output)
 
 
-def _load_tables(config: ModelConfig, weights: Weights) -> tuple[Tensor, PackedLinear]:
+def _load_tables(config: ModelConfig, weights: Weights) -> tuple[Tensor, Linear]:
     """Read embedding and head, tied as in transformers 5: two that differ stay two."""
     names = ("decoder.embed_tokens.weight", "head.weight")
     sizes = config.sizes.decoder
@@ -113,7 +113,7 @@ def _load_tables(config: ModelConfig, weights: Weights) -> tuple[Tensor, PackedL
     return weights.take(names[0], sizes.vocab_size, sizes.embedding_size), head
 
 
-def _load_resizing(sizes: DecoderSizes, weights: Weights, name: str) -> PackedLinear | None:
+def _load_resizing(sizes: DecoderSizes, weights: Weights, name: str) -> Linear | None:
     """Read what leads from the embedding's width to that of the blocks, or back, if anything."""
     if sizes.word_size is None:
         return None

@@ -49,6 +49,7 @@ class Llava:
         dtype: torch.dtype,
         *,
         uses_triton: bool | None = None,
+        in_8_bits: bool = False,
     ) -> Self:
         """Load a checkpoint, tensor by tensor.
 
@@ -57,13 +58,14 @@ class Llava:
             device: where the model is to run.
             dtype: what its weights are cast to.
             uses_triton: whether the decoder runs in Triton kernels; None where it can.
+            in_8_bits: whether the products of blocks and tower are made in 8 bits: on a CPU.
 
         Raises:
             ModelFilesError: a file is missing, damaged, or of a model that is not supported.
         """
         config = ModelConfig.from_folder(folder)
         arithmetic = arithmetic_dtype(device, dtype, config.sizes.decoder.hidden_size)
-        with Weights(folder, device, dtype, arithmetic) as weights:
+        with Weights(folder, device, dtype, arithmetic, in_8_bits=in_8_bits) as weights:
             try:
                 model = cls.assemble(config, weights, uses_triton=uses_triton)
             except StrictDataclassError as error:

@@ -15,7 +15,7 @@ from torch import Tensor
 from skipserve.model.activation import activation_function
 from skipserve.model.config import ModelConfig
 from skipserve.model.weights import Weights, take_linear
-from skipserve_kernels.plain.linear.op import PackedLinear, linear, pack
+from skipserve_kernels.plain.linear.op import Linear, linear, pack
 from skipserve_policies.sizes import MappingSizes
 
 _LAYER_NORM_EPSILON = 1e-5
@@ -44,8 +44,8 @@ def load_projector(config: ModelConfig, weights: Weights) -> Projector:
 class MlpProjector:
     """LLaVA's: two linear layers with an activation between them; a row of each feature."""
 
-    first: PackedLinear
-    second: PackedLinear
+    first: Linear
+    second: Linear
     activation: Callable[[Tensor], Tensor]
 
     @classmethod
@@ -82,11 +82,11 @@ class _MappingLayer:
     """A pre-norm layer of a transformer encoder, of which the last rows alone may be wanted."""
 
     norms: tuple[_Norm, _Norm]
-    query: PackedLinear
-    key_value: PackedLinear
-    output: PackedLinear
-    up: PackedLinear
-    down: PackedLinear
+    query: Linear
+    key_value: Linear
+    output: Linear
+    up: Linear
+    down: Linear
     num_heads: int
 
     @classmethod
@@ -95,7 +95,7 @@ class _MappingLayer:
         in_weight = weights.take(f"{name}.attention.in_proj_weight", 3 * width, width)
         in_bias = weights.take(f"{name}.attention.in_proj_bias", 3 * width)
 
-        def read(part: str, num_outputs: int, num_inputs: int) -> PackedLinear:
+        def read(part: str, num_outputs: int, num_inputs: int) -> Linear:
             return take_linear(weights, {f"{name}.{part}": num_outputs}, num_inputs, has_bias=True)
 
         return cls(
@@ -138,18 +138,18 @@ class MappingModule:
         queries: [R, W].
     """
 
-    input: PackedLinear
+    input: Linear
     queries: Tensor
     layers: tuple[_MappingLayer, ...]
-    output: PackedLinear
-    to_rows: PackedLinear
+    output: Linear
+    to_rows: Linear
 
     @classmethod
     def load(cls, config: ModelConfig, sizes: MappingSizes, weights: Weights) -> Self:
         """Read the module."""
         width, hidden = config.sizes.vision.feature_size, config.sizes.decoder.embedding_size
 
-        def read(name: str, num_outputs: int, num_inputs: int) -> PackedLinear:
+        def read(name: str, num_outputs: int, num_inputs: int) -> Linear:
             parts = {f"projector.{name}": num_outputs}
             return take_linear(weights, parts, num_inputs, has_bias=True)
 

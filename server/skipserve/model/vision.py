@@ -205,7 +205,7 @@ def _load_tower(config: ModelConfig, weights: Weights, device: torch.device) -> 
         for name, parameter in tower.named_parameters()
     }
     tower.load_state_dict(state, assign=True)
-    _pack_linears(tower)
+    _pack_linears(tower, in_8_bits=weights.in_8_bits)
     if sizes.has_picture_tower:
         tower.embeddings.position_ids = torch.arange(sizes.num_rows, device=device).unsqueeze(0)
     return tower.eval().requires_grad_(requires_grad=False)
@@ -231,18 +231,18 @@ def _empty_tower(config: ModelConfig, kind: _Kind) -> Any:
 class _Packed(nn.Module):
     """Stands in for a linear layer."""
 
-    def __init__(self, plain: nn.Linear) -> None:
+    def __init__(self, plain: nn.Linear, *, in_8_bits: bool) -> None:
         super().__init__()
-        self._packed = pack(plain.weight, plain.bias)
+        self._packed = pack(plain.weight, plain.bias, in_8_bits=in_8_bits)
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self._packed)
 
 
-def _pack_linears(module: nn.Module) -> None:
+def _pack_linears(module: nn.Module, *, in_8_bits: bool) -> None:
     """Replace all linear layers inside a module."""
     for name, child in module.named_children():
         if isinstance(child, nn.Linear):
-            setattr(module, name, _Packed(child))
+            setattr(module, name, _Packed(child, in_8_bits=in_8_bits))
         else:
-            _pack_linears(child)
+            _pack_linears(child, in_8_bits=in_8_bits)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from skipserve.model.config import WHERE_TO_GET_ONE, ModelFilesError, read_json
 from skipserve.model.quantisation import WHAT_TO_DO
-from skipserve_kernels.plain.linear.op import PackedLinear, pack
+from skipserve_kernels.plain.linear.op import Linear, pack
 
 # Published checkpoints, those that transformers 5 writes, and older ones between: what each calls
 # a part, and what it is called here. The first that matches counts.
@@ -42,12 +42,14 @@ class Weights:
     Attributes:
         device: where tensors are.
         dtype: what they come in.
+        in_8_bits: whether whoever packs the large layers rounds their weights to 8 bits.
 
     Args:
         folder: the checkpoint.
         device: where tensors go.
         dtype: what they are rounded to, one by one.
         arithmetic: the type that they then come in.
+        in_8_bits: whether the large layers' weights are then rounded to 8 bits.
 
     Raises:
         ModelFilesError: there is no readable safetensors file, a name is not known, or a tensor is
@@ -55,8 +57,15 @@ class Weights:
     """
 
     def __init__(
-        self, folder: Path, device: torch.device, dtype: torch.dtype, arithmetic: torch.dtype
+        self,
+        folder: Path,
+        device: torch.device,
+        dtype: torch.dtype,
+        arithmetic: torch.dtype,
+        *,
+        in_8_bits: bool = False,
     ) -> None:
+        self.in_8_bits = in_8_bits
         self.device = device
         self.dtype = arithmetic
         self._rounding = dtype
@@ -145,8 +154,13 @@ class Weights:
 
 
 def take_linear(
-    weights: Weights, parts: Mapping[str, int], num_inputs: int, *, has_bias: bool
-) -> PackedLinear:
+    weights: Weights,
+    parts: Mapping[str, int],
+    num_inputs: int,
+    *,
+    has_bias: bool,
+    in_8_bits: bool = False,
+) -> Linear:
     """Read linear layers of one input and pack them as one.
 
     Args:
@@ -155,11 +169,11 @@ def take_linear(
             other in this order.
         num_inputs: of each.
         has_bias: whether each has a bias.
+        in_8_bits: whether their weights are rounded to 8 bits.
     """
     weight = torch.cat([weights.take(f"{n}.weight", size, num_inputs) for n, size in parts.items()])
-    if not has_bias:
-        return pack(weight)
-    return pack(weight, torch.cat([weights.take(f"{n}.bias", size) for n, size in parts.items()]))
+    biases = [weights.take(f"{n}.bias", size) for n, size in parts.items()] if has_bias else []
+    return pack(weight, torch.cat(biases) if biases else None, in_8_bits=in_8_bits)
 
 
 def stored_dtype(folder: Path) -> str | None:

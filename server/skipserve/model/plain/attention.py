@@ -14,7 +14,7 @@ from skipserve.model.plain.rows import BlockRows
 from skipserve.model.work import put, take
 from skipserve_kernels.key_values import KeyValues
 from skipserve_kernels.plain.attention.op import attention, store
-from skipserve_kernels.plain.linear.op import PackedLinear, linear, linear_add
+from skipserve_kernels.plain.linear.op import Linear, linear, linear_add
 from skipserve_kernels.plain.rotary.op import rotary
 
 # Rotary factors of rows, [R, 1, C] each: cosine and sine; none where heads are not turned.
@@ -43,9 +43,9 @@ class Attention:
     """
 
     norm: Norm
-    query: PackedLinear
-    key_value: PackedLinear
-    output: PackedLinear
+    query: Linear
+    key_value: Linear
+    output: Linear
     head_size: int
 
     def add(self, hidden: Tensor, block: BlockRows, cache: KeyValues) -> Tensor:

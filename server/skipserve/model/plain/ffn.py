@@ -9,7 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from skipserve_kernels.plain.linear.op import PackedLinear, linear, linear_add
+from skipserve_kernels.plain.linear.op import Linear, linear, linear_add
 from skipserve_kernels.plain.swiglu.op import swiglu
 
 
@@ -24,8 +24,8 @@ class Ffn(Protocol):
 class GatedFfn:
     """LLaMA's: an up projection with a gate beside it, as halves of one weight [2 F, D]."""
 
-    gate_up: PackedLinear
-    down: PackedLinear
+    gate_up: Linear
+    down: Linear
 
     def add(self, x: Tensor, residual: Tensor) -> Tensor:
         """Return `residual` with the output for x added to it; [T, D] each."""
@@ -36,8 +36,8 @@ class GatedFfn:
 class PlainFfn:
     """OPT's: an activation between two projections."""
 
-    up: PackedLinear
-    down: PackedLinear
+    up: Linear
+    down: Linear
     activation: Callable[[Tensor], Tensor]
 
     def add(self, x: Tensor, residual: Tensor) -> Tensor:

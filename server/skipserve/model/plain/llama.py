@@ -11,7 +11,7 @@ from skipserve.model.plain.block import DecoderBlock
 from skipserve.model.plain.ffn import GatedFfn
 from skipserve.model.plain.norm import Norm, RmsNorm
 from skipserve.model.weights import Weights
-from skipserve_kernels.plain.linear.op import PackedLinear, pack
+from skipserve_kernels.plain.linear.op import Linear, pack
 from skipserve_kernels.plain.rotary.op import rotary_table
 from skipserve_kernels.projection import Projection
 
@@ -19,18 +19,22 @@ from skipserve_kernels.projection import Projection
 def load_block(config: ModelConfig, weights: Weights, layer: int) -> DecoderBlock:
     """Read a block, into the layout that is read fastest."""
     plain = BlockWeights.read(config, weights, layer)
+
+    def pack_together(*layers: Projection) -> Linear:
+        return _pack(*layers, in_8_bits=weights.in_8_bits)
+
     attention = Attention(
         norm=RmsNorm.pack(plain.attention_gain, plain.epsilon),
-        query=_pack(plain.query),
-        key_value=_pack(plain.key, plain.value),
-        output=_pack(plain.output),
+        query=pack_together(plain.query),
+        key_value=pack_together(plain.key, plain.value),
+        output=pack_together(plain.output),
         head_size=plain.head_size,
     )
     return DecoderBlock(
         attention=attention,
         ffn_norm=RmsNorm.pack(plain.ffn_gain, plain.epsilon),
         shared_norm=attention.norm,
-        ffn=GatedFfn(gate_up=_pack(plain.gate, plain.up), down=_pack(plain.down)),
+        ffn=GatedFfn(gate_up=pack_together(plain.gate, plain.up), down=pack_together(plain.down)),
     )
 
 
@@ -45,8 +49,8 @@ def rotary_factors(config: ModelConfig, dtype: torch.dtype) -> Tensor:
     return rotary_table(*rotary_tables(config, dtype))
 
 
-def _pack(*layers: Projection) -> PackedLinear:
+def _pack(*layers: Projection, in_8_bits: bool) -> Linear:
     """Pack linear layers of one input as one, whose outputs follow each other."""
     weight = torch.cat([layer.weight for layer in layers])
     biases = [layer.bias for layer in layers if layer.bias is not None]
-    return pack(weight, torch.cat(biases) if biases else None)
+    return pack(weight, torch.cat(biases) if biases else None, in_8_bits=in_8_bits)

@@ -12,7 +12,7 @@ from skipserve.model.plain.ffn import PlainFfn
 from skipserve.model.plain.norm import Chain, LayerNorm, Norm, as_they_are
 from skipserve.model.plain.post_norm import NormedAttention, NormedFfn
 from skipserve.model.weights import Weights, take_linear
-from skipserve_kernels.plain.linear.op import PackedLinear
+from skipserve_kernels.plain.linear.op import Linear
 from skipserve_policies.sizes import DecoderSizes
 
 # torch's default, which transformers takes and no configuration changes.
@@ -23,9 +23,15 @@ def load_block(form: OptForm, sizes: DecoderSizes, weights: Weights, layer: int)
     """Read a block."""
     name, hidden = f"decoder.layers.{layer}", sizes.hidden_size
 
-    def read(num_inputs: int, num_outputs: int, *parts: str) -> PackedLinear:
+    def read(num_inputs: int, num_outputs: int, *parts: str) -> Linear:
         named = {f"{name}.{part}": num_outputs for part in parts}
-        return take_linear(weights, named, num_inputs, has_bias=form.has_biases)
+        return take_linear(
+            weights,
+            named,
+            num_inputs,
+            has_bias=form.has_biases,
+            in_8_bits=weights.in_8_bits,
+        )
 
     attention_norm = _load_norm(form, sizes, weights, f"{name}.self_attn_layer_norm")
     ffn_norm = _load_norm(form, sizes, weights, f"{name}.final_layer_norm")

@@ -39,6 +39,7 @@ def test_products_are_exact(
 def test_inputs_may_have_more_dimensions_and_strides() -> None:
     x, weight, bias, _ = make_inputs(6, 512, 513, dtype=torch.float32)
     packed = pack(weight[:, 1:], bias)
+    assert isinstance(packed, PackedLinear)
     assert packed.is_prepacked
     strided = x.view(2, 3, 513)[:, :, 1:]
     expected = F.linear(strided, weight[:, 1:], bias)
@@ -89,6 +90,7 @@ def test_without_the_librarys_private_operators_weights_stay_as_they_are(
 def test_few_rows_come_back_as_few(num_rows: int) -> None:
     x, weight, bias, residual = make_inputs(num_rows, 512, 600)
     packed = pack(weight, bias)
+    assert isinstance(packed, PackedLinear)
     assert packed.is_prepacked
     expected = F.linear(x, weight, bias)
     assert torch.allclose(linear(x, packed), expected, atol=1e-4)
