@@ -83,7 +83,7 @@ _DATASET = Label("dataset", "what `skipserve evaluate` was run on")
 _DEFAULT = Label("default", "`true`, `false`")
 _DEVICE = Label("device", "as torch names it")
 _DIGEST = Label("digest", "of what the policy computes")
-_DTYPE = Label("dtype", "as torch names it")
+_DTYPE = Label("dtype", "as torch names it; behind a plus sign, what products are made in")
 _FINISH_REASON = Label("finish_reason", f"{listed(FinishReason)} by the client, `error`")
 # A client that has no name here counts as "other".
 KEY = Label("key", "the names in the keys file, `other`")
