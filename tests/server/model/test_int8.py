@@ -56,9 +56,7 @@ def _rows(model: Llava, ids: Tensor, pixels: Tensor) -> Rows:
     return Rows(ids, tuple(classes), model.encode_images(pixels).flatten(0, 1), is_visual)
 
 
-@pytest.mark.parametrize(
-    "shape", [{}, {"num_layers": 3}], ids=str
-)
+@pytest.mark.parametrize("shape", [{}, {"num_layers": 3}], ids=str)
 def test_logits_are_those_of_a_model_that_rounds_alike(
     tmp_path: Path, shape: dict[str, Any]
 ) -> None:
