@@ -148,6 +148,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "skipserve.service.loop",
     },
     "skipserve.metrics": {
+        "skipserve.asking.auto.choice",
         "skipserve.budgets",
         "skipserve.grammar.outcome",
         "skipserve.media.fetch_fault",
@@ -240,6 +241,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "skipserve.offline": {
         "skipserve.asking",
+        "skipserve.budgets.client",
         *_ENGINE_DATA,
         "skipserve.engine.engine",
         "skipserve.engine.loading",
@@ -255,6 +257,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "skipserve.api.protocol",
         "skipserve.app",
         "skipserve.model_folder",
+        "skipserve.asking.auto.chooser",
         "skipserve.asking.processor",
         "skipserve.errors",
         "skipserve.hints",

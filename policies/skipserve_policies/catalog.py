@@ -17,6 +17,8 @@ from skipserve_policies.strict_yaml import YamlTextError, load_yaml
 
 # What a policy without a name is called in replies and metrics.
 INLINE_NAME = "inline"
+# What is asked for by whoever leaves the choice of a policy to the server.
+AUTO_NAME = "auto"
 
 # A name is part of "MODEL@POLICY", so it holds no "@".
 NAME_PATTERN = r"[a-z0-9][a-z0-9.-]{0,63}"
@@ -86,6 +88,8 @@ def check_name(name: object) -> str:
         )
     if name == INLINE_NAME:
         raise PolicyError(f"{name!r} is reserved for policies that have no name")
+    if name == AUTO_NAME:
+        raise PolicyError(f"{name!r} is reserved: it leaves the choice of a policy to the server")
     if name == ADDED_LABEL:
         raise PolicyError(f"{name!r} is reserved: metrics call all so that are added at run time")
     return name

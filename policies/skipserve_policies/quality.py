@@ -41,6 +41,11 @@ class _Reached(BaseModel):
     measures: tuple[_Measure, ...] = ()
 
     @property
+    def first(self) -> _Measure:
+        """What the metric is known for."""
+        return self.figures[0]
+
+    @property
     def figures(self) -> tuple[_Measure, ...]:
         return self.measures or (
             _Measure(
@@ -53,9 +58,20 @@ class _Reached(BaseModel):
         )
 
 
+class _Retention(BaseModel):
+    """The share of what `full` reached, with the interval of pairs of answers."""
+
+    low: float = Field(allow_inf_nan=False)
+
+
+class _BesideFull(BaseModel):
+    retention: _Retention | None = None
+
+
 class _Measured(_Reached):
     digest: str | None
     n: int = Field(ge=1)
+    beside_full: _BesideFull | None = None
 
 
 class _Baseline(_Reached):
@@ -65,6 +81,7 @@ class _Baseline(_Reached):
 class _Evaluation(BaseModel):
     data: str
     dtype: str | None = None
+    model_digest: str | None = None
     policies: dict[str, _Measured]
     baseline: _Baseline | None = None
 
@@ -117,9 +134,31 @@ def load_measured(
             source += f"; full is {full.model}'s"
         by_digest = {it.digest: it for it in evaluation.policies.values() if it.digest}
         for digest, measured in by_digest.items():
-            qualities = _qualities(measured, full, model, evaluation.data, source)
-            found[digest] = (*found.get(digest, ()), *qualities)
+            first, *others = _qualities(measured, full, model, evaluation.data, source)
+            kept = {
+                "retention_low": _retention_low(measured, full),
+                "model_digest": evaluation.model_digest,
+            }
+            found[digest] = (*found.get(digest, ()), first.model_copy(update=kept), *others)
     return found
+
+
+def _retention_low(measured: _Measured, full: _Reached | None) -> float | None:
+    """Return the share of what `full` reached that is kept at least; None where nobody knows.
+
+    Without the interval of pairs it is the lower end of the one by the upper end of the other: both
+    hold at once at least as often as an interval of 95 % does at its lower end.
+    """
+    if full is None:
+        return None
+    if isinstance(full, _Measured) and full.digest == measured.digest:
+        return 1.0
+    if measured.beside_full is not None and measured.beside_full.retention is not None:
+        return max(0.0, round(measured.beside_full.retention.low, 4))
+    low, high = measured.first.low, full.first.high
+    if low is None or not high or low < 0:
+        return None
+    return int(10_000 * low / high) / 10_000
 
 
 def _evaluations(value: object) -> Sequence[_Evaluation]:

@@ -510,6 +510,9 @@ class Quality(_Form):
         n: how many samples, where it is known.
         low: where the value's 95 % interval begins, where it is known.
         high: where it ends.
+        retention_low: the share of what the full model reaches that is kept at least: where the 95
+            % interval of that share begins, 1 for as much, where it is known.
+        model_digest: sha256 of the weights that it was measured on, where it is known.
         source: who measured it.
     """
 
@@ -521,6 +524,17 @@ class Quality(_Form):
     n: int | None = Field(default=None, ge=1, strict=True)
     low: float | None = Field(default=None, allow_inf_nan=False, strict=True)
     high: float | None = Field(default=None, allow_inf_nan=False, strict=True)
+    retention_low: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        strict=True,
+        description="The share of what the full model reaches that is kept at least: where its 95 "
+        "% interval begins. `auto` chooses by it.",
+    )
+    model_digest: str | None = Field(
+        default=None, max_length=64, description="sha256 of the weights that it was measured on."
+    )
     source: str = Field(default="", max_length=300)
 
 

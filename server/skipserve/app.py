@@ -30,6 +30,8 @@ from skipserve.api.paths import OPERATIONS, POLICIES, WITH_BODY
 from skipserve.api.policy_routes import router as policy_router
 from skipserve.api.routes import router
 from skipserve.api.serving import Serving, arrive
+from skipserve.asking.auto.choice import PressureBand
+from skipserve.asking.auto.terms import AutoTerms, Unmet
 from skipserve.asking.policies import PolicyRegistry
 from skipserve.asking.policy_changes import PolicyChanges
 from skipserve.asking.policy_file import PolicyFile
@@ -64,7 +66,7 @@ from skipserve.settings import (
     UnknownFields,
     misspelt_variables,
 )
-from skipserve_policies.catalog import nearest_names
+from skipserve_policies.catalog import AUTO_NAME, nearest_names
 from skipserve_policies.plan import Plan
 from skipserve_policies.quality import load_measured
 from skipserve_policies.resolve import PolicyError, PolicyMisfitError, ResolvedPolicy
@@ -159,8 +161,20 @@ def _terms(settings: Settings) -> Terms:
         else PolicyFile(settings.added_policies),
         keeps_misfits=settings.allow_misfit_policies,
         default_policy=settings.default_skip_policy,
+        auto=_auto_terms(settings),
         takes_inline=settings.allow_inline_policies,
         ignores_unknown=settings.unknown_fields is UnknownFields.IGNORE,
+    )
+
+
+def _auto_terms(settings: Settings) -> AutoTerms:
+    return AutoTerms(
+        policies=settings.auto_policies,
+        quality=settings.auto_quality,
+        min_quality=settings.auto_min_quality,
+        unmet=Unmet(settings.auto_unmet.value),
+        pressure=PressureBand(settings.auto_pressure_seconds, settings.auto_relief_seconds),
+        reuses_pages=settings.prefix_cache,
     )
 
 
@@ -168,6 +182,8 @@ def _build_serving(
     settings: Settings, folder: Path, processor: QuestionProcessor, connect: Connect
 ) -> Serving:
     policies = processor.policies
+    for name in settings.auto_policies:
+        _find_policy(name, policies)
     hot_plans = _hot_plans(settings, processor)
     registry = CollectorRegistry()
     named = [policy for policy in policies.resolved.values() if not policy.is_added]
@@ -184,7 +200,7 @@ def _build_serving(
     metrics.watch_images(lambda: pictures.num_waiting)
     clients = _build_clients(settings, policies)
     metrics.know_keys(clients.names)
-    return Serving(
+    serving = Serving(
         service=service,
         preparation=Preparation(
             processor,
@@ -206,6 +222,8 @@ def _build_serving(
         changes=_build_changes(settings, processor, clients),
         keep_alive_seconds=settings.keep_alive_seconds,
     )
+    processor.auto.watch(serving.surroundings)
+    return serving
 
 
 def _build_clients(settings: Settings, policies: PolicyRegistry) -> Clients:
@@ -214,7 +232,7 @@ def _build_clients(settings: Settings, policies: PolicyRegistry) -> Clients:
         return Clients(
             (key.get_secret_value() for key in settings.api_key),
             settings.isolate_keys,
-            None if path is None else lambda: read_keys(path, policies.names),
+            None if path is None else lambda: read_keys(path, {*policies.names, AUTO_NAME}),
         )
     except KeysFileError as error:
         raise StartError(str(error)) from error
@@ -230,8 +248,8 @@ def _build_changes(
 
     def tell_user(name: str) -> str | None:
         # Without the policy the server would not start again.
-        if name in (processor.default_policy, *settings.hot_policies):
-            return "default_skip_policy or hot_policies names it"
+        if name in (processor.default_policy, *settings.hot_policies, *settings.auto_policies):
+            return "default_skip_policy, hot_policies or auto_policies names it"
         users = [it.name for it in clients if it.rights.policies and name in it.rights.policies]
         return f"the keys file names it, for {users[0]}" if users else None
 
@@ -326,7 +344,9 @@ def _engine_limits(settings: Settings, hot_plans: tuple[Plan, ...]) -> EngineLim
 
 def _hot_plans(settings: Settings, processor: QuestionProcessor) -> tuple[Plan, ...]:
     """Return the plans that are known to be asked for: the default's, and what is said to be."""
-    names = (processor.default_policy, *settings.hot_policies)
+    default = processor.default_policy
+    chosen = processor.auto.fallback.name if default == AUTO_NAME else default
+    names = (chosen, *settings.hot_policies)
     return tuple(_find_policy(name, processor.policies).plan for name in names)
 
 

@@ -23,6 +23,7 @@ from rich.console import Console
 
 from skipserve.api.protocol import web_server_config
 from skipserve.app import Built, build
+from skipserve.asking.auto.chooser import AutoChooser
 from skipserve.asking.processor import QuestionProcessor
 from skipserve.errors import EngineError
 from skipserve.hints import Hints
@@ -36,6 +37,7 @@ from skipserve.settings import (
     variable_of,
 )
 from skipserve.stop_signals import StopSignals
+from skipserve_policies.catalog import AUTO_NAME
 from skipserve_policies.faults import Fault, faults_of, plain_cause
 from skipserve_policies.named import FULL, POLICIES_FILE
 
@@ -84,6 +86,7 @@ _METAVARS = {
     "metrics_api_key": "KEY",
     "default_skip_policy": "NAME",
     "hot_policies": "NAME",
+    "auto_policies": "NAME",
     "otlp_endpoint": "URL",
 }
 _PANELS = {
@@ -97,6 +100,10 @@ _PANELS = {
     "Skip policies": (
         "policies", "added_policies", "max_added_policies", "default_skip_policy", "hot_policies",
         "allow_inline_policies", "allow_misfit_policies",
+    ),
+    "The choice of auto": (
+        "auto_policies", "auto_quality", "auto_min_quality", "auto_unmet",
+        "auto_pressure_seconds", "auto_relief_seconds",
     ),
     "Images by URL": ("media_hosts", "allow_any_media_host", "media_seconds"),
     "Limits": (
@@ -375,6 +382,7 @@ class _Process:
         url = reachable_url(self._listener)
         self._say(f"skipserve serves {self._model()} on {url}", style="bold")
         self._say(describe_default(self._serving.processor))
+        self._say(describe_auto(self._serving.processor.auto))
         if self._settings.log_format is LogFormat.TEXT:
             _print("\n".join(self._hints(url).lines()))
 
@@ -402,6 +410,8 @@ class _Process:
 
 def describe_default(processor: QuestionProcessor) -> str:
     """Say what runs where a request names no policy, who says so, and what it saves."""
+    if processor.default_policy == AUTO_NAME:
+        return "Requests that name no skip policy get one chosen, as --default-skip-policy says"
     policy = processor.policies.find(processor.default_policy)
     told = f"Requests that name no skip policy run {policy.name}"
     if processor.terms.default_policy is not None:
@@ -412,10 +422,29 @@ def describe_default(processor: QuestionProcessor) -> str:
     return f"{told}: {100 * saved:.1f} % of a standard request's FLOPs saved" if saved else told
 
 
+def describe_auto(auto: AutoChooser) -> str:
+    """Say which policies are chosen for requests that ask for `auto`, once the weights run."""
+    measured, terms = auto.measured(), auto.terms
+    if not measured:
+        return (
+            f"{AUTO_NAME} runs {auto.fallback.name}: no policy was measured on these weights, as "
+            "`skipserve evaluate --summary` does"
+        )
+    usual, least = (
+        [it for it in measured if it.quality >= bound]
+        for bound in (terms.quality, terms.min_quality)
+    )
+    return (
+        f"{AUTO_NAME} chooses the cheapest of {len(usual)} policies that keep {terms.quality:g} of "
+        f"what the full model reaches, while requests wait of {len(least)} that keep "
+        f"{terms.min_quality:g}"
+    )
+
+
 def example_policy(processor: QuestionProcessor) -> str | None:
     """Return a policy to try; None where none fits the model, or where one runs unasked."""
     policies = processor.policies.resolved
-    if policies[processor.default_policy].policy.rules:
+    if processor.default_policy == AUTO_NAME or policies[processor.default_policy].policy.rules:
         return None
     return next((name for name, it in policies.items() if it.policy.rules), None)
 

@@ -94,6 +94,14 @@ class Quantization(StrEnum):
         return "" if self is Quantization.NONE else self.value
 
 
+class AutoUnmet(StrEnum):
+    """What is done where no policy meets what a request asks of `auto`."""
+
+    ERROR = "error"
+    FULL = "full"
+    NEAREST = "nearest"
+
+
 class MetricAliases(StrEnum):
     """Whose names metrics are shown by too."""
 
@@ -207,8 +215,47 @@ class Settings(_FromFiles):
     default_skip_policy: str | None = Field(
         None,
         min_length=1,
-        description="The skip policy of requests that name none. If not set, the model's own "
-        "default, which its skip-policies.yaml names, or else full.",
+        description="The skip policy of requests that name none, or auto. If not set, the model's "
+        "own default, which its skip-policies.yaml names, or else full.",
+    )
+    auto_policies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Policies that the server may choose for requests that ask for auto; several "
+        "by repeating or with commas. If not set, all that were measured on the model.",
+    )
+    auto_quality: float = Field(
+        0.98,
+        gt=0,
+        le=1,
+        allow_inf_nan=False,
+        description="The share of what the full model reaches that auto keeps where a request "
+        "does not say, by the lower end of what was measured.",
+    )
+    auto_min_quality: float = Field(
+        0.95,
+        gt=0,
+        le=1,
+        allow_inf_nan=False,
+        description="The share that it keeps while requests wait, or where a request's "
+        "max_latency_ms wants it so; never less, whatever a request says.",
+    )
+    auto_unmet: AutoUnmet = Field(
+        AutoUnmet.ERROR,
+        description="Where no policy meets what a request asks of auto: error refuses it, full "
+        "runs the model's own default, nearest the quickest policy that keeps the quality, or the "
+        "best.",
+    )
+    auto_pressure_seconds: float = Field(
+        1.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="From so long an expected wait on, auto keeps auto_min_quality alone.",
+    )
+    auto_relief_seconds: float = Field(
+        0.25,
+        ge=0,
+        allow_inf_nan=False,
+        description="Down to so long an expected wait it goes on so.",
     )
     hot_policies: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
@@ -421,7 +468,7 @@ class Settings(_FromFiles):
             raise ValueError("this must be an address such as http://collector:4318")
         return value
 
-    @field_validator("hot_policies", mode="before")
+    @field_validator("hot_policies", "auto_policies", mode="before")
     @classmethod
     def _split_policies(cls, value: Any) -> Any:
         """Take one text with commas, or several, as names."""
@@ -442,6 +489,18 @@ class Settings(_FromFiles):
                 f"image_memory_mib must be at least {least}: {IMAGE_BYTES_PER_PIXEL} bytes for "
                 "each of max_image_pixels"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_auto(self) -> Self:
+        """Take no floor above what is kept anyway, and no pressure that ends before it begins."""
+        if self.auto_min_quality > self.auto_quality:
+            raise ValueError(
+                f"auto_min_quality is {self.auto_min_quality:g}, above auto_quality, which is "
+                f"{self.auto_quality:g}: it must be at most that"
+            )
+        if self.auto_relief_seconds >= self.auto_pressure_seconds:
+            raise ValueError("auto_relief_seconds must be below auto_pressure_seconds")
         return self
 
     @property

@@ -88,11 +88,11 @@ HALF_BLOCKS = {"skip_block": tuple(range(2, 31, 2))}
 def test_a_model_has_a_default_of_its_own(settings: Settings, half_checkpoint: Path) -> None:
     built = build(with_changes(settings, model=str(half_checkpoint)))
     processor = built.serving.processor
-    half = processor.choose_policy(None, None, Rights())
+    half = processor.wanted_policy(None, None, Rights())
     assert (half.name, half.layers) == ("half", HALF_BLOCKS)
     assert processor.default_policy == "half"
-    assert processor.choose_policy("full", None, Rights()).name == "full"
-    assert processor.choose_policy(None, "halved@whole", Rights()).name == "whole"
+    assert processor.wanted_policy("full", None, Rights()).name == "full"
+    assert processor.wanted_policy(None, "halved@whole", Rights()).name == "whole"
     assert not built.warnings
 
 
@@ -101,8 +101,8 @@ def test_the_operators_default_goes_before_the_models(
 ) -> None:
     changes = {"model": str(half_checkpoint), "default_skip_policy": "full"}
     processor = build(with_changes(settings, **changes)).serving.processor
-    assert processor.choose_policy(None, None, Rights()).name == "full"
-    assert processor.choose_policy("half", None, Rights()).layers == HALF_BLOCKS
+    assert processor.wanted_policy(None, None, Rights()).name == "full"
+    assert processor.wanted_policy("half", None, Rights()).layers == HALF_BLOCKS
 
 
 def test_the_default_s_decode_is_hot(settings: Settings, half_checkpoint: Path) -> None:

@@ -55,7 +55,8 @@ def app_with(service: PlayedService, settings: Settings) -> FastAPI:
         "service": service,
         "admission": Admission(service, metrics, 20, settings.max_queued_tokens),  # type: ignore[arg-type]
     }
-    built.app.state.serving = replace(built.serving, **parts)
+    serving = built.app.state.serving = replace(built.serving, **parts)
+    serving.processor.auto.watch(serving.surroundings)
     return built.app
 
 

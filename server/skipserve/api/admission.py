@@ -68,6 +68,11 @@ class Admission:
         return "the server is shutting down" if self.is_draining else self._service.why_not_ready
 
     @property
+    def wait_seconds(self) -> float:
+        """How long what waits now will take at the pace of late; 0 where there was none."""
+        return self._tokens.seconds_to_empty
+
+    @property
     def num_inside(self) -> int:
         """Requests under way, from the head of each to the end of its reply."""
         return self._num_inside

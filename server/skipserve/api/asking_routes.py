@@ -115,7 +115,7 @@ async def messages(form: MessageForm, visit: TheVisit) -> Response:
 async def count_tokens(form: CountForm, serving: TheServing, exchange: TheExchange) -> TokenCount:
     """Count the tokens of messages in Anthropic's form, each image with all its rows."""
     question = read_count(form)
-    policy = serving.processor.choose_policy(None, form.model, exchange.client.rights)
+    policy = serving.processor.counted_policy(form.model, exchange.client.rights)
     encoded = await asyncio.to_thread(serving.processor.encode, question, policy)
     return TokenCount(input_tokens=len(encoded.prompt_ids))
 
@@ -124,7 +124,7 @@ async def count_tokens(form: CountForm, serving: TheServing, exchange: TheExchan
 async def tokenize(form: TokenizeForm, serving: TheServing, exchange: TheExchange) -> TokenizeReply:
     """Return the tokens of a prompt, or of messages as the model would read them."""
     processor, question = serving.processor, read_tokenize(form)
-    policy = processor.choose_policy(None, form.model, exchange.client.rights)
+    policy = processor.counted_policy(form.model, exchange.client.rights)
     encoded = await asyncio.to_thread(processor.encode, question, policy)
     name = processor.prompts.tokenizer.token_name
     return TokenizeReply(
@@ -141,5 +141,5 @@ async def detokenize(
 ) -> DetokenizeReply:
     """Return the text of tokens."""
     processor = serving.processor
-    processor.choose_policy(None, form.model, exchange.client.rights)
+    processor.counted_policy(form.model, exchange.client.rights)
     return DetokenizeReply(prompt=processor.prompts.text_of(form.tokens))

@@ -119,10 +119,13 @@ class Exchange(Account):
     def _describe_answer(self) -> dict[str, object]:
         policy, accounts = self.prepared.policy, self.accounts
         requests = [account.prepared.request for account in accounts]
+        chosen = self.prepared.chosen
+        reason = {"skip_policy_reason": chosen.because.reason} if chosen else {}
         return {
             "stream": self.wants_stream,
             "skip_policy": policy.name,
             "skip_policy_digest": policy.digest,
+            **reason,
             "finish_reason": self.finish_reason,
             "prompts": len(accounts),
             "prompt_tokens": sum(request.num_prompt for request in requests),

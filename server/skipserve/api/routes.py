@@ -12,6 +12,8 @@ from skipserve.api.exchange import TheExchange
 from skipserve.api.paths import POLICIES
 from skipserve.api.serving import Serving, TheServing
 from skipserve.api.wire import (
+    AutoEntry,
+    AutoReply,
     Health,
     ModelEntry,
     ModelList,
@@ -21,8 +23,12 @@ from skipserve.api.wire import (
     UsageList,
     Version,
 )
+from skipserve.asking.auto.chooser import AutoChooser
+from skipserve.asking.auto.wish import AutoWish
 from skipserve.asking.processor import QuestionProcessor
-from skipserve.errors import UnavailableError
+from skipserve.budgets.client import Rights
+from skipserve.errors import NotFoundError, UnavailableError
+from skipserve_policies.catalog import AUTO_NAME
 from skipserve_policies.resolve import ResolvedPolicy
 
 router = APIRouter(responses=error_replies(401, 403, 405, 421))
@@ -33,18 +39,23 @@ async def list_models(serving: TheServing, exchange: TheExchange) -> ModelList:
     """List the served model, alone and with each skip policy that may be used: NAME@POLICY."""
     processor, rights = serving.processor, exchange.client.rights
     names = {processor.model_name: processor.default_policy} | {
-        f"{processor.model_name}@{policy}": policy for policy in processor.policies.resolved
+        f"{processor.model_name}@{policy}": policy
+        for policy in (AUTO_NAME, *processor.policies.resolved)
     }
     return ModelList(
-        data=tuple(_model_entry(serving, *it) for it in names.items() if rights.has(it[1]))
+        data=tuple(
+            _model_entry(serving, *it)
+            for it in names.items()
+            if (processor.auto.can_choose(rights) if it[1] == AUTO_NAME else rights.has(it[1]))
+        )
     )
 
 
 @router.get("/v1/models/{model_id:path}", responses=error_replies(400, 404))
 async def show_model(model_id: str, serving: TheServing, exchange: TheExchange) -> ModelEntry:
     """Show a name that `model` may have: the served model's, alone or as NAME@POLICY."""
-    policy = serving.processor.choose_policy(None, model_id, exchange.client.rights)
-    return _model_entry(serving, model_id, policy.name)
+    policy = serving.processor.counted_policy(model_id, exchange.client.rights)
+    return _model_entry(serving, model_id, policy.name if policy else AUTO_NAME)
 
 
 def _model_entry(serving: Serving, name: str, policy: str) -> ModelEntry:
@@ -71,13 +82,22 @@ async def list_skip_policies(serving: TheServing, exchange: TheExchange) -> Poli
     """
     processor, rights = serving.processor, exchange.client.rights
     allowed = (it for it in processor.policies.resolved.values() if rights.has(it.name))
-    return PolicyList(data=tuple(policy_entry(policy, processor) for policy in allowed))
+    return PolicyList(
+        data=tuple(policy_entry(policy, processor) for policy in allowed),
+        auto=_auto_reply(processor.auto, rights),
+    )
 
 
 @router.get(POLICIES + "/{name}", responses=error_replies(400, 404))
 async def show_skip_policy(name: str, serving: TheServing, exchange: TheExchange) -> PolicyEntry:
     """Show a named skip policy, resolved for the loaded model, as the list does."""
-    policy = serving.processor.choose_policy(name, None, exchange.client.rights)
+    policy = serving.processor.wanted_policy(name, None, exchange.client.rights)
+    if isinstance(policy, AutoWish):
+        raise NotFoundError(
+            f"{AUTO_NAME} is no policy: the server chooses one of those that {POLICIES} has under "
+            f"{AUTO_NAME}",
+            param="skip_policy",
+        )
     return policy_entry(policy, serving.processor)
 
 
@@ -95,6 +115,20 @@ def policy_entry(resolved: ResolvedPolicy, processor: QuestionProcessor) -> Poli
         quality=processor.policies.quality(resolved),
         added=resolved.is_added,
         default=resolved.name == processor.default_policy,
+    )
+
+
+def _auto_reply(auto: AutoChooser, rights: Rights) -> AutoReply:
+    terms, band = auto.terms, auto.terms.pressure
+    found = sorted(auto.measured(rights), key=lambda it: -it.quality)
+    return AutoReply(
+        quality=terms.quality,
+        min_quality=terms.min_quality,
+        unmet=terms.unmet,
+        fallback=auto.fallback.name,
+        pressure_seconds=band.high,
+        relief_seconds=band.low,
+        policies=tuple(AutoEntry(name=it.policy.name, quality=it.quality) for it in found),
     )
 
 

@@ -22,6 +22,7 @@ from skipserve.api.wire import MAX_TOLD_OF_PROMPTS
 from skipserve.asking.account import Account
 from skipserve.asking.answer import AnswerText, Piece, WholeAnswer
 from skipserve.asking.asker import Asker
+from skipserve.asking.auto.terms import Surroundings
 from skipserve.asking.merging import merged
 from skipserve.asking.policy_changes import PolicyChanges
 from skipserve.asking.preparation import Preparation
@@ -36,6 +37,7 @@ from skipserve.engine.request import Request
 from skipserve.errors import InvalidRequestError, RequestTimeoutError
 from skipserve.metrics.registry import ServerMetrics
 from skipserve.service.service import Service
+from skipserve_policies.catalog import AUTO_NAME
 
 
 class AnswerWriter(StreamWriter, Protocol):
@@ -91,6 +93,13 @@ class Serving:
         """What questions are prepared with, and answers put together."""
         return self.preparation.processor
 
+    def surroundings(self) -> Surroundings:
+        """Return how the server stands, for the choice of a policy."""
+        ready, wait_seconds = self.service.ready, self.admission.wait_seconds
+        if ready is None:
+            return Surroundings(wait_seconds=wait_seconds)
+        return Surroundings(ready.weights_digest, ready.num_cache_tokens, wait_seconds)
+
     async def reload(self) -> None:
         """Read the keys file again, and open the usage log again."""
         await self.clients.reload()
@@ -141,7 +150,7 @@ class Serving:
         Raises:
             SkipserveError: the engine refused a request, failed or died; not for a stream.
         """
-        headers = {"X-Skip-Policy": exchange.prepared.policy.name}
+        headers = _policy_headers(exchange.prepared)
         pieces = _together([self._answer(cases, index) for index in range(len(cases))])
         if exchange.wants_stream:
             seconds = self.keep_alive_seconds
@@ -231,14 +240,26 @@ class Serving:
         self.metrics.record_prompt(
             request.policy_name, request.num_prompt - num_rows, num_rows, len(request.images)
         )
+        if prepared.chosen is not None:
+            self.metrics.record_choice(request.policy_name, prepared.chosen.because.reason)
         for stage, seconds in prepared.stage_seconds.items():
             self.metrics.record_stage(stage, seconds)
 
     def _record_end(self, account: Account) -> None:
         account.settle(self.processor.reporter)
+        if account.skip is not None:
+            self.processor.auto.settle(account)
         name = account.prepared.request.policy_name
         self.metrics.record_stage(Stage.DETOKENIZE, account.stage_seconds[Stage.DETOKENIZE])
         self.metrics.record_request(name, account.finish_reason, account.elapsed_seconds)
+
+
+def _policy_headers(prepared: Prepared) -> dict[str, str]:
+    """Return what a reply says of the policy that runs."""
+    headers = {"X-Skip-Policy": prepared.policy.name}
+    if prepared.chosen is not None:
+        headers["X-Skip-Policy-Requested"] = AUTO_NAME
+    return headers
 
 
 def _written(writer: AnswerWriter, answers: Sequence[WholeAnswer]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import Depends, Header
@@ -11,6 +11,7 @@ from starlette.responses import Response
 from skipserve.api.exchange import Exchange, TheExchange
 from skipserve.api.serving import AnswerWriter, Case, Serving, TheServing
 from skipserve.asking.account import Account
+from skipserve.asking.auto.chosen import Chosen
 from skipserve.asking.question import Question
 
 MakeWriter = Callable[[Sequence[Account], int], AnswerWriter]
@@ -55,11 +56,18 @@ class Visit:
             # From here on nobody removes its policy.
             if (name := processor.policy_name(question.policy, question.model)) is not None:
                 self.permits.enter_context(processor.policies.hold(name))
-            await self.serving.prepare(question, case, self.exchange.client)
+            # One policy for all that a request asks, where the server chooses it.
+            settled = replace(question, chosen=self._chosen) if self._chosen else question
+            await self.serving.prepare(settled, case, self.exchange.client)
         self.serving.line_up(self.exchange, cases)
         accounts = [case.account for case in cases]
         writer = make_writer(accounts, self.exchange.arrived_at // 10**9)
         return await self.serving.respond(self.exchange, cases, writer)
+
+    @property
+    def _chosen(self) -> Chosen | None:
+        """What was chosen for the first question; None where nothing was, or not yet."""
+        return self.exchange.prepared.chosen if self.exchange.has_started else None
 
     def _further_case(self) -> Case:
         account = self.exchange.sibling()

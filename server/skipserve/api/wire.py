@@ -16,6 +16,8 @@ from pydantic_core import PydanticCustomError
 
 from skipserve.api.replies import Reply, Sparse
 from skipserve.asking.answer import TokenLogprobs
+from skipserve.asking.auto.form import AutoPolicy
+from skipserve.asking.auto.terms import Unmet
 from skipserve.asking.fields import (
     CHAT,
     FUNCTION,
@@ -37,6 +39,7 @@ from skipserve.asking.messages import (
 from skipserve.asking.prompt_logprobs import PromptEntries
 from skipserve.asking.report import SavedFor, SkipReport
 from skipserve.engine.request import MAX_PROMPT_LOGPROBS
+from skipserve_policies.catalog import AUTO_NAME
 from skipserve_policies.schema import Quality, SkipPolicy
 
 MAX_STOPS = 4
@@ -220,15 +223,20 @@ ToolChoice = Annotated[
 def _policy_kind(value: object) -> str | None:
     if isinstance(value, str):
         return "a name"
+    if isinstance(value, AutoPolicy) or (isinstance(value, Mapping) and AUTO_NAME in value):
+        return "a choice"
     return "a policy" if isinstance(value, Mapping | SkipPolicy) else None
 
 
 PolicyForm = Annotated[
-    Annotated[Name, Tag("a name")] | Annotated[SkipPolicy, Tag("a policy")],
+    Annotated[Name, Tag("a name")]
+    | Annotated[AutoPolicy, Tag("a choice")]
+    | Annotated[SkipPolicy, Tag("a policy")],
     Discriminator(
         _policy_kind,
         custom_error_type="policy_form",
-        custom_error_message='a skip policy is a name, or is spelt out as {"rules": [...]}',
+        custom_error_message='a skip policy is a name, or is spelt out as {"rules": [...]}, or is '
+        'chosen by the server: "auto", {"auto": {"min_quality": 0.97}}',
     ),
 ]
 
@@ -259,7 +267,8 @@ class OwnFields(BodyForm):
     )
     skip_policy: PolicyForm | None = Field(
         default=None,
-        description="A name from /v1/skip_policies, or a policy spelt out.",
+        description="A name from /v1/skip_policies, a policy spelt out, or `auto`: the server "
+        "chooses one.",
         examples=["full"],
     )
     vllm_xargs: VllmArguments | None = None
@@ -538,11 +547,40 @@ class PolicyEntry(Reply):
     default: bool = Field(description="Whether requests that name no policy run it.")
 
 
+class AutoEntry(Reply):
+    """A policy that `auto` may choose."""
+
+    name: str
+    quality: float = Field(
+        description="The share of what the full model reaches that it keeps at least, as measured."
+    )
+
+
+class AutoReply(Reply):
+    """How the server chooses where a request leaves it the choice."""
+
+    name: Literal["auto"] = "auto"
+    quality: float = Field(description="What is kept where a request does not say.")
+    min_quality: float = Field(description="No less is kept, whatever is asked for.")
+    unmet: Unmet = Field(description="What is done where nothing meets a request.")
+    fallback: str = Field(description="What runs where nothing was measured.")
+    pressure_seconds: float = Field(
+        description="From so long an expected wait on there is pressure: `min_quality` counts in "
+        "the place of `quality`."
+    )
+    relief_seconds: float = Field(description="Down to so long a wait it lasts.")
+    policies: tuple[AutoEntry, ...] = Field(
+        description="Those that may be chosen, the best first; empty where none was measured on "
+        "the weights that run."
+    )
+
+
 class PolicyList(Reply):
     """The reply of `GET /v1/skip_policies`."""
 
     object: Literal["list"] = "list"
     data: tuple[PolicyEntry, ...]
+    auto: AutoReply
 
 
 class UsageEntry(Reply):

@@ -7,6 +7,7 @@ from skipserve.asking.question import Prepared
 from skipserve.asking.report import Reporter, SkipReport
 from skipserve.budgets.client import Spending, Use
 from skipserve.engine.reports import FinishReason, Stage, StepOutput
+from skipserve_policies.catalog import AUTO_NAME
 
 
 @dataclass(eq=False, repr=False)
@@ -133,7 +134,12 @@ class Account:
             num_cached[num_cached.index(min(num_cached))] = 0
         generated = (it.num_generated for it in begun)
         first, *others = zip(generated, num_cached, strict=True)
-        return reporter.report(self.prepared.request, self.prepared.policy, *first, *others)
+        prepared = self.prepared
+        report = reporter.report(prepared.request, prepared.policy, *first, *others)
+        if prepared.chosen is None:
+            return report
+        told = {"requested": AUTO_NAME, "chosen_because": prepared.chosen.because}
+        return report.model_copy(update=told)
 
     @property
     def num_generated(self) -> int:

@@ -84,7 +84,7 @@ class PolicyRegistry:
         default: str = FULL,
     ) -> None:
         self.default = default
-        self._sizes = sizes
+        self.sizes = sizes
         self._measured = measured or {}
         self._listing = listing
         # Safe in the threads that convert requests, unlike a dictionary with an order of its own.
@@ -223,7 +223,7 @@ class PolicyRegistry:
             raise PolicyFitError(str(error), param="skip_policy") from error
 
     def _resolve(self, name: str, policy: SkipPolicy, *, is_added: bool) -> ResolvedPolicy:
-        return replace(resolve_for(name, policy, self._sizes), is_added=is_added)
+        return replace(resolve_for(name, policy, self.sizes), is_added=is_added)
 
 
 def _without(mapping: Mapping[str, T], name: str) -> dict[str, T]:

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +11,11 @@ from typing import Self
 from skipserve.asking.adjusting import adjustments_of
 from skipserve.asking.answer import AnswerText
 from skipserve.asking.asker import Asker
+from skipserve.asking.auto.chooser import AutoChooser, Occasion
+from skipserve.asking.auto.chosen import Chosen, Trace
+from skipserve.asking.auto.costs import Shape
+from skipserve.asking.auto.traces import conversation_of, marks_of
+from skipserve.asking.auto.wish import AutoWish
 from skipserve.asking.length import answer_length
 from skipserve.asking.policies import PolicyFiles, PolicyRegistry
 from skipserve.asking.question import Generation, PolicyChoice, Prepared, Question
@@ -20,7 +25,7 @@ from skipserve.budgets.client import Rights
 from skipserve.checkpoint_notes import checkpoint_notes
 from skipserve.digests import digest_of
 from skipserve.engine.reports import Stage
-from skipserve.engine.request import Request, SamplingParams
+from skipserve.engine.request import Image, Request, SamplingParams
 from skipserve.errors import (
     FeatureOffError,
     InvalidRequestError,
@@ -34,6 +39,7 @@ from skipserve.media.remote import RemoteImage
 from skipserve.model.config import ModelConfig
 from skipserve.prompt.processor import EncodedPrompt, PromptProcessor
 from skipserve.prompt.template import Ending
+from skipserve_policies.catalog import AUTO_NAME
 from skipserve_policies.resolve import ResolvedPolicy
 from skipserve_policies.schema import Quality, SkipPolicy
 from skipserve_policies.sizes import Modality
@@ -58,6 +64,7 @@ class QuestionProcessor:
         preprocessor: fits images to the model.
         policies: the policies by name.
         reporter: counts what an answer took.
+        auto: chooses the policy of questions that leave it to the server.
         notes: what whoever starts the model should know of its files.
     """
 
@@ -67,6 +74,7 @@ class QuestionProcessor:
     preprocessor: Preprocessor
     policies: PolicyRegistry
     reporter: Reporter
+    auto: AutoChooser
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -102,6 +110,7 @@ class QuestionProcessor:
             preprocessor=Preprocessor.from_config(config, terms.images.pixels.image_pixels),
             policies=policies,
             reporter=Reporter(config.sizes),
+            auto=AutoChooser(policies, config.sizes, terms.auto),
             notes=tuple(checkpoint_notes(folder, config)),
         )
 
@@ -122,8 +131,13 @@ class QuestionProcessor:
             SkipserveError: any of those that a client can be told of, but for the engine's.
         """
         asker = asker or Asker()
-        policy = self.choose_policy(question.policy, question.model, asker.client.rights)
         seconds: dict[Stage, float] = {}
+        wanted = self.wanted_policy(question.policy, question.model, asker.client.rights)
+        if isinstance(wanted, AutoWish):
+            chosen = question.chosen or self._choose(question, wanted, asker, num_cache_tokens)
+            policy = chosen.policy
+        else:
+            chosen, policy = None, wanted
         images = tuple(image.reduced(policy.reduction) for image in question.images)
         with _timed(seconds, Stage.TOKENIZE):
             prompt = self.encode(question, policy)
@@ -155,14 +169,16 @@ class QuestionProcessor:
         if question.prompt is not None:
             # It goes on with the prompt's own text.
             generation = replace(generation, ending=Ending.CONTINUED)
-        return Prepared(request, policy, model, generation, seconds)
+        trace = trace_of(question, prompt, images, asker)
+        return Prepared(request, policy, model, generation, seconds, chosen, trace)
 
-    def encode(self, question: Question, policy: ResolvedPolicy) -> EncodedPrompt:
+    def encode(self, question: Question, policy: ResolvedPolicy | None = None) -> EncodedPrompt:
         """Return the rows of a question's prompt; its images may still be as a client sent them.
 
         Args:
             question: what is asked.
-            policy: what it is to run under, which may leave fewer rows of an image.
+            policy: what it is to run under, which may leave fewer rows of an image; None for one
+                that leaves all.
 
         Raises:
             InvalidRequestError: it is longer than the context, or does not go with the model's
@@ -173,7 +189,7 @@ class QuestionProcessor:
         with _blaming(question.prompt_param):
             match question.prompt:
                 case None:
-                    reduction = policy.reduction
+                    reduction = policy.reduction if policy else None
                     num_rows = reduction.num_rows if reduction else self.preprocessor.num_rows
                     return self.prompts.encode_chat(
                         question.messages,
@@ -192,7 +208,7 @@ class QuestionProcessor:
         Raises:
             SkipserveError: that contradicts itself or is over a limit, or the policy is at fault.
         """
-        self.choose_policy(question.policy, question.model, asker.client.rights)
+        self.wanted_policy(question.policy, question.model, asker.client.rights)
         structure = question.structure
         if question.tools is not None:
             if structure is not None:
@@ -230,7 +246,7 @@ class QuestionProcessor:
             SkipserveError: its policy or an image's URI is at fault, or it has too many images.
         """
         asker = asker or Asker()
-        self.choose_policy(question.policy, question.model, asker.client.rights)
+        self.wanted_policy(question.policy, question.model, asker.client.rights)
         self.check_media(question)
         uris, limits, modality = question.image_uris, self.terms.images, self.preprocessor.modality
         if len(uris) > limits.num_images:
@@ -271,21 +287,23 @@ class QuestionProcessor:
         """The policy of questions that name none: the operator's, else the model's own."""
         return self.terms.default_policy or self.policies.default
 
-    def choose_policy(
+    def wanted_policy(
         self, given: PolicyChoice | None, model: str | None, rights: Rights
-    ) -> ResolvedPolicy:
+    ) -> ResolvedPolicy | AutoWish:
         """Return the policy that is given, else the one in "NAME@POLICY", else the default.
 
         Args:
-            given: a policy or its name.
+            given: a policy or its name, or what the server is to choose one by.
             model: the name by which the model is asked.
             rights: what whoever asks may ask for.
 
         Raises:
-            SkipserveError: there is no such policy or model, or it may not be asked for.
+            SkipserveError: there is no such policy or model, or it may not be asked for, or nothing
+                that may be chosen meets what is asked for.
         """
         in_model = self._policy_in_model(model)
-        if given is not None and in_model is not None and given != in_model:
+        given = AutoWish() if given == AUTO_NAME else given
+        if given is not None and in_model is not None and not _agree(given, in_model):
             raise InvalidRequestError(
                 f"model names the skip policy {in_model[:_MAX_ECHO]!r} and skip_policy another; "
                 "name one of them",
@@ -293,6 +311,11 @@ class QuestionProcessor:
             )
         choices = (given, in_model, self.default_policy)
         chosen = next(it for it in choices if it is not None)
+        if chosen == AUTO_NAME:
+            chosen = AutoWish()
+        if isinstance(chosen, AutoWish):
+            self.auto.check(chosen, rights)
+            return chosen
         if isinstance(chosen, SkipPolicy):
             return self._resolve_inline(chosen, rights)
         found = chosen if isinstance(chosen, ResolvedPolicy) else self.policies.find(chosen)
@@ -306,8 +329,40 @@ class QuestionProcessor:
             )
         return found
 
+    def counted_policy(self, model: str | None, rights: Rights) -> ResolvedPolicy | None:
+        """Return the policy by which tokens are counted; None, for all rows, if it is not chosen.
+
+        Raises:
+            SkipserveError: as `wanted_policy` does.
+        """
+        wanted = self.wanted_policy(None, model, rights)
+        return wanted if isinstance(wanted, ResolvedPolicy) else None
+
+    def _choose(
+        self, question: Question, wish: AutoWish, asker: Asker, num_cache_tokens: int | None
+    ) -> Chosen:
+        """Choose the policy of a question that leaves it to the server.
+
+        Raises:
+            SkipserveError: nothing that may be chosen meets what is asked for, or the question is
+                at fault.
+        """
+        prompt = self.encode(question)
+        with _blaming(question.prompt_param):
+            sampling = self._sampling(question.generation, prompt, num_cache_tokens)
+        shape = Shape(
+            prompt.token_classes,
+            question.images,
+            sampling.max_tokens,
+            is_scored=question.generation.num_prompt_logprobs is not None,
+        )
+        trace = trace_of(question, prompt, question.images, asker)
+        elapsed = time.perf_counter() - asker.asked
+        occasion = Occasion(wish, asker.client.rights, shape, trace, elapsed)
+        return self.auto.choose(occasion)
+
     def policy_name(self, given: PolicyChoice | None, model: str | None) -> str | None:
-        """Return the name that `choose_policy` looks up; None for a policy that is spelt out.
+        """Return the name that `wanted_policy` looks up; None for a policy that is spelt out.
 
         Raises:
             NotFoundError: the model is not the one that is served.
@@ -366,6 +421,24 @@ class QuestionProcessor:
             stop_token_ids=stop_token_ids,
             adjustments=adjustments_of(wanted, self.prompts),
         )
+
+
+def _agree(given: PolicyChoice, in_model: str) -> bool:
+    """Whether a request says the same policy in both places."""
+    return in_model == AUTO_NAME if isinstance(given, AutoWish) else given == in_model
+
+
+def trace_of(
+    question: Question, prompt: EncodedPrompt, images: Sequence[Image], asker: Asker
+) -> Trace:
+    """Return what a question is remembered by: to whoever asks, and what shares cached work."""
+    salt = cache_salt(question.cache_salt, asker.isolation)
+    root = digest_of(asker.client.owner_number.to_bytes(8, "big"), salt.encode())
+    return Trace(
+        root,
+        marks_of(prompt, images, root),
+        conversation_of(question.messages, question.images, root),
+    )
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from skipserve.asking.auto.chosen import Chosen, Trace
+from skipserve.asking.auto.wish import AutoWish
 from skipserve.asking.tools import Tools
 from skipserve.engine.reports import Stage
 from skipserve.engine.request import Grammar, Image, Request
@@ -14,8 +16,8 @@ from skipserve_policies.sizes import Modality
 
 # A text, or token ids.
 RawPrompt = str | tuple[int, ...]
-# A name, a policy spelt out, or one that was resolved before.
-PolicyChoice = str | SkipPolicy | ResolvedPolicy
+# A name, a policy spelt out, one that was resolved before, or what the server's choice must meet.
+PolicyChoice = str | SkipPolicy | ResolvedPolicy | AutoWish
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ class Question:
         images: the same, fitted to the model.
         generation: how the answer is to be generated.
         policy: what it is to run under; None for what `model` says, or the default.
+        chosen: what the server has chosen for a question of the same request, where it chooses.
         model: the name by which the model is asked, alone or as NAME@POLICY; None for its own.
         cache_salt: only questions with the same salt share cached work.
         timeout_seconds: it may take so long in the engine, or less where less is allowed.
@@ -119,6 +122,7 @@ class Question:
     images: tuple[Image, ...] = ()
     generation: Generation = field(default_factory=Generation)
     policy: PolicyChoice | None = None
+    chosen: Chosen | None = None
     model: str | None = None
     cache_salt: str | None = None
     timeout_seconds: float | None = None
@@ -142,6 +146,8 @@ class Prepared:
         model: the name by which the model was asked.
         generation: what was asked of the answer.
         stage_seconds: what the preparation took, by stage.
+        chosen: the policy with the reason, where the server has chosen it.
+        trace: what it is remembered by, for the choice of others.
     """
 
     request: Request
@@ -149,6 +155,8 @@ class Prepared:
     model: str
     generation: Generation
     stage_seconds: dict[Stage, float] = field(default_factory=dict)
+    chosen: Chosen | None = None
+    trace: Trace | None = None
 
     @property
     def requests(self) -> Iterator[Request]:

@@ -1,9 +1,11 @@
 """What is told of the work that an answer took, beside what the full model would have done."""
 
 from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from skipserve.asking.auto.chosen import ChosenBecause
 from skipserve.engine.request import Request
 from skipserve_policies import flops
 from skipserve_policies.cost import Saving, request_shape, saving, standard_request
@@ -62,6 +64,16 @@ class SkipReport(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     policy: str
+    requested: Literal["auto"] | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="`auto` where the server has chosen the policy.",
+    )
+    chosen_because: ChosenBecause | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="Where the server has chosen the policy: why.",
+    )
     digest: str
     layers: dict[str, tuple[int, ...]]
     image_rows: ImageRows | None = Field(

@@ -1,9 +1,10 @@
 """On what terms questions are taken: limits, and what may be asked for."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from skipserve.asking.auto.terms import AutoTerms
 from skipserve.asking.policy_file import PolicyFile
 from skipserve.media.decode import PixelLimits
 
@@ -53,6 +54,7 @@ class Terms:
         added_policies: the file of those that were added at run time; None where none can be.
         keeps_misfits: whether a policy of those files may name layers that the model lacks.
         default_policy: runs where a question names none; None for the model's own default.
+        auto: how policies are chosen for questions that leave it to the server.
         takes_inline: whether a question may spell a policy out.
         ignores_unknown: whether fields that are not known are taken, and told to be ignored.
     """
@@ -64,5 +66,6 @@ class Terms:
     added_policies: PolicyFile | None = None
     keeps_misfits: bool = False
     default_policy: str | None = None
+    auto: AutoTerms = field(default_factory=AutoTerms)
     takes_inline: bool = True
     ignores_unknown: bool = False

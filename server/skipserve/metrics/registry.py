@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
+from skipserve.asking.auto.choice import Reason
 from skipserve.budgets.client import Limited, Use
 from skipserve.budgets.keys import OTHER
 from skipserve.engine.reports import FinishReason, Stage
@@ -121,6 +122,10 @@ class ServerMetrics:
     def record_grammar(self, outcome: GrammarOutcome) -> None:
         """Count what an answer was to be held to."""
         self._of(Metrics.grammars, GrammarOutcome(outcome)).inc()
+
+    def record_choice(self, policy_name: str, reason: Reason) -> None:
+        """Count a policy that was chosen for a request."""
+        self._of(Metrics.auto_choices, policy_name, Reason(reason)).inc()
 
     def record_fetch_failure(self, reason: FetchFault) -> None:
         """Count an image that was not fetched."""

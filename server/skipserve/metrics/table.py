@@ -5,6 +5,7 @@ from functools import partial
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from skipserve.asking.auto.choice import Reason
 from skipserve.budgets.client import Limited
 from skipserve.engine.reports import FailureKind, FinishReason, Stage, StepMode
 from skipserve.grammar.outcome import GrammarOutcome
@@ -332,6 +333,13 @@ class Metrics(Table):
         "cached: clients send another schema each time, and each costs a compilation.",
         (Label("outcome", GrammarOutcome),),
         "grammars",
+    )
+    auto_choices = counter(
+        "Policies chosen for requests that asked for `auto`, by the reason.",
+        "Much pressure: more comes than is served at the usual quality. unmeasured: run `skipserve "
+        "evaluate --summary` on these weights. unmet: what clients ask for, `--auto-unmet`.",
+        (SKIP_POLICY, Label("reason", Reason)),
+        "requests",
     )
     image_fetch_failures = counter(
         "Images by URL that were not fetched.",

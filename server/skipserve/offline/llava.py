@@ -12,13 +12,17 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress
 
+from skipserve.asking.auto.form import AutoPolicy
+from skipserve.asking.auto.terms import Surroundings
+from skipserve.asking.auto.wish import AutoWish
 from skipserve.asking.processor import QuestionProcessor
 from skipserve.asking.question import Prepared, Question
 from skipserve.asking.terms import ImageLimits, Terms
+from skipserve.budgets.client import Rights
 from skipserve.engine.engine import Engine, StepResult
 from skipserve.engine.limits import EngineLimits, EngineSpec
 from skipserve.engine.loading import load
-from skipserve.engine.reports import Failed, FailureKind, StepOutput
+from skipserve.engine.reports import Failed, FailureKind, Ready, StepOutput
 from skipserve.engine.request import Image
 from skipserve.errors import EngineError, InvalidRequestError, SkipserveError
 from skipserve.media.decode import PixelLimits
@@ -46,7 +50,9 @@ from skipserve.offline.questions import (
 )
 from skipserve.offline.sampling import Sampling, checked_sampling, generation_of
 from skipserve.prompt.tokenizer_files import TokenizerFilesError
+from skipserve_policies.catalog import AUTO_NAME
 from skipserve_policies.faults import faults_of
+from skipserve_policies.quality import load_measured
 from skipserve_policies.resolve import PolicyError, ResolvedPolicy
 from skipserve_policies.schema import SkipPolicy
 from skipserve_policies.sizes import Modality
@@ -59,7 +65,7 @@ _OUT_OF_MEMORY = (
     "fewer images, or a shorter text"
 )
 
-# A name, or a policy spelt out.
+# A name, a policy spelt out, or what one is to be chosen by.
 AnyPolicy = str | SkipPolicy | Mapping[str, Any]
 
 
@@ -114,12 +120,14 @@ class LLaVA:
         images = ImageLimits(PixelLimits(max_pixels, max_pixels))
         terms = Terms("the attribute policies", images, policies=file)
         try:
-            self._processor = QuestionProcessor.from_folder(folder, folder.name, terms)
-            self._engine = _load_engine(spec)
+            measured = load_measured(folder, folder.name)
+            self._processor = QuestionProcessor.from_folder(folder, folder.name, terms, measured)
+            self._engine, ready = _load_engine(spec)
         except (ModelFilesError, TokenizerFilesError, PolicyError) as error:
             raise StartError(str(error)) from error
         for note in self._processor.notes:
             logger.warning(note)
+        self._processor.auto.watch(lambda: Surroundings(ready.weights_digest))
         self._turn = threading.Lock()
         # Never one twice: what is left of a call that failed is not taken for the next one's.
         self._ids = map("question-{}".format, itertools.count())
@@ -153,9 +161,10 @@ class LLaVA:
                 `Question`, or a list of messages in OpenAI's form. An image is a path, the bytes
                 of a picture file, a PIL image, or a data URI; where the model takes videos or
                 sounds, a path, the bytes or a data URI of one of those.
-            skip_policy: a name, a `SkipPolicy` or the mapping that spells one out; or a list with
-                one of these for each question. None for the model's default, `full` unless its
-                folder says otherwise.
+            skip_policy: a name, a `SkipPolicy` or the mapping that spells one out, or "auto" or
+                {"auto": {"min_quality": 0.97}} for the cheapest that was measured to keep so much;
+                or a list with one of these for each question. None for the model's default, `full`
+                unless its folder says otherwise.
             progress: whether to show a bar on standard error.
             sampling: see `skipserve.offline.sampling.Sampling`; greedy without any.
 
@@ -184,7 +193,7 @@ class LLaVA:
 
     def _choose_policies(
         self, choice: AnyPolicy | Sequence[AnyPolicy], count: int
-    ) -> list[ResolvedPolicy]:
+    ) -> list[ResolvedPolicy | AutoWish]:
         if isinstance(choice, str | SkipPolicy | Mapping):
             return [self._find_policy(choice)] * count
         if isinstance(choice, bytes) or not isinstance(choice, Sequence):
@@ -199,19 +208,22 @@ class LLaVA:
                 "give one for all, or one for each",
                 param="skip_policy",
             )
-        policies = []
+        policies: list[ResolvedPolicy | AutoWish] = []
         for index, each in enumerate(choice):
             with naming(f"skip_policy[{index}]"):
                 policies.append(self._find_policy(each))
         return policies
 
-    def _find_policy(self, choice: AnyPolicy) -> ResolvedPolicy:
+    def _find_policy(self, choice: AnyPolicy) -> ResolvedPolicy | AutoWish:
         if isinstance(choice, str):
-            return self._processor.policies.find(choice)
+            return self._processor.wanted_policy(choice, None, Rights())
         try:
+            if not isinstance(choice, SkipPolicy) and AUTO_NAME in choice:
+                return AutoPolicy.model_validate(choice).wish
             return self._processor.policies.resolve_inline(SkipPolicy.model_validate(choice))
         except ValidationError as error:
-            fault = faults_of(error, SkipPolicy, choice)[0]
+            form = AutoPolicy if error.title == AutoPolicy.__name__ else SkipPolicy
+            fault = faults_of(error, form, choice)[0]
             told = fault if fault.place else f"this is of type {type(choice).__name__}"
             raise InvalidRequestError(f"{_POLICY_FORMS}; {told}", param="skip_policy") from error
 
@@ -219,7 +231,7 @@ class LLaVA:
         self,
         index: int,
         question: AnyQuestion,
-        policy: ResolvedPolicy,
+        policy: ResolvedPolicy | AutoWish,
         sampling: Sampling,
         images: dict[bytes, Image],
     ) -> Prepared:
@@ -286,14 +298,13 @@ class LLaVA:
         return answer.is_over
 
 
-def _load_engine(spec: EngineSpec) -> Engine:
+def _load_engine(spec: EngineSpec) -> tuple[Engine, Ready]:
     try:
-        engine, _ = load(spec, name_arguments)
+        return load(spec, name_arguments)
     except EngineError as error:
         raise EngineError(name_arguments(error.message)) from error
     except (RuntimeError, MemoryError) as error:
         raise EngineError(f"the model cannot be loaded on {spec.device}: {error}") from error
-    return engine
 
 
 def _failure(failed: Failed, index: int) -> EngineError:

@@ -107,7 +107,8 @@ def told_of(body: Any) -> str:
         ),
         (
             {"messages": [USER], "skip_policy": 5},
-            'skip_policy: a skip policy is a name, or is spelt out as {"rules": [...]}',
+            'skip_policy: a skip policy is a name, or is spelt out as {"rules": [...]}, or is '
+            'chosen by the server: "auto", {"auto": {"min_quality": 0.97}}',
         ),
         (
             {"messages": [USER], "max_token": 3},

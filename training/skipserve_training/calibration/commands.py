@@ -122,7 +122,10 @@ def calibrate(  # noqa: PLR0913, PLR0917 (an argument a flag)
 
 def _run(order: "Order", output: Path | None, report: Path | None, *, as_json: bool) -> None:
     from skipserve_training.calibration.calibrating import calibrate  # noqa: PLC0415
-    from skipserve_training.calibration.policies_file import write_policies  # noqa: PLC0415
+    from skipserve_training.calibration.policies_file import (  # noqa: PLC0415
+        MeasuredOn,
+        write_policies,
+    )
     from skipserve_training.calibration.record import notes_of, policies_json  # noqa: PLC0415
     from skipserve_training.progress import Stages  # noqa: PLC0415
 
@@ -138,7 +141,9 @@ def _run(order: "Order", output: Path | None, report: Path | None, *, as_json: b
     else:
         _show(found, notes)
     if output is not None:
-        write_policies(output, named, found.full, order.model, order.drawn.name)
+        digest = found.conditions["model_digest"]
+        measured_on = MeasuredOn(order.model, digest, order.drawn.name)
+        write_policies(output, named, found.full, measured_on)
         console.print(f"serve them with --policies {output}", highlight=False, soft_wrap=True)
     if report is not None:
         from skipserve_training.calibration.report import write_report  # noqa: PLC0415

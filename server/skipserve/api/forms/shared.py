@@ -4,6 +4,7 @@ import uuid
 from dataclasses import replace
 
 from skipserve.api.wire import OpenAiFields, OwnFields, SamplingFields
+from skipserve.asking.auto.form import AutoPolicy
 from skipserve.asking.question import Generation, PolicyChoice, Question
 from skipserve.errors import InvalidRequestError
 
@@ -29,7 +30,8 @@ def _policy(form: OwnFields, header: str | None) -> PolicyChoice | None:
     """Return the policy that a request gives: in the body, in vllm_xargs, or in a header."""
     in_arguments = form.vllm_xargs.skip_policy if form.vllm_xargs else None
     places = (form.skip_policy, in_arguments, header)
-    return next((given for given in places if given is not None), None)
+    given = next((given for given in places if given is not None), None)
+    return given.wish if isinstance(given, AutoPolicy) else given
 
 
 def sampling(form: SamplingFields) -> Generation:

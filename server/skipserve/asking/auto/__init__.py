@@ -1,0 +1,1 @@
+"""Chooses the policy of requests that leave the choice to the server."""
