@@ -42,7 +42,8 @@ class ChatOptions(TypedDict, total=False):
 
     Attributes:
         model: needed only where the server carries several names.
-        skip_policy: a name, or a policy of one's own where the server allows inline ones.
+        skip_policy: a name, or a policy of one's own where the server allows inline ones; "auto",
+            or {"auto": {"min_quality": 0.97, "max_latency_ms": 500}}, has the server choose.
         max_tokens: at most so many tokens are answered.
         temperature: 0 takes the most probable token each time.
         top_k: keep so many of the most probable tokens; 0 keeps all.

@@ -67,7 +67,7 @@ def ask(  # noqa: PLR0913, PLR0917 (an argument a flag)
             "--policy",
             metavar="POLICY",
             autocompletion=policy_names,
-            help="A policy's name, or a policy of your own as JSON.",
+            help="A policy's name, auto, or a policy of your own as JSON.",
         ),
     ] = None,
     url: Url = DEFAULT_URL,

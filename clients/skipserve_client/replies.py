@@ -38,11 +38,36 @@ class ImageRows(Reply):
     of: int
 
 
+class ChosenBecause(Reply):
+    """Why the server chose the policy of a request.
+
+    Attributes:
+        reason: in a word, such as "cheapest", "warm", "pressure" or "unmeasured".
+        min_quality: the share of what the full model reaches that had to be kept; None where
+            nothing was measured.
+        quality: the share that the policy keeps at least, as measured.
+        max_latency_ms: what the request asked for.
+        expected_latency_ms: what was expected of the policy; None where nothing was measured yet.
+        expected_cached_tokens: leading tokens that were expected to be computed before.
+        under_pressure: whether requests waited for so long that the server's floor counted.
+    """
+
+    reason: str
+    min_quality: float | None = None
+    quality: float | None = None
+    max_latency_ms: float | None = None
+    expected_latency_ms: float | None = None
+    expected_cached_tokens: int = 0
+    under_pressure: bool = False
+
+
 class SkipReport(Reply):
     """What the skip policy meant for one request.
 
     Attributes:
         policy: its name; "inline" for one that came with the request.
+        requested: "auto" where the server has chosen it; None where it was named.
+        chosen_because: why, where the server has chosen it.
         digest: equal for policies that compute the same.
         layers: for each action, the layers that it touched.
         image_rows: what is left of each image; None where that is all of it.
@@ -53,6 +78,8 @@ class SkipReport(Reply):
     """
 
     policy: str
+    requested: str | None = None
+    chosen_because: ChosenBecause | None = None
     digest: str
     layers: dict[str, tuple[int, ...]]
     planned_flops: int

@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from skipserve_client.replies import Answer, PolicyInfo, SavedFor
+from skipserve_client.replies import Answer, ChosenBecause, PolicyInfo, SavedFor
 from skipserve_policies.cost import PolicyCost
 from skipserve_policies.schema import Quality
 
@@ -60,6 +60,7 @@ def answer_table(answer: Answer, total_seconds: float, first_token_seconds: floa
     table.add_column(overflow="fold")
     rows = {
         "policy": skip.policy,
+        "chosen": _format_choice(skip.chosen_because),
         "layers touched": format_layers(skip.layers) or "none",
         "rows of a picture": skip.image_rows and f"{skip.image_rows.kept} of {skip.image_rows.of}",
         "FLOPs planned": format_flops(skip.planned_flops),
@@ -74,6 +75,16 @@ def answer_table(answer: Answer, total_seconds: float, first_token_seconds: floa
         if value:
             table.add_row(name, Text(value))
     return table
+
+
+def _format_choice(because: ChosenBecause | None) -> str:
+    """Say why the server chose the policy; nothing where it was named."""
+    if because is None:
+        return ""
+    if because.quality is None:
+        return f"by the server: {because.reason}"
+    kept = f"keeps at least {format_share(because.quality)} of full, as measured"
+    return f"by the server: {because.reason}, {kept}"
 
 
 def _format_cached(answer: Answer) -> str:

@@ -137,7 +137,7 @@ class AutoChooser:
         floor = needs.floor if picked.reason in _BY_FLOOR else min(needs.quality, _best(found))
         option = options[picked.candidate.name]
         told = _because(picked.reason, wish, floor, option, is_pressed=is_pressed)
-        return Chosen(option.policy, told)
+        return _chosen(option, told, occasion, around.wait_seconds)
 
     def settle(self, account: Account) -> None:
         """Learn from a request that has been answered."""
@@ -168,9 +168,9 @@ class AutoChooser:
     def _option(self, measured: MeasuredPolicy, occasion: Occasion, wait_seconds: float) -> _Option:
         policy = measured.policy
         estimate = self._costs.estimate(policy, occasion.shape, occasion.trace)
-        seconds = estimate.seconds
+        seconds = self._costs.expected(estimate, wait_seconds)
         if seconds is not None:
-            seconds += occasion.elapsed_seconds + wait_seconds
+            seconds += occasion.elapsed_seconds
         candidate = Candidate(
             policy.name, measured.quality, estimate.flops, estimate.cold_flops, seconds
         )
@@ -222,6 +222,14 @@ def _usable(found: Sequence[MeasuredPolicy], shape: Shape) -> Sequence[MeasuredP
 
 def _best(found: Sequence[MeasuredPolicy]) -> float:
     return max(it.quality for it in found)
+
+
+def _chosen(
+    option: _Option, because: ChosenBecause, occasion: Occasion, wait_seconds: float
+) -> Chosen:
+    seconds = option.estimate.seconds
+    raw = None if seconds is None else seconds + wait_seconds
+    return Chosen(option.policy, because, occasion.elapsed_seconds, raw)
 
 
 def _unmeasured(wish: AutoWish) -> ChosenBecause:

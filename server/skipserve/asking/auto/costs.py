@@ -86,6 +86,12 @@ class Costs:
             seconds=self._speeds.seconds(policy.digest, work),
         )
 
+    def expected(self, estimate: Estimate, wait_seconds: float) -> float | None:
+        """Return how long a request should take from now on; None where nobody knows."""
+        if estimate.seconds is None:
+            return None
+        return self._speeds.corrected(estimate.seconds + wait_seconds)
+
     def learn(self, account: Account, trace: Trace, max_rows: int) -> None:
         """Remember what a request that has ended has left, and how long it took.
 
@@ -101,6 +107,9 @@ class Costs:
             self._images.note(_image_key(trace.root, policy.reduction, image))
         if len(account.choices) == 1:
             self._learn_speed(account, policy, request)
+        if (chosen := account.prepared.chosen) is not None and chosen.raw_seconds:
+            actual = account.elapsed_seconds - chosen.elapsed_seconds
+            self._speeds.learn_bias(chosen.raw_seconds, actual)
 
     def _learn_speed(self, account: Account, policy: ResolvedPolicy, request: Request) -> None:
         shape = flops.Request(

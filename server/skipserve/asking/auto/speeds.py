@@ -1,5 +1,6 @@
-"""How long requests take, learnt from those that have ended. Knows no request and no clock."""
+"""How long requests take, learnt from those that have ended. Knows no request."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -7,6 +8,10 @@ from dataclasses import dataclass
 _WEIGHT = 0.2
 # Tokens of an answer, before there was one.
 _FIRST_GUESS = 16
+# What nobody has seen for so long says nothing of now.
+_FRESH_SECONDS = 30.0
+# What a wait may be mistaken by.
+_LEAST_BIAS, _MOST_BIAS = 0.2, 5.0
 # Policies that are remembered: those that have a name, and some.
 _MAX_POLICIES = 1024
 
@@ -27,25 +32,36 @@ class Work:
 
 
 class Mean:
-    """A mean in which what came last weighs most.
+    """A mean in which what came last weighs most, and of which nothing is left after a while.
 
-    Attributes:
-        value: the mean; None while there is none.
+    Args:
+        clock: the time in seconds.
     """
 
-    def __init__(self) -> None:
-        self.value: float | None = None
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._value = 0.0
+        self._taken_at: float | None = None
+
+    @property
+    def value(self) -> float | None:
+        """The mean; None while there is none."""
+        if self._taken_at is None or self._clock() - self._taken_at > _FRESH_SECONDS:
+            return None
+        return self._value
 
     def take(self, value: float) -> None:
         """Count a value."""
-        self.value = value if self.value is None else self.value + _WEIGHT * (value - self.value)
+        mean = self.value
+        self._value = value if mean is None else mean + _WEIGHT * (value - mean)
+        self._taken_at = self._clock()
 
 
 class _Pace:
     """Seconds for each FLOP, by phase."""
 
-    def __init__(self) -> None:
-        self.prompt, self.answer = Mean(), Mean()
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.prompt, self.answer = Mean(clock), Mean(clock)
 
     def take(self, flops: Work, seconds: Work) -> None:
         if flops.prompt:
@@ -58,14 +74,21 @@ class Speeds:
     """Seconds for each FLOP under each policy, and how long answers are.
 
     Both phases have a pace of their own: a prompt is bound by what is computed, an answer by what
-    is read. A policy that nobody has run yet is taken to be as fast for each FLOP as all together.
+    is read. A policy that nobody has run of late is taken to be as fast for each FLOP as all
+    together. Where no request has ended of late nothing is expected: a server that refuses whatever
+    it expects to be late would else never learn that it has become quick again.
+
+    Args:
+        clock: the time in seconds.
     """
 
-    def __init__(self) -> None:
-        self._all = _Pace()
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._all = _Pace(clock)
         self._of: dict[str, _Pace] = {}
-        self._num_tokens = Mean()
-        self._rest = Mean()
+        self._num_tokens = Mean(clock)
+        self._rest = Mean(clock)
+        self._bias = Mean(clock)
 
     def expected_tokens(self, most: int) -> int:
         """Return how many tokens an answer is expected to have that may have so many at most."""
@@ -85,10 +108,22 @@ class Speeds:
         self._rest.take(seconds.rest)
         self._all.take(flops, seconds)
         if digest in self._of or len(self._of) < _MAX_POLICIES:
-            self._of.setdefault(digest, _Pace()).take(flops, seconds)
+            self._of.setdefault(digest, _Pace(self._clock)).take(flops, seconds)
+
+    def learn_bias(self, expected: float, actual: float) -> None:
+        """Count how long a request took of which something was expected, before it was corrected.
+
+        Under load what waits is counted twice: in the wait, and in the pace of those that share
+        their steps with others.
+        """
+        self._bias.take(min(max(actual / expected, _LEAST_BIAS), _MOST_BIAS))
+
+    def corrected(self, expected: float) -> float:
+        """Return how long a request should take by what came of others that were expected."""
+        return expected * (self._bias.value or 1.0)
 
     def seconds(self, digest: str, flops: Work) -> float | None:
-        """Return how long a request should take but for its wait; None before any has ended."""
+        """Return how long a request should take but for its wait; None if nobody knows."""
         prompt = self._pace(digest, lambda it: it.prompt)
         answer = self._pace(digest, lambda it: it.answer)
         if prompt is None:

@@ -98,7 +98,10 @@ class Server:
         request = SimpleNamespace(images=images, token_classes=occasion.shape.prompt, num_scored=0)
         account: Any = SimpleNamespace(
             prepared=SimpleNamespace(
-                request=request, policy=policy, trace=occasion.trace, chosen=object()
+                request=request,
+                policy=policy,
+                trace=occasion.trace,
+                chosen=Chosen(policy, self.chooser.choose(occasion).because),
             ),
             choices=[None] * num_choices,
             num_generated=8,

@@ -42,3 +42,29 @@ def test_answers_are_as_long_as_they_were() -> None:
     for _ in range(30):
         speeds.learn("full", Work(1, 1), Work(1, 1), 7)
     assert (speeds.expected_tokens(1000), speeds.expected_tokens(3)) == (7, 3)
+
+
+def test_what_was_long_ago_says_nothing() -> None:
+    now = [0.0]
+    speeds = Speeds(lambda: now[0])
+    speeds.learn("full", Work(100, 10), Work(9.0, 0.0), 5)
+    speeds.learn_bias(1.0, 2.0)
+    assert speeds.corrected(1.0) == 2.0
+    now[0] = 25.0
+    speeds.learn("skip", Work(100, 10), Work(1.0, 0.0), 5)
+    now[0] = 40.0
+    # Its own pace is forgotten, and that of all together counts.
+    assert speeds.seconds("full", Work(100, 10)) == pytest.approx(0.8 * 9.0 + 0.2 * 1.0)
+    assert speeds.seconds("skip", Work(100, 10)) == pytest.approx(1.0)
+    now[0] = 60.0
+    assert speeds.seconds("skip", Work(100, 10)) is None
+    assert (speeds.corrected(1.0), speeds.expected_tokens(1000)) == (1.0, 16)
+
+
+def test_what_is_always_late_is_expected_late() -> None:
+    speeds = Speeds()
+    for _ in range(30):
+        speeds.learn_bias(1.0, 3.0)
+    assert speeds.corrected(2.0) == pytest.approx(6.0)
+    speeds.learn_bias(1.0, 1e9)
+    assert speeds.corrected(1.0) < 5
