@@ -143,7 +143,7 @@ attack: install  ## Attack the demo as it is shipped, on loopback alone, for ten
 soak: install  ## Serve honest and hostile clients at once for ten minutes; SECONDS=60 is quicker.
 	cd tests/support && PYTHONPATH=. $(CURDIR)/$(BIN)/python soak.py $(or $(SECONDS),600)
 
-BENCH ?= end_to_end throughput host_cost reuse mixed policies time_split small_pictures overload
+BENCH ?= end_to_end throughput host_cost reuse mixed policies time_split small_pictures overload auto
 
 bench: install  ## Run all benchmarks, an hour; make bench BENCH=reuse ARGS="--models demo" runs one.
 	for name in $(BENCH); do $(BIN)/python benchmarks/$$name.py $(ARGS) || exit 1; done

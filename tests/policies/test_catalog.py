@@ -359,6 +359,10 @@ def test_inline_is_reserved(tmp_path: Path) -> None:
     assert "'inline' is reserved" in refusal(tmp_path, "inline: {}")
 
 
+def test_auto_is_reserved(tmp_path: Path) -> None:
+    assert "'auto' is reserved" in refusal(tmp_path, "auto: {}")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

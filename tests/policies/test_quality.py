@@ -131,3 +131,45 @@ def test_answers_in_another_arithmetic_are_another_models(tmp_path: Path) -> Non
 
     assert load_measured(tmp_path, "mine") == {}
     assert load_measured(tmp_path, "mine", "int8").keys() == {"d0"}
+
+
+def _beside(low: float) -> dict[str, Any]:
+    return {"beside_full": {"retention": {"value": 0.9, "low": low, "high": 1.0}}}
+
+
+@pytest.mark.parametrize(
+    ("measured", "full", "kept"),
+    [
+        # The interval of pairs goes before the two apart.
+        (EXIT | {"low": 0.4, "high": 0.6} | _beside(0.7123456), {"high": 0.99}, 0.7123),
+        (EXIT | {"low": 0.4, "high": 0.6}, {"high": 0.99}, 0.404),
+        (EXIT | {"low": 0.4, "beside_full": None}, {"high": 0.99}, 0.404),
+        (EXIT | {"low": 0.4, "beside_full": {"retention": None}}, {"high": 0.99}, 0.404),
+        (EXIT | {"low": 0.4}, {}, None),
+        (EXIT, {"high": 0.99}, None),
+        (EXIT | {"low": 0.4}, {"high": 0.0}, None),
+    ],
+)
+def test_what_is_kept_of_full_at_least(
+    tmp_path: Path, measured: dict[str, Any], full: dict[str, Any], kept: float | None
+) -> None:
+    policies = {"full": FULL | full, "exit": measured}
+    _write(tmp_path, {"data": "demo", "model_digest": "w", "policies": policies})
+    found = load_measured(tmp_path, "mine")
+    assert [(it.retention_low, it.model_digest) for it in found["d1"]] == [(kept, "w")]
+    assert found["d0"][0].retention_low == 1
+
+
+def test_what_is_kept_of_another_models_full(tmp_path: Path) -> None:
+    baseline = {"model": "whole", "accuracy": 1.0, "low": 0.99, "high": 1.0, "n": 1050}
+    _write(tmp_path, {"data": "demo", "baseline": baseline, "policies": {"full": FULL}})
+    (quality,) = load_measured(tmp_path, "mine")["d0"]
+    assert (quality.retention_low, quality.model_digest) == (0.98, None)
+
+
+def test_what_is_kept_is_told_of_the_first_figure_alone(tmp_path: Path) -> None:
+    measures = [it | {"value": 0.9} for it in MEASURES[1:]] * 2
+    policies = {"full": FULL, "exit": EXIT | {"measures": measures} | _beside(0.7)}
+    _write(tmp_path, {"data": "mme", "policies": policies})
+    kept = [it.retention_low for it in load_measured(tmp_path, "mine")["d1"]]
+    assert kept == [0.7, None]

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from skipserve.app import Built, build, engine_spec
 from skipserve.asking.policy_file import PolicyFile
+from skipserve.asking.processor import QuestionProcessor
 from skipserve.budgets.client import Rights
 from skipserve.engine.limits import EngineLimits, EngineSpec
 from skipserve.engine.reports import FinishReason, Ready, StepOutput
@@ -35,6 +36,7 @@ from skipserve_client.cli import app as cli
 from skipserve_policies.catalog import load_catalog
 from skipserve_policies.named import POLICIES_FILE
 from skipserve_policies.plan import Plan, trim
+from skipserve_policies.resolve import ResolvedPolicy
 
 pytestmark = pytest.mark.fast
 
@@ -85,14 +87,22 @@ def test_a_default_policy_that_does_not_fit(settings: Settings, tmp_path: Path) 
 HALF_BLOCKS = {"skip_block": tuple(range(2, 31, 2))}
 
 
+def policy_of(
+    processor: QuestionProcessor, given: str | None = None, model: str | None = None
+) -> ResolvedPolicy:
+    wanted = processor.wanted_policy(given, model, Rights())
+    assert isinstance(wanted, ResolvedPolicy)
+    return wanted
+
+
 def test_a_model_has_a_default_of_its_own(settings: Settings, half_checkpoint: Path) -> None:
     built = build(with_changes(settings, model=str(half_checkpoint)))
     processor = built.serving.processor
-    half = processor.wanted_policy(None, None, Rights())
+    half = policy_of(processor)
     assert (half.name, half.layers) == ("half", HALF_BLOCKS)
     assert processor.default_policy == "half"
-    assert processor.wanted_policy("full", None, Rights()).name == "full"
-    assert processor.wanted_policy(None, "halved@whole", Rights()).name == "whole"
+    assert policy_of(processor, "full").name == "full"
+    assert policy_of(processor, None, "halved@whole").name == "whole"
     assert not built.warnings
 
 
@@ -101,8 +111,8 @@ def test_the_operators_default_goes_before_the_models(
 ) -> None:
     changes = {"model": str(half_checkpoint), "default_skip_policy": "full"}
     processor = build(with_changes(settings, **changes)).serving.processor
-    assert processor.wanted_policy(None, None, Rights()).name == "full"
-    assert processor.wanted_policy("half", None, Rights()).layers == HALF_BLOCKS
+    assert policy_of(processor).name == "full"
+    assert policy_of(processor, "half").layers == HALF_BLOCKS
 
 
 def test_the_default_s_decode_is_hot(settings: Settings, half_checkpoint: Path) -> None:
@@ -120,6 +130,7 @@ def test_the_default_s_decode_is_hot(settings: Settings, half_checkpoint: Path) 
     assert half != full
     assert hot() == half
     assert hot(hot_policies=("full",)) == half + full
+    assert hot(default_skip_policy="auto") == half
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import httpx
 import pytest
 import typer
 from children import running
+from measured_models import copy_measured
 from patience import slowness
 from pictures import question
 from server_process import ServerProcess, is_running
@@ -24,8 +25,10 @@ from typer.testing import CliRunner
 
 from skipserve import commands
 from skipserve.app import build
+from skipserve.asking.auto.terms import Surroundings
 from skipserve.commands import (
     ExitCode,
+    describe_auto,
     describe_default,
     example_policy,
     listen,
@@ -248,6 +251,27 @@ def test_what_runs_by_default_is_said(settings: Settings, half_checkpoint: Path)
         said(model=str(half_checkpoint), default_skip_policy="full")
         == f"{begun} full, as --default-skip-policy says"
     )
+
+
+@pytest.mark.fast
+def test_what_auto_chooses_among_is_said(
+    settings: Settings, checkpoint: Path, tmp_path: Path
+) -> None:
+    def said(**changes: object) -> str:
+        serving = build(settings.model_copy(update=changes)).serving
+        serving.processor.auto.watch(lambda: Surroundings("w"))
+        return describe_auto(serving.processor.auto)
+
+    assert said().startswith("auto runs full: no policy was measured on these weights")
+    kept = {"exit-after-24": 0.96, "skip-block-every-3-from-16": 0.99}
+    model = str(copy_measured(checkpoint, tmp_path, "w", kept))
+    assert said(model=model) == (
+        "auto chooses the cheapest of 2 policies that keep 0.98 of what the full model reaches, "
+        "while requests wait of 3 that keep 0.95"
+    )
+    default = build(settings.model_copy(update={"default_skip_policy": "auto"})).serving.processor
+    assert describe_default(default).startswith("Requests that name no skip policy get one chosen")
+    assert example_policy(default) is None
 
 
 @pytest.mark.fast

@@ -129,6 +129,11 @@ def test_a_misspelt_setting_in_a_file(tmp_path: Path) -> None:
         {"max_queued_tokens": 0},
         {"queue_seconds": 0},
         {"request_seconds": -1},
+        {"auto_quality": 1.1},
+        {"auto_quality": 0.9, "auto_min_quality": 0.95},
+        {"auto_min_quality": 0},
+        {"auto_pressure_seconds": 1, "auto_relief_seconds": 1},
+        {"auto_unmet": "cheapest"},
     ],
 )
 def test_values_out_of_range(fields: dict[str, object]) -> None:
@@ -318,8 +323,9 @@ def test_settings_do_not_change() -> None:
 
 
 def test_several_hot_policies_come_with_commas_or_one_by_one() -> None:
-    assert Settings().hot_policies == ()
+    assert (Settings().hot_policies, Settings().auto_policies) == ((), ())
     assert Settings(hot_policies="a, b").hot_policies == ("a", "b")
+    assert Settings(auto_policies="a, b").auto_policies == ("a", "b")
     assert Settings(hot_policies=("a", "b,c")).hot_policies == ("a", "b", "c")
 
 

@@ -143,6 +143,15 @@ SERVICE = Row(
             each("code", "skipserve_errors_total"),
         ),
         Panel(
+            "Chosen for `auto`, by the reason",
+            "Skip policies that the server chose for requests that left it the choice. Much "
+            "`pressure`: more comes than is served at the usual quality. `unmeasured`: nothing was "
+            "measured on these weights. `unmet`: nothing met what was asked for.",
+            units.RequestsPerSecond,
+            each("reason", "skipserve_auto_choices_total"),
+            View.STACK,
+        ),
+        Panel(
             "Whole request",
             "From arrival to the end, whatever the end.",
             SECONDS,

@@ -377,7 +377,8 @@ CHAT = FieldTable(
         *_honoured(
             messages="what is said",
             model="the served model, or NAME@POLICY",
-            skip_policy="a name from `/v1/skip_policies`, or a policy spelt out",
+            skip_policy="a name from `/v1/skip_policies`, a policy spelt out, or `auto`, by which "
+            "the server chooses one",
             vllm_xargs="vLLM's place for fields that OpenAI's form does not have",
             cache_salt="only requests with the same salt share cached work",
             timeout_seconds="the request ends with status 408 after so long in the engine",

@@ -123,6 +123,9 @@ def test_added_policies_outlast_the_server(make: Making) -> None:
     assert ask(again).headers["X-Skip-Policy"] == "mine"
     assert ask(again, skip_policy="other").status_code == 404
     assert "default_skip_policy" in error_of(remove(again, "mine"), 409)["message"]
+    assert (
+        "auto_policies" in error_of(remove(make(auto_policies=("mine",)), "mine"), 409)["message"]
+    )
 
 
 def test_a_models_own_default_runs_and_stays(make: Making, half_checkpoint: Path) -> None:

@@ -296,6 +296,18 @@ def test_the_policies(llava: LLaVA, tmp_path: Path) -> None:
     assert mine.generate([(PICTURE, COUNT)], skip_policy="mine")[0].skip.policy == "mine"
 
 
+def test_a_policy_is_chosen(llava: LLaVA) -> None:
+    wishes: list[Any] = ["auto", {"auto": {"min_quality": 0.995}}]
+    usual, best = llava.generate([(PICTURE, COUNT)] * 2, skip_policy=wishes)
+    assert usual.skip.requested == best.skip.requested == "auto"
+    assert usual.skip.chosen_because is not None
+    assert (usual.skip.chosen_because.quality or 0) >= 0.98
+    assert usual.skip.saved_ratio > 0
+    assert best.skip.policy == "full"
+    with pytest.raises(InvalidRequestError, match=r"auto\.min_qualty"):
+        llava.generate([COUNT], skip_policy={"auto": {"min_qualty": 0.9}})
+
+
 def test_a_models_own_default_runs_where_none_is_asked_for(
     checkpoint: Path, half_checkpoint: Path
 ) -> None:

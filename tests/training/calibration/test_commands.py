@@ -8,6 +8,7 @@ from typer.testing import CliRunner, Result
 
 from skipserve.asking.policies import PolicyRegistry
 from skipserve.asking.processor import QuestionProcessor
+from skipserve.model.weights import weights_digest
 from skipserve_client.cli import app
 from skipserve_policies.named import load_policies
 
@@ -53,7 +54,9 @@ def test_what_is_printed(made: Path) -> None:
     assert printed["num_confirming"] == 6
 
 
-def test_the_server_takes_the_file(made: Path, processor: QuestionProcessor) -> None:
+def test_the_server_takes_the_file(
+    made: Path, processor: QuestionProcessor, tiny_folder: Path
+) -> None:
     printed = json.loads((made / "printed.json").read_text())
     sizes = processor.reporter.sizes
     registry = PolicyRegistry(load_policies(path=made / "found.yaml").by_name, sizes, "the list")
@@ -63,6 +66,10 @@ def test_the_server_takes_the_file(made: Path, processor: QuestionProcessor) -> 
         (quality,) = policy.policy.quality
         assert quality.value == round(100 * found["accuracy"], 2)
         assert (quality.model, quality.dataset, quality.n) == ("tiny", "riddles.jsonl", 6)
+        # By these two `auto` knows that it may choose the policy.
+        assert quality.model_digest == weights_digest(tiny_folder)
+        kept = found["retention"]
+        assert quality.retention_low == (None if kept is None else round(kept["low"], 4))
 
 
 def test_the_report_shows_all(made: Path) -> None:

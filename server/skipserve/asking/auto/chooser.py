@@ -2,8 +2,10 @@
 
 import math
 import threading
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from skipserve.asking.account import Account
 from skipserve.asking.auto.candidates import Candidates, MeasuredPolicy, may_have
@@ -50,6 +52,10 @@ class _Option:
     candidate: Candidate
     estimate: Estimate
 
+    def without_limit(self) -> "_Option":
+        """Return the same as if nobody knew how long it takes."""
+        return replace(self, candidate=replace(self.candidate, seconds=None))
+
 
 class AutoChooser:
     """Chooses policies, and learns from requests that have ended. Safe in any thread.
@@ -61,13 +67,20 @@ class AutoChooser:
         policies: all there are.
         sizes: the model's.
         terms: as above.
+        clock: the time in seconds.
     """
 
-    def __init__(self, policies: PolicyRegistry, sizes: ModelSizes, terms: AutoTerms) -> None:
+    def __init__(
+        self,
+        policies: PolicyRegistry,
+        sizes: ModelSizes,
+        terms: AutoTerms,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.terms = terms
         self._candidates = Candidates(policies, terms)
         self._policies = policies
-        self._costs = Costs(sizes)
+        self._costs = Costs(sizes, clock)
         self._conversations = Conversations()
         self._is_pressed = False
         self._look: Callable[[], Surroundings] = Surroundings
@@ -129,15 +142,17 @@ class AutoChooser:
             kept = self._conversations.find(occasion.trace.conversation.earlier)
             usable = _usable(found, occasion.shape)
             options = self._options(usable, occasion, around.wait_seconds)
-        picked = pick(
-            [it.candidate for it in options.values()], needs, is_pressed=is_pressed, kept=kept
-        )
+        choose = partial(pick, needs=needs, is_pressed=is_pressed, kept=kept)
+        picked = choose([it.candidate for it in options.values()])
+        if picked is None and self._takes_probe():
+            options = {name: it.without_limit() for name, it in options.items()}
+            picked = choose([it.candidate for it in options.values()])
         if picked is None:
             return self._unmet(occasion, options, around.wait_seconds, is_pressed=is_pressed)
         floor = needs.floor if picked.reason in _BY_FLOOR else min(needs.quality, _best(found))
         option = options[picked.candidate.name]
         told = _because(picked.reason, wish, floor, option, is_pressed=is_pressed)
-        return _chosen(option, told, occasion, around.wait_seconds)
+        return Chosen(option.policy, told)
 
     def settle(self, account: Account) -> None:
         """Learn from a request that has been answered."""
@@ -150,6 +165,12 @@ class AutoChooser:
             turn = prepared.trace.conversation.own
             if prepared.chosen is not None and turn is not None:
                 self._conversations.note(turn, prepared.policy.name)
+
+    def _takes_probe(self) -> bool:
+        if self.terms.unmet is not Unmet.ERROR:
+            return False
+        with self._lock:
+            return self._costs.take_probe()
 
     def _needs(self, wish: AutoWish) -> Needs:
         """Return what a policy must keep to: a request's own word for the quality is no target."""
@@ -168,9 +189,9 @@ class AutoChooser:
     def _option(self, measured: MeasuredPolicy, occasion: Occasion, wait_seconds: float) -> _Option:
         policy = measured.policy
         estimate = self._costs.estimate(policy, occasion.shape, occasion.trace)
-        seconds = self._costs.expected(estimate, wait_seconds)
+        seconds = estimate.seconds
         if seconds is not None:
-            seconds += occasion.elapsed_seconds
+            seconds += occasion.elapsed_seconds + wait_seconds
         candidate = Candidate(
             policy.name, measured.quality, estimate.flops, estimate.cold_flops, seconds
         )
@@ -222,14 +243,6 @@ def _usable(found: Sequence[MeasuredPolicy], shape: Shape) -> Sequence[MeasuredP
 
 def _best(found: Sequence[MeasuredPolicy]) -> float:
     return max(it.quality for it in found)
-
-
-def _chosen(
-    option: _Option, because: ChosenBecause, occasion: Occasion, wait_seconds: float
-) -> Chosen:
-    seconds = option.estimate.seconds
-    raw = None if seconds is None else seconds + wait_seconds
-    return Chosen(option.policy, because, occasion.elapsed_seconds, raw)
 
 
 def _unmeasured(wish: AutoWish) -> ChosenBecause:

@@ -42,15 +42,10 @@ class Chosen:
     Attributes:
         policy: what runs.
         because: why.
-        elapsed_seconds: from the request to the choice.
-        raw_seconds: how long it was expected to take from there, uncorrected; None where nobody
-            knew.
     """
 
     policy: ResolvedPolicy
     because: ChosenBecause
-    elapsed_seconds: float = 0.0
-    raw_seconds: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What a request would cost under a policy now, and how long it would take."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from skipserve.asking.account import Account
@@ -64,13 +64,14 @@ class Costs:
 
     Args:
         sizes: the model's.
+        clock: the time in seconds.
     """
 
-    def __init__(self, sizes: ModelSizes) -> None:
+    def __init__(self, sizes: ModelSizes, clock: Callable[[], float]) -> None:
         self._sizes = sizes
         self._warm = WarmPrefixes()
         self._images = SeenImages()
-        self._speeds = Speeds()
+        self._speeds = Speeds(clock)
 
     def estimate(self, policy: ResolvedPolicy, shape: Shape, trace: Trace) -> Estimate:
         """Return what a request would cost now."""
@@ -86,11 +87,9 @@ class Costs:
             seconds=self._speeds.seconds(policy.digest, work),
         )
 
-    def expected(self, estimate: Estimate, wait_seconds: float) -> float | None:
-        """Return how long a request should take from now on; None where nobody knows."""
-        if estimate.seconds is None:
-            return None
-        return self._speeds.corrected(estimate.seconds + wait_seconds)
+    def take_probe(self) -> bool:
+        """Return whether a request is to be let through that is expected to be late."""
+        return self._speeds.take_probe()
 
     def learn(self, account: Account, trace: Trace, max_rows: int) -> None:
         """Remember what a request that has ended has left, and how long it took.
@@ -107,9 +106,6 @@ class Costs:
             self._images.note(_image_key(trace.root, policy.reduction, image))
         if len(account.choices) == 1:
             self._learn_speed(account, policy, request)
-        if (chosen := account.prepared.chosen) is not None and chosen.raw_seconds:
-            actual = account.elapsed_seconds - chosen.elapsed_seconds
-            self._speeds.learn_bias(chosen.raw_seconds, actual)
 
     def _learn_speed(self, account: Account, policy: ResolvedPolicy, request: Request) -> None:
         shape = flops.Request(

@@ -1,17 +1,16 @@
 """How long requests take, learnt from those that have ended. Knows no request."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# The weight of what came last.
-_WEIGHT = 0.2
+# The weight of what came last; of what was slower than before it is less.
+_WEIGHT, _SLOWER_WEIGHT = 0.2, 0.05
 # Tokens of an answer, before there was one.
 _FIRST_GUESS = 16
 # What nobody has seen for so long says nothing of now.
-_FRESH_SECONDS = 30.0
-# What a wait may be mistaken by.
-_LEAST_BIAS, _MOST_BIAS = 0.2, 5.0
+_FRESH_SECONDS = 600.0
+# After so long without an answer one request is let through, whatever is expected of it.
+_PROBE_SECONDS = 5.0
 # Policies that are remembered: those that have a name, and some.
 _MAX_POLICIES = 1024
 
@@ -53,15 +52,29 @@ class Mean:
     def take(self, value: float) -> None:
         """Count a value."""
         mean = self.value
-        self._value = value if mean is None else mean + _WEIGHT * (value - mean)
+        self._value = value if mean is None else self._joined(mean, value)
         self._taken_at = self._clock()
 
+    def _joined(self, mean: float, value: float) -> float:
+        return mean + _WEIGHT * (value - mean)
 
-class _Pace:
-    """Seconds for each FLOP, by phase."""
+
+class Pace(Mean):
+    """Seconds for each FLOP of those that had the engine to themselves, as far as some had of late.
+
+    What takes longer has shared its steps with others. For those there is the wait: to count them
+    here too would have a server refuse for long what it could answer again.
+    """
+
+    def _joined(self, mean: float, value: float) -> float:
+        return value if value < mean else mean + _SLOWER_WEIGHT * (value - mean)
+
+
+class _Paces:
+    """Those of both phases."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.prompt, self.answer = Mean(clock), Mean(clock)
+        self.prompt, self.answer = Pace(clock), Pace(clock)
 
     def take(self, flops: Work, seconds: Work) -> None:
         if flops.prompt:
@@ -75,20 +88,19 @@ class Speeds:
 
     Both phases have a pace of their own: a prompt is bound by what is computed, an answer by what
     is read. A policy that nobody has run of late is taken to be as fast for each FLOP as all
-    together. Where no request has ended of late nothing is expected: a server that refuses whatever
-    it expects to be late would else never learn that it has become quick again.
+    together.
 
     Args:
         clock: the time in seconds.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._all = _Pace(clock)
-        self._of: dict[str, _Pace] = {}
+        self._all = _Paces(clock)
+        self._of: dict[str, _Paces] = {}
         self._num_tokens = Mean(clock)
-        self._rest = Mean(clock)
-        self._bias = Mean(clock)
+        self._rest = Pace(clock)
+        self._tried_at = clock()
 
     def expected_tokens(self, most: int) -> int:
         """Return how many tokens an answer is expected to have that may have so many at most."""
@@ -104,23 +116,23 @@ class Speeds:
             seconds: what that took.
             num_tokens: of its answer.
         """
+        self._tried_at = self._clock()
         self._num_tokens.take(num_tokens)
         self._rest.take(seconds.rest)
         self._all.take(flops, seconds)
         if digest in self._of or len(self._of) < _MAX_POLICIES:
-            self._of.setdefault(digest, _Pace(self._clock)).take(flops, seconds)
+            self._of.setdefault(digest, _Paces(self._clock)).take(flops, seconds)
 
-    def learn_bias(self, expected: float, actual: float) -> None:
-        """Count how long a request took of which something was expected, before it was corrected.
+    def take_probe(self) -> bool:
+        """Return whether a request is to be let through that is expected to be late; one at a time.
 
-        Under load what waits is counted twice: in the wait, and in the pace of those that share
-        their steps with others.
+        A server that refuses all that it expects to be late learns nothing more, and would never
+        find that it has become quick again.
         """
-        self._bias.take(min(max(actual / expected, _LEAST_BIAS), _MOST_BIAS))
-
-    def corrected(self, expected: float) -> float:
-        """Return how long a request should take by what came of others that were expected."""
-        return expected * (self._bias.value or 1.0)
+        if self._clock() - self._tried_at <= _PROBE_SECONDS:
+            return False
+        self._tried_at = self._clock()
+        return True
 
     def seconds(self, digest: str, flops: Work) -> float | None:
         """Return how long a request should take but for its wait; None if nobody knows."""
@@ -130,7 +142,7 @@ class Speeds:
             return None
         return flops.prompt * prompt + flops.answer * (answer or 0.0) + (self._rest.value or 0.0)
 
-    def _pace(self, digest: str, phase: Callable[[_Pace], Mean]) -> float | None:
+    def _pace(self, digest: str, phase: Callable[[_Paces], Mean]) -> float | None:
         own = self._of.get(digest)
         value = None if own is None else phase(own).value
         return phase(self._all).value if value is None else value

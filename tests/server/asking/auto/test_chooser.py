@@ -1,7 +1,8 @@
 """The choice of a policy for whole requests: rights, what is measured, warm, said before, slow."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 
@@ -62,10 +63,11 @@ class Server:
         kept: Mapping[str, float | tuple[Quality, ...]] = KEPT,
         terms: AutoTerms | None = None,
         default: str = "full",
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self.around = Surroundings(WEIGHTS, 100_000)
         self.policies = registry_of(kept, default)
-        self.chooser = AutoChooser(self.policies, SIZES, terms or AutoTerms())
+        self.chooser = AutoChooser(self.policies, SIZES, terms or AutoTerms(), clock)
         self.chooser.watch(lambda: self.around)
 
     def occasion(
@@ -204,6 +206,20 @@ def test_a_latency_that_nothing_meets() -> None:
     nearest = Server(terms=AutoTerms(unmet=Unmet.NEAREST))
     nearest.run("full", seconds=10)
     assert of(nearest.choose(AutoWish(max_latency_ms=5), root=b"cold")) == (PROMPT, Reason.UNMET)
+
+
+def test_what_is_refused_is_tried_again_after_a_while() -> None:
+    now = [0.0]
+    server = Server(clock=lambda: now[0])
+    server.run("full", seconds=10)
+    late = AutoWish(max_latency_ms=5)
+    with pytest.raises(PolicyFitError):
+        server.choose(late)
+    now[0] = 6.0
+    because = server.choose(late).because
+    assert (because.reason, because.expected_latency_ms) == (Reason.CHEAPEST, None)
+    with pytest.raises(PolicyFitError):
+        server.choose(late)
 
 
 def test_a_latency_lowers_the_quality_to_the_floor_and_not_a_quality_that_was_asked_for() -> None:
