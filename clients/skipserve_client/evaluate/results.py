@@ -36,7 +36,7 @@ class PolicyResult:
     """What one policy reached.
 
     Attributes:
-        digest: of what ran; None where the server has no policies.
+        digest: of what ran; None where the server has no policies, or chose another for each.
         figures: scores, and how they compare with full's.
         flops_saved: 1 - planned / full, over all questions; None where the server does not count.
         latency_seconds: the median of a request's duration, as the server counts it, or the client
@@ -57,8 +57,9 @@ class PolicyResult:
         """Sum up what one policy answered."""
         planned = [record.planned_flops for record in records if record.planned_flops is not None]
         full = sum(record.full_flops or 0 for record in records)
+        digests = {record.policy_digest for record in records}
         return cls(
-            digest=records[0].policy_digest,
+            digest=digests.pop() if len(digests) == 1 else None,
             figures=figures,
             flops_saved=1 - sum(planned) / full if full else None,
             latency_seconds=median(record.latency_seconds for record in records),
@@ -283,7 +284,7 @@ def notes(evaluation: Evaluation) -> Iterator[str]:
     yield from _baseline_note(evaluation)
     if any(result.figures.comparison for result in results):
         yield _COMPARED
-    if any(result.digest is None for result in results):
+    if any(result.flops_saved is None for result in results):
         yield "the server has no skip policies: FLOPs are not known, and latency is the client's"
     if num_cut := sum(result.num_cut for result in results):
         total, limit = sum(it.score.n for it in results), evaluation.conditions.max_tokens

@@ -64,10 +64,11 @@ class PolicyRegistry:
         misfits: why the others do not fit the model.
         added: of both, what was added at run time, as it was written.
         default: what the model runs where neither a request nor the operator says anything.
+        sizes: the loaded model.
 
     Args:
         catalog: what is named; a policy that does not fit is kept with the reason.
-        sizes: the loaded model.
+        sizes: as above.
         listing: where whoever asks finds all names.
         measured: quality that was measured on the loaded model, by the digest of what ran.
         added: the same as the catalog, of policies that were added at run time.

@@ -169,7 +169,7 @@ class QuestionProcessor:
         if question.prompt is not None:
             # It goes on with the prompt's own text.
             generation = replace(generation, ending=Ending.CONTINUED)
-        trace = trace_of(question, prompt, images, asker)
+        trace = trace_of(question, prompt, images, asker) if self.auto.is_asked else None
         return Prepared(request, policy, model, generation, seconds, chosen, trace)
 
     def encode(self, question: Question, policy: ResolvedPolicy | None = None) -> EncodedPrompt:

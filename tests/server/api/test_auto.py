@@ -134,6 +134,19 @@ def test_all_prompts_of_a_request_get_one_policy(make: Making) -> None:
     assert len(service.requests) == 2
 
 
+def test_it_learns_from_the_first_request_on_that_asks_for_it(make: Making) -> None:
+    app, said = make(prefix_cache=True), [{"role": "user", "content": "Why? " * 30}]
+
+    def expected(policy: object) -> int | None:
+        body = {"messages": said, "skip_policy": policy, "max_tokens": 4}
+        skip = send(app, "POST", CHAT, json=body).json()["metrics"]["skip"]
+        return (skip.get("chosen_because") or {}).get("expected_cached_tokens")
+
+    assert expected("full") is None
+    assert expected({"auto": {"min_quality": 1}}) == 0
+    assert (expected({"auto": {"min_quality": 1}}) or 0) > 100
+
+
 def test_a_conversation_keeps_its_policy(make: Making) -> None:
     app, answer = make(), {"role": "assistant", "content": "Because."}
     wish = {"auto": {"min_quality": 0.95}}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from skipserve.asking.auto.terms import AutoTerms
 from skipserve.asking.policies import PolicyRegistry
@@ -19,19 +20,30 @@ class MeasuredPolicy:
     quality: float
 
 
-@dataclass(frozen=True)
 class Candidates:
-    """Finds the policies that may be chosen.
+    """Finds the policies that may be chosen, once for the weights that run.
 
-    Attributes:
+    Args:
         policies: all there are.
         terms: which of them may be chosen.
     """
 
-    policies: PolicyRegistry
-    terms: AutoTerms
+    def __init__(self, policies: PolicyRegistry, terms: AutoTerms) -> None:
+        self._policies = policies
+        self._terms = terms
+        self._measured = lru_cache(maxsize=2)(self._find_measured)
 
-    def _measured(self, weights_digest: str | None) -> tuple[MeasuredPolicy, ...]:
+    def of(self, weights_digest: str | None, rights: Rights) -> tuple[MeasuredPolicy, ...]:
+        """Return those that may be chosen for whoever has these rights.
+
+        Args:
+            weights_digest: the weights that run; None until they are loaded.
+            rights: what whoever asks may ask for.
+        """
+        measured = self._measured(weights_digest)
+        return tuple(it for it in measured if may_have(rights, it.policy.name))
+
+    def _find_measured(self, weights_digest: str | None) -> tuple[MeasuredPolicy, ...]:
         """Return those that were measured on these weights; none where none was.
 
         Of several data sets the one on which a policy keeps least counts. What computes the same as
@@ -42,21 +54,16 @@ class Candidates:
         found = {it.name: self._lowest(it, weights_digest) for it in self._allowed()}
         if all(quality is None for quality in found.values()):
             return ()
-        full = trimmed_full(self._num_layers).digest
-        resolved = self.policies.resolved
+        full = trimmed_full(self._policies.sizes.decoder.num_layers).digest
+        resolved = self._policies.resolved
         return tuple(
             MeasuredPolicy(resolved[name], 1.0 if quality is None else quality)
             for name, quality in found.items()
             if quality is not None or resolved[name].digest == full
         )
 
-    def of(self, weights_digest: str | None, rights: Rights) -> tuple[MeasuredPolicy, ...]:
-        """Return those that may be chosen for whoever has these rights."""
-        measured = self._measured(weights_digest)
-        return tuple(it for it in measured if may_have(rights, it.policy.name))
-
     def _allowed(self) -> Iterator[ResolvedPolicy]:
-        resolved, named = self.policies.resolved, self.terms.policies
+        resolved, named = self._policies.resolved, self._terms.policies
         if named:
             return (resolved[name] for name in named)
         # One that was added can be removed at any time.
@@ -65,14 +72,10 @@ class Candidates:
     def _lowest(self, policy: ResolvedPolicy, weights_digest: str) -> float | None:
         lows = [
             quality.retention_low
-            for quality in self.policies.quality(policy)
+            for quality in self._policies.quality(policy)
             if quality.retention_low is not None and quality.model_digest == weights_digest
         ]
         return min(lows, default=None)
-
-    @property
-    def _num_layers(self) -> int:
-        return self.policies.sizes.decoder.num_layers
 
 
 def may_have(rights: Rights, policy_name: str) -> bool:

@@ -62,6 +62,7 @@ class AutoChooser:
 
     Attributes:
         terms: how policies are chosen.
+        is_asked: whether anybody has left it the choice: until then it need learn nothing.
 
     Args:
         policies: all there are.
@@ -78,6 +79,7 @@ class AutoChooser:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.terms = terms
+        self.is_asked = False
         self._candidates = Candidates(policies, terms)
         self._policies = policies
         self._costs = Costs(sizes, clock)
@@ -128,6 +130,7 @@ class AutoChooser:
             PolicyFitError: nothing meets what is asked for, and such requests are refused.
             UnavailableError: the same, for as long as others wait.
         """
+        self.is_asked = True
         wish, rights = occasion.wish, occasion.rights
         self.check(wish, rights)
         around = self._look()
