@@ -143,7 +143,7 @@ class AutoChooser:
                 around.wait_seconds, was_pressed=self._is_pressed
             )
             kept = self._conversations.find(occasion.trace.conversation.earlier)
-            usable = _usable(found, occasion.shape)
+            usable = self._usable(found, needs, occasion.shape)
             options = self._options(usable, occasion, around.wait_seconds)
         choose = partial(pick, needs=needs, is_pressed=is_pressed, kept=kept)
         picked = choose([it.candidate for it in options.values()])
@@ -182,6 +182,19 @@ class AutoChooser:
             return Needs(self.terms.quality, floor, wish.max_seconds)
         own = max(wish.min_quality, floor)
         return Needs(own, own, wish.max_seconds)
+
+    def _usable(
+        self, found: Sequence[MeasuredPolicy], needs: Needs, shape: Shape
+    ) -> Sequence[MeasuredPolicy]:
+        """Return those whose cost is of interest: of the others none is worth the count.
+
+        If none can score a prompt that is to be scored, the engine says so.
+        """
+        if shape.is_scored:
+            found = [it for it in found if _can_score(it.policy)] or found
+        good = [it for it in found if it.quality >= needs.floor]
+        fallback = [it for it in found if it.policy is self.fallback and it not in good]
+        return [*good, *fallback] if good else found
 
     def _options(
         self, found: Sequence[MeasuredPolicy], occasion: Occasion, wait_seconds: float
@@ -225,9 +238,9 @@ class AutoChooser:
     def _allowed_fallback(self, rights: Rights) -> ResolvedPolicy:
         if not may_have(rights, self.fallback.name):
             raise KeyScopeError(
-                f"auto can give this API key no skip policy: it may use "
-                f"{', '.join(sorted(rights.policies or ()))}, of which none was measured on this "
-                f"model, and not {self.fallback.name!r}, which runs where nothing was",
+                f"auto can give this API key no skip policy: none that it may use, "
+                f"{', '.join(sorted(rights.policies or ()))}, was measured to keep what is asked "
+                f"for, and {self.fallback.name!r}, which runs instead, is not among them",
                 param="skip_policy",
             )
         return self.fallback
@@ -237,11 +250,9 @@ class AutoChooser:
 _BY_FLOOR = (Reason.PRESSURE, Reason.LATENCY, Reason.CONVERSATION)
 
 
-def _usable(found: Sequence[MeasuredPolicy], shape: Shape) -> Sequence[MeasuredPolicy]:
-    """Return the policies that can score a prompt that is; if none can, the engine says so."""
-    narrowings = ((it, it.policy.narrowing) for it in found)
-    can_score = [it for it, narrowing in narrowings if not (narrowing and narrowing.is_ranked)]
-    return can_score or found if shape.is_scored else found
+def _can_score(policy: ResolvedPolicy) -> bool:
+    """Whether tokens of a prompt can be scored under a policy."""
+    return policy.narrowing is None or not policy.narrowing.is_ranked
 
 
 def _best(found: Sequence[MeasuredPolicy]) -> float:
