@@ -25,7 +25,9 @@ from skipserve_client.replies import Answer
 
 # Of what `full` serves: a calm time, a burst, a calm time again.
 CALM, BURST = 0.4, 1.25
-_NUM_TOGETHER = 16
+# The target, in answers alone.
+TIMES_ALONE = 10
+_NUM_ALONE, _NUM_TOGETHER = 15, 16
 _MAX_TOKENS = 16
 
 
@@ -34,12 +36,14 @@ class Outcome:
     """What came of the requests of one turn.
 
     Attributes:
+        target_seconds: what an answer should at most take.
         seconds: of each answer.
         refused: how many were refused.
         kept: of each answer, the share of `full`'s quality that its policy was measured to keep.
         right: of each answer, whether it is right.
     """
 
+    target_seconds: float
     seconds: list[float] = field(default_factory=list)
     refused: int = 0
     kept: list[float] = field(default_factory=list)
@@ -54,10 +58,15 @@ class Outcome:
         graded = GradedAnswer.of(sample.type, sample.answers, answer.text)
         self.right.append(graded.is_correct)
 
-    def in_time(self, target_seconds: float) -> float:
-        """Return the share of all requests that were answered within a time."""
+    @property
+    def in_time(self) -> float:
+        """The share of all requests that were answered within the target."""
         num_sent = len(self.seconds) + self.refused
-        return sum(it <= target_seconds for it in self.seconds) / num_sent
+        return sum(it <= self.target_seconds for it in self.seconds) / num_sent
+
+    def of_target(self, percent: float) -> float:
+        """Return a percentile of the answers' times, in targets."""
+        return milliseconds(self.seconds, percent) / (1000 * self.target_seconds)
 
 
 @dataclass(frozen=True)
@@ -77,33 +86,29 @@ def main(
     model: Model = "demo",
     data: Annotated[str, typer.Option(help="As `skipserve evaluate` takes it.")] = "demo",
     floor: Annotated[float, typer.Option(help="The quality under pressure.")] = 0.95,
-    target_ms: Annotated[
-        float | None, typer.Option(help="For the p95; 10 times an answer alone if not set.")
-    ] = None,
+    pressure: Annotated[float, typer.Option(help="Seconds of wait from which there is.")] = 0.1,
     seconds: Annotated[float, typer.Option(min=1, help="Of each of the three times.")] = 8.0,
     repeats: Annotated[int, typer.Option(min=1, help="Timed turns, after one that is not.")] = 3,
     output: Output = RESULTS / "auto.json",
 ) -> None:
     """Compare latency and measured quality under a burst, with the server's choice and without."""
     samples = questions_of(data, None, None).samples
-    flags = ["--model", model, "--num-threads", "1", "--auto-min-quality", str(floor)]
-    with own_server(flags) as url:
-        alone, capacity = asyncio.run(_measure(url, samples))
-    target = target_ms / 1000 if target_ms else 10 * alone
-    pressure = ["--auto-pressure-seconds", str(target / 8), "--auto-relief-seconds", "0.01"]
-    modes = _modes(target)
-    turns: dict[str, list[Outcome]] = {name: [] for name in modes}
-    with own_server([*flags, *pressure]) as url:
-        for number in track(repeats + 1, "auto"):
-            load = _load(samples, capacity, seconds, seed=number)
-            for place, (name, policy) in enumerate(modes.items()):
-                outcome = asyncio.run(_replay(url, load, policy, f"{number}-{place}"))
-                if number:
-                    turns[name].append(outcome)
-    rows = [
-        Row("an answer alone/p50", 1000 * alone, "ms"),
-        *_rows(turns, target, floor),
+    flags = [
+        *("--model", model, "--num-threads", "1", "--auto-min-quality", str(floor)),
+        *("--auto-pressure-seconds", str(pressure), "--auto-relief-seconds", str(pressure / 5)),
     ]
+    turns: dict[str, list[Outcome]] = {}
+    with own_server(flags) as url:
+        for number in track(repeats + 1, "auto"):
+            # Anew for each turn: a busy machine serves now more and now less.
+            alone, capacity = asyncio.run(_measure(url, samples, f"{number}"))
+            target, load = TIMES_ALONE * alone, _load(samples, capacity, seconds, seed=number)
+            for place, (name, policy) in enumerate(_modes(target).items()):
+                outcome = Outcome(target)
+                asyncio.run(_replay(url, load, policy, f"{number}-{place}", outcome))
+                if number:
+                    turns.setdefault(name, []).append(outcome)
+    rows = list(_rows(turns, floor))
     show(rows)
     write("auto", rows, sys.argv[1:], output, grid)
 
@@ -131,27 +136,26 @@ def _load(samples: Sequence[Sample], capacity: float, seconds: float, seed: int)
     return Load([draw.choice(samples) for _ in times], times)
 
 
-async def _measure(url: str, samples: Sequence[Sample]) -> tuple[float, float]:
+async def _measure(url: str, samples: Sequence[Sample], salt: str) -> tuple[float, float]:
     """Return the seconds of an answer alone, and answers a second of as many as can be."""
     async with AsyncSkipserveClient(url) as client:
-        outcome = Outcome()
-        for sample in samples[:20]:
-            await _ask(client, sample, "full", "alone", outcome)
-        together = Outcome()
-        waiting = iter(samples[20:200])
+        alone, together = Outcome(0.0), Outcome(0.0)
+        for sample in samples[:_NUM_ALONE]:
+            await _ask(client, sample, "full", f"{salt}-alone", alone)
+        waiting = iter(samples[: 4 * _NUM_TOGETHER])
         begun = perf_counter()
 
         async def ask_on() -> None:
             for sample in waiting:
-                await _ask(client, sample, "full", "together", together)
+                await _ask(client, sample, "full", f"{salt}-together", together)
 
         await asyncio.gather(*(ask_on() for _ in range(_NUM_TOGETHER)))
-        return median(outcome.seconds[5:]), len(together.seconds) / (perf_counter() - begun)
+        return median(alone.seconds), len(together.seconds) / (perf_counter() - begun)
 
 
-async def _replay(url: str, load: Load, policy: object, salt: str) -> Outcome:
+async def _replay(url: str, load: Load, policy: object, salt: str, outcome: Outcome) -> None:
     """Send requests when they are due, whatever became of those before."""
-    outcome, begun = Outcome(), perf_counter()
+    begun = perf_counter()
     async with AsyncSkipserveClient(url, max_retries=0) as client:
 
         async def ask_at(sample: Sample, due: float) -> None:
@@ -159,7 +163,6 @@ async def _replay(url: str, load: Load, policy: object, salt: str) -> Outcome:
             await _ask(client, sample, policy, salt, outcome)
 
         await asyncio.gather(*map(ask_at, load.samples, load.times))
-    return outcome
 
 
 async def _ask(
@@ -183,16 +186,16 @@ async def _ask(
         outcome.take(answer, sample, perf_counter() - begun)
 
 
-def _rows(turns: dict[str, list[Outcome]], target: float, floor: float) -> Iterator[Row]:
+def _rows(turns: dict[str, list[Outcome]], floor: float) -> Iterator[Row]:
     for name, outcomes in turns.items():
 
         def over(figure: Callable[[Outcome], float], found: list[Outcome] = outcomes) -> float:
             return median(map(figure, found))
 
-        yield Row(f"{name}/p50", over(lambda it: milliseconds(it.seconds, 50)), "ms")
-        p95 = over(lambda it: milliseconds(it.seconds, 95))
-        yield Row(f"{name}/p95", p95, "ms", 1000 * target, is_limit=True)
-        yield Row(f"{name}/in time", 100 * over(lambda it: it.in_time(target)), "%")
+        yield Row(f"{name}/p50 of the target", over(lambda it: it.of_target(50)), "x")
+        p95 = over(lambda it: it.of_target(95))
+        yield Row(f"{name}/p95 of the target", p95, "x", 1.0, is_limit=True)
+        yield Row(f"{name}/in time", 100 * over(lambda it: it.in_time), "%")
         refused = over(lambda it: it.refused / (len(it.seconds) + it.refused))
         yield Row(f"{name}/refused", 100 * refused, "%")
         yield Row(f"{name}/kept, measured", 100 * over(lambda it: _mean(it.kept)), "%", 100 * floor)
