@@ -15,15 +15,18 @@ from skipserve.api.forms.policies import (
     RemovedPolicy,
     ResolvePolicyForm,
 )
+from skipserve.api.forms.shared import as_choice
 from skipserve.api.paths import POLICIES, RESOLVE
 from skipserve.api.routes import policy_entry
 from skipserve.api.serving import TheServing
 from skipserve.api.wire import PolicyEntry
+from skipserve.asking.auto.wish import AutoWish
 from skipserve.asking.policy_changes import PolicyChanges
 from skipserve.asking.processor import QuestionProcessor
 from skipserve.asking.question import PolicyChoice
 from skipserve.budgets.client import Rights
-from skipserve.errors import FeatureOffError, KeyScopeError
+from skipserve.errors import FeatureOffError, InvalidRequestError, KeyScopeError
+from skipserve_policies.catalog import AUTO_NAME
 
 router = APIRouter(
     responses=error_replies(400, 401, 403, 405, 409, 421, 429, 500), route_class=JsonRoute
@@ -89,14 +92,20 @@ async def resolve_skip_policy(
 ) -> PolicyPreview:
     """Show what a skip policy, named or spelt out, would run on the loaded model and cost."""
     return await asyncio.to_thread(
-        _preview, serving.processor, form.skip_policy, form.model, exchange.client.rights
+        _preview, serving.processor, as_choice(form.skip_policy), form.model, exchange.client.rights
     )
 
 
 def _preview(
     processor: QuestionProcessor, given: PolicyChoice | None, model: str | None, rights: Rights
 ) -> PolicyPreview:
-    policy = processor.choose_policy(given, model, rights)
+    policy = processor.wanted_policy(given, model, rights)
+    if isinstance(policy, AutoWish):
+        raise InvalidRequestError(
+            f"{AUTO_NAME} is chosen for each request, and runs nothing by itself; name one of "
+            f"{POLICIES}",
+            param="skip_policy",
+        )
     return PolicyPreview(
         scope=policy.scope,
         skip=processor.reporter.standard_report(policy),

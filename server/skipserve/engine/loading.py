@@ -13,12 +13,12 @@ from skipserve.engine.reports import Ready
 from skipserve.errors import EngineError
 from skipserve.grammar.matcher import Grammars
 from skipserve.grammar.vocabulary import Vocabulary
+from skipserve.model.arithmetic import makes_products_in_8_bits
 from skipserve.model.config import ModelConfig
 from skipserve.model.families import load_model
 from skipserve.model.fused.support import has_compiler, runs_triton
 from skipserve.model.model import Model
 from skipserve.model.weights import stored_dtype
-from skipserve_kernels.plain.linear import int8
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def _is_in_8_bits(quantization: str, device: torch.device) -> bool:
         return False
     if device.type != "cpu":
         raise EngineError(f"quantization {quantization} runs on a CPU; the device is {device}")
-    if not int8.is_exact():
+    if not makes_products_in_8_bits():
         raise EngineError(
             f"quantization {quantization} needs a CPU that adds products of 8 bits without loss "
             "(VNNI); this one does not"

@@ -130,3 +130,14 @@ def test_a_column_by_hand(app: FastAPI) -> None:
     assert column["attention"] == [True] * 31 + [False]
     assert column["kv"] == [True] * 32
     assert column["pair"] == ["none"] * 32
+
+
+@pytest.mark.parametrize("given", ["auto", {"auto": {"min_quality": 0.9}}])
+def test_what_is_chosen_for_each_request_runs_nothing_by_itself(
+    app: FastAPI, given: object
+) -> None:
+    reply = preview(app, skip_policy=given)
+
+    assert reply.status_code == 400
+    assert reply.json()["error"]["param"] == "skip_policy"
+    assert "chosen for each request" in reply.json()["error"]["message"]

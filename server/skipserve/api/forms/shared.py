@@ -7,6 +7,7 @@ from skipserve.api.wire import OpenAiFields, OwnFields, SamplingFields
 from skipserve.asking.auto.form import AutoPolicy
 from skipserve.asking.question import Generation, PolicyChoice, Question
 from skipserve.errors import InvalidRequestError
+from skipserve_policies.schema import SkipPolicy
 
 
 def begin_question(form: OwnFields, policy_header: str | None, prefix: str) -> Question:
@@ -30,7 +31,11 @@ def _policy(form: OwnFields, header: str | None) -> PolicyChoice | None:
     """Return the policy that a request gives: in the body, in vllm_xargs, or in a header."""
     in_arguments = form.vllm_xargs.skip_policy if form.vllm_xargs else None
     places = (form.skip_policy, in_arguments, header)
-    given = next((given for given in places if given is not None), None)
+    return as_choice(next((given for given in places if given is not None), None))
+
+
+def as_choice(given: str | SkipPolicy | AutoPolicy | None) -> PolicyChoice | None:
+    """Return a policy as a form has it in the words of who asks."""
     return given.wish if isinstance(given, AutoPolicy) else given
 
 

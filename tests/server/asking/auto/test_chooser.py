@@ -33,7 +33,7 @@ pytestmark = pytest.mark.fast
 SIZES, CATALOG, WEIGHTS = KNOWN_MODELS["llava-1.5-7b"], load_catalog(), "w"
 DECODE, PROMPT, REDUCED = "skip-block-every-3-from-16", "exit-after-24", "visionzip-64"
 KEPT = {"full": 1.0, DECODE: 0.99, PROMPT: 0.96, REDUCED: 0.9}
-PICTURE = Image(b"", 336, b"p" * 32, SIZES.rows_per_image)
+PICTURE = Image(b"", b"p" * 32, SIZES.rows_per_image)
 EVERYBODY = Rights()
 
 

@@ -14,7 +14,7 @@ from skipserve_policies.plan import TokenClass
 pytestmark = pytest.mark.fast
 
 ROOT, OTHER_ROOT = b"alice", b"bob"
-PICTURE, OTHER_PICTURE = (Image(b"", 0, digest * 32, 5) for digest in (b"p", b"q"))
+PICTURE, OTHER_PICTURE = (Image(b"", digest * 32, 5) for digest in (b"p", b"q"))
 
 
 def prompt(before: int, image_rows: int, after: int, first_id: int = 0) -> EncodedPrompt:
