@@ -67,6 +67,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "skipserve.digests": set(),
     "skipserve.hints": set(),
     "skipserve.playground": set(),
+    "skipserve.ray.placing": set(),
     "skipserve.stop_signals": set(),
     "skipserve.logging_setup": set(),
     "skipserve.pretrained": {"skipserve_policies"},
