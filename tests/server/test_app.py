@@ -26,11 +26,12 @@ from skipserve.budgets.client import Rights
 from skipserve.engine.limits import EngineLimits, EngineSpec
 from skipserve.engine.reports import FinishReason, Ready, StepOutput
 from skipserve.engine.request import Request
-from skipserve.errors import EngineError, PolicyFitError
+from skipserve.errors import EngineError, PolicyFitError, UnavailableError
 from skipserve.metrics.metric import declared
 from skipserve.metrics.table import SKIP_POLICY, Metrics
 from skipserve.model_folder import StartError, model_folder
 from skipserve.service.observer import Observer
+from skipserve.service.service import OnTaken
 from skipserve.settings import LogFormat, Settings
 from skipserve_client.cli import app as cli
 from skipserve_policies.catalog import load_catalog
@@ -400,7 +401,9 @@ class OtherService:
         self.ready = Ready("elsewhere", "float32", "digest", 4096)
         self.observer.record_ready(self.ready)
 
-    async def stream(self, request: Request) -> AsyncGenerator[StepOutput, None]:
+    async def stream(
+        self, request: Request, on_taken: OnTaken | None = None
+    ) -> AsyncGenerator[StepOutput, None]:
         assert isinstance(request.plan, Plan)
         *shown, last = request.prompt_ids[1:6]
         for token_id in shown:
@@ -437,6 +440,40 @@ def test_the_front_end_takes_any_service(settings: Settings) -> None:
     assert reply.json()["choices"][0]["finish_reason"] == "length"
     assert 'device="elsewhere"' in metrics.text
     assert service.calls == ["start", "close"]
+
+
+class CrowdedService(OtherService):
+    """Takes the requests that it is told to, and fails at all."""
+
+    takes = False
+
+    async def stream(
+        self, request: Request, on_taken: OnTaken | None = None
+    ) -> AsyncGenerator[StepOutput, None]:
+        if self.takes and on_taken is not None:
+            on_taken("one")
+        raise UnavailableError("all engines are busy", retry_after_seconds=7)
+        yield StepOutput(request.id, None)
+
+
+@pytest.mark.parametrize("num_choices", [1, 2])
+def test_a_stream_that_nobody_takes_is_refused_before_its_headers(
+    settings: Settings, num_choices: int
+) -> None:
+    asked = question("Why?", stream=True, n=num_choices)
+    reply = send(build(settings, CrowdedService).app, "POST", "/v1/chat/completions", json=asked)
+    assert (reply.status_code, reply.headers["Retry-After"]) == (503, "7")
+    assert reply.json()["error"]["message"] == "all engines are busy"
+
+
+def test_a_stream_that_was_taken_fails_in_its_events(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CrowdedService, "takes", True)
+    asked = question("Why?", stream=True)
+    reply = send(build(settings, CrowdedService).app, "POST", "/v1/chat/completions", json=asked)
+    assert reply.status_code == 200
+    assert '"message":"all engines are busy"' in reply.text
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from skipserve_dashboards.front_end_rows import FRONT_END
 from skipserve_dashboards.key_rows import KEYS
 from skipserve_dashboards.layout import Board
 from skipserve_dashboards.service_rows import NOW, SERVICE
+from skipserve_dashboards.spread_rows import SPREAD
 from skipserve_dashboards.variables import MODEL, NAMESPACE, REPLICA
 
 OVERVIEW = Board(
@@ -12,6 +13,6 @@ OVERVIEW = Board(
     title="skipserve: overview",
     description="How the service does: requests, the engine, the front end, the caches.",
     variables=(NAMESPACE, MODEL, REPLICA),
-    rows=(NOW, SERVICE, KEYS, ENGINE, FRONT_END, CACHES, RUNNING),
+    rows=(NOW, SERVICE, KEYS, ENGINE, FRONT_END, CACHES, SPREAD, RUNNING),
     since="1h",
 )

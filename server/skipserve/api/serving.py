@@ -17,7 +17,7 @@ from starlette.types import Scope
 
 from skipserve.api.admission import Admission, Arrival, Permit
 from skipserve.api.exchange import Exchange, exchange_of
-from skipserve.api.streaming import EventStream, StreamWriter
+from skipserve.api.streaming import EventStream, StreamWriter, Taking
 from skipserve.api.wire import MAX_TOLD_OF_PROMPTS
 from skipserve.asking.account import Account
 from skipserve.asking.answer import AnswerText, Piece, WholeAnswer
@@ -148,13 +148,15 @@ class Serving:
         """Return the reply to prepared questions, or the stream that will be it.
 
         Raises:
-            SkipserveError: the engine refused a request, failed or died; not for a stream.
+            SkipserveError: the engine refused a request, failed or died; not for a stream, which
+                raises itself until all its questions have been taken.
         """
         headers = _policy_headers(exchange.prepared)
-        pieces = _together([self._answer(cases, index) for index in range(len(cases))])
+        taking = Taking(sum(len(case.account.choices) for case in cases))
+        pieces = _together([self._answer(cases, index, taking) for index in range(len(cases))])
         if exchange.wants_stream:
             seconds = self.keep_alive_seconds
-            return EventStream(pieces, writer, headers, seconds, exchange.fail)
+            return EventStream(pieces, writer, headers, seconds, exchange.fail, taking.wait)
         async with contextlib.aclosing(pieces):
             whole = WholeAnswer.join_all([piece async for piece in pieces])
         # The tokens of a prompt may be thousands.
@@ -164,13 +166,16 @@ class Serving:
         )
         return Response(reply, 200, headers, media_type="application/json")
 
-    async def _answer(self, cases: Sequence[Case], index: int) -> AsyncGenerator[Piece, None]:
+    async def _answer(
+        self, cases: Sequence[Case], index: int, taking: Taking
+    ) -> AsyncGenerator[Piece, None]:
         """Run a question and yield its answers; closing the generator cancels it.
 
         Args:
             cases: those of the request's questions. The account of its own grows with each step,
                 the permit leaves the queue with the first token.
             index: which of the questions it is.
+            taking: hears that an engine has taken it.
 
         Raises:
             SkipserveError: the engine refused the request, failed or died.
@@ -181,7 +186,7 @@ class Serving:
         permit.hand_over()
         texts = [self.processor.answer_text(prepared, it) for it in range(len(account.choices))]
         answers = [
-            self._choice(request, account, permit, text)
+            self._choice(request, cases[index], text, taking)
             for request, text in zip(prepared.requests, texts, strict=True)
         ]
         try:
@@ -206,11 +211,16 @@ class Serving:
             self._record_end(account)
 
     async def _choice(
-        self, request: Request, account: Account, permit: Permit, text: AnswerText
+        self, request: Request, case: Case, text: AnswerText, taking: Taking
     ) -> AsyncGenerator[Piece, None]:
         """Yield one answer of a question."""
-        choice = request.sampling.choice
-        async with contextlib.aclosing(self.service.stream(request)) as outputs:
+        account, permit, choice = case.account, case.permit, request.sampling.choice
+
+        def note(engine: str) -> None:
+            account.engine = engine
+            taking.note(request.id)
+
+        async with contextlib.aclosing(self.service.stream(request, note)) as outputs:
             async for output in outputs:
                 permit.leave_queue()
                 self._count(output, account, choice)

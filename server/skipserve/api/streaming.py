@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from typing import Protocol
 
 from starlette.responses import Response
@@ -53,6 +53,33 @@ class DataEvents:
         return (event(error_body(error)),)
 
 
+class Taking:
+    """Waits until engines have taken all questions of a request.
+
+    Args:
+        num_questions: how many there are, each answer counting as one.
+    """
+
+    def __init__(self, num_questions: int) -> None:
+        self._num_questions = num_questions
+        self._taken: set[str] = set()
+        self._are_all_taken = asyncio.Event()
+
+    def note(self, request_id: str) -> None:
+        """Hear that one has been taken, perhaps again."""
+        self._taken.add(request_id)
+        if len(self._taken) == self._num_questions:
+            self._are_all_taken.set()
+
+    async def wait(self) -> None:
+        """Return when all have been taken."""
+        await self._are_all_taken.wait()
+
+
+async def _at_once() -> None:
+    return
+
+
 class EventStream(Response):
     """Sends an answer as events and closes its source, whatever happens.
 
@@ -65,6 +92,8 @@ class EventStream(Response):
         headers: of the reply.
         keep_alive_seconds: a sign of life is sent so often.
         on_error: hears of such an error before the client does.
+        until_taken: returns when there is somebody who answers: an error before that is raised, for
+            the reply has not begun.
     """
 
     media_type = "text/event-stream"
@@ -76,6 +105,7 @@ class EventStream(Response):
         headers: Mapping[str, str],
         keep_alive_seconds: float,
         on_error: Callable[[SkipserveError], None],
+        until_taken: Callable[[], Awaitable[None]] = _at_once,
     ) -> None:
         self.status_code = 200
         self.background = None
@@ -85,17 +115,45 @@ class EventStream(Response):
         self._is_over = False
         self._keep_alive_seconds = keep_alive_seconds
         self._on_error = on_error
+        self._until_taken = until_taken
         self.init_headers({"X-Accel-Buffering": "no", **headers})
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events."""
+        """Send the events.
+
+        Raises:
+            SkipserveError: nobody has taken the question.
+        """
+        async with contextlib.aclosing(self._pieces):
+            first = await self._begin()
+            try:
+                await self._send(first, send)
+            finally:
+                await _end(first)
+
+    async def _begin(self) -> asyncio.Task[Piece]:
+        """Return what brings the first piece once it is under way, or there."""
+        first = asyncio.create_task(_next(self._pieces))
+        taken = asyncio.ensure_future(self._until_taken())
+        try:
+            await asyncio.wait({first, taken}, return_when=asyncio.FIRST_COMPLETED)
+            if not taken.done() and first.exception() is not None:
+                first.result()
+        except BaseException:
+            await _end(first)
+            raise
+        finally:
+            taken.cancel()
+        return first
+
+    async def _send(self, first: asyncio.Task[Piece], send: Send) -> None:
         await send(
             {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         )
         beat = asyncio.create_task(self._keep_alive(send))
         try:
-            await self._send_events(send)
+            await self._send_events(first, send)
         finally:
             beat.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -105,17 +163,18 @@ class EventStream(Response):
             await asyncio.sleep(self._keep_alive_seconds)
             await _send_text(send, self._writer.sign_of_life)
 
-    async def _send_events(self, send: Send) -> None:
-        async with contextlib.aclosing(self._pieces):
-            await _send_all(send, self._writer.opening())
-            while not self._is_over:
-                await _send_all(send, await self._next_events())
+    async def _send_events(self, first: Awaitable[Piece], send: Send) -> None:
+        await _send_all(send, self._writer.opening())
+        await _send_all(send, await self._next_events(first))
+        while not self._is_over:
+            await _send_all(send, await self._next_events(anext(self._pieces)))
+        await self._pieces.aclose()
         await _send_all(send, self._writer.closing)
 
-    async def _next_events(self) -> Iterable[str]:
+    async def _next_events(self, piece: Awaitable[Piece]) -> Iterable[str]:
         """Return the events of the next piece: none at the end, that of the error at an error."""
         try:
-            return self._writer.chunks(await anext(self._pieces))
+            return self._writer.chunks(await piece)
         except StopAsyncIteration:
             self._is_over = True
             return ()
@@ -126,6 +185,16 @@ class EventStream(Response):
                 logger.exception("a stream failed")
             self._on_error(told)
             return self._writer.failure(told)
+
+
+async def _next(pieces: AsyncGenerator[Piece, None]) -> Piece:
+    return await anext(pieces)
+
+
+async def _end(task: asyncio.Task[Piece]) -> None:
+    """Cancel a task and return when it is done; whatever it brings, nobody waits for it."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _send_all(send: Send, events: Iterable[str]) -> None:

@@ -55,6 +55,7 @@ class Account:
         skip: what its work cost, once its answers are whole.
         use: what it took, once it is over.
         spending: what that is paid from; None where nobody pays.
+        engine: which of several engines ran it, the last one; "" where there is but one.
     """
 
     asked: float = field(default_factory=time.perf_counter)
@@ -67,6 +68,7 @@ class Account:
     skip: SkipReport | None = None
     use: Use | None = None
     spending: Spending | None = None
+    engine: str = ""
     _prepared: Prepared | None = field(default=None, init=False)
 
     def sibling(self) -> "Account":

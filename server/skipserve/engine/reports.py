@@ -43,6 +43,14 @@ class FailureKind(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
 
 
+class Retry(StrEnum):
+    """Why a request went on in another engine: the first was lost, silent, or did not take it."""
+
+    LOST = "lost"
+    SILENT = "silent"
+    REFUSED = "refused"
+
+
 class StepMode(StrEnum):
     """How a step ran: as a graph of one plan, as a graph of any mix, or without a graph."""
 

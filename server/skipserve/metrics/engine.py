@@ -9,6 +9,7 @@ from skipserve.engine.reports import (
     Executed,
     FailureKind,
     Ready,
+    Retry,
     StepOutput,
     StepReport,
 )
@@ -89,6 +90,10 @@ class EngineMetrics(Observer):
     def record_failure(self, kind: FailureKind) -> None:
         """Count a request that the engine gave up."""
         self._of(Metrics.request_failures, kind).inc()
+
+    def record_retry(self, reason: Retry) -> None:
+        """Count a request that goes on in another engine."""
+        self._of(Metrics.request_retries, reason).inc()
 
     def _record_executed(self, policy: str, executed: Executed) -> None:
         of = self._of

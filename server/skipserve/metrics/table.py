@@ -7,7 +7,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from skipserve.asking.auto.choice import Reason
 from skipserve.budgets.client import Limited
-from skipserve.engine.reports import FailureKind, FinishReason, Stage, StepMode
+from skipserve.engine.reports import FailureKind, FinishReason, Retry, Stage, StepMode
 from skipserve.grammar.outcome import GrammarOutcome
 from skipserve.media.fetch_fault import FetchFault
 from skipserve.media.kill import Kill
@@ -212,6 +212,13 @@ class Metrics(Table):
         "engine: the log has the exception. out_of_memory: fewer requests or batch tokens. "
         "queue_timeout: more comes than is served. deadline, invalid: the clients' wishes.",
         (Label("reason", FailureKind),),
+        "requests",
+    )
+    request_retries = counter(
+        "Requests that went on in another engine, of several on Ray.",
+        "lost: a replica died. silent: it hangs, or the network to it does. refused: its engine is "
+        "gone, or ends. Each costs the time of the first try.",
+        (Label("reason", Retry),),
         "requests",
     )
     prefix_cache_evictions = counter(

@@ -28,6 +28,7 @@ from skipserve.logging_setup import relay_lines
 from skipserve.service.ipc import FrameError, pack, read_from_engine, spec_to_json
 from skipserve.service.messages import Cancel, FromEngine, PlanWanted, Progress, Submit
 from skipserve.service.observer import Observer
+from skipserve.service.service import OnTaken
 from skipserve_policies.plan import Plan
 
 logger = logging.getLogger(__name__)
@@ -164,8 +165,14 @@ class EngineService:
         self._is_connected = True
         self._follower = asyncio.create_task(self._follow(process, reader))
 
-    async def stream(self, request: Request) -> AsyncGenerator[StepOutput, None]:
+    async def stream(
+        self, request: Request, on_taken: OnTaken | None = None
+    ) -> AsyncGenerator[StepOutput, None]:
         """Run a request and yield what each step gives it; closing the generator cancels it.
+
+        Args:
+            request: what is asked.
+            on_taken: hears when it has been handed over.
 
         Raises:
             UnavailableError: the engine takes no requests now, or has no memory for this one.
@@ -183,6 +190,8 @@ class EngineService:
             # Where the connection breaks, the reason comes as an event.
             with contextlib.suppress(ConnectionError):
                 await writer.drain()
+            if on_taken is not None:
+                on_taken("")
             output = None
             while output is None or output.finish_reason is None:
                 output = _unless_error(await stream.events.get())

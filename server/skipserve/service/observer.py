@@ -2,7 +2,14 @@
 
 from collections.abc import Callable
 
-from skipserve.engine.reports import EngineState, FailureKind, Ready, StepOutput, StepReport
+from skipserve.engine.reports import (
+    EngineState,
+    FailureKind,
+    Ready,
+    Retry,
+    StepOutput,
+    StepReport,
+)
 
 
 class Observer:
@@ -31,3 +38,6 @@ class Observer:
 
     def record_failure(self, kind: FailureKind) -> None:
         """Hear that a request failed."""
+
+    def record_retry(self, reason: Retry) -> None:
+        """Hear that a request goes on in another engine."""

@@ -1,11 +1,14 @@
 """What the front end asks of an engine, wherever it runs."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Protocol
 
 from skipserve.engine.reports import Ready, StepOutput
 from skipserve.engine.request import Request
 from skipserve.errors import EngineError
+
+# Hears that a request has been taken, and by which of several engines; "" where there is but one.
+OnTaken = Callable[[str], None]
 
 
 class Service(Protocol):
@@ -38,8 +41,15 @@ class Service(Protocol):
     async def start(self) -> None:
         """Begin to load the model, and return at once."""
 
-    def stream(self, request: Request) -> AsyncGenerator[StepOutput, None]:
+    def stream(
+        self, request: Request, on_taken: OnTaken | None = None
+    ) -> AsyncGenerator[StepOutput, None]:
         """Run a request and yield what each step gives it; closing the generator cancels it.
+
+        Args:
+            request: what is asked.
+            on_taken: hears when it has been taken, before its first step; again where it goes on
+                elsewhere.
 
         Raises:
             SkipserveError: the request is refused or has failed, or the engine is not there.

@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, Callable
 import pytest
 from starlette.types import Message
 
-from skipserve.api.streaming import DataEvents, EventStream, event
+from skipserve.api.streaming import DataEvents, EventStream, Taking, event
 from skipserve.asking.answer import Piece
-from skipserve.errors import EngineError, SkipserveError
+from skipserve.errors import EngineError, SkipserveError, UnavailableError
 
 pytestmark = pytest.mark.fast
 
@@ -59,8 +59,10 @@ def send_all(
     breaks_after: int | None = None,
     sent: list[Message] | None = None,
     on_error: Callable[[SkipserveError], None] = lambda _: None,
+    taking: Taking | None = None,
 ) -> list[Message]:
     """Return what was sent; the client's connection may break after some messages."""
+    taken = {} if taking is None else {"until_taken": taking.wait}
     sent = [] if sent is None else sent
 
     async def send(message: Message) -> None:
@@ -72,7 +74,8 @@ def send_all(
         raise NotImplementedError
 
     async def run() -> None:
-        stream = EventStream(source.run(), Plain(), {"X-Skip-Policy": "full"}, 0.01, on_error)
+        headers = {"X-Skip-Policy": "full"}
+        stream = EventStream(source.run(), Plain(), headers, 0.01, on_error, **taken)
         await stream({"type": "http"}, receive, send)
 
     asyncio.run(run())
@@ -144,4 +147,61 @@ def test_signs_of_life_while_nothing_happens() -> None:
     source = Source("{}", stays=lambda: len(sent) < 5)
     send_all(source, sent=sent)
     assert text_of(sent).startswith("data: {}\n\n: keep-alive\n\n: keep-alive\n\n")
+    assert source.is_closed
+
+
+def test_what_nobody_takes_fails_before_the_headers() -> None:
+    sent: list[Message] = []
+    source = Source(error=UnavailableError("no engine takes it"))
+    with pytest.raises(UnavailableError, match="no engine takes it"):
+        send_all(source, sent=sent, taking=Taking(1))
+    assert sent == []
+    assert source.is_closed
+
+
+def test_what_was_taken_fails_behind_the_headers() -> None:
+    taking = Taking(2)
+    taking.note("first")
+    taking.note("second")
+    text = text_of(send_all(Source(error=EngineError("it died")), taking=taking))
+    assert '"code":500' in text
+
+
+def test_a_stream_begins_once_all_have_been_taken() -> None:
+    """One of them twice, as where it goes on elsewhere."""
+    taking, sent = Taking(2), list[Message]()
+    took: list[int] = []
+
+    def stays() -> bool:
+        for request_id in ("first", "first", "second"):
+            taking.note(request_id)
+            took.append(len(sent))
+        return not sent
+
+    send_all(Source(stays=stays), sent=sent, taking=taking)
+    assert took[:3] == [0, 0, 0]
+    assert len(sent) > 1
+
+
+def test_an_answer_that_is_there_at_once_needs_no_taking() -> None:
+    assert text_of(send_all(Source("{}"), taking=Taking(1))) == "data: {}\n\ndata: [DONE]\n\n"
+
+
+def test_whoever_leaves_before_it_is_taken_ends_it() -> None:
+    source, sent = Source(stays=lambda: True), list[Message]()
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        raise NotImplementedError
+
+    async def run() -> None:
+        stream = EventStream(source.run(), Plain(), {}, 1.0, lambda _: None, Taking(1).wait)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await stream({"type": "http"}, receive, send)
+
+    asyncio.run(run())
+    assert sent == []
     assert source.is_closed

@@ -13,6 +13,7 @@ from skipserve.engine.reports import (
     FailureKind,
     FinishReason,
     Ready,
+    Retry,
     Stage,
     StepMode,
     StepOutput,
@@ -158,6 +159,14 @@ def test_failures_are_counted_by_why(kind: FailureKind) -> None:
     assert metrics.value("request_failures_total", reason=kind.value) == 0
     metrics.record_failure(kind)
     assert metrics.value("request_failures_total", reason=kind.value) == 1
+
+
+@pytest.mark.parametrize("reason", Retry)
+def test_requests_that_go_on_elsewhere_are_counted(reason: Retry) -> None:
+    metrics = Metrics()
+    assert metrics.value("request_retries_total", reason=reason.value) == 0
+    metrics.record_retry(reason)
+    assert metrics.value("request_retries_total", reason=reason.value) == 1
 
 
 def test_what_was_loaded_is_told() -> None:

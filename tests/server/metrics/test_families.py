@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from skipserve.engine.reports import FailureKind, StepMode
+from skipserve.engine.reports import FailureKind, Retry, StepMode
 from skipserve.metrics.families import Families
 from skipserve.metrics.metric import Metric, declared
 from skipserve.metrics.table import SKIP_POLICY, Metrics, PageState, Rejection
@@ -19,6 +19,7 @@ LABELS: dict[Metric[Any], dict[str, Any]] = {
     Metrics.kv_cache_pages: {"state": PageState},
     Metrics.rejections: {"reason": Rejection},
     Metrics.request_failures: {"reason": FailureKind},
+    Metrics.request_retries: {"reason": Retry},
 }
 
 
