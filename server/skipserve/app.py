@@ -133,6 +133,21 @@ def build(settings: Settings, connect: Connect = EngineService) -> Built:
     return Built(app, serving, connections, (*notes, *_descriptor_warning(settings, connections)))
 
 
+def build_engine(
+    settings: Settings, connect: Connect = EngineService
+) -> tuple[Service, CollectorRegistry]:
+    """Return an engine without a front end, and the metrics of what it does.
+
+    Raises:
+        StartError: as `build` does.
+    """
+    folder = model_folder(settings.model)
+    processor, registry = _read_model(settings, folder), CollectorRegistry()
+    metrics = _build_metrics(processor, registry)
+    spec = engine_spec(settings, folder, _hot_plans(settings, processor))
+    return connect(spec, metrics.engine), registry
+
+
 def _read_model(settings: Settings, folder: Path) -> QuestionProcessor:
     name = DEMO if settings.model == DEMO else folder.name
     try:
@@ -186,9 +201,8 @@ def _build_serving(
         _find_policy(name, policies)
     hot_plans = _hot_plans(settings, processor)
     registry = CollectorRegistry()
-    named = [policy for policy in policies.resolved.values() if not policy.is_added]
-    metrics = ServerMetrics(registry, processor.model_name, named, processor.default_policy)
-    for policy in named:
+    metrics = _build_metrics(processor, registry)
+    for policy in _named_policies(processor):
         saved_ratio = processor.reporter.saved_ratio(policy)
         metrics.show_policy(policy.name, saved_ratio, policies.measured(policy))
     if settings.metric_aliases is MetricAliases.VLLM:
@@ -224,6 +238,16 @@ def _build_serving(
     )
     processor.auto.watch(serving.surroundings)
     return serving
+
+
+def _build_metrics(processor: QuestionProcessor, registry: CollectorRegistry) -> ServerMetrics:
+    named = _named_policies(processor)
+    return ServerMetrics(registry, processor.model_name, named, processor.default_policy)
+
+
+def _named_policies(processor: QuestionProcessor) -> list[ResolvedPolicy]:
+    """Return those that have a name in the metrics."""
+    return [it for it in processor.policies.resolved.values() if not it.is_added]
 
 
 def _build_clients(settings: Settings, policies: PolicyRegistry) -> Clients:

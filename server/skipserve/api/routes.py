@@ -162,7 +162,9 @@ async def ready(serving: TheServing) -> Health:
 @router.get("/metrics", response_class=Response)
 async def metrics(serving: TheServing) -> Response:
     """Show the metrics in Prometheus' text format."""
-    return Response(generate_latest(serving.registry), media_type=CONTENT_TYPE_LATEST)
+    show = serving.show_metrics
+    text = generate_latest(serving.registry) if show is None else await show()
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/version")

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Protocol
@@ -73,6 +73,7 @@ class Serving:
         clients: those who have keys.
         usage_log: where their use is written; None for nowhere.
         changes: adds policies and removes them; None where that is switched off.
+        show_metrics: returns what `/metrics` shows instead; None where that is the registry.
         keep_alive_seconds: between signs of life in a stream.
         created: when the server started, in seconds since 1970.
     """
@@ -86,6 +87,7 @@ class Serving:
     keep_alive_seconds: float
     usage_log: UsageLog | None = None
     changes: PolicyChanges | None = None
+    show_metrics: Callable[[], Awaitable[bytes]] | None = None
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
