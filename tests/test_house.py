@@ -87,6 +87,15 @@ MAY_IMPORT: dict[str, set[str]] = {
         "skipserve.service.observer",
         "skipserve.settings",
     },
+    "skipserve.ray.pages": {"skipserve.metrics.table"},
+    "skipserve.ray.launch": {
+        "skipserve.engine.host_memory",
+        "skipserve.model_folder",
+        "skipserve.ray.application",
+        "skipserve.ray.options",
+        "skipserve.settings",
+        "skipserve.stop_signals",
+    },
     "skipserve.ray.application": {"skipserve.ray.deployments", "skipserve.ray.options"},
     "skipserve.stop_signals": set(),
     "skipserve.logging_setup": set(),
@@ -275,6 +284,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "skipserve_policies",
     },
     "skipserve.commands": {
+        "skipserve.ray.launch",
         "skipserve.api.protocol",
         "skipserve.app",
         "skipserve.model_folder",

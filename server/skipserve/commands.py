@@ -95,6 +95,7 @@ _PANELS = {
         "max_batch_tokens", "max_running_requests", "page_size",
         "kv_cache_gib", "encoder_cache_mib", "prefix_cache", "cuda_graphs",
     ),
+    "Several engines": ("ray", "replicas"),
     "Network": ("host", "port", "allowed_hosts", "playground"),
     "Keys": ("api_key", "api_keys_file", "metrics_api_key", "isolate_keys", "usage_log"),
     "Skip policies": (
@@ -134,6 +135,8 @@ def _serve(signals: StopSignals, flags: Mapping[str, Any]) -> int:
     set_up_logging(as_json=log_format is LogFormat.JSON)
     try:
         settings = _read_settings(given)
+        if settings.ray:
+            return _serve_on_ray(settings, signals)
         built = build(settings)
         listener = listen(settings.host, settings.port)
     except (StartError, OSError) as error:
@@ -144,6 +147,20 @@ def _serve(signals: StopSignals, flags: Mapping[str, Any]) -> int:
     gc.collect()
     gc.freeze()
     return asyncio.run(_Process(built, settings, listener, signals).run())
+
+
+def _serve_on_ray(settings: Settings, signals: StopSignals) -> int:
+    try:
+        from skipserve.ray.launch import serve_on_ray  # noqa: PLC0415
+    except ImportError as error:
+        raise StartError(
+            "--ray needs packages that are not installed: pip install 'skipserve[ray]'"
+        ) from error
+    listener = listen(settings.host, settings.port)
+    free = settings.model_copy(update={"port": listener.getsockname()[1]})
+    # Ray Serve listens itself.
+    listener.close()
+    return serve_on_ray(free, signals, _print)
 
 
 def _key_warning(flags: Mapping[str, Any]) -> Iterator[str]:

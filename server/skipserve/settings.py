@@ -172,6 +172,12 @@ class Settings(_FromFiles):
     cuda_graphs: bool = Field(
         True, description="Whether decode steps run as captured graphs, on a GPU."
     )
+    ray: bool = Field(
+        False,
+        description="Whether engines run as replicas on Ray Serve: in the cluster that RAY_ADDRESS "
+        "names, or in one of this machine that is started for it. Wants the extra ray.",
+    )
+    replicas: int = Field(2, ge=1, le=1024, description="With ray: how many engines.")
     host: str = Field("127.0.0.1", min_length=1, description="The address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="The port; 0 takes a free one.")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(

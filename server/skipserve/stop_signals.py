@@ -27,6 +27,11 @@ class StopSignals:
         self._before = {number: signal.signal(number, self._hear) for number in _NUMBERS}
         return self
 
+    def hear_again(self) -> None:
+        """Hear the signals again: a library has taken them."""
+        for number in _NUMBERS:
+            signal.signal(number, self._hear)
+
     def __exit__(
         self,
         kind: type[BaseException] | None,

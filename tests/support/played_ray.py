@@ -56,9 +56,9 @@ class PlayedApplication:
     """
 
     def __init__(self, options: Options) -> None:
-        ledger = serve.deployment(Ledger).bind()
-        engines = serve.deployment(Engine).bind(options, ledger)
-        front = serve.deployment(Front).bind(options, engines, ledger)
+        ledger = serve.deployment(name="Ledger")(Ledger).bind()
+        engines = serve.deployment(name="Engine")(Engine).bind(options, ledger)
+        front = serve.deployment(name="Front")(Front).bind(options, engines, ledger)
         self.front: DeploymentHandle[Any] = serve.run(front, _local_testing_mode=True)
         self.url: str = self.front.open.remote().result()
 

@@ -14,6 +14,9 @@ from skipserve_dashboards.promql import (
     total,
 )
 
+# An ingress of Ray's says whether there is one that takes requests, and is none.
+_ENGINES = f'{REPLICAS}, instance!~"ingress-.*"'
+
 SPREAD = Row(
     "Spread over engines",
     (
@@ -62,8 +65,8 @@ SPREAD = Row(
             "Those that take requests. The number of all that answer Prometheus is the other line.",
             COUNT,
             (
-                Query(total("skipserve_engine_up", REPLICAS), "take requests"),
-                Query(f"count (skipserve_engine_up{{{REPLICAS}}})", "all"),
+                Query(total("skipserve_engine_up", _ENGINES), "take requests"),
+                Query(f"count (skipserve_engine_up{{{_ENGINES}}})", "all"),
             ),
         ),
     ),

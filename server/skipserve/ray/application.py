@@ -5,10 +5,13 @@ from typing import Any
 from ray import serve
 from ray.serve import Application, Deployment
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
+from ray.serve.schema import LoggingConfig
 
 from skipserve.ray.deployments import Engine, Ingress, Ledger
 from skipserve.ray.options import Options
 
+# Our own log tells of requests, and the ledger is called every second.
+QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 # Serve asks each replica so often whether it lives, and gives it so long to say so.
 _ASKED_SECONDS, _TOLD_SECONDS = 2.0, 10.0
 # One that ends gets no requests any more, and waits for those that it has.
@@ -56,6 +59,7 @@ def _deployed(of: type, num_cpus: float, num_gpus: float = 0, **options: Any) ->
         health_check_period_s=_ASKED_SECONDS,
         health_check_timeout_s=_TOLD_SECONDS,
         graceful_shutdown_wait_loop_s=_ENDING_SECONDS,
+        logging_config=QUIET,
         **options,
     )(of)
     return made

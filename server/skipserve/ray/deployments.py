@@ -205,7 +205,7 @@ class Ingress:
         pages: dict[str, bytes] = await self._ledger.pages.remote()
         registry: CollectorRegistry = self._switch.app.state.serving.registry
         pages[self._name] = pack_page(registry)
-        return await asyncio.to_thread(generate_latest, Pages(pages))
+        return await asyncio.to_thread(generate_latest, Pages(pages, self._name))
 
 
 def _set_up_logging(settings: Settings) -> None:

@@ -6,6 +6,8 @@ import msgspec
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
+from skipserve.metrics.table import Metrics
+
 # What tells replicas apart everywhere: Prometheus keeps it as it is with `honor_labels`.
 _LABEL = "instance"
 
@@ -31,12 +33,17 @@ def pack_page(registry: CollectorRegistry) -> bytes:
 class Pages:
     """The pages of several replicas as one, for `generate_latest`.
 
+    Alerts ask of each address that is scraped whether an engine is up there: of an application, its
+    ingress says so, whichever answers.
+
     Args:
         pages: packed, by the names of the replicas.
+        here: the ingress that shows them; None for none.
     """
 
-    def __init__(self, pages: Mapping[str, bytes]) -> None:
+    def __init__(self, pages: Mapping[str, bytes], here: str | None = None) -> None:
         self._pages = pages
+        self._here = here
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics, those of one name together."""
@@ -48,6 +55,9 @@ class Pages:
                     metric = Metric(family.name, family.documentation, family.type)
                     merged[family.name] = metric
                 _add(metric, family.series, instance)
+                if family.name == Metrics.engine_up.name and instance == self._here:
+                    for it in family.series:
+                        metric.add_sample(it.name, it.labels, it.value)
         yield from merged.values()
 
 

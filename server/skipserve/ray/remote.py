@@ -130,6 +130,10 @@ class RemoteEngines:
         self._looking: asyncio.Task[None] | None = None
         self._loaded, self._idle, self._closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._idle.set()
+        # How many there are at each engine, that one says itself.
+        self._observer.watch_engine(
+            lambda: self.why_not_ready is None, lambda: 0, lambda: 0, lambda: None
+        )
 
     @property
     def ready(self) -> Ready | None:

@@ -42,5 +42,17 @@ def test_a_lone_page_is_what_its_registry_shows() -> None:
     assert text == expected
 
 
+def test_whoever_shows_them_says_whether_an_engine_is_up() -> None:
+    registry = CollectorRegistry()
+    Gauge("skipserve_engine_up", "Up.", registry=registry).set(1)
+    pages = {"ingress": pack_page(registry), "engine": pack_page(registry)}
+    lines = generate_latest(Pages(pages, "ingress")).decode().splitlines()
+    assert [line for line in lines if not line.startswith("#")] == [
+        'skipserve_engine_up{instance="ingress"} 1.0',
+        "skipserve_engine_up 1.0",
+        'skipserve_engine_up{instance="engine"} 1.0',
+    ]
+
+
 def test_no_pages() -> None:
     assert generate_latest(Pages({})) == b""
