@@ -86,6 +86,9 @@ CLIENTS := aiperf guidellm inspect-ai instructor litellm llama-index lmms-eval
 test-clients: install $(CLIENTS:%=.venv-%/.installed) .venv-openai-node/.installed  ## Run the clients of docs/clients.md against a server; installs them first, 15 GB.
 	TEST_REQUIRES="openai-node $(CLIENTS)" $(BIN)/pytest tests/docs/test_clients_page.py $(ARGS)
 
+test-ray: install  ## Run the tests that start clusters of Ray Serve, in network namespaces: minutes, as root.
+	TEST_REQUIRES="ray ray-cluster" $(BIN)/pytest tests/cluster $(ARGS)
+
 test-browser: install .venv-browser/.installed  ## Use the playground in Chromium, which must be there: apt-get install chromium.
 	PYTHONPATH=$$(echo .venv-browser/lib/python*/site-packages) TEST_REQUIRES="chromium playwright" \
 		$(BIN)/pytest tests/server/playground $(ARGS)
@@ -198,4 +201,4 @@ time-page: install  ## Write docs/time-and-flops.md anew from the record in benc
 clean:  ## Remove .venv, caches and runs.
 	rm -rf $(VENV) runs dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install serve test check test-kernels test-routers test-clients test-browser image manifests release test-image kernel-cache gpu-bundle lock fuzz format attack soak bench dashboards metrics-page fields-page evaluate pretrained train-demo calibrate calibration-page paper paper-page time-page clean
+.PHONY: help install serve test check test-kernels test-routers test-clients test-browser test-ray image manifests release test-image kernel-cache gpu-bundle lock fuzz format attack soak bench dashboards metrics-page fields-page evaluate pretrained train-demo calibrate calibration-page paper paper-page time-page clean
