@@ -80,6 +80,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "skipserve.ray.placing": set(),
     "skipserve.ray.deployments": {
         "skipserve.app",
+        "skipserve.budgets.client",
         "skipserve.engine.limits",
         "skipserve.logging_setup",
         "skipserve.model_folder",
@@ -87,6 +88,12 @@ MAY_IMPORT: dict[str, set[str]] = {
         "skipserve.service.observer",
         "skipserve.settings",
     },
+    "skipserve.ray.budgets": {
+        "skipserve.budgets",
+        "skipserve.errors",
+        "skipserve.ray.wire",
+    },
+    "skipserve.ray.owner": {"skipserve.budgets", "skipserve.ray.budgets"},
     "skipserve.ray.pages": {"skipserve.metrics.table"},
     "skipserve.ray.launch": {
         "skipserve.engine.host_memory",
@@ -216,6 +223,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "skipserve_policies",
     },
     "skipserve.asking": {
+        "skipserve.budgets.accounts",
         "skipserve.budgets.client",
         "skipserve.checkpoint_notes",
         "skipserve.engine.reports",

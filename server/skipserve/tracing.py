@@ -140,6 +140,7 @@ def _of_answer(exchange: Exchange) -> Attributes:
         "gen_ai.usage.cache_read.input_tokens": sum(it.num_cached for it in accounts),
         "gen_ai.usage.output_tokens": sum(it.num_generated for it in accounts),
         "skipserve.saved_ratio": _saved_ratio(accounts),
+        "skipserve.engine": accounts[0].engine or None,
         "skipserve.detokenize_seconds": exchange.stage_seconds.get(Stage.DETOKENIZE),
     }
 

@@ -19,6 +19,7 @@ from pictures import data_uri, encode, question, random_picture
 from prometheus_client.parser import text_string_to_metric_families
 from ray_cluster import URL, Cluster, cluster, is_ready, wait_until
 
+from skipserve.budgets.keys import digest_of_key
 from skipserve.settings import Settings
 
 CHAT = "/v1/chat/completions"
@@ -27,9 +28,26 @@ CONFIG = Path(__file__).parents[2] / "deploy" / "ray" / "serve.yaml"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
+KEYS = {"main": {}, "few": {"limits": {"requests_per_minute": 10}}}
+
+
+def _headers(name: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer key-of-{name}"}
+
+
 @pytest.fixture(scope="module")
-def config() -> dict[str, Any]:
+def config(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The shipped config, with two ingresses, and keys."""
     loaded: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
+    path = tmp_path_factory.mktemp("keys") / "keys.yaml"
+    entries = [
+        {"name": name, "sha256": digest_of_key(f"key-of-{name}").hex(), "admin": True, **fields}
+        for name, fields in KEYS.items()
+    ]
+    path.write_text(yaml.safe_dump({"keys": entries}))
+    args = loaded["applications"][0]["args"]
+    args["ingresses"] = 2
+    args["settings"]["api_keys_file"] = str(path)
     return loaded
 
 
@@ -47,6 +65,7 @@ def alone(running: Cluster, config: dict[str, Any]) -> Iterator[httpx.Client]:
     """A server without Ray, in the same network."""
     settings = Settings(**config["applications"][0]["args"]["settings"])
     with LiveServer(settings) as server, server.client() as client:
+        client.headers.update(_headers("main"))
         yield client
 
 
@@ -54,7 +73,9 @@ def alone(running: Cluster, config: dict[str, Any]) -> Iterator[httpx.Client]:
 def client(running: Cluster) -> Iterator[httpx.Client]:
     """The application, with all of its engines."""
     wait_until(lambda: len(running.engine_processes) == 2 and _num_up() == 2)
-    with httpx.Client(base_url=URL, timeout=300, trust_env=False) as client:
+    with httpx.Client(
+        base_url=URL, timeout=300, trust_env=False, headers=_headers("main")
+    ) as client:
         yield client
 
 
@@ -63,7 +84,7 @@ def _num_up() -> float:
 
 
 def _sum(name: str, instance: str = "") -> float:
-    text = httpx.get(f"{URL}/metrics", timeout=60, trust_env=False).text
+    text = httpx.get(f"{URL}/metrics", timeout=60, trust_env=False, headers=_headers("main")).text
     return sum(
         sample.value
         for family in text_string_to_metric_families(text)
@@ -160,11 +181,35 @@ def test_policies_change_in_place(
     assert (running.engines, running.ingresses) == before
 
 
+def test_two_ingresses_hold_one_limit(client: httpx.Client) -> None:
+    def ask(number: int) -> int:
+        asked = _asked(f"Question {number}?", max_tokens=1)
+        # A connection of its own: either ingress may have it.
+        reply = httpx.post(
+            URL + CHAT, json=asked, headers=_headers("few"), timeout=60, trust_env=False
+        )
+        return reply.status_code
+
+    with ThreadPoolExecutor(8) as threads:
+        statuses = list(threads.map(ask, range(24)))
+    assert sorted(set(statuses)) == [200, 429]
+    # One more comes back every six seconds.
+    assert 10 <= statuses.count(200) <= 12
+    wait_until(lambda: _used(client, "few") == statuses.count(200), 10)
+    assert _used(client, "few") == statuses.count(200)
+
+
+def _used(client: httpx.Client, name: str) -> int:
+    entries = client.get("/v1/usage").json()["data"]
+    return next(int(entry["requests"]) for entry in entries if entry["key"] == name)
+
+
 def test_an_ingress_is_replaced(running: Cluster, client: httpx.Client) -> None:
-    (ingress,) = running.ingresses
-    os.kill(ingress, signal.SIGKILL)
-    wait_until(lambda: running.ingresses not in ([], [ingress]) and is_ready())
-    assert _words(client.post(CHAT, json=_asked()))
+    before = running.ingresses
+    os.kill(before[0], signal.SIGKILL)
+    wait_until(lambda: len({*running.ingresses} - {before[0]}) == 2 and is_ready())
+    for _ in range(8):
+        assert _words(client.post(CHAT, json=_asked()))
 
 
 def test_where_no_engine_is_a_stream_is_refused(running: Cluster, client: httpx.Client) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import re
 import shlex
 import shutil
@@ -474,6 +475,31 @@ def test_a_stream_that_was_taken_fails_in_its_events(
     reply = send(build(settings, CrowdedService).app, "POST", "/v1/chat/completions", json=asked)
     assert reply.status_code == 200
     assert '"message":"all engines are busy"' in reply.text
+
+
+class MovingService(OtherService):
+    """Takes a request in one engine, then in another."""
+
+    async def stream(
+        self, request: Request, on_taken: OnTaken | None = None
+    ) -> AsyncGenerator[StepOutput, None]:
+        assert on_taken is not None
+        on_taken("one")
+        on_taken("two")
+        async for output in super().stream(request):
+            yield output
+
+
+def test_the_log_says_which_engine_ran_a_request(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "skipserve.requests")
+    for service in (MovingService, OtherService):
+        app = build(settings, service).app
+        send(app, "POST", "/v1/chat/completions", json=question("Why?")).raise_for_status()
+    moved, alone = (vars(record)["fields"] for record in caplog.records)
+    assert moved["engine"] == "two"
+    assert "engine" not in alone
 
 
 @pytest.mark.parametrize(

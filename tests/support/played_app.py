@@ -13,6 +13,7 @@ from skipserve.api.admission import Admission
 from skipserve.app import build
 from skipserve.engine.reports import FinishReason, Ready, StepOutput
 from skipserve.engine.request import Request
+from skipserve.service.service import OnTaken
 from skipserve.settings import Settings
 
 CHAT = "/v1/chat/completions"
@@ -37,8 +38,12 @@ class PlayedService:
         self.may_begin.set()
         self.may_end.set()
 
-    async def stream(self, request: Request) -> AsyncGenerator[StepOutput, None]:
+    async def stream(
+        self, request: Request, on_taken: OnTaken | None = None
+    ) -> AsyncGenerator[StepOutput, None]:
         self.requests.append(request)
+        if on_taken is not None:
+            on_taken("")
         await self.may_begin.wait()
         if self._error is not None:
             raise self._error

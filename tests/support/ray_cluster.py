@@ -69,13 +69,12 @@ class Cluster:
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def start_program(self, program: str, *arguments: str) -> subprocess.Popen[str]:
+    def start_program(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
         """Start a program of the virtual environment, with a cluster of its own."""
         environment = {**self._environment}
         del environment["RAY_ADDRESS"]
-        return subprocess.Popen(
-            [_BIN / program, *arguments], env=environment, stdout=subprocess.PIPE, text=True
-        )
+        with (self._folder / "log").open("w") as log:
+            return subprocess.Popen([_BIN / program, *arguments], env=environment, stdout=log)
 
     @property
     def engines(self) -> list[int]:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Container
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,7 @@ class ReadBody:
         app: ASGIApp,
         paths: Container[str],
         limits: BodyLimits,
-        arrive: Callable[[Scope], AbstractContextManager[Arrival]],
+        arrive: Callable[[Scope], AbstractAsyncContextManager[Arrival]],
     ) -> None:
         self._app = app
         self._paths = paths
@@ -78,7 +78,7 @@ class ReadBody:
             await self._app(scope, receive, send)
             return
         self._check_headers(Headers(scope=scope))
-        with self._arrive(scope) as arrival:
+        async with self._arrive(scope) as arrival:
             body = await self._read_in_time(receive, arrival)
             if body is not None:
                 state = scope.setdefault("state", {})

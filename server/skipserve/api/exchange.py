@@ -121,7 +121,8 @@ class Exchange(Account):
         requests = [account.prepared.request for account in accounts]
         chosen = self.prepared.chosen
         reason = {"skip_policy_reason": chosen.because.reason} if chosen else {}
-        return {
+        engine = {"engine": self.engine} if self.engine else {}
+        return engine | {
             "stream": self.wants_stream,
             "skip_policy": policy.name,
             "skip_policy_digest": policy.digest,

@@ -137,8 +137,8 @@ async def show_usage(serving: TheServing, exchange: TheExchange) -> UsageList:
     """Show what the key of the request has used; to an admin key, what each has."""
     clients = serving.clients if exchange.client.is_admin else (exchange.client,)
     entries = (
-        UsageEntry(key=client.name, requests=client.num_requests, **asdict(client.used))
-        for client in clients
+        UsageEntry(key=total.name, requests=total.num_requests, **asdict(total.used))
+        for total in await serving.accounts.totals(clients)
     )
     return UsageList(data=tuple(entries))
 

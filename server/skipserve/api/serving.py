@@ -3,8 +3,15 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Sequence,
+)
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Protocol
 
@@ -29,6 +36,7 @@ from skipserve.asking.preparation import Preparation
 from skipserve.asking.processor import QuestionProcessor
 from skipserve.asking.question import Prepared, Question
 from skipserve.asking.report import num_visual
+from skipserve.budgets.accounts import Accounts, OwnAccounts
 from skipserve.budgets.client import Client, Cost, Resource
 from skipserve.budgets.clients import Clients
 from skipserve.budgets.usage_log import UsageLog
@@ -73,6 +81,7 @@ class Serving:
         clients: those who have keys.
         usage_log: where their use is written; None for nowhere.
         changes: adds policies and removes them; None where that is switched off.
+        accounts: where what clients use is counted.
         show_metrics: returns what `/metrics` shows instead; None where that is the registry.
         keep_alive_seconds: between signs of life in a stream.
         created: when the server started, in seconds since 1970.
@@ -87,6 +96,7 @@ class Serving:
     keep_alive_seconds: float
     usage_log: UsageLog | None = None
     changes: PolicyChanges | None = None
+    accounts: Accounts = field(default_factory=OwnAccounts)
     show_metrics: Callable[[], Awaitable[bytes]] | None = None
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -127,7 +137,7 @@ class Serving:
         asker = Asker(client, self.clients.isolation(client), account.asked)
         account.start(await self.preparation.prepare(question, asker, num_cache_tokens))
 
-    def line_up(self, exchange: Exchange, cases: Sequence[Case]) -> None:
+    async def line_up(self, exchange: Exchange, cases: Sequence[Case]) -> None:
         """Reserve what a request's prepared questions may cost, and let them wait for the engine.
 
         Raises:
@@ -138,7 +148,7 @@ class Serving:
         """
         _check_told(case.account.prepared for case in cases)
         if exchange.spending is not None:
-            exchange.spending.reserve(*(_bound(case.account.prepared) for case in cases))
+            await exchange.spending.reserve(*(_bound(case.account.prepared) for case in cases))
         for case in cases:
             prepared = case.account.prepared
             num_choices = prepared.generation.num_choices
@@ -318,14 +328,15 @@ def _together(sources: Sequence[AsyncGenerator[Piece, None]]) -> AsyncGenerator[
     return merged(sources) if len(sources) > 1 else sources[0]
 
 
-@contextmanager
-def arrive(scope: Scope) -> Iterator[Arrival]:
+@asynccontextmanager
+async def arrive(scope: Scope) -> AsyncIterator[Arrival]:
     """Let a request in, count it as its client's, and yield what its body is counted in."""
     serving: Serving = scope["app"].state.serving
     exchange = exchange_of(scope)
     client = exchange.client
-    with serving.admission.arrive(client) as arrival, client.spend() as exchange.spending:
-        yield arrival
+    with serving.admission.arrive(client) as arrival:
+        async with serving.accounts.spend(client) as exchange.spending:
+            yield arrival
 
 
 async def get_serving(request: HttpRequest) -> Serving:

@@ -59,7 +59,7 @@ class Visit:
             # One policy for all that a request asks, where the server chooses it.
             settled = replace(question, chosen=self._chosen) if self._chosen else question
             await self.serving.prepare(settled, case, self.exchange.client)
-        self.serving.line_up(self.exchange, cases)
+        await self.serving.line_up(self.exchange, cases)
         accounts = [case.account for case in cases]
         writer = make_writer(accounts, self.exchange.arrived_at // 10**9)
         return await self.serving.respond(self.exchange, cases, writer)

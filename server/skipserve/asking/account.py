@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from skipserve.asking.question import Prepared
 from skipserve.asking.report import Reporter, SkipReport
-from skipserve.budgets.client import Spending, Use
+from skipserve.budgets.accounts import Holding
+from skipserve.budgets.client import Use
 from skipserve.engine.reports import FinishReason, Stage, StepOutput
 from skipserve_policies.catalog import AUTO_NAME
 
@@ -67,7 +68,7 @@ class Account:
     finish_reason: FinishReason | None = None
     skip: SkipReport | None = None
     use: Use | None = None
-    spending: Spending | None = None
+    spending: Holding | None = None
     engine: str = ""
     _prepared: Prepared | None = field(default=None, init=False)
 

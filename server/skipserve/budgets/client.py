@@ -115,6 +115,7 @@ class Client:
         self.num_requests = 0
         self.used = Use()
         self._limits = KeyLimits()
+        self._told_rates: dict[str, str] | None = None
         self._clock = clock
         self._buckets: dict[Resource, Bucket] = {}
         self._num_under_way = 0
@@ -142,15 +143,26 @@ class Client:
         policies = None if entry.policies is None else frozenset(entry.policies)
         self.rights = Rights(policies, entry.takes_inline)
         self.is_admin = entry.admin
-        self._limits = entry.limits
+        self.limit(entry.limits)
+
+    def limit(self, limits: KeyLimits) -> None:
+        """Hold it to other limits from now on; what was used stays used."""
+        if limits == self._limits:
+            return
+        self._limits = limits
         for resource in Resource:
-            per_minute: int | None = getattr(entry.limits, f"{resource}_per_minute")
+            per_minute: int | None = getattr(limits, f"{resource}_per_minute")
             if per_minute is None:
                 self._buckets.pop(resource, None)
             elif resource in self._buckets:
                 self._buckets[resource].resize(per_minute)
             else:
                 self._buckets[resource] = Bucket(per_minute, self._clock)
+
+    @property
+    def limits(self) -> KeyLimits:
+        """How much it may use."""
+        return self._limits
 
     @cached_property
     def owner_number(self) -> int:
@@ -161,6 +173,8 @@ class Client:
     @property
     def rate_headers(self) -> dict[str, str]:
         """What replies say of its rates."""
+        if self._told_rates is not None:
+            return self._told_rates
         headers = {}
         for resource, bucket in self._buckets.items():
             name = resource.capitalize()
@@ -168,6 +182,10 @@ class Client:
             headers[f"X-RateLimit-Remaining-{name}"] = str(bucket.remaining)
             headers[f"X-RateLimit-Reset-{name}"] = str(math.ceil(bucket.reset_seconds))
         return headers
+
+    def tell_rates(self, headers: dict[str, str]) -> None:
+        """Say this of its rates from now on: they are counted elsewhere."""
+        self._told_rates = headers
 
     @contextmanager
     def spend(self) -> Iterator["Spending"]:

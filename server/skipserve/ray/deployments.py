@@ -20,13 +20,16 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from skipserve.app import build, build_engine
+from skipserve.budgets.client import Resource, Use
 from skipserve.engine.limits import EngineSpec
 from skipserve.logging_setup import set_up_logging
 from skipserve.model_folder import StartError
+from skipserve.ray.budgets import SharedAccounts, SharedBudgets, Who
 from skipserve.ray.engine import Answering, end_with
 from skipserve.ray.handle import ServeHandle
 from skipserve.ray.news import EngineNews, NewsBoard
 from skipserve.ray.options import Options
+from skipserve.ray.owner import LedgerOwner
 from skipserve.ray.pages import Pages, pack_page
 from skipserve.ray.remote import Crew, RemoteEngines
 from skipserve.ray.switch import Switch
@@ -34,25 +37,28 @@ from skipserve.service.observer import Observer
 from skipserve.settings import LogFormat, Settings
 
 logger = logging.getLogger("skipserve")
+_pack = msgspec.msgpack.encode
 _TELL_SECONDS = 1.0
 # Metrics are told less often: a page is a hundred kilobytes.
 _TELLS_PER_PAGE = 5
 
 
 class Ledger:
-    """What there is only one of for all replicas: who is there, and what their metrics say."""
+    """What there is only one of for all replicas: who is there, their metrics, what keys use."""
 
     def __init__(self) -> None:
         self._board = NewsBoard()
+        self._budgets = SharedBudgets()
 
     async def hear_engine(self, name: str, news: bytes, page: bytes | None) -> None:
         """Hear how an engine stands."""
-        self._board.hear(name, msgspec.msgpack.decode(news, type=EngineNews), page)
+        self._board.hear(name, _read(news, EngineNews), page)
 
     async def hear_ingress(self, name: str, page: bytes | None) -> bytes:
         """Hear that an ingress lives, and tell it what engines there are."""
         self._board.hear(name, None, page)
-        return msgspec.msgpack.encode(self._board.crew)
+        self._budgets.keep(self._board.names)
+        return _pack(self._board.crew)
 
     async def leave(self, name: str) -> None:
         """Hear that a replica ends."""
@@ -61,6 +67,26 @@ class Ledger:
     async def pages(self) -> dict[str, bytes]:
         """Return the metrics of all replicas, by name."""
         return self._board.pages
+
+    async def open(self, ingress: str, ticket: str, who: bytes) -> bytes:
+        """Count a request as under way: see `SharedBudgets`, as for those that follow."""
+        return _pack(self._budgets.open(ingress, ticket, _read(who, Who)))
+
+    async def reserve(self, ticket: str, bounds: bytes) -> bytes:
+        """Reserve the most that a request may cost."""
+        return _pack(self._budgets.reserve(ticket, _read(bounds, list[dict[Resource, int]])))
+
+    async def close(self, ticket: str, used: bytes) -> None:
+        """Let a request that has ended pay."""
+        self._budgets.close(ticket, _read(used, Use | None))
+
+    async def count(self, who: bytes, used: bytes) -> None:
+        """Count a request that has ended."""
+        self._budgets.count(_read(who, Who), _read(used, Use | None))
+
+    async def totals(self, owners: list[bytes]) -> bytes:
+        """Return what clients have used."""
+        return _pack(self._budgets.totals(owners))
 
 
 class _Teller:
@@ -130,7 +156,7 @@ class Engine:
             news = EngineNews(self._service.ready, self._service.why_not_ready is None)
             try:
                 await self._ledger.hear_engine.remote(
-                    f"engine-{self._name}", msgspec.msgpack.encode(news), teller.page()
+                    f"engine-{self._name}", _pack(news), teller.page()
                 )
             except Exception as error:  # noqa: BLE001 (the ledger is back soon, or all ends)
                 logger.warning("the ledger does not hear: %r", error)
@@ -153,6 +179,7 @@ class Ingress:
         self._handle = ServeHandle(engines)
         self._ledger = ledger
         self._name = f"ingress-{_replica_name()}"
+        self._accounts = SharedAccounts(LedgerOwner(ledger, self._name))
         self._folder = tempfile.TemporaryDirectory(prefix="skipserve-")
         settings = options.read_settings()
         _set_up_logging(settings)
@@ -191,14 +218,16 @@ class Ingress:
 
         async def look() -> Crew:
             packed = await self._ledger.hear_ingress.remote(self._name, teller.page())
-            crew = msgspec.msgpack.decode(packed, type=Crew)
+            crew: Crew = _read(packed, Crew)
             return replace(crew, takes=crew.takes or self._options.starts_from_none)
 
         built = build(settings, connect)
         teller = _Teller(built.serving.registry)
         for warning in built.warnings:
             logger.warning(warning)
-        built.app.state.serving = replace(built.serving, show_metrics=self._show_metrics)
+        built.app.state.serving = replace(
+            built.serving, show_metrics=self._show_metrics, accounts=self._accounts
+        )
         return built.app
 
     async def _show_metrics(self) -> bytes:
@@ -206,6 +235,10 @@ class Ingress:
         registry: CollectorRegistry = self._switch.app.state.serving.registry
         pages[self._name] = pack_page(registry)
         return await asyncio.to_thread(generate_latest, Pages(pages, self._name))
+
+
+def _read(packed: bytes, type_: Any) -> Any:
+    return msgspec.msgpack.decode(packed, type=type_)
 
 
 def _set_up_logging(settings: Settings) -> None:

@@ -10,6 +10,7 @@ from skipserve.engine.request import Request
 from skipserve.errors import (
     EngineError,
     InvalidRequestError,
+    RateLimitError,
     RequestTimeoutError,
     SkipserveError,
     UnavailableError,
@@ -23,7 +24,13 @@ T = TypeVar("T")
 
 _KINDS: dict[str, type[SkipserveError]] = {
     kind.__name__: kind
-    for kind in (EngineError, InvalidRequestError, RequestTimeoutError, UnavailableError)
+    for kind in (
+        EngineError,
+        InvalidRequestError,
+        RateLimitError,
+        RequestTimeoutError,
+        UnavailableError,
+    )
 }
 
 

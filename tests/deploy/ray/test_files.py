@@ -1,5 +1,6 @@
 """The Serve config and KubeRay's manifest: what they say exists, and fits what reads it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,9 @@ def test_no_key_stands_in_a_file(name: str) -> None:
 
 @by_config
 def test_deployments_exist(name: str) -> None:
-    built = build_application(Options(engines=1))
-    inner = (it._bound_deployment for it in built._bound_deployment.init_args[1:])
-    known = {it.name for it in (built._bound_deployment, *inner)}
+    ingress = build_application(Options(engines=1))._bound_deployment
+    bound: Sequence[Any] = ingress.init_args
+    known = {ingress.name, *(it._bound_deployment.name for it in bound[1:])}
     assert known == {"Ingress", "Engine", "Ledger"}
     assert {it["name"] for it in _application(name)["deployments"]} <= known
 

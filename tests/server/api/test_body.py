@@ -76,7 +76,7 @@ class Counted(Arrival):
         self.num_bytes += num_bytes
 
 
-def arrive(scope: Scope) -> contextlib.AbstractContextManager[Arrival]:
+def arrive(scope: Scope) -> contextlib.AbstractAsyncContextManager[Arrival]:
     return contextlib.nullcontext(Counted())
 
 

@@ -36,6 +36,7 @@ from skipserve.engine.reports import StepOutput
 from skipserve.engine.request import Request
 from skipserve.errors import EngineError, RequestTimeoutError
 from skipserve.model_folder import StartError
+from skipserve.service.service import OnTaken
 from skipserve.settings import Settings
 
 pytestmark = pytest.mark.fast
@@ -101,8 +102,12 @@ class OneFails(PlayedService):
         super().__init__()
         self._why = error
 
-    async def stream(self, request: Request) -> AsyncGenerator[StepOutput, None]:
+    async def stream(
+        self, request: Request, on_taken: OnTaken | None = None
+    ) -> AsyncGenerator[StepOutput, None]:
         self.requests.append(request)
+        if on_taken is not None:
+            on_taken("")
         if len(self.requests) == 3:
             raise self._why
         await self.may_begin.wait()
