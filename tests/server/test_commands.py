@@ -214,6 +214,20 @@ def refused(capsys: pytest.CaptureFixture[str], **flags: Any) -> str:
     return capsys.readouterr().err
 
 
+def test_ray_wants_its_extra(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "skipserve.ray.launch", None)
+    assert "pip install 'skipserve[ray]'" in refused(capsys, ray=True)
+
+
+def test_ray_listens_where_one_can(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is found out before a cluster is started."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        said = refused(capsys, ray=True, port=taken.getsockname()[1])
+    assert "cannot listen on" in said
+
+
 def test_what_cannot_be_served_is_said(
     checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,3 +47,17 @@ def test_on_the_way_out_none_is_heard(number: signal.Signals) -> None:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+def test_a_library_that_takes_the_signals_gives_them_back(number: signal.Signals) -> None:
+    async def stop(signals: StopSignals) -> None:
+        signals.follow()
+        os.kill(os.getpid(), number)
+        await signals.asked.wait()
+
+    before = signal.getsignal(number)
+    with StopSignals() as signals:
+        signal.signal(number, signal.SIG_IGN)
+        signals.hear_again()
+        asyncio.run(stop(signals))
+    assert signal.getsignal(number) is before

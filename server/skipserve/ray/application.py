@@ -74,5 +74,6 @@ def _number(options: Options) -> dict[str, Any]:
         initial_replicas=options.engines,
         max_replicas=options.max_engines,
         target_ongoing_requests=options.requests_per_engine,
+        downscale_delay_s=options.idle_seconds,
     )
     return {"autoscaling_config": scaling}

@@ -18,6 +18,7 @@ class Options(BaseModel):
         max_engines: so many are started when there is much to do; None for always `engines`.
         min_engines: so many stay when there is little; 0 to start with the first request.
         requests_per_engine: with fewer under way at each, engines end; with more, others start.
+        idle_seconds: engines end once there has been less to do for so long.
         engine_cpus, engine_gpus: what Ray sets aside for an engine.
         ingresses: front ends; one a node is enough.
         placing_seconds: a request waits so long for an engine that takes it.
@@ -31,6 +32,7 @@ class Options(BaseModel):
     max_engines: int | None = Field(None, ge=1, le=4096)
     min_engines: int = Field(1, ge=0, le=4096)
     requests_per_engine: float = Field(16, gt=0)
+    idle_seconds: float = Field(600, ge=0)
     engine_cpus: float = Field(1, ge=0)
     engine_gpus: float = Field(0, ge=0)
     ingresses: int = Field(1, ge=1, le=4096)
