@@ -180,6 +180,7 @@ class Ingress:
         self._ledger = ledger
         self._name = f"ingress-{_replica_name()}"
         self._accounts = SharedAccounts(LedgerOwner(ledger, self._name))
+        self._crew = Crew()
         self._folder = tempfile.TemporaryDirectory(prefix="skipserve-")
         settings = options.read_settings()
         _set_up_logging(settings)
@@ -193,9 +194,14 @@ class Ingress:
         """Serve with other skip policies from now on: those under `policies`, as in a file of them.
 
         What cannot be served is logged, and what was served before stays.
+
+        Raises:
+            ValueError: something else is to be changed.
         """
         if not user_config:
             return
+        if user_config.keys() != {"policies"}:
+            raise ValueError(f"user_config takes policies and nothing else: {sorted(user_config)}")
         path = Path(self._folder.name) / "policies.yaml"
         path.write_text(yaml.safe_dump(user_config["policies"]))
         try:
@@ -214,12 +220,15 @@ class Ingress:
         """
 
         def connect(_: EngineSpec, observer: Observer) -> RemoteEngines:
-            return RemoteEngines(self._handle, look, self._options.patience, observer)
+            patience = self._options.patience
+            return RemoteEngines(self._handle, look, patience, observer, self._crew)
 
         async def look() -> Crew:
             packed = await self._ledger.hear_ingress.remote(self._name, teller.page())
             crew: Crew = _read(packed, Crew)
-            return replace(crew, takes=crew.takes or self._options.starts_from_none)
+            # The next application knows it from its first request on.
+            self._crew = replace(crew, takes=crew.takes or self._options.starts_from_none)
+            return self._crew
 
         built = build(settings, connect)
         teller = _Teller(built.serving.registry)

@@ -107,6 +107,7 @@ class RemoteEngines:
         look: returns what is known of them.
         patience: how long a try may take.
         observer: hears of requests that go on elsewhere.
+        crew: what is known of them beforehand.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class RemoteEngines:
         look: Callable[[], Awaitable[Crew]],
         patience: Patience = Patience(),
         observer: Observer | None = None,
+        crew: Crew = Crew(),
     ) -> None:
         self.failure: EngineError | None = None
         self._handle = handle
@@ -122,7 +124,7 @@ class RemoteEngines:
         self._patience = patience
         self._observer = observer or Observer()
         self._writer = CallWriter()
-        self._crew = Crew()
+        self._crew = crew
         self._is_closing = False
         # By their ids: all requests under way, and those of them whose answers have begun.
         self._inside: set[str] = set()

@@ -39,11 +39,14 @@ def options(checkpoint: Path) -> Options:
 
 
 @pytest.fixture(scope="module")
-def played(options: Options) -> Iterator[httpx.Client]:
-    with (
-        PlayedApplication(options) as application,
-        httpx.Client(base_url=application.url, timeout=60, trust_env=False) as client,
-    ):
+def application(options: Options) -> Iterator[PlayedApplication]:
+    with PlayedApplication(options) as application:
+        yield application
+
+
+@pytest.fixture(scope="module")
+def played(application: PlayedApplication) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=application.url, timeout=60, trust_env=False) as client:
         while client.get("/ready").status_code != 200:
             time.sleep(0.05)
         yield client
@@ -79,3 +82,36 @@ def test_a_stream_is_that_of_a_server_alone(played: httpx.Client, client: httpx.
         return ["".join(words), chunks[-1]["choices"][0]["finish_reason"]]
 
     assert deltas(played) == deltas(client)
+
+
+def test_policies_are_exchanged_in_place(
+    played: httpx.Client, application: PlayedApplication
+) -> None:
+    def status() -> int:
+        return played.post(CHAT, json=_asked(skip_policy="mine")).status_code
+
+    def reconfigure(**user_config: Any) -> None:
+        application.front.reconfigure.remote(user_config).result()
+
+    rules = [{"action": "skip_ffn", "layers": [3], "scope": "generated"}]
+    assert status() == 404
+    reconfigure(policies={"mine": {"rules": rules}})
+    assert status() == 200
+    # Of one that does not fit nothing is taken.
+    reconfigure(policies={"deep": {"rules": [{**rules[0], "layers": [99]}]}})
+    assert status() == 200
+    with pytest.raises(ValueError, match="nothing else"):
+        reconfigure(models={})
+    reconfigure(policies={})
+    assert status() == 404
+
+
+def test_the_page_of_metrics_is_that_of_all(played: httpx.Client) -> None:
+    def instances() -> set[str]:
+        text = played.get("/metrics").text
+        lines = (line for line in text.splitlines() if line.startswith("skipserve_engine_up{"))
+        return {line.partition('instance="')[2].partition('"')[0] for line in lines}
+
+    # The line without one is the address' own.
+    while instances() != {"", "engine-local", "ingress-local"}:
+        time.sleep(0.1)

@@ -285,6 +285,14 @@ def test_without_engines_nothing_is_taken(crew: Crew, words: str) -> None:
     assert not scenery.script.requests
 
 
+def test_engines_that_are_known_beforehand_take_requests_at_once() -> None:
+    async def look() -> Crew:
+        return CREW
+
+    service = RemoteEngines(Script([]), look, crew=CREW)
+    assert service.why_not_ready is None
+
+
 def test_closing() -> None:
     scenery = scene()
 
