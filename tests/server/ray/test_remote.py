@@ -334,7 +334,7 @@ def test_a_crew_that_cannot_be_asked_is_as_it_was(caplog: pytest.LogCaptureFixtu
 
 
 def _picture(digest: bytes) -> Image:
-    return Image(b"", 4, digest, 4)
+    return Image(b"", digest, 4)
 
 
 def test_pictures_decide_where_a_request_goes() -> None:
