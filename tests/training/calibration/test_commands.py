@@ -1,6 +1,7 @@
 """`skipserve calibrate` as a user types it, from a folder and a file to a server that runs it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,22 @@ def test_what_is_printed(made: Path) -> None:
     assert any("costs 1% or less" in note for note in printed["notes"])
     assert printed["num_ranking"] == 4
     assert printed["num_confirming"] == 6
+
+
+def test_a_narrow_terminal_shows_names_whole(
+    made: Path, tiny_folder: Path, riddles: Path, tmp_path: Path
+) -> None:
+    report = shutil.copytree(made / "report", tmp_path / "report")
+    done = CliRunner().invoke(
+        app,
+        ["calibrate", "--model", str(tiny_folder), "--data", str(riddles), *WORDS,
+         "--budget", "0.9", "--budget", "0.6", "--report", str(report)],
+        env={"COLUMNS": "80"},
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    for name in ("calibrated-90", "calibrated-60"):
+        assert f"\n {name} " in done.stdout or f"\n{name} " in done.stdout
+    assert "…" not in done.stdout
 
 
 def test_the_server_takes_the_file(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -153,7 +154,11 @@ def _run(order: "Order", output: Path | None, report: Path | None, *, as_json: b
 
 
 def _show(found: "Calibration", notes: Sequence[str]) -> None:
-    table = Table("policy", "right", "of full's", "same as full's", "FLOPs", "seconds")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    # What is typed next is never cut; a narrow terminal breaks intervals from their shares.
+    table.add_column("policy", no_wrap=True)
+    for title in ("right", "of full's", "same as full's", "FLOPs", "seconds"):
+        table.add_column(title, justify="right", overflow="fold")
     table.add_row("full", str(found.full.accuracy), "", "", "100.0 %", "100.0 %")
     for name, it in found.found.items():
         confirmed = it.confirmed
