@@ -76,7 +76,6 @@ class RandomWeights(Weights):
     ) -> None:
         self.device = device
         self.dtype = dtype
-        self.in_8_bits = False
         self._rounding = rounding or dtype
 
     def __contains__(self, name: str) -> bool:

@@ -56,6 +56,8 @@ class Weights:
             not stored as plain numbers.
     """
 
+    in_8_bits = False
+
     def __init__(
         self,
         folder: Path,
