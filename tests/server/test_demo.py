@@ -11,7 +11,7 @@ from skipserve.settings import Settings
 from skipserve_client.evaluate.dataset import demo_examples
 from skipserve_client.evaluate.scenes import Split
 from skipserve_client.evaluate.scoring import GradedAnswer
-from skipserve_policies.catalog import load_catalog
+from skipserve_policies.catalog import AUTO_NAME, load_catalog
 
 NUM_QUESTIONS = 24
 
@@ -38,7 +38,7 @@ def test_the_demo_answers_questions(demo: httpx.Client, policy: str) -> None:
 
 def test_the_whole_catalog_fits_the_demo(demo: httpx.Client) -> None:
     names = {entry["id"] for entry in demo.get("/v1/models").json()["data"]}
-    assert names == {"demo", *(f"demo@{name}" for name in load_catalog())}
+    assert names == {"demo", *(f"demo@{name}" for name in (AUTO_NAME, *load_catalog()))}
 
 
 def test_every_policy_has_the_quality_that_was_measured_of_it(demo: httpx.Client) -> None:

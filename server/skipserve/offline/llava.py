@@ -218,7 +218,7 @@ class LLaVA:
         if isinstance(choice, str):
             return self._processor.wanted_policy(choice, None, Rights())
         try:
-            if not isinstance(choice, SkipPolicy) and AUTO_NAME in choice:
+            if isinstance(choice, Mapping) and AUTO_NAME in choice:
                 return AutoPolicy.model_validate(choice).wish
             return self._processor.policies.resolve_inline(SkipPolicy.model_validate(choice))
         except ValidationError as error:

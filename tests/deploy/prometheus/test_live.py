@@ -168,6 +168,7 @@ def _ask_once_for_everything(client: httpx.Client) -> None:
         for is_stream in (False, True):
             reply = _ask(client, asked | {"skip_policy": policy, "stream": is_stream})
             assert reply.status_code == 200, reply.text
+    assert _ask(client, asked | {"skip_policy": "auto"}).status_code == 200
     assert _ask(client, asked | {"skip_policy": "no-such-policy"}).status_code == 404
     assert _ask(client, asked | {"timeout_seconds": 1e-6}).status_code == 408
     _give_up(client, question("Describe the image.", picture, max_tokens=64, stream=True))

@@ -5,14 +5,14 @@ import pytest
 from live_server import LiveServer
 from pictures import data_uri, encode, question, random_picture
 
-from skipserve_policies.catalog import load_catalog
+from skipserve_policies.catalog import AUTO_NAME, load_catalog
 
 
 def test_models(client: httpx.Client, live: LiveServer) -> None:
     reply = client.get("/v1/models").json()
     assert reply["object"] == "list"
     names = [entry["id"] for entry in reply["data"]]
-    assert names == ["tiny", *(f"tiny@{policy}" for policy in load_catalog())]
+    assert names == ["tiny", *(f"tiny@{policy}" for policy in (AUTO_NAME, *load_catalog()))]
     first, *_, last = reply["data"]
     assert (first["root"], first["skip_policy"], first["max_model_len"]) == ("tiny", "full", 256)
     assert last["skip_policy"] == last["id"].partition("@")[2]
@@ -27,7 +27,8 @@ def test_every_listed_model_answers(client: httpx.Client) -> None:
         body = question("Hi", model=entry["id"], max_tokens=2)
         reply = client.post("/v1/chat/completions", json=body)
         assert reply.status_code == 200
-        assert reply.json()["metrics"]["skip"]["policy"] == entry["skip_policy"]
+        skip = reply.json()["metrics"]["skip"]
+        assert skip.get("requested", skip["policy"]) == entry["skip_policy"]
 
 
 def test_skip_policies(client: httpx.Client) -> None:
