@@ -23,8 +23,20 @@ from skipserve_client.offline import (
     request_cost,
     standard_shape,
 )
-from skipserve_client.options import ApiKey, AsJson, PoliciesFile, Url, given_flags, print_json
-from skipserve_client.policy_choice import policy_names, read_policies, read_policy
+from skipserve_client.options import (
+    ApiKey,
+    AsJson,
+    MaxTokens,
+    ModelName,
+    PoliciesFile,
+    Seed,
+    Temperature,
+    Url,
+    chat_options,
+    given_flags,
+    print_json,
+)
+from skipserve_client.policy_choice import SkipPolicyFlag, policy_names, read_policies, read_policy
 from skipserve_client.policy_commands import add_policy, remove_policy
 from skipserve_client.replies import SavedFor
 from skipserve_client.tables import answer_table, flops_table, policies_table
@@ -60,30 +72,13 @@ def _group(
 def ask(  # noqa: PLR0913, PLR0917 (an argument a flag)
     file: Annotated[str, typer.Argument(help="A picture, an animation or a WAV file.")],
     question: Annotated[str, typer.Argument(help="What to ask about it.")],
-    skip_policy: Annotated[
-        str | None,
-        typer.Option(
-            "--skip-policy",
-            "--policy",
-            metavar="POLICY",
-            autocompletion=policy_names,
-            help="A policy's name, auto, or a policy of your own as JSON.",
-        ),
-    ] = None,
+    skip_policy: SkipPolicyFlag = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A model name that the server knows.")
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Answer so many at most.")
-    ] = None,
-    temperature: Annotated[
-        float, typer.Option(min=0, metavar="T", help="0 is the likeliest answer.")
-    ] = 0.0,
-    seed: Annotated[
-        int | None, typer.Option(metavar="N", help="Makes sampling repeatable.")
-    ] = None,
+    model: ModelName = None,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = 0.0,
+    seed: Seed = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask a question about a file; show the answer as it comes, then what was computed.
@@ -91,15 +86,9 @@ def ask(  # noqa: PLR0913, PLR0917 (an argument a flag)
     JPEG, PNG, WebP, GIF and BMP are read, WAV files where the model takes sounds, and animations
     where it takes videos.
     """
-    options: ChatOptions = {"temperature": temperature}
-    if model is not None:
-        options["model"] = model
+    options = chat_options(temperature, model, max_tokens, seed)
     if skip_policy is not None:
         options["skip_policy"] = read_policy(skip_policy, "--skip-policy").value
-    if max_tokens is not None:
-        options["max_tokens"] = max_tokens
-    if seed is not None:
-        options["seed"] = seed
     with _client(url, api_key) as client:
         if as_json:
             print_json(client.ask(file, question, **options))

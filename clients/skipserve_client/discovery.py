@@ -64,7 +64,8 @@ def check_choices(
         labels = ", ".join(choice.label for choice in choices)
         raise CommandError(f"{flag} {labels}: the server lists no skip policies")
     names = [policy.name for policy in listed or ()]
-    for choice in choices:
+    # What a server chooses by itself stands in no list; one that cannot says so.
+    for choice in (it for it in choices if not it.is_auto):
         if choice.value != choice.label:
             parse_inline(choice.value, flag)
         elif choice.label not in names and choice.label in load_catalog():

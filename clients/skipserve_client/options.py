@@ -7,6 +7,8 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel
 
+from skipserve_client.calls import ChatOptions
+
 Url = Annotated[
     str,
     typer.Option("--url", envvar="SKIPSERVE_URL", metavar="URL", help="Where the server listens."),
@@ -17,6 +19,12 @@ ApiKey = Annotated[
         "--api-key", envvar="SKIPSERVE_API_KEY", metavar="KEY", help="The server's API key, if any."
     ),
 ]
+ModelName = Annotated[
+    str | None, typer.Option(metavar="NAME", help="A model name that the server knows.")
+]
+MaxTokens = Annotated[int | None, typer.Option(min=1, metavar="N", help="Answer so many at most.")]
+Temperature = Annotated[float, typer.Option(min=0, metavar="T", help="0 is the likeliest answer.")]
+Seed = Annotated[int | None, typer.Option(metavar="N", help="Makes sampling repeatable.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 PoliciesFile = Annotated[
     Path | None,
@@ -27,6 +35,20 @@ PoliciesFile = Annotated[
         help="A YAML file with policies of your own.",
     ),
 ]
+
+
+def chat_options(
+    temperature: float, model: str | None, max_tokens: int | None, seed: int | None = None
+) -> ChatOptions:
+    """Return what flags say of how a chat is to be answered; what they do not say is left out."""
+    options: ChatOptions = {"temperature": temperature}
+    if model is not None:
+        options["model"] = model
+    if max_tokens is not None:
+        options["max_tokens"] = max_tokens
+    if seed is not None:
+        options["seed"] = seed
+    return options
 
 
 def print_json(value: BaseModel | dict[str, Any]) -> None:

@@ -4,10 +4,12 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from skipserve_client.command_group import CommandError
-from skipserve_policies.catalog import INLINE_NAME, load_catalog
+from skipserve_policies.catalog import AUTO_NAME, INLINE_NAME, load_catalog
 
 _DECODER = json.JSONDecoder()
 _JSON_BEGINS = ("{", "[", '"')
@@ -24,6 +26,11 @@ class PolicyChoice:
 
     label: str
     value: str | dict[str, Any]
+
+    @property
+    def is_auto(self) -> bool:
+        """Whether the server is to choose one for each request."""
+        return self.value == AUTO_NAME or (isinstance(self.value, dict) and AUTO_NAME in self.value)
 
     @classmethod
     def inline(cls, policy: dict[str, Any]) -> "PolicyChoice":
@@ -76,6 +83,18 @@ def policy_names(incomplete: str) -> list[str]:
     """Return the names that a shell may complete to, those that ship; commas may stand between."""
     done, comma, begun = incomplete.rpartition(",")
     return [f"{done}{comma}{name}" for name in load_catalog() if name.startswith(begun)]
+
+
+SkipPolicyFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--skip-policy",
+        "--policy",
+        metavar="POLICY",
+        autocompletion=policy_names,
+        help="A policy's name, auto, or a policy of your own as JSON.",
+    ),
+]
 
 
 def _choices(text: str, flag: str) -> Iterator[PolicyChoice]:

@@ -91,3 +91,11 @@ def test_a_server_without_policies_takes_none() -> None:
     with pytest.raises(CommandError, match="-p full: the server lists no skip policies"):
         check_choices([PolicyChoice("full", "full")], None, "-p")
     check_choices([], None, "-p")
+
+
+@pytest.mark.parametrize("given", ["auto", {"auto": {"min_quality": 0.9}}])
+def test_what_a_server_chooses_by_itself_stands_in_no_list(given: str | dict[str, object]) -> None:
+    check_choices([PolicyChoice("auto", given)], LISTED, "-p")
+
+    with pytest.raises(CommandError, match="the server lists no skip policies"):
+        check_choices([PolicyChoice("auto", given)], None, "-p")

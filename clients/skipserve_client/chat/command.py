@@ -12,14 +12,22 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from skipserve_client.calls import DEFAULT_URL, ChatOptions
+from skipserve_client.calls import DEFAULT_URL
 from skipserve_client.chat.talk import Talk
 from skipserve_client.client import SkipserveClient
 from skipserve_client.command_group import CommandError, told
 from skipserve_client.discovery import check_choices
 from skipserve_client.errors import ApiError, ClientError
-from skipserve_client.options import ApiKey, Url
-from skipserve_client.policy_choice import policy_names, read_policy
+from skipserve_client.options import (
+    ApiKey,
+    MaxTokens,
+    ModelName,
+    Seed,
+    Temperature,
+    Url,
+    chat_options,
+)
+from skipserve_client.policy_choice import SkipPolicyFlag, read_policy
 from skipserve_policies.resolve import PolicyError
 
 _PROMPT = "> "
@@ -41,30 +49,13 @@ def chat(  # noqa: PLR0913, PLR0917 (an argument a flag)
         list[str] | None,
         typer.Argument(metavar="[PICTURE]...", help="Shown with the first question."),
     ] = None,
-    skip_policy: Annotated[
-        str | None,
-        typer.Option(
-            "--skip-policy",
-            "--policy",
-            metavar="POLICY",
-            autocompletion=policy_names,
-            help="A policy's name, or a policy of your own as JSON.",
-        ),
-    ] = None,
+    skip_policy: SkipPolicyFlag = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A model name that the server knows.")
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Answer so many at most.")
-    ] = None,
-    temperature: Annotated[
-        float, typer.Option(min=0, metavar="T", help="0 is the likeliest answer.")
-    ] = 0.0,
-    seed: Annotated[
-        int | None, typer.Option(metavar="N", help="Makes sampling repeatable.")
-    ] = None,
+    model: ModelName = None,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = 0.0,
+    seed: Seed = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON object a turn, and nothing else.")
     ] = False,
@@ -74,13 +65,7 @@ def chat(  # noqa: PLR0913, PLR0917 (an argument a flag)
     Questions that come through a pipe are asked line by line: the answers go to the output, all
     else to the error stream, and a question that failed makes the exit code 1.
     """
-    options: ChatOptions = {"temperature": temperature}
-    if model is not None:
-        options["model"] = model
-    if max_tokens is not None:
-        options["max_tokens"] = max_tokens
-    if seed is not None:
-        options["seed"] = seed
+    options = chat_options(temperature, model, max_tokens, seed)
     policies = [] if skip_policy is None else [read_policy(skip_policy, "--skip-policy")]
     with SkipserveClient(url, api_key) as client:
         # Also where no policy is named: a server that is not there is told of before the talk.

@@ -6,14 +6,22 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from skipserve_client.calls import DEFAULT_URL, ChatOptions, checked_url
+from skipserve_client.calls import DEFAULT_URL, checked_url
 from skipserve_client.client import AsyncSkipserveClient
 from skipserve_client.command_group import CommandError
 from skipserve_client.compare.asking import Answers, Comparison
 from skipserve_client.compare.results import PolicyResult, as_json, results_of, results_shown
 from skipserve_client.discovery import check_choices, policies_of
 from skipserve_client.messages import question_messages
-from skipserve_client.options import ApiKey, AsJson, Url, print_json
+from skipserve_client.options import (
+    ApiKey,
+    AsJson,
+    MaxTokens,
+    ModelName,
+    Url,
+    chat_options,
+    print_json,
+)
 from skipserve_client.policy_choice import PolicyChoice, policy_names, read_policies
 from skipserve_policies.named import FULL
 
@@ -60,12 +68,8 @@ def compare(  # noqa: PLR0913, PLR0917 (an argument a flag)
     ] = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A model name that the server knows.")
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Answer so many at most.")
-    ] = None,
+    model: ModelName = None,
+    max_tokens: MaxTokens = None,
     require_agreement: Annotated[
         bool,
         typer.Option("--require-agreement", help="Exit with 1 where an answer is another one."),
@@ -77,11 +81,7 @@ def compare(  # noqa: PLR0913, PLR0917 (an argument a flag)
     Answers are greedy. Under each policy two tokens are asked for first, which do not count.
     Times are the client's; FLOPs saved are the plan's share of what full computes for the request.
     """
-    options: ChatOptions = {"temperature": 0.0}
-    if model is not None:
-        options["model"] = model
-    if max_tokens is not None:
-        options["max_tokens"] = max_tokens
+    options = chat_options(0.0, model, max_tokens)
     comparison = Comparison(
         question_messages(picture, question),
         options,
