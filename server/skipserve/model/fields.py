@@ -1,7 +1,11 @@
 """Fields of a checkpoint's configuration, checked one by one; what is wrong is a ValueError."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+_Form = TypeVar("_Form", bound=BaseModel)
 
 # How torch calls the types that weights can be declared in, and what this program calls them.
 _DTYPES = {
@@ -62,3 +66,17 @@ def declared_dtype(values: Mapping[str, Any]) -> str | None:
     if known is None:
         raise ValueError(f"{name} is {dtype!r}; supported: {', '.join(_DTYPES)}")
     return known
+
+
+def read_as(form: type[_Form], given: Mapping[str, Any]) -> _Form:
+    """Return what a file says as a form has it.
+
+    Raises:
+        ValueError: a field cannot be followed; names it, and what it must be by its description.
+    """
+    try:
+        return form.model_validate(dict(given))
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        right = form.model_fields[name].description
+        raise ValueError(f"{name} is {given[name]!r}; it must be {right}") from error

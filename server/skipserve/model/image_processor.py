@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+from skipserve.model.fields import read_as
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -168,12 +170,7 @@ class ImageProcessor:
 
 
 def _checked(given: Mapping[str, Any]) -> _Fields:
-    try:
-        fields = _Fields.model_validate(dict(given))
-    except ValidationError as error:
-        name = str(error.errors()[0]["loc"][0])
-        right = _Fields.model_fields[name].description
-        raise ValueError(f"{name} is {given[name]!r}; it must be {right}") from error
+    fields = read_as(_Fields, given)
     defaults = _DEFAULTS.get(_kind(fields), {})
     silent = defaults.keys() - given.keys()
     fields = fields.model_copy(update={name: defaults[name] for name in silent})

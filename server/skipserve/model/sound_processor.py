@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+from skipserve.model.fields import read_as
 
 _KIND = "ASTFeatureExtractor"
 # Moments are of 25 ms, every 10 ms, which the extractor counts in samples of this rate.
@@ -62,12 +64,7 @@ class SoundProcessor:
         Raises:
             ValueError: one cannot be followed; names it.
         """
-        try:
-            fields = _Fields.model_validate(dict(given))
-        except ValidationError as error:
-            name = str(error.errors()[0]["loc"][0])
-            right = _Fields.model_fields[name].description
-            raise ValueError(f"{name} is {given[name]!r}; it must be {right}") from error
+        fields = read_as(_Fields, given)
         if fields.feature_extractor_type != _KIND:
             raise ValueError(
                 f"feature_extractor_type is {fields.feature_extractor_type!r}; supported: {_KIND}"
