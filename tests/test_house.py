@@ -107,6 +107,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "skipserve.stop_signals": set(),
     "skipserve.logging_setup": set(),
     "skipserve.pretrained": {"skipserve_policies"},
+    "skipserve.pretrained.commands": {
+        "skipserve_client.options",
+        "skipserve.pretrained",
+    },
     "skipserve.pretrained.places": set(),
     "skipserve.checkpoint_notes": {
         "skipserve.model.config",
@@ -221,6 +225,11 @@ MAY_IMPORT: dict[str, set[str]] = {
         "skipserve.errors",
         "skipserve.media.places",
         "skipserve_policies",
+    },
+    "skipserve.budgets.commands": {
+        "skipserve_policies",
+        "skipserve_client.options",
+        "skipserve.budgets",
     },
     "skipserve.asking": {
         "skipserve.budgets.accounts",

@@ -25,7 +25,13 @@ def command_of(name: str) -> Any:
 
 
 def flags_of(name: str) -> set[str]:
-    return {flag for it in command_of(name).params for flag in (*it.opts, *it.secondary_opts)}
+    """Return the flags of a command; of a group, those that all of its commands have."""
+    command = command_of(name)
+    found = [
+        {flag for it in each.params for flag in (*it.opts, *it.secondary_opts)}
+        for each in getattr(command, "commands", {"": command}).values()
+    ]
+    return set.intersection(*found)
 
 
 def rows() -> list[tuple[list[str], bool]]:

