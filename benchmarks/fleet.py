@@ -22,7 +22,7 @@ from fleets.terms import Terms, Warmth
 from fleets.workload import draw
 from options import Dtype, Model, Output, Repeats, Threads
 from questions import QuestionSource, num_text
-from report import installed, provenance
+from report import installed, provenance, save
 from rich.console import Console
 from rich.progress import Progress
 
@@ -92,7 +92,7 @@ def main(  # noqa: PLR0913, PLR0917 (an argument a flag)
                 title=f"{Path(model).name}, {dtype}, one thread, processor seconds",
             )
         record = {"terms": terms.as_json(), "provenance": _provenance(), "runs": {}}
-        _save(record, output)
+        save(record, output)
     record["setup"] = {
         "over_mean": Bound().over_mean,
         "least": Bound().least,
@@ -105,7 +105,7 @@ def main(  # noqa: PLR0913, PLR0917 (an argument a flag)
     for experiment in setup.experiments([int(it) for it in sizes.split(",")]):
         if experiment.key not in record["runs"]:
             record["runs"][experiment.key] = setup.run(experiment)
-            _save(record, output)
+            save(record, output)
     if output == RECORD:
         write_page()
 
@@ -136,7 +136,7 @@ class Setup:
         """Simulate, with a bar that says how far it is."""
         is_open = experiment.kind == "open"
         size = experiment.num_replicas
-        count = min(self.num_requests, self.num_requests // 20 if size == 1 else self.num_requests)
+        count = self.num_requests // 20 if size == 1 else self.num_requests
         workload = draw(
             count,
             num_pictures=self.pictures * size,
@@ -191,11 +191,6 @@ def _told(outcome: Outcome) -> dict[str, Any]:
         "lost": outcome.num_lost,
         "failed": outcome.num_failed,
     }
-
-
-def _save(record: dict[str, Any], output: Path) -> None:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

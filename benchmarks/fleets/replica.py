@@ -18,7 +18,7 @@ class Asked:
         policy: its name.
         at: when it came, in seconds.
         warmth: what it found where it last started.
-        home: the place of its picture when it was last placed.
+        has_spilled: whether it was last placed elsewhere than at its picture's home.
         lost: how often its replica was lost.
     """
 

@@ -93,7 +93,6 @@ class Simulation:
         self._terms, self._fleet, self._choose, self._hears = terms, fleet, choose, hears
         self._workload = workload
         self._num_clients = num_clients
-        self._policies = [name.encode() for name in workload.names]
         self._replicas = [self._fresh(0.0) for _ in range(fleet.num_replicas)]
         self._is_lost = [False] * fleet.num_replicas
         self._known_places = list(range(fleet.num_replicas))

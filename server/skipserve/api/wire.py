@@ -257,14 +257,19 @@ class BodyForm(Form):
     field_table: ClassVar[FieldTable]
 
 
+AskedModel = Annotated[
+    Name | None,
+    Field(
+        description="The served model, or NAME@POLICY to name a skip policy with it.",
+        examples=[None],
+    ),
+]
+
+
 class OwnFields(BodyForm):
     """What skipserve adds to every form that asks."""
 
-    model: Name | None = Field(
-        default=None,
-        description="The served model, or NAME@POLICY to name a skip policy with it.",
-        examples=[None],
-    )
+    model: AskedModel = None
     skip_policy: PolicyForm | None = Field(
         default=None,
         description="A name from /v1/skip_policies, a policy spelt out, or `auto`: the server "

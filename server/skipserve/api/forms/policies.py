@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field
 
 from skipserve.api.forms.tables import POLICY, RESOLVE
 from skipserve.api.replies import Reply
-from skipserve.api.wire import BodyForm, Name, PolicyForm
+from skipserve.api.wire import AskedModel, BodyForm, PolicyForm
 from skipserve.asking.report import SkipReport
 from skipserve_policies.catalog import NAME_PATTERN, check_name
 from skipserve_policies.plan import Ffn, Pair, Plan, TokenClass
@@ -43,11 +43,7 @@ class ResolvePolicyForm(BodyForm):
 
     field_table = RESOLVE
 
-    model: Name | None = Field(
-        default=None,
-        description="The served model, or NAME@POLICY to name a skip policy with it.",
-        examples=[None],
-    )
+    model: AskedModel = None
     skip_policy: PolicyForm | None = Field(
         default=None,
         description="A name from /v1/skip_policies, or a policy spelt out.",
