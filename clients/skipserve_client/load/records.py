@@ -118,12 +118,6 @@ class Record:
             return None
         return self.sent_seconds - self.scheduled_seconds
 
-    @property
-    def end_seconds(self) -> float:
-        """When it ended, from the beginning."""
-        begun = self.sent_seconds if self.scheduled_seconds is None else self.scheduled_seconds
-        return begun + self.e2e_seconds
-
     def as_json(self) -> dict[str, Any]:
         """Return a line of `--output`."""
         return {"kind": "request", "outcome": self.outcome, **asdict(self)}
